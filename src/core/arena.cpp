@@ -1,0 +1,54 @@
+#include "core/arena.h"
+
+#include <algorithm>
+
+namespace qn {
+namespace {
+constexpr size_t kAlign = 64;
+constexpr size_t kMinimumBlock = size_t{16} << 20;
+}  // namespace
+
+void* Arena::allocate(size_t bytes) {
+  const size_t rounded = (std::max<size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign;
+  while (current_ < blocks_.size() && used_ + rounded > blocks_[current_].size()) {
+    ++current_;
+    used_ = 0;
+  }
+  if (current_ == blocks_.size()) {
+    blocks_.emplace_back(std::max({rounded, kMinimumBlock, capacity() / 2}));
+    ++system_allocations_;
+  }
+  void* p = blocks_[current_].data() + used_;
+  used_ += rounded;
+  peak_ = std::max(peak_, in_use());
+  return p;
+}
+
+void Arena::reset() {
+  if (blocks_.size() > 1) {
+    const size_t total = capacity();
+    blocks_.clear();
+    blocks_.emplace_back(total);
+    ++system_allocations_;
+  }
+  current_ = used_ = 0;
+}
+
+void Arena::rewind(Mark mark) {
+  current_ = mark.block;
+  used_ = mark.used;
+}
+
+size_t Arena::capacity() const {
+  size_t total = 0;
+  for (const Buffer& b : blocks_) total += b.size();
+  return total;
+}
+
+size_t Arena::in_use() const {
+  size_t total = used_;
+  for (size_t i = 0; i < current_; ++i) total += blocks_[i].size();
+  return total;
+}
+
+}  // namespace qn

@@ -1,0 +1,190 @@
+#include "core/file_io.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <random>
+#include <system_error>
+#include <utility>
+
+#include "core/error.h"
+#include "core/text.h"
+
+namespace qn {
+namespace {
+
+constexpr std::string_view kTemporaryMark = ".tmp-";
+constexpr size_t kTemporaryDigits = 16;
+
+/// An open file that closes itself; every failure becomes a qn::Error with the path and the system's reason.
+class Descriptor {
+ public:
+  Descriptor(const std::filesystem::path& path, int flags, const char* action)
+      : path_(path), fd_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
+    check(fd_ >= 0, action);
+  }
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  int get() const { return fd_; }
+
+  void check(bool success, const char* action) const {
+    if (success) return;
+    const int error = errno;
+    fail("cannot {} {}: {}{}", action, path_.string(), std::generic_category().message(error), advice(error));
+  }
+
+  size_t size() const {
+    struct stat status {};
+    check(::fstat(fd_, &status) == 0, "read");
+    QN_CHECK(S_ISREG(status.st_mode), "cannot read {}: it is not a regular file", path_.string());
+    return static_cast<size_t>(status.st_size);
+  }
+
+  void sync() const {
+    // Some network and container file systems cannot sync folders and say so with EINVAL.
+    check(::fsync(fd_) == 0 || errno == EINVAL, "sync");
+  }
+
+ private:
+  static const char* advice(int error) {
+    switch (error) {
+      case ENOSPC:
+      case EDQUOT:
+        return "; free some space or choose another folder";
+      case EACCES:
+      case EPERM:
+      case EROFS:
+        return "; check the permissions of the file and its folder";
+      case ENOENT:
+        return "; check the path, folders are not created";
+      default:
+        return "";
+    }
+  }
+
+  std::filesystem::path path_;
+  int fd_;
+};
+
+std::filesystem::path folder_of(const std::filesystem::path& path) {
+  return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+}
+
+/// A file beside its target that disappears unless it is renamed into place.
+class TemporaryFile {
+ public:
+  explicit TemporaryFile(const std::filesystem::path& target) : target_(target), path_(target) {
+    std::random_device random;
+    path_ += std::string(kTemporaryMark) + hex64(uint64_t{random()} << 32 | random());
+    const Descriptor created(path_, O_WRONLY | O_CREAT | O_EXCL, "create");
+  }
+  ~TemporaryFile() {
+    if (!renamed_) ::unlink(path_.c_str());
+  }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+
+  void commit() {
+    Descriptor(path_, O_RDONLY, "open").sync();
+    std::error_code error;
+    std::filesystem::rename(path_, target_, error);
+    QN_CHECK(!error, "cannot replace {}: {}", target_.string(), error.message());
+    renamed_ = true;
+    Descriptor(folder_of(target_), O_RDONLY | O_DIRECTORY, "open folder").sync();
+  }
+
+ private:
+  std::filesystem::path target_, path_;
+  bool renamed_ = false;
+};
+
+bool is_temporary(const std::string& name) {
+  const size_t tail = kTemporaryMark.size() + kTemporaryDigits;
+  return name.size() > tail && name.compare(name.size() - tail, kTemporaryMark.size(), kTemporaryMark) == 0 &&
+         name.find_first_not_of("0123456789abcdef", name.size() - kTemporaryDigits) == std::string::npos;
+}
+
+}  // namespace
+
+void atomic_write(const std::filesystem::path& path,
+                  const std::function<void(const std::filesystem::path& temporary)>& write) {
+  TemporaryFile temporary(path);
+  write(temporary.path());
+  temporary.commit();
+}
+
+void atomic_write(const std::filesystem::path& path, std::span<const std::byte> content) {
+  atomic_write(path, [&](const std::filesystem::path& temporary) {
+    const Descriptor file(temporary, O_WRONLY, "open");
+    for (size_t done = 0; done < content.size();) {
+      const ssize_t written = ::write(file.get(), content.data() + done, content.size() - done);
+      if (written < 0 && errno == EINTR) continue;
+      file.check(written >= 0, "write");
+      done += static_cast<size_t>(written);
+    }
+  });
+}
+
+void atomic_write_text(const std::filesystem::path& path, std::string_view content) {
+  atomic_write(path, std::as_bytes(std::span(content)));
+}
+
+size_t remove_leftover_temporaries(const std::filesystem::path& directory) {
+  size_t removed = 0;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+    std::error_code ignored;  // another process may have removed it first
+    if (is_temporary(entry.path().filename()) && std::filesystem::remove(entry.path(), ignored)) ++removed;
+  }
+  QN_CHECK(!error, "cannot list folder {}: {}", directory.string(), error.message());
+  return removed;
+}
+
+std::vector<std::byte> read_file_bytes(const std::filesystem::path& path) {
+  const Descriptor file(path, O_RDONLY, "open");
+  std::vector<std::byte> content(file.size());
+  size_t done = 0;
+  while (done < content.size()) {
+    const ssize_t got = ::read(file.get(), content.data() + done, content.size() - done);
+    if (got < 0 && errno == EINTR) continue;
+    file.check(got >= 0, "read");
+    if (got == 0) break;  // truncated meanwhile
+    done += static_cast<size_t>(got);
+  }
+  content.resize(done);
+  return content;
+}
+
+MappedFile::MappedFile(const std::filesystem::path& path) {
+  const Descriptor file(path, O_RDONLY, "open");
+  size_ = file.size();
+  if (size_ == 0) return;  // a mapping cannot be empty
+  void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.get(), 0);
+  file.check(address != MAP_FAILED, "map");
+  data_ = static_cast<const std::byte*>(address);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+}  // namespace qn

@@ -1,0 +1,53 @@
+// Whole-file reading, memory mapping, and writing that leaves either the old file or the complete new one.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace qn {
+
+/// Calls `write` with the path of a temporary file beside `path` (it exists, empty; write to it in place), then syncs
+/// it to disk and renames it to `path`: a crash at any moment leaves the old file or the complete new one. The
+/// temporary file is removed when anything throws; a killed process leaves it behind, see
+/// remove_leftover_temporaries(). Throws qn::Error naming the path and the reason (no space, no permission, no such
+/// folder) and whatever `write` throws.
+void atomic_write(const std::filesystem::path& path,
+                  const std::function<void(const std::filesystem::path& temporary)>& write);
+
+/// The same for content that is in memory.
+void atomic_write(const std::filesystem::path& path, std::span<const std::byte> content);
+void atomic_write_text(const std::filesystem::path& path, std::string_view content);
+
+/// Removes what killed processes left of atomic_write() calls for files in `directory`; returns how many files. Only
+/// for the one process that owns the folder: a temporary file that is being written looks the same.
+size_t remove_leftover_temporaries(const std::filesystem::path& directory);
+
+/// The whole file. Throws qn::Error naming the path and the reason.
+std::vector<std::byte> read_file_bytes(const std::filesystem::path& path);
+
+/// A file mapped read-only into memory: pages are read on first use and shared by all processes of a machine. The
+/// mapping keeps a file alive that is replaced or deleted meanwhile; truncating a mapped file in place is not allowed.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  /// Throws qn::Error naming the path and the reason. An empty file gives an empty span.
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  size_t size() const { return size_; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace qn

@@ -1,0 +1,14 @@
+// Logging for every rank: lines go to stderr, prefixed with the rank when there is more than one.
+#pragma once
+
+#include <spdlog/spdlog.h>
+
+#include <string>
+
+namespace qn {
+
+/// Sets up the process-wide logger. Ranks other than 0 print warnings and errors only.
+/// `level`: trace, debug, info, warn, error (throws qn::Error on anything else).
+void init_logging(int rank, int world_size, const std::string& level);
+
+}  // namespace qn

@@ -1,0 +1,71 @@
+// What the trainer, the quantizer and the evaluator know of a model: parameters, weights, and a loss per position.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "models/weight.h"
+
+namespace qn {
+
+/// Token ids [rows, cols], right-padded with 1. Targets may be empty where only features are wanted.
+struct TokenBatch {
+  int64_t rows = 0, cols = 0;
+  std::span<const int32_t> source, target;
+};
+
+class LanguageModel {
+ public:
+  virtual ~LanguageModel() = default;
+  ParameterStore& parameters() { return store_; }
+  const ParameterStore& parameters() const { return store_; }
+  WeightSet& weights() { return weights_; }
+  const WeightSet& weights() const { return weights_; }
+
+  /// Natural-log loss of every position (f64 [rows * cols], 0 where the target is padding), summed in f64; registers the
+  /// backward of their sum on the tape.
+  virtual Tensor losses(Tape& tape, const TokenBatch& batch) = 0;
+  virtual int64_t max_positions() const = 0;
+ protected:
+  ParameterStore store_;
+  WeightSet weights_;
+};
+
+/// Frequency bands of adaptive input and output.
+struct AdaptiveConfig {
+  std::vector<int64_t> cutoffs;
+  double factor = 4.0;
+  double dropout = 0.0;
+  bool input = false;
+  bool softmax = false;
+  bool tie_weights = false;
+  bool tie_projections = false;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+/// The section `model` of a configuration. Names follow fairseq's transformer_lm where it has one (reference 5.2).
+struct ModelConfig {
+  std::string type = "transformer_lm";
+  int64_t layers = 6, embed_dim = 512, ffn_dim = 2048, heads = 8;
+  int64_t input_dim = 0, output_dim = 0;
+  int64_t max_positions = 0;
+  double dropout = 0.1, attention_dropout = 0.0, activation_dropout = 0.0;
+  std::string activation = "relu";
+  bool prenorm = false, final_norm = false, learned_positions = false, scale_embedding = true;
+  bool share_input_output = false, noise_projection = false;
+  AdaptiveConfig adaptive;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+/// Builds the model named by config.type; parameters have shapes but no memory yet. `default_positions` is used when
+/// the config does not say how many positions there are (blocks of the data).
+std::unique_ptr<LanguageModel> make_language_model(const ModelConfig& config, int64_t vocabulary,
+                                                   int64_t default_positions);
+
+}  // namespace qn

@@ -1,0 +1,100 @@
+#include "models/parameters.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace qn {
+namespace {
+
+constexpr int64_t kAlignElements = 16;  // every slice starts on a cache line
+
+template <typename T>
+void draw(const Parameter& p, const RandomStream& stream) {
+  T* x = p.value.as<T>();
+  const int64_t n = p.value.elements();
+  const InitRule& rule = p.init;
+#pragma omp parallel for schedule(static) if (n > 65536)
+  for (int64_t i = 0; i < n; ++i) {
+    const auto index = static_cast<uint64_t>(i);
+    double v = 0.0;
+    if (rule.kind == InitRule::Kind::ones) v = 1.0;
+    if (rule.kind == InitRule::Kind::normal) v = rule.scale * stream.normal(index);
+    if (rule.kind == InitRule::Kind::uniform) v = rule.scale * (2.0 * stream.uniform(index) - 1.0);
+    x[i] = static_cast<T>(v);
+  }
+  if (rule.zero_row >= 0) std::fill_n(x + rule.zero_row * p.value.cols(), p.value.cols(), T{0});
+}
+
+}  // namespace
+
+Parameter* ParameterStore::add(std::string name, Shape shape, InitRule init) {
+  QN_ASSERT(find(name) == nullptr, "parameter {} exists already", name);
+  parameters_.push_back(std::make_unique<Parameter>(Parameter{std::move(name), shape, init, -1, {}, {}}));
+  return parameters_.back().get();
+}
+
+void ParameterStore::remove(const Parameter* parameter) {
+  std::erase_if(parameters_, [&](const auto& p) { return p.get() == parameter; });
+}
+
+Parameter* ParameterStore::find(const std::string& name) const {
+  for (const auto& p : parameters_)
+    if (p->name == name) return p.get();
+  return nullptr;
+}
+
+void ParameterStore::allocate(DType dtype) {
+  int64_t total = 0;
+  for (const auto& p : parameters_) total += (p->shape.elements() + kAlignElements - 1) / kAlignElements * kAlignElements;
+  OwnedTensor values({total}, dtype), grads({total}, dtype);
+  int64_t offset = 0;
+  for (const auto& p : parameters_) {
+    const auto slice = [&](const OwnedTensor& flat) {
+      auto* base = static_cast<std::byte*>(flat.view().data) + static_cast<size_t>(offset) * size_of(dtype);
+      return Tensor{base, p->shape, dtype};
+    };
+    const Tensor value = slice(values);
+    if (p->value.defined()) std::memcpy(value.data, p->value.data, value.bytes());
+    p->value = value;
+    p->home = {slice(grads), false};
+    p->offset = offset;
+    offset += (p->shape.elements() + kAlignElements - 1) / kAlignElements * kAlignElements;
+  }
+  values_ = std::move(values);
+  grads_ = std::move(grads);
+}
+
+void ParameterStore::initialize(Parameter& p, uint64_t seed) {
+  const RandomStream stream({.seed = seed, .purpose = Purpose::init, .id = hash_name(p.name.c_str())});
+  if (p.value.dtype == DType::f64)
+    draw<double>(p, stream);
+  else
+    draw<float>(p, stream);
+}
+
+void ParameterStore::initialize(uint64_t seed) {
+  for (const auto& p : parameters_) initialize(*p, seed);
+}
+
+void ParameterStore::begin_gradients() {
+  for (const auto& p : parameters_) p->home.touched = false;
+}
+
+void ParameterStore::finish_gradients() {
+  for (const auto& p : parameters_)
+    if (!p->home.touched) std::memset(p->home.grad.data, 0, p->home.grad.bytes());
+}
+
+std::vector<std::string> ParameterStore::names() const {
+  std::vector<std::string> result;
+  for (const auto& p : parameters_) result.push_back(p->name);
+  return result;
+}
+
+int64_t ParameterStore::elements() const {
+  int64_t total = 0;
+  for (const auto& p : parameters_) total += p->shape.elements();
+  return total;
+}
+
+}  // namespace qn

@@ -1,0 +1,44 @@
+// Decoder-only Transformer language model with fairseq's semantics (reference 5.2 - 5.7).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "models/language_model.h"
+#include "models/layers/decoder_layer.h"
+#include "models/layers/output_head.h"
+#include "models/layers/positions.h"
+#include "models/layers/token_embedding.h"
+
+namespace qn {
+
+class TransformerLm : public LanguageModel {
+ public:
+  /// `config` is resolved: no zero dimensions.
+  TransformerLm(const ModelConfig& config, int64_t vocabulary);
+
+  Tensor losses(Tape& tape, const TokenBatch& batch) override;
+  int64_t max_positions() const override { return config_.max_positions; }
+
+  /// [rows * cols, output width]. `inner_states`, if given, receives the state after the embedding sum and after each
+  /// layer.
+  Var features(Tape& tape, const TokenBatch& batch, std::vector<Tensor>* inner_states = nullptr);
+  OutputHead& head() { return *head_; }
+  Positions& positions() { return *positions_; }
+
+ private:
+  Var embed(Tape& tape, const TokenBatch& batch);
+
+  ModelConfig config_;
+  std::unique_ptr<TokenEmbedding> embedding_;
+  Weight* noise_projection_ = nullptr;
+  Weight* project_in_ = nullptr;
+  Weight* project_out_ = nullptr;
+  std::unique_ptr<Positions> positions_;
+  std::vector<std::unique_ptr<DecoderLayer>> layers_;
+  std::optional<LayerNorm> final_norm_;
+  std::unique_ptr<OutputHead> head_;
+};
+
+}  // namespace qn

@@ -1,0 +1,98 @@
+// A layer asks its weight for a value; what that value is (dense, noisy, decoded from codes) is the business of the
+// weight's source. Layers know nothing of quantization, quantization knows nothing of layers.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "models/parameters.h"
+
+namespace qn {
+
+/// Groups that noise and stages select by.
+namespace groups {
+inline constexpr const char* kFfn = "ffn";
+inline constexpr const char* kAttention = "attn";
+inline constexpr const char* kEmbedding = "embed";            ///< token tables
+inline constexpr const char* kEmbeddingProjection = "embed_proj";
+inline constexpr const char* kSoftmax = "softmax";            ///< output matrices that are not tied to a table
+}  // namespace groups
+
+/// Linear weights are [out, in], embedding tables [rows, dim].
+enum class WeightKind { linear, embedding };
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  /// The [rows, cols] value to compute with in this pass.
+  virtual Var value(Tape& tape) = 0;
+};
+
+/// The plain trainable matrix.
+class DenseSource : public WeightSource {
+ public:
+  explicit DenseSource(Parameter* parameter) : parameter_(parameter) {}
+  Var value(Tape& tape) override { return parameter_->var(tape); }
+
+ private:
+  Parameter* parameter_;
+};
+
+/// A matrix that a layer multiplies by or looks rows up in.
+class Weight {
+ public:
+  Weight(std::string name, std::string group, WeightKind kind, int64_t rows, int64_t cols, Parameter* dense);
+
+  const std::string& name() const { return name_; }  ///< fairseq's parameter name, ending in ".weight"
+  const std::string& group() const { return group_; }
+  WeightKind kind() const { return kind_; }
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+  /// The dense parameter; nullptr once the weight is represented by codes.
+  Parameter* dense() const { return dense_; }
+
+  /// Computed once per pass: all uses of a tied weight see the same value.
+  Var value(Tape& tape);
+  /// Replaces where values come from. `dense` is the trainable matrix behind the new source, or nullptr.
+  void set_source(std::unique_ptr<WeightSource> source, Parameter* dense);
+
+ private:
+  std::string name_, group_;
+  WeightKind kind_;
+  int64_t rows_, cols_;
+  Parameter* dense_;
+  std::unique_ptr<WeightSource> source_;
+  uint64_t cached_pass_ = 0;
+  Var cached_;
+};
+
+/// A second use of a weight under a name of its own (tied softmax).
+struct TiedUse {
+  std::string name;
+  std::string group;  ///< of the weight that comes into being when the tie is cut
+  Weight** place;     ///< the layer's handle
+};
+
+/// All weights of a model.
+class WeightSet {
+ public:
+  Weight* add(ParameterStore& store, std::string name, std::string group, WeightKind kind, int64_t rows, int64_t cols,
+              InitRule init);
+  void tie(std::string name, std::string group, Weight** place) { ties_.push_back({std::move(name), std::move(group), place}); }
+
+  const std::vector<std::unique_ptr<Weight>>& all() const { return weights_; }
+  const std::vector<TiedUse>& ties() const { return ties_; }
+  Weight* find(const std::string& name) const;  ///< nullptr when there is none
+  std::vector<std::string> aliases_of(const Weight* weight) const;
+
+  /// Gives every tied use of `weight` a dense weight of its own with the same values (which must be allocated, or not
+  /// yet needed). The caller re-lays the store out afterwards.
+  std::vector<Weight*> untie(ParameterStore& store, Weight* weight);
+
+ private:
+  std::vector<std::unique_ptr<Weight>> weights_;
+  std::vector<TiedUse> ties_;
+};
+
+}  // namespace qn

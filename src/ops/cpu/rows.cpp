@@ -1,0 +1,61 @@
+#include <vector>
+
+#include "ops/cpu/cpu_kernels.h"
+#include "ops/cpu/parallel.h"
+
+namespace qn::cpu {
+
+void gather_rows(const Tensor& y, const Tensor& table, const int32_t* ids, double scale) {
+  dispatch_float(y.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const int64_t d = y.cols();
+    const T* from = table.as<T>();
+    T* to = y.as<T>();
+    const T s = static_cast<T>(scale);
+    parallel_rows(y.rows(), d, [=](int64_t r) {
+      const T* in = from + ids[r] * d;
+      T* out = to + r * d;
+      for (int64_t c = 0; c < d; ++c) out[c] = s * in[c];
+    });
+  });
+}
+
+void scatter_add_rows(const Tensor& table, const Tensor& x, const int32_t* ids, double scale, int32_t skip_id) {
+  dispatch_float(x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const int64_t d = x.cols(), rows = x.rows();
+    T* to = table.as<T>();
+    const T* from = x.as<T>();
+    const T s = static_cast<T>(scale);
+    // Ids repeat, so threads split the columns: every element is summed by one thread, in row order.
+    constexpr int64_t kStripe = 64;
+    const int64_t stripes = (d + kStripe - 1) / kStripe;
+#pragma omp parallel for schedule(static) if (rows * d > 16384 && stripes > 1)
+    for (int64_t stripe = 0; stripe < stripes; ++stripe) {
+      const int64_t begin = stripe * kStripe, end = std::min(d, begin + kStripe);
+      for (int64_t r = 0; r < rows; ++r) {
+        if (ids[r] == skip_id) continue;
+        T* out = to + ids[r] * d;
+        const T* in = from + r * d;
+        for (int64_t c = begin; c < end; ++c) out[c] += s * in[c];
+      }
+    }
+  });
+}
+
+void scatter_rows(const Tensor& y, const Tensor& x, const int32_t* rows, double scale) {
+  dispatch_float(x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const int64_t d = x.cols();
+    T* to = y.as<T>();
+    const T* from = x.as<T>();
+    const T s = static_cast<T>(scale);
+    parallel_rows(x.rows(), d, [=](int64_t r) {
+      T* out = to + rows[r] * d;
+      const T* in = from + r * d;
+      for (int64_t c = 0; c < d; ++c) out[c] = s * in[c];
+    });
+  });
+}
+
+}  // namespace qn::cpu

@@ -1,0 +1,93 @@
+// Normalisation, dropout, residual sums and activations.
+#include "ops/ops.h"
+
+namespace qn {
+namespace {
+
+constexpr double kLayerNormEps = 1e-5;
+
+/// Keep bits and scale of one dropout; no bits and scale 1 when it is inactive.
+struct Mask {
+  const uint64_t* bits = nullptr;
+  double scale = 1.0;
+};
+
+Mask draw_mask(Tape& tape, int64_t n, const Dropout& drop) {
+  if (!tape.training() || drop.p <= 0.0) return {};
+  auto* bits = static_cast<uint64_t*>(tape.arena.allocate(static_cast<size_t>(keep_words(n)) * sizeof(uint64_t)));
+  tape.k.keep_bits(bits, n, drop.p, tape.key(Purpose::dropout, drop.site));
+  return {bits, 1.0 / (1.0 - drop.p)};
+}
+
+/// gradient of x += gradient of y, which nothing reads afterwards: at first touch the memory changes hands instead.
+void pass_grad_on(Tape& tape, const Var& x, const Var& y) {
+  if (x.home == nullptr) return;
+  if (!x.home->touched && !x.home->grad.defined()) {
+    *x.home = {y.home->grad, true};
+    return;
+  }
+  const Tape::Slot dx = tape.slot(x);
+  tape.k.axpy(dx.grad, y.home->grad, 1.0, dx.beta);
+}
+
+/// gradient of x += the masked gradient of y
+void add_masked_grad(Tape& tape, const Var& x, const Var& y, const Mask& mask) {
+  if (x.home == nullptr) return;
+  const Tape::Slot dx = tape.slot(x);
+  tape.k.masked_axpy(dx.grad, y.home->grad, mask.bits, mask.scale, dx.beta);
+}
+
+}  // namespace
+
+Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
+  const int64_t n = x.value.rows();
+  const Var y = tape.result({n, x.value.cols()});
+  const Tensor mean = tape.tensor({n}), rstd = tape.tensor({n});
+  tape.k.layer_norm(y.value, mean, rstd, x.value, weight.value, bias.value, kLayerNormEps);
+  tape.on_backward([&tape, x, y, weight, bias, mean, rstd] {
+    if (!Tape::has_grad(y)) return;
+    const Tape::Slot dx = tape.slot(x), dw = tape.slot(weight), db = tape.slot(bias);
+    tape.k.layer_norm_grad(dx.grad, dx.beta, dw.grad, dw.beta, db.grad, db.beta, y.home->grad, x.value, mean, rstd,
+                           weight.value);
+  });
+  return y;
+}
+
+Var dropout(Tape& tape, const Var& x, const Dropout& drop) {
+  const Mask mask = draw_mask(tape, x.value.elements(), drop);
+  if (mask.bits == nullptr) return x;
+  const Var y = tape.result(x.value.shape);
+  tape.k.masked_axpy(y.value, x.value, mask.bits, mask.scale, 0);
+  tape.on_backward([&tape, x, y, mask] {
+    if (Tape::has_grad(y)) add_masked_grad(tape, x, y, mask);
+  });
+  return y;
+}
+
+Var residual_dropout(Tape& tape, const Var& residual, const Var& x, const Dropout& drop) {
+  QN_ASSERT(residual.value.shape == x.value.shape);
+  const Mask mask = draw_mask(tape, x.value.elements(), drop);
+  const Var y = tape.result(x.value.shape);
+  tape.k.residual_add(y.value, residual.value, x.value, mask.bits, mask.scale);
+  tape.on_backward([&tape, residual, x, y, mask] {
+    if (!Tape::has_grad(y)) return;
+    add_masked_grad(tape, x, y, mask);
+    pass_grad_on(tape, residual, y);
+  });
+  return y;
+}
+
+Var activation_dropout(Tape& tape, const Var& x, Activation kind, const Dropout& drop) {
+  const Mask mask = draw_mask(tape, x.value.elements(), drop);
+  const Var y = tape.result(x.value.shape);
+  tape.k.activation(y.value, x.value, kind, mask.bits, mask.scale);
+  tape.on_backward([&tape, x, y, kind, mask] {
+    if (!Tape::has_grad(y) || x.home == nullptr) return;
+    const Tensor& dy = y.home->grad;
+    tape.k.activation_grad(dy, dy, x.value, kind, mask.bits, mask.scale);  // in place: nothing reads dy afterwards
+    pass_grad_on(tape, x, y);
+  });
+  return y;
+}
+
+}  // namespace qn

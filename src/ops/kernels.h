@@ -1,0 +1,120 @@
+// The kernels that a backend provides. Ops check shapes and own the maths of the chain rule; kernels move data.
+// Floating tensors of one call share their element type (f32, or f64 for gradient checks) unless said otherwise.
+// `beta` is 0 (overwrite) or 1 (accumulate): a backward writes straight into the gradient's home.
+#pragma once
+
+#include <cstdint>
+
+#include "core/random.h"
+#include "core/tensor.h"
+
+namespace qn {
+
+/// C[m, n] = beta * C + alpha * op(A) op(B), row-major with leading dimensions. A is [m, k] (or [k, m] when transposed).
+struct MatmulArgs {
+  DType dtype = DType::f32;
+  bool transpose_a = false, transpose_b = false;
+  int64_t m = 0, n = 0, k = 0;
+  const void* a = nullptr;
+  int64_t lda = 0;
+  const void* b = nullptr;
+  int64_t ldb = 0;
+  void* c = nullptr;
+  int64_t ldc = 0;
+  double alpha = 1.0;
+  int beta = 0;
+};
+
+/// Multi-head attention over rows of `qkv` [batch * time, 3 * width] holding q | k | v; heads are adjacent columns.
+struct AttentionArgs {
+  int64_t batch = 0, time = 0, heads = 0, head_dim = 0;
+  bool causal = true;
+  double dropout = 0.0;  ///< on the probabilities; 0 outside training
+  RandomKey key;         ///< of the dropout mask; element ((b * heads + h) * time + q) * pad128(time) + k
+};
+
+enum class Activation { relu, gelu };
+
+/// One parameter range of a flat optimizer step.
+struct NagStep {
+  double lr, lr_previous, momentum, weight_decay, grad_scale;
+};
+struct AdamStep {
+  double lr, beta1, beta2, eps, weight_decay, grad_scale;
+  int64_t step;  ///< 1 for the first update
+};
+
+struct Kernels {
+  const char* backend;
+
+  void (*fill)(const Tensor& x, double value);
+  void (*copy)(const Tensor& y, const Tensor& x);
+  /// y = beta * y + scale * x
+  void (*axpy)(const Tensor& y, const Tensor& x, double scale, int beta);
+  void (*matmul)(const MatmulArgs& args);
+  /// y[r, c] += bias[c] for c < bias.elements(); y has leading dimension ldy.
+  void (*add_bias)(const Tensor& y, int64_t column, const Tensor& bias);
+  /// dbias[c] = beta * dbias[c] + sum_r dy[r, column + c]
+  void (*bias_grad)(const Tensor& dbias, const Tensor& dy, int64_t column, int beta);
+
+  /// Statistics mean, rstd are [rows].
+  void (*layer_norm)(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& weight,
+                     const Tensor& bias, double eps);
+  void (*layer_norm_grad)(const Tensor& dx, int beta_x, const Tensor& dweight, int beta_w, const Tensor& dbias,
+                          int beta_b, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
+                          const Tensor& weight);
+
+  /// Keep bits of inverted dropout for elements [0, n): bit i is 1 with probability 1 - p (to 2^-16). `bits` holds
+  /// keep_words(n) 64-bit words.
+  void (*keep_bits)(uint64_t* bits, int64_t n, double p, const RandomKey& key);
+  /// y = beta * y + scale * x where the bit is set; without bits, everywhere.
+  void (*masked_axpy)(const Tensor& y, const Tensor& x, const uint64_t* bits, double scale, int beta);
+  /// y = residual + scale * x where the bit is set.
+  void (*residual_add)(const Tensor& y, const Tensor& residual, const Tensor& x, const uint64_t* bits, double scale);
+  /// y = scale * act(x) where the bit is set, else 0.
+  void (*activation)(const Tensor& y, const Tensor& x, Activation kind, const uint64_t* bits, double scale);
+  /// dx = scale * act'(x) * dy where the bit is set, else 0. dx may be dy.
+  void (*activation_grad)(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind, const uint64_t* bits,
+                          double scale);
+
+  /// y[i, :] = scale * table[ids[i], :]
+  void (*gather_rows)(const Tensor& y, const Tensor& table, const int32_t* ids, double scale);
+  /// table[ids[i], :] += scale * x[i, :] in the order of i; rows with id == skip_id are left out (-1: none).
+  void (*scatter_add_rows)(const Tensor& table, const Tensor& x, const int32_t* ids, double scale, int32_t skip_id);
+  /// y[rows[i], :] = scale * x[i, :]
+  void (*scatter_rows)(const Tensor& y, const Tensor& x, const int32_t* rows, double scale);
+
+  /// out [batch * time, width]; lse [batch * heads * time] is the log of the softmax denominator, kept for the backward.
+  void (*attention)(const Tensor& out, const Tensor& lse, const Tensor& qkv, const AttentionArgs& args);
+  /// dqkv is overwritten. `out` and `lse` are the forward's.
+  void (*attention_grad)(const Tensor& dqkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
+                         const Tensor& qkv, const AttentionArgs& args);
+
+  /// losses[rows ? rows[i] : i] += -log softmax(logits[i, :])[targets[i]] (f64); rows with target -1 add nothing.
+  /// With `write_grad` the logits are overwritten with the gradient of the sum of these losses.
+  void (*cross_entropy)(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
+                        bool write_grad);
+  /// y = log softmax(x) by rows.
+  void (*log_softmax)(const Tensor& y, const Tensor& x);
+
+  /// y = scale * w with blocks of `block` adjacent columns dropped: block b (row-major) is dropped with probability p.
+  void (*block_noise)(const Tensor& y, const Tensor& w, int64_t block, double p, const RandomKey& key);
+  /// w[r, j*d + t] = centroids[codes[j*rows + r], t]
+  void (*pq_decode)(const Tensor& w, const Tensor& centroids, const uint16_t* codes);
+  /// Centroid gradient: sum over the blocks of a centroid, or their mean when counts is given.
+  void (*pq_centroid_grad)(const Tensor& dcentroids, const Tensor& dw, const uint16_t* codes, const int64_t* counts,
+                           int beta);
+
+  /// Sum of squares in double, in an order that does not depend on the number of threads.
+  double (*sum_of_squares)(const Tensor& x);
+  void (*nag_step)(const Tensor& p, const Tensor& velocity, const Tensor& g, const NagStep& step);
+  void (*adam_step)(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step);
+};
+
+/// Words that keep_bits fills for n elements (whole groups of 128 bits).
+inline int64_t keep_words(int64_t n) { return (n + 127) / 128 * 2; }
+
+/// The CPU backend; always there.
+const Kernels& cpu_kernels();
+
+}  // namespace qn

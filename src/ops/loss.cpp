@@ -1,0 +1,16 @@
+#include <algorithm>
+
+#include "ops/ops.h"
+
+namespace qn {
+
+void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::span<const int32_t> targets,
+                   std::span<const int32_t> rows) {
+  QN_ASSERT(static_cast<int64_t>(targets.size()) == logits.value.rows());
+  tape.k.cross_entropy(losses, logits.value, targets.data(), rows.empty() ? nullptr : rows.data(), tape.recording());
+  if (!tape.recording()) return;
+  QN_ASSERT(!logits.home->touched);
+  *logits.home = {logits.value, true};
+}
+
+}  // namespace qn

@@ -1,0 +1,61 @@
+// The differentiable ops. Each has its backward beside it in its own .cpp. Shapes: N is the number of positions
+// (batch * time), D the model width. Dropout arguments are inactive (p ignored) outside training.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "ops/tape.h"
+
+namespace qn {
+
+/// Dropout of one call site; `site` tells its masks apart from all others of the pass.
+struct Dropout {
+  double p = 0.0;
+  uint64_t site = 0;
+};
+
+/// y[N, out] = x[N, in] W^T + b. W is [out, in]; b is [out] or undefined.
+Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias);
+/// y[N, out] = x[N, in] W, W [in, out]: a projection used in the opposite direction (tied adaptive softmax).
+Var linear_transposed(Tape& tape, const Var& x, const Var& weight);
+/// y[N, sum(out_i)] = the linear results of several weights side by side. `biases` is empty or as long as `weights`.
+Var linear_concat(Tape& tape, const Var& x, std::span<const Var> weights, std::span<const Var> biases);
+
+/// Normalises rows of x[N, D] (eps 1e-5), then scales and shifts.
+Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias);
+/// Inverted dropout.
+Var dropout(Tape& tape, const Var& x, const Dropout& drop);
+/// residual + dropout(x)
+Var residual_dropout(Tape& tape, const Var& residual, const Var& x, const Dropout& drop);
+/// dropout(act(x))
+Var activation_dropout(Tape& tape, const Var& x, Activation kind, const Dropout& drop);
+
+/// scale * table[ids]: [count, dim]. Rows with id == pad_id get no gradient (-1: all do).
+Var embedding(Tape& tape, const Var& table, std::span<const int32_t> ids, double scale, int32_t pad_id);
+/// Rows of x: [count, D].
+Var select_rows(Tape& tape, const Var& x, std::span<const int32_t> rows);
+/// out[rows_b[i]] = scale * parts[b][i]: puts per-band results back in place. Every row must be named exactly once.
+struct RowPart {
+  Var value;
+  std::span<const int32_t> rows;
+};
+Var assemble_rows(Tape& tape, int64_t count, int64_t dim, std::span<const RowPart> parts, double scale);
+/// x + table[positions]; gradient to the table (if it wants one) except for row pad_id.
+Var add_positions(Tape& tape, const Var& x, const Var& table, std::span<const int32_t> positions, int32_t pad_id);
+
+/// Causal multi-head self-attention; qkv [batch * time, 3 D] -> [batch * time, D].
+Var attention(Tape& tape, const Var& qkv, int64_t batch, int64_t time, int64_t heads, bool causal, const Dropout& drop);
+
+/// Adds -log p(target) of each row to losses (f64 [N]); see Kernels::cross_entropy. When recording, the logits' memory
+/// becomes their gradient: the caller must not use them afterwards.
+void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::span<const int32_t> targets,
+                   std::span<const int32_t> rows);
+
+/// Noise of the product-quantization proxy: a copy of w with random blocks dropped and the rest scaled by 1/(1-p).
+/// Straight-through: its gradient is w's own, unmasked and unscaled (paper section 4.2; reference 1.2).
+Var block_noise(Tape& tape, const Var& weight, int64_t block, double p, uint64_t id);
+/// The dense weight of product-quantization codes; gradient to the centroids [K, d] (sum, or mean with counts).
+Var pq_weight(Tape& tape, const Var& centroids, const uint16_t* codes, const int64_t* counts, Shape shape);
+
+}  // namespace qn

@@ -1,0 +1,74 @@
+// Ops that move whole rows: embeddings, positions, selection and assembly of the adaptive bands.
+#include <algorithm>
+#include <array>
+
+#include "ops/ops.h"
+
+namespace qn {
+namespace {
+
+/// Copies host indices into the arena, where the backward finds them.
+const int32_t* keep_indices(Tape& tape, std::span<const int32_t> values) {
+  int32_t* kept = tape.indices(static_cast<int64_t>(values.size()));
+  std::copy(values.begin(), values.end(), kept);
+  return kept;
+}
+
+}  // namespace
+
+Var embedding(Tape& tape, const Var& table, std::span<const int32_t> ids, double scale, int32_t pad_id) {
+  const int32_t* kept = keep_indices(tape, ids);
+  const Var y = tape.result({static_cast<int64_t>(ids.size()), table.value.cols()});
+  tape.k.gather_rows(y.value, table.value, kept, scale);
+  tape.on_backward([&tape, table, y, kept, scale, pad_id] {
+    if (!Tape::has_grad(y) || table.home == nullptr) return;
+    tape.k.scatter_add_rows(tape.accumulation_slot(table), y.home->grad, kept, scale, pad_id);
+  });
+  return y;
+}
+
+Var select_rows(Tape& tape, const Var& x, std::span<const int32_t> rows) {
+  return embedding(tape, x, rows, 1.0, -1);
+}
+
+Var assemble_rows(Tape& tape, int64_t count, int64_t dim, std::span<const RowPart> parts, double scale) {
+  constexpr size_t kMaxParts = 8;
+  QN_ASSERT(parts.size() <= kMaxParts);
+  struct Kept {
+    Var value;
+    const int32_t* rows;
+  };
+  std::array<Kept, kMaxParts> kept;
+  const Var y = tape.result({count, dim});
+  for (size_t i = 0; i < parts.size(); ++i) {
+    kept[i] = {parts[i].value, keep_indices(tape, parts[i].rows)};
+    tape.k.scatter_rows(y.value, kept[i].value.value, kept[i].rows, scale);
+  }
+  tape.on_backward([&tape, y, kept, scale, n = parts.size()] {
+    if (!Tape::has_grad(y)) return;
+    for (size_t i = 0; i < n; ++i) {
+      if (kept[i].value.home == nullptr) continue;
+      const Tape::Slot slot = tape.slot(kept[i].value);
+      QN_ASSERT(slot.beta == 0, "a band's rows have one use only");
+      tape.k.gather_rows(slot.grad, y.home->grad, kept[i].rows, scale);
+    }
+  });
+  return y;
+}
+
+Var add_positions(Tape& tape, const Var& x, const Var& table, std::span<const int32_t> positions, int32_t pad_id) {
+  const int32_t* kept = keep_indices(tape, positions);
+  const Var y = tape.result(x.value.shape);
+  tape.k.gather_rows(y.value, table.value, kept, 1.0);
+  tape.k.axpy(y.value, x.value, 1.0, 1);
+  tape.on_backward([&tape, x, y, table, kept, pad_id] {
+    if (!Tape::has_grad(y)) return;
+    if (table.home != nullptr)
+      tape.k.scatter_add_rows(tape.accumulation_slot(table), y.home->grad, kept, 1.0, pad_id);
+    const Tape::Slot dx = tape.slot(x);
+    tape.k.axpy(dx.grad, y.home->grad, 1.0, dx.beta);
+  });
+  return y;
+}
+
+}  // namespace qn

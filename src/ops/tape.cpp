@@ -1,0 +1,43 @@
+#include "ops/tape.h"
+
+#include <atomic>
+
+namespace qn {
+
+uint64_t Tape::next_pass_id() {
+  static std::atomic<uint64_t> counter{0};
+  return ++counter;
+}
+
+Var Tape::result(Shape shape) {
+  Var v{tensor(shape), nullptr};
+  if (recording()) v.home = new (arena.allocate(sizeof(GradHome))) GradHome{{nullptr, shape, dtype_}, false};
+  return v;
+}
+
+Tape::Slot Tape::slot(const Var& v) {
+  QN_ASSERT(v.home != nullptr);
+  GradHome& home = *v.home;
+  if (!home.grad.defined()) home.grad = tensor(v.value.shape);
+  const int beta = home.touched ? 1 : 0;
+  home.touched = true;
+  return {home.grad, beta};
+}
+
+Tensor Tape::accumulation_slot(const Var& v) {
+  const Slot s = slot(v);
+  if (s.beta == 0) k.fill(s.grad, 0.0);
+  return s.grad;
+}
+
+void Tape::backward() {
+  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) step->run(step->object);
+}
+
+void Tape::restart(const PassOptions& pass) {
+  steps_.clear();
+  pass_ = pass;
+  pass_id_ = next_pass_id();
+}
+
+}  // namespace qn

@@ -1,0 +1,99 @@
+// The tape: coarse differentiable ops push their backward; gradients land in slots. A parameter's slot is its slice of
+// the flat gradient, so there are no temporary parameter gradients. All memory comes from the step arena.
+#pragma once
+
+#include <cstdint>
+#include <new>
+#include <type_traits>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/random.h"
+#include "core/tensor.h"
+#include "ops/kernels.h"
+
+namespace qn {
+
+/// Where the gradient of a value collects. `touched` turns true at the first contribution; until then the memory holds
+/// garbage and must be overwritten.
+struct GradHome {
+  Tensor grad;
+  bool touched = false;
+};
+
+/// A value of the graph. Without a home (home == nullptr) no gradient is wanted.
+struct Var {
+  Tensor value;
+  GradHome* home = nullptr;
+};
+
+/// What is random, and how ops behave, in one forward pass.
+struct PassOptions {
+  bool training = false;    ///< dropout and noise on
+  bool recording = false;   ///< gradients wanted
+  uint64_t seed = 1;
+  uint32_t update = 0;      ///< completed updates
+  uint32_t micro_batch = 0; ///< global index within the update
+};
+
+class Tape {
+ public:
+  Tape(const Kernels& kernels, Arena& step_arena, DType dtype, const PassOptions& pass)
+      : k(kernels), arena(step_arena), dtype_(dtype), pass_(pass) {}
+
+  const Kernels& k;
+  Arena& arena;
+
+  DType dtype() const { return dtype_; }
+  const PassOptions& pass() const { return pass_; }
+  bool recording() const { return pass_.recording; }
+  bool training() const { return pass_.training; }
+  RandomKey key(Purpose purpose, uint64_t id) const {
+    return {pass_.seed, purpose, id, pass_.update, pass_.micro_batch};
+  }
+
+  /// An uninitialised floating tensor of the tape's type.
+  Tensor tensor(Shape shape) { return arena.tensor(shape, dtype_); }
+  /// A fresh result; it gets a gradient home when recording.
+  Var result(Shape shape);
+  int32_t* indices(int64_t n) { return static_cast<int32_t*>(arena.allocate(static_cast<size_t>(n) * sizeof(int32_t))); }
+
+  /// Destination of a contribution to the gradient of `v`: memory and beta (0 for the first contribution).
+  struct Slot {
+    Tensor grad;
+    int beta;
+  };
+  Slot slot(const Var& v);
+  /// As slot(), but zero-filled at first touch, for kernels that only ever add.
+  Tensor accumulation_slot(const Var& v);
+  static bool has_grad(const Var& v) { return v.home != nullptr && v.home->touched; }
+
+  /// Registers a backward step. `f` lives in the arena: it may capture views and numbers only.
+  template <typename F>
+  void on_backward(F f) {
+    static_assert(std::is_trivially_destructible_v<F>);
+    if (!recording()) return;
+    void* place = arena.allocate(sizeof(F));
+    steps_.push_back({new (place) F(f), [](void* p) { (*static_cast<F*>(p))(); }});
+  }
+
+  /// Runs the registered steps, last first.
+  void backward();
+  /// Forgets all steps so that the object (and its vector's memory) can serve the next micro-batch.
+  void restart(const PassOptions& pass);
+  /// Changes with every pass: lets weights cache their value within one.
+  uint64_t pass_id() const { return pass_id_; }
+
+ private:
+  struct Step {
+    void* object;
+    void (*run)(void*);
+  };
+  DType dtype_;
+  PassOptions pass_;
+  std::vector<Step> steps_;
+  uint64_t pass_id_ = next_pass_id();
+  static uint64_t next_pass_id();
+};
+
+}  // namespace qn

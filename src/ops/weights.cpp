@@ -1,0 +1,24 @@
+// Ops on weights: noise and decoding of product-quantization codes.
+#include "ops/ops.h"
+
+namespace qn {
+
+Var block_noise(Tape& tape, const Var& weight, int64_t block, double p, uint64_t id) {
+  if (!tape.training() || p <= 0.0) return weight;
+  const Tensor noisy = tape.tensor(weight.value.shape);
+  tape.k.block_noise(noisy, weight.value, block, p, tape.key(Purpose::noise, id));
+  return {noisy, weight.home};  // straight-through: the gradient's home is the clean weight's
+}
+
+Var pq_weight(Tape& tape, const Var& centroids, const uint16_t* codes, const int64_t* counts, Shape shape) {
+  const Var w = tape.result(shape);
+  tape.k.pq_decode(w.value, centroids.value, codes);
+  tape.on_backward([&tape, w, centroids, codes, counts] {
+    if (!Tape::has_grad(w) || centroids.home == nullptr) return;
+    const Tape::Slot slot = tape.slot(centroids);
+    tape.k.pq_centroid_grad(slot.grad, w.home->grad, codes, counts, slot.beta);
+  });
+  return w;
+}
+
+}  // namespace qn

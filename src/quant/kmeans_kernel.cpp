@@ -1,0 +1,260 @@
+#include "quant/kmeans_kernel.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <limits>
+
+#include "core/error.h"
+
+namespace qn {
+namespace {
+
+// One sub-vector per lane: the running minimum needs no reduction across lanes, any K works without padding, and
+// centroid values are broadcast from cache.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
+typedef int32_t LanesInt __attribute__((vector_size(kLanes * sizeof(int32_t))));
+
+/// Adding and subtracting this rounds a double to a multiple of ulp(magic).
+double grid_magic(double largest_term, int64_t terms) {
+  const double bound = largest_term * static_cast<double>(std::max<int64_t>(terms, 1));
+  if (!(bound > 0.0)) return 0.0;
+  // All partial sums stay below 2^(e+1), the grid is 2^(e-50): 51 bits, exact in double.
+  return std::ldexp(1.5, std::ilogb(bound) + 2);
+}
+
+struct Grids {
+  double residual, error, weight;
+};
+
+Grids make_grids(const SubVectors& v) {
+  const double reach = 2.0 * v.max_abs;  // no distance along one axis is longer
+  return {grid_magic(reach * v.max_importance, v.count),
+          grid_magic(reach * reach * v.max_importance * static_cast<double>(v.dim), v.count),
+          grid_magic(v.max_importance, v.count)};
+}
+
+inline double to_grid(double value, double magic) { return (value + magic) - magic; }
+
+/// Nearest centroid by distances in double; the lowest index wins ties.
+int32_t nearest_exact(const float* x, const float* importance, const CentroidTable& table) {
+  const int64_t d = table.dim();
+  double best = std::numeric_limits<double>::infinity();
+  int32_t index = 0;
+  for (int64_t k = 0; k < table.count(); ++k) {
+    const float* c = table.values() + k * d;
+    double distance = 0.0;
+    for (int64_t t = 0; t < d; ++t) {
+      const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]);
+      distance += diff * diff * (importance == nullptr ? 1.0 : static_cast<double>(importance[t]));
+    }
+    if (distance < best) {
+      best = distance;
+      index = static_cast<int32_t>(k);
+    }
+  }
+  return index;
+}
+
+/// kLanes sub-vectors turned so that one register holds element t of all of them.
+struct LaneBlock {
+  Lanes* x;           // [dim]; importance-weighted when there are weights
+  Lanes* importance;  // [dim], only with weights
+  Lanes tolerance;    // two scores closer than this may be in the wrong order
+};
+
+struct LaneResult {
+  LanesInt index;
+  Lanes gap;  // second best minus best score
+};
+
+template <int D, bool Weighted>
+inline LaneResult nearest_lanes(const LaneBlock& block, const CentroidTable& table) {
+  const int64_t d = D > 0 ? D : table.dim();
+  constexpr float kInfinity = std::numeric_limits<float>::max();
+  Lanes best = Lanes{} + kInfinity, second = Lanes{} + kInfinity;
+  LanesInt index{};
+  const float* c = table.values();
+  const float* half_norm = table.half_norm();
+  const auto count = static_cast<int32_t>(table.count());
+  for (int32_t k = 0; k < count; ++k, c += d) {
+    Lanes score = Weighted ? Lanes{} : Lanes{} + half_norm[k];
+    for (int64_t t = 0; t < d; ++t) {
+      if constexpr (Weighted)
+        score += c[t] * ((0.5f * c[t]) * block.importance[t] - block.x[t]);
+      else
+        score -= c[t] * block.x[t];
+    }
+    const LanesInt less = score < best;
+    const Lanes loser = less ? best : score;
+    second = loser < second ? loser : second;
+    best = less ? score : best;
+    index = less ? (LanesInt{} + k) : index;
+  }
+  return {index, second - best};
+}
+
+/// Per-call state of the chunk loop for one block size.
+template <int D, bool Weighted>
+class Assigner {
+ public:
+  Assigner(const SubVectors& vectors, const CentroidTable& table)
+      : v_(vectors), table_(table), d_(D > 0 ? D : vectors.dim), layout_{table.count(), vectors.dim, Weighted} {
+    lanes_.resize(static_cast<size_t>(d_) * (Weighted ? 2 : 1));
+    grids_ = make_grids(v_);
+  }
+
+  void run(int64_t begin, int64_t end, uint16_t* codes, double* stats) {
+    for (int64_t m = begin; m < end; m += kLanes) {
+      const int n = static_cast<int>(std::min<int64_t>(kLanes, end - m));
+      assign(m, n, codes + (m - begin));
+      if (stats == nullptr) continue;
+      for (int lane = 0; lane < n; ++lane) add(m + lane, codes[m - begin + lane], stats);
+    }
+  }
+
+ private:
+  const float* importance_of(int64_t m) const {
+    return Weighted ? v_.importance + (m % v_.blocks_per_row) * d_ : nullptr;
+  }
+
+  /// Unused lanes repeat the last sub-vector.
+  void load(int64_t m, int n) {
+    float* x = reinterpret_cast<float*>(lanes_.data());
+    float* w = x + d_ * kLanes;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int64_t at = m + std::min(lane, n - 1);
+      const float* importance = importance_of(at);
+      for (int64_t t = 0; t < d_; ++t) {
+        const float value = v_.data[at * d_ + t];
+        x[t * kLanes + lane] = Weighted ? value * importance[t] : value;
+        if constexpr (Weighted) w[t * kLanes + lane] = importance[t];
+      }
+    }
+  }
+
+  /// Bound on the float32 error of a difference of two scores: 2 * (d + 4) roundings of numbers no larger than
+  /// sum_t w * |c_t| * (|c_t| / 2 + |x_t|), plus what underflow can lose.
+  Lanes tolerance() const {
+    const Lanes* x = lanes_.data();
+    const float* largest = table_.largest();
+    Lanes bound{};
+    for (int64_t t = 0; t < d_; ++t) {
+      const Lanes magnitude = x[t] < 0.0f ? -x[t] : x[t];
+      if constexpr (Weighted)
+        bound += largest[t] * ((0.5f * largest[t]) * lanes_[static_cast<size_t>(d_ + t)] + magnitude);
+      else
+        bound += largest[t] * (0.5f * largest[t] + magnitude);
+    }
+    const float roundings = 2.0f * static_cast<float>(d_ + 4) * (0.5f * FLT_EPSILON);
+    return bound * (1.01f * roundings) + static_cast<float>(4 * d_) * FLT_MIN;
+  }
+
+  void assign(int64_t m, int n, uint16_t* codes) {
+    load(m, n);
+    const Lanes tolerance = this->tolerance();
+    const LaneResult found = nearest_lanes<D, Weighted>({lanes_.data(), lanes_.data() + d_, tolerance}, table_);
+    const LanesInt close = found.gap <= tolerance;
+    for (int lane = 0; lane < n; ++lane) {
+      const int32_t index =
+          close[lane] ? nearest_exact(v_.data + (m + lane) * d_, importance_of(m + lane), table_) : found.index[lane];
+      codes[lane] = static_cast<uint16_t>(index);
+    }
+  }
+
+  void add(int64_t m, uint16_t code, double* stats) const {
+    const float* x = v_.data + m * d_;
+    const float* c = table_.values() + static_cast<int64_t>(code) * d_;
+    const float* importance = importance_of(m);
+    double* residual = stats + layout_.residual(code);
+    double error = 0.0;
+    for (int64_t t = 0; t < d_; ++t) {
+      const double w = Weighted ? static_cast<double>(importance[t]) : 1.0;
+      const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]);
+      residual[t] += to_grid(w * diff, grids_.residual);
+      error += w * diff * diff;
+      if constexpr (Weighted) stats[layout_.weight(code) + t] += to_grid(w, grids_.weight);
+    }
+    stats[layout_.count(code)] += 1.0;
+    stats[layout_.error(code)] += to_grid(error, grids_.error);
+  }
+
+  const SubVectors& v_;
+  const CentroidTable& table_;
+  int64_t d_;
+  StatsLayout layout_;
+  std::vector<Lanes> lanes_;
+  Grids grids_;
+};
+
+template <int D>
+void assign_dim(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
+                double* stats) {
+  if (vectors.importance != nullptr)
+    Assigner<D, true>(vectors, table).run(begin, end, codes, stats);
+  else
+    Assigner<D, false>(vectors, table).run(begin, end, codes, stats);
+}
+
+}  // namespace
+
+CentroidTable::CentroidTable(std::span<const float> centroids, int64_t dim)
+    : centroids_(centroids),
+      dim_(dim),
+      half_norm_(centroids.size() / static_cast<size_t>(dim)),
+      largest_(static_cast<size_t>(dim), 0.0f) {
+  for (size_t k = 0; k < half_norm_.size(); ++k) {
+    double norm = 0.0;
+    for (size_t t = 0; t < largest_.size(); ++t) {
+      const float c = centroids[k * largest_.size() + t];
+      norm += static_cast<double>(c) * static_cast<double>(c);
+      largest_[t] = std::max(largest_[t], std::abs(c));
+    }
+    half_norm_[k] = static_cast<float>(0.5 * norm);
+  }
+}
+
+void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
+                  double* stats) {
+  QN_ASSERT(table.dim() == vectors.dim && table.count() >= 1 && table.count() <= 65536);
+  switch (vectors.dim) {
+    case 4:
+      return assign_dim<4>(vectors, begin, end, table, codes, stats);
+    case 8:
+      return assign_dim<8>(vectors, begin, end, table, codes, stats);
+    default:
+      return assign_dim<0>(vectors, begin, end, table, codes, stats);
+  }
+}
+
+void assign_parallel(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
+                     double* stats) {
+  const StatsLayout layout{table.count(), vectors.dim, vectors.importance != nullptr};
+  const int64_t chunks = (end - begin + kSubVectorChunk - 1) / kSubVectorChunk;
+  const auto size = static_cast<size_t>(layout.size());
+  if (stats != nullptr) std::fill(stats, stats + size, 0.0);
+#pragma omp parallel if (chunks > 1)
+  {
+    // Sums are exact, so whole chunks may go to any thread and the tables may be added in any order.
+    std::vector<double> mine(stats != nullptr ? size : 0, 0.0);
+#pragma omp for schedule(dynamic, 4)
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const int64_t first = begin + chunk * kSubVectorChunk;
+      assign_range(vectors, first, std::min(end, first + kSubVectorChunk), table, codes + (first - begin),
+                   stats != nullptr ? mine.data() : nullptr);
+    }
+    if (stats != nullptr) {
+#pragma omp critical(qn_kmeans_stats)
+      for (size_t i = 0; i < size; ++i) stats[i] += mine[i];
+    }
+  }
+}
+
+}  // namespace qn

@@ -1,0 +1,74 @@
+// The inner loop of k-means: distance, nearest centroid and partial sums in one pass over sub-vectors, never an N x K
+// matrix. Everything here is a pure function of sub-vector and centroids: no result depends on the number of threads,
+// on how sub-vectors are shared out, or on the vector width of the machine.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace qn {
+
+/// The sub-vectors of one weight in memory order: sub-vector m is data[m*dim : (m+1)*dim], that is row m / J, block
+/// column m % J with J = blocks_per_row. Walking memory order keeps reads sequential; codes are renumbered at the end.
+struct SubVectors {
+  const float* data = nullptr;
+  int64_t count = 0;
+  int64_t dim = 1;
+  int64_t blocks_per_row = 1;
+  const float* importance = nullptr;  ///< optional [J, dim]: weight of each column in the squared error, >= 0
+  double max_abs = 0.0;               ///< at least the largest |element| of data and of any centroid
+  double max_importance = 1.0;
+};
+
+/// Centroids prepared for assignment.
+class CentroidTable {
+ public:
+  /// `centroids` [K, dim] must outlive the table.
+  CentroidTable(std::span<const float> centroids, int64_t dim);
+  int64_t count() const { return static_cast<int64_t>(half_norm_.size()); }
+  int64_t dim() const { return dim_; }
+  const float* values() const { return centroids_.data(); }
+  const float* half_norm() const { return half_norm_.data(); }  ///< [K]: |c|^2 / 2
+  const float* largest() const { return largest_.data(); }      ///< [dim]: max over k of |c_t|
+
+ private:
+  std::span<const float> centroids_;
+  int64_t dim_;
+  std::vector<float> half_norm_, largest_;
+};
+
+/// Where one layer's sums live inside a flat vector of doubles (so that all layers travel in one reduction).
+/// Per cluster: count [K], squared error [K], sum of (weighted) residuals x - c [K, dim], and with importance weights
+/// the sum of those weights [K, dim]. Residuals rather than vectors: equal vectors then give exactly their own mean.
+struct StatsLayout {
+  int64_t n_centroids = 0;
+  int64_t dim = 1;
+  bool weighted = false;
+
+  int64_t size() const { return n_centroids * (2 + dim * (weighted ? 2 : 1)); }
+  int64_t count(int64_t k) const { return k; }
+  int64_t error(int64_t k) const { return n_centroids + k; }
+  int64_t residual(int64_t k) const { return 2 * n_centroids + k * dim; }
+  int64_t weight(int64_t k) const { return n_centroids * (2 + dim) + k * dim; }
+};
+
+/// Assigns sub-vectors [begin, end) to their nearest centroid (lowest index on ties) and adds their sums to `stats`
+/// (laid out by StatsLayout) unless it is null. codes[0] belongs to sub-vector `begin`.
+///
+/// Distances are compared in float32 as |c|^2/2 - x.c; whenever a second centroid comes within the rounding bound of
+/// that expression, all distances of this sub-vector are recomputed in double and decide. So the codes are those of
+/// double arithmetic whatever the order of operations, at float32 speed.
+/// Sums are exact: every term is first rounded to a grid so coarse that no sum of `count` terms can round, and so fine
+/// (2^-52 * count of the largest possible term) that a mean is not visibly changed. Exact sums are associative.
+void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
+                  double* stats);
+
+/// assign_range over [begin, end) with OpenMP. `stats` (may be null) is overwritten with the sums of the range.
+void assign_parallel(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
+                     double* stats);
+
+/// Sub-vectors per unit of work: shares of ranks and threads are whole numbers of these.
+constexpr int64_t kSubVectorChunk = 1024;
+
+}  // namespace qn

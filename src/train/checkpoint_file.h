@@ -1,0 +1,66 @@
+// Checkpoints on disk: one HDF5 file per state, written atomically, verified completely when read.
+//
+//   /            format "quantnoise-checkpoint", version, complete (written last),
+//                checksum: XXH3 of all names, types, shapes, data checksums, texts and numbers
+//   /tensors/N   one dataset per tensor, attribute xxh3: checksum of its bytes
+//   /texts/N     the same for texts, as bytes
+//   /ints        one attribute per integer
+//   /floats      one attribute per number
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <future>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "core/error.h"
+#include "train/state_dict.h"
+
+namespace qn {
+
+/// The file is truncated, altered or incomplete; an older checkpoint may do.
+class DamagedCheckpoint : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Writes `state` to `path`: a crash at any moment leaves the old file or the complete new one, on disk. Equal states
+/// give equal bytes. Throws qn::Error naming the path and the reason; `path` is then as it was.
+void save_state(const std::filesystem::path& path, const StateDict& state);
+
+/// Reads and verifies all of `path`. Throws DamagedCheckpoint naming the file and, where possible, the dataset;
+/// qn::Error when the file cannot be opened, is an intact file of another kind, or was written by a newer version.
+StateDict load_state(const std::filesystem::path& path);
+
+struct LoadedState {
+  std::filesystem::path path;
+  StateDict state;
+};
+
+/// The first of `newest_first` that is not damaged; a warning is logged for each damaged one. Nothing when the list is
+/// empty; throws qn::Error when all are damaged (starting afresh has to be the user's decision) or as load_state().
+std::optional<LoadedState> newest_valid(std::span<const std::filesystem::path> newest_first);
+
+/// Writes checkpoints in a background thread, one at a time. For one thread's use.
+class CheckpointWriter {
+ public:
+  CheckpointWriter() = default;
+  /// Waits for the write in flight; its error, if any, is logged.
+  ~CheckpointWriter();
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  /// Starts to write the snapshot `state`, then calls `when_written` (in the background thread, only after success: the
+  /// place to delete older checkpoints). First waits for the previous write, whose error is thrown here.
+  void save_async(const std::filesystem::path& path, StateDict&& state, std::function<void()> when_written = {});
+
+  /// Waits for the write in flight and throws its error.
+  void wait();
+
+ private:
+  std::future<void> in_flight_;
+};
+
+}  // namespace qn

@@ -1,0 +1,187 @@
+#include "data/preprocess.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/hdf5_file.h"
+#include "data/token_stream.h"
+#include "data_test_util.h"
+#include "sha256.h"
+#include "support/golden.h"
+#include "support/temp_dir.h"
+
+namespace qn::test {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+std::vector<int32_t> tokens_of(const TokenStream& stream, int64_t begin, int64_t count) {
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  stream.tokens(begin, count, tokens.data());
+  return tokens;
+}
+
+TEST(Sha256, KnownDigest) {
+  EXPECT_EQ(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+void check_symbols(const Hdf5File& golden, const Dictionary& dictionary, const std::string& part, int64_t first_id) {
+  const std::string group = "dictionary/wikitext2_default/";
+  const auto symbols = golden.read_strings(group + part + "_symbols");
+  const auto counts = golden.read<int64_t>(group + part + "_counts");
+  for (size_t i = 0; i < symbols.size(); ++i) {
+    const auto id = static_cast<int32_t>(first_id) + static_cast<int32_t>(i);
+    EXPECT_EQ(dictionary.symbol(id), symbols[i]) << part << " " << i;
+    EXPECT_EQ(dictionary.index(symbols[i]), id) << part << " " << i;
+    EXPECT_EQ(dictionary.count(id), counts[i]) << part << " " << i;
+  }
+}
+
+void check_split(const Hdf5File& golden, const std::filesystem::path& directory, const SplitSummary& summary) {
+  SCOPED_TRACE(summary.name);
+  const std::string group = "dictionary/wikitext2_default/" + summary.name;
+  ASSERT_EQ(sha256(read_text(summary.source)), golden.string_attribute(group, "text_sha256")) << "another text";
+  const TokenStream stream = TokenStream::open(directory, summary.name);
+  EXPECT_EQ(stream.sentences(), golden.int_attribute(group, "sentences"));
+  EXPECT_EQ(stream.total_tokens(), golden.int_attribute(group, "tokens"));
+  EXPECT_EQ(summary.sentences, stream.sentences());
+  EXPECT_EQ(summary.tokens, stream.total_tokens());
+  EXPECT_EQ(summary.unknown, golden.int_attribute(group, "unk"));
+
+  const std::vector<int32_t>& sizes = stream.sentence_sizes();
+  EXPECT_EQ(std::count(sizes.begin(), sizes.end(), 1), golden.int_attribute(group, "blank_lines"));
+  EXPECT_EQ(*std::max_element(sizes.begin(), sizes.end()), golden.int_attribute(group, "longest_sentence"));
+  const auto first_sizes = golden.read<int32_t>(group + "/first_sizes");
+  EXPECT_TRUE(std::equal(first_sizes.begin(), first_sizes.end(), sizes.begin()));
+
+  const std::vector<int32_t> ids = tokens_of(stream, 0, stream.total_tokens());
+  const auto first = golden.read<int32_t>(group + "/first_ids"), last = golden.read<int32_t>(group + "/last_ids");
+  EXPECT_TRUE(std::equal(first.begin(), first.end(), ids.begin()));
+  EXPECT_TRUE(std::equal(last.rbegin(), last.rend(), ids.rbegin()));
+  EXPECT_EQ(std::accumulate(ids.begin(), ids.end(), int64_t{0}), golden.int_attribute(group, "sum_of_ids"));
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), kEosId), golden.int_attribute(group, "eos"));
+  // The stream is stored as 16-bit ids: the file is what the reference digest was taken of.
+  EXPECT_EQ(sha256(read_text(directory / (summary.name + ".bin"))), golden.string_attribute(group, "ids_u16le_sha256"));
+}
+
+TEST(Prepare, WikiText2EqualsTheReference) {
+  QN_GOLDEN_OR_SKIP(golden_path, "data.h5");
+  QN_DATA_OR_SKIP(text, "wikitext-2");
+  const TempDir dir;
+  PrepareOptions options;
+  options.train = text / "train.txt";
+  options.valid = {text / "valid.txt"};
+  options.test = {text / "test.txt"};
+  options.destdir = dir / "data";
+  const PrepareSummary summary = prepare(options);
+  const Hdf5File golden(golden_path, Hdf5File::Mode::read);
+  const std::string group = "dictionary/wikitext2_default";
+
+  EXPECT_EQ(summary.types, 33280);
+  EXPECT_EQ(summary.types, golden.int_attribute(group, "size"));
+  const std::string dict = read_text(options.destdir / "dict.txt");
+  EXPECT_EQ(std::count(dict.begin(), dict.end(), '\n'), golden.int_attribute(group, "dict_txt_lines"));
+  EXPECT_EQ(sha256(dict), golden.string_attribute(group, "dict_txt_sha256"));
+  const Dictionary dictionary = Dictionary::load(options.destdir / "dict.txt");
+  EXPECT_EQ(dictionary.size(), summary.types);
+  EXPECT_EQ(dictionary.hash(), summary.dictionary_hash);
+  check_symbols(golden, dictionary, "first", 0);
+  check_symbols(golden, dictionary, "middle", golden.int_attribute(group, "middle_first_id"));
+  check_symbols(golden, dictionary, "last", summary.types - 20);
+  const auto words = golden.read_strings(group + "/non_ascii_symbols");
+  const auto ids = golden.read<int32_t>(group + "/non_ascii_ids");
+  for (size_t i = 0; i < words.size(); ++i) EXPECT_EQ(dictionary.index(words[i]), ids[i]);
+
+  ASSERT_EQ(summary.splits.size(), 3u);
+  EXPECT_EQ(summary.splits[0].tokens, 2088628);
+  EXPECT_EQ(summary.splits[1].tokens, 217646);
+  EXPECT_EQ(summary.splits[2].tokens, 245569);
+  for (const SplitSummary& split : summary.splits) check_split(golden, options.destdir, split);
+}
+
+class SmallPrepare : public testing::Test {
+ protected:
+  SmallPrepare() {
+    write_text(dir_ / "train.txt", "b a b\n\n  b <unk> a\tc \r\n");
+    write_text(dir_ / "valid.txt", "a zz <unk>\nb");
+    options_.train = dir_ / "train.txt";
+    options_.valid = {dir_ / "valid.txt"};
+    options_.destdir = dir_ / "new" / "data";
+  }
+  std::string prepare_error() {
+    return error_of([&] { prepare(options_); });
+  }
+  TempDir dir_;
+  PrepareOptions options_;
+};
+
+TEST_F(SmallPrepare, WritesWhatTheTextSays) {
+  const PrepareSummary summary = prepare(options_);
+  EXPECT_EQ(summary.types, 8);
+  EXPECT_EQ(read_text(options_.destdir / "dict.txt"), "b 3\na 2\nc 1\nmadeupword0000 0\n");
+  const TokenStream train = TokenStream::open(options_.destdir, "train");
+  EXPECT_EQ(train.sentence_sizes(), (std::vector<int32_t>{4, 1, 5}));
+  EXPECT_EQ(tokens_of(train, 0, 10), (std::vector<int32_t>{4, 5, 4, 2, 2, 4, 3, 5, 6, 2}));
+  const TokenStream valid = TokenStream::open(options_.destdir, "valid");
+  EXPECT_EQ(tokens_of(valid, 0, 6), (std::vector<int32_t>{5, 3, 3, 2, 4, 2}));
+  const SplitSummary& split = summary.splits[1];
+  EXPECT_EQ(split.name, "valid");
+  EXPECT_EQ(split.sentences, 2);
+  EXPECT_EQ(split.tokens, 6);
+  EXPECT_EQ(split.unknown, 2);
+  EXPECT_EQ(split.replaced, 1);
+  EXPECT_DOUBLE_EQ(split.unknown_share(), 2.0 / 6);
+}
+
+TEST_F(SmallPrepare, LimitsTheDictionary) {
+  options_.limits = {.threshold = 2, .nwords = 5, .padding_factor = 1};
+  EXPECT_EQ(prepare(options_).types, 5);
+  EXPECT_EQ(read_text(options_.destdir / "dict.txt"), "b 3\n");
+}
+
+TEST_F(SmallPrepare, UsesAnExistingDictionary) {
+  write_text(dir_ / "given.txt", "zz 9\na 8\n");
+  options_.srcdict = dir_ / "given.txt";
+  options_.train.clear();
+  options_.valid.push_back(dir_ / "valid.txt");
+  options_.test = options_.valid;
+  const PrepareSummary summary = prepare(options_);
+  EXPECT_EQ(summary.types, 6);
+  EXPECT_EQ(read_text(options_.destdir / "dict.txt"), "zz 9\na 8\n");
+  std::vector<std::string> names;
+  for (const SplitSummary& split : summary.splits) names.push_back(split.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"valid", "valid1", "test", "test1"}));
+  EXPECT_EQ(tokens_of(TokenStream::open(options_.destdir, "test1"), 0, 6), (std::vector<int32_t>{5, 4, 3, 2, 3, 2}));
+}
+
+TEST_F(SmallPrepare, BadInputLeavesThePreparedDataAlone) {
+  prepare(options_);
+  const std::string dict = read_text(options_.destdir / "dict.txt"), valid = read_text(options_.destdir / "valid.bin");
+  write_text(dir_ / "train.txt", "quite different now\n");
+  write_text(dir_ / "valid.txt", "fine\n\nna\xefve\n");
+  EXPECT_THAT(prepare_error(), AllOf(HasSubstr("valid.txt:3:"), HasSubstr("UTF-8")));
+  EXPECT_EQ(read_text(options_.destdir / "dict.txt"), dict);
+  EXPECT_EQ(read_text(options_.destdir / "valid.bin"), valid);
+  write_text(dir_ / "train.txt", "\xff\n");
+  EXPECT_THAT(prepare_error(), HasSubstr("train.txt:1:"));
+}
+
+TEST_F(SmallPrepare, MissingEmptyAndMisplacedFiles) {
+  write_text(dir_ / "valid.txt", "");
+  EXPECT_THAT(prepare_error(), AllOf(HasSubstr("valid.txt"), HasSubstr("empty")));
+  options_.valid = {dir_ / "none.txt"};
+  EXPECT_THAT(prepare_error(), AllOf(HasSubstr("none.txt"), HasSubstr("no such file"), HasSubstr("valid")));
+  options_.valid = {dir_.path()};
+  EXPECT_THAT(prepare_error(), HasSubstr("is a directory"));
+  options_.valid.clear();
+  options_.destdir = dir_ / "train.txt";
+  EXPECT_THAT(prepare_error(), HasSubstr("cannot create the directory"));
+  options_.train.clear();
+  EXPECT_THAT(prepare_error(), HasSubstr("no text to prepare"));
+  options_.test = {dir_ / "train.txt"};
+  EXPECT_THAT(prepare_error(), HasSubstr("existing dict.txt"));
+}
+
+}  // namespace
+}  // namespace qn::test

@@ -1,0 +1,112 @@
+#include "golden_model.h"
+
+#include <gtest/gtest.h>
+
+#include <sstream>
+
+#include "support/tolerance.h"
+
+namespace qn::test {
+namespace {
+
+std::vector<int64_t> parse_list(const std::string& text) {
+  std::vector<int64_t> values;
+  std::stringstream in(text);
+  for (std::string item; std::getline(in, item, ',');) values.push_back(std::stoll(item));
+  return values;
+}
+
+ModelConfig config_of(const Hdf5File& file, const std::string& group) {
+  const auto integer = [&](const char* name) { return file.int_attribute(group, name); };
+  ModelConfig c;
+  c.layers = integer("decoder_layers");
+  c.embed_dim = integer("decoder_embed_dim");
+  c.ffn_dim = integer("decoder_ffn_embed_dim");
+  c.heads = integer("decoder_attention_heads");
+  c.input_dim = integer("decoder_input_dim");
+  c.output_dim = integer("decoder_output_dim");
+  c.dropout = 0.0;
+  c.activation = file.string_attribute(group, "activation_fn");
+  c.prenorm = integer("decoder_normalize_before") != 0;
+  c.final_norm = integer("has_final_norm") != 0;
+  c.learned_positions = integer("decoder_learned_pos") != 0;
+  c.scale_embedding = integer("no_scale_embedding") == 0;
+  c.share_input_output = integer("share_decoder_input_output_embed") != 0;
+  c.adaptive.input = integer("adaptive_input") != 0;
+  if (c.adaptive.input) {
+    c.adaptive.cutoffs = parse_list(file.string_attribute(group, "adaptive_input_cutoff"));
+    c.adaptive.factor = file.float_attribute(group, "adaptive_input_factor");
+    c.adaptive.softmax = true;
+    c.adaptive.tie_weights = integer("tie_adaptive_weights") != 0;
+    c.adaptive.tie_projections = integer("tie_adaptive_proj") != 0;
+  }
+  return c;
+}
+
+}  // namespace
+
+std::unique_ptr<TransformerLm> load_golden_model(const Hdf5File& file, const std::string& group, DType dtype) {
+  ModelConfig config = config_of(file, group);
+  config.max_positions = 48;
+  auto model = std::make_unique<TransformerLm>(config, file.int_attribute(group, "vocab"));
+  ParameterStore& store = model->parameters();
+  store.allocate(dtype);
+  EXPECT_EQ(store.names(), file.read_strings(group + "/param_names"));
+  for (const auto& p : store.all()) {
+    const std::string dataset = group + "/params/" + p->name;
+    EXPECT_EQ(file.shape(dataset), p->shape) << p->name;
+    const std::vector<double> values = file.read<double>(dataset);
+    if (dtype == DType::f64)
+      std::copy(values.begin(), values.end(), p->value.as<double>());
+    else
+      std::copy(values.begin(), values.end(), p->value.as<float>());
+  }
+  if (file.exists(group + "/sinusoidal_table"))
+    model->positions().set_sinusoids(file.read<float>(group + "/sinusoidal_table"));
+  return model;
+}
+
+std::vector<int32_t> read_ids(const Hdf5File& file, const std::string& dataset) { return file.read<int32_t>(dataset); }
+
+std::vector<double> to_doubles(const Tensor& tensor) {
+  if (tensor.dtype == DType::f64) return {tensor.span<double>().begin(), tensor.span<double>().end()};
+  return {tensor.span<float>().begin(), tensor.span<float>().end()};
+}
+
+std::unique_ptr<GoldenPass> make_pass(const Hdf5File& file, const std::string& group, DType dtype, bool recording) {
+  auto pass = std::make_unique<GoldenPass>();
+  PassOptions options;
+  options.recording = recording;
+  pass->tape = std::make_unique<Tape>(cpu_kernels(), pass->arena, dtype, options);
+  pass->tokens = read_ids(file, group + "/tokens");
+  pass->targets = read_ids(file, group + "/targets");
+  const Shape shape = file.shape(group + "/tokens");
+  pass->batch = {shape[0], shape[1], pass->tokens, pass->targets};
+  return pass;
+}
+
+void run_loss(TransformerLm& model, GoldenPass& pass) {
+  model.parameters().begin_gradients();
+  pass.losses = to_doubles(model.losses(*pass.tape, pass.batch));
+  pass.loss = 0.0;
+  for (const double l : pass.losses) pass.loss += l;
+  if (pass.tape->recording()) pass.tape->backward();
+}
+
+void expect_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model, double tolerance) {
+  for (const auto& p : model.parameters().all()) {
+    const std::string dataset = group + "/" + p->name;
+    if (!file.exists(dataset)) {
+      EXPECT_FALSE(p->home.touched) << p->name << " got a gradient that the reference does not have";
+      continue;
+    }
+    ASSERT_TRUE(p->home.touched) << p->name << " got no gradient";
+    // The softmax is shift invariant, so the key bias has gradient zero in exact arithmetic: rounding noise only.
+    const bool zero = p->name.ends_with("k_proj.bias");
+    EXPECT_TRUE(close(to_doubles(p->home.grad), file.read<double>(dataset), tolerance,
+                      zero ? kZeroGradientTolerance : 0.0))
+        << p->name;
+  }
+}
+
+}  // namespace qn::test

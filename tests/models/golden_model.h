@@ -1,0 +1,37 @@
+// Models rebuilt from golden files: attributes to config, stored parameters to values, gradients back for comparison.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/hdf5_file.h"
+#include "models/transformer_lm.h"
+
+namespace qn::test {
+
+/// The model of group `group` ("model", "variant_untied/model", ...) with its stored parameters and position table.
+std::unique_ptr<TransformerLm> load_golden_model(const Hdf5File& file, const std::string& group, DType dtype);
+
+/// A stored [B, T] id tensor as int32.
+std::vector<int32_t> read_ids(const Hdf5File& file, const std::string& dataset);
+
+/// Any floating tensor as doubles.
+std::vector<double> to_doubles(const Tensor& tensor);
+
+/// Runs forward (and backward when recording) on stored tokens and targets.
+struct GoldenPass {
+  Arena arena;
+  std::unique_ptr<Tape> tape;
+  TokenBatch batch;
+  std::vector<int32_t> tokens, targets;
+  std::vector<double> losses;  ///< per position
+  double loss = 0.0;
+};
+std::unique_ptr<GoldenPass> make_pass(const Hdf5File& file, const std::string& group, DType dtype, bool recording);
+void run_loss(TransformerLm& model, GoldenPass& pass);
+
+/// Expects every gradient in `group` ("caseA/grads") to match; parameters absent there must have had no contribution.
+void expect_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model, double tolerance);
+
+}  // namespace qn::test

@@ -1,0 +1,127 @@
+// The decoder against fairseq's outputs, losses and gradients, in float and double.
+#include "models/transformer_lm.h"
+
+#include <gtest/gtest.h>
+
+#include "golden_model.h"
+#include "support/golden.h"
+#include "support/tolerance.h"
+
+namespace qn::test {
+namespace {
+
+/// Rows of [B * T, width] whose token is not padding.
+std::vector<double> real_rows(const std::vector<double>& values, const std::vector<int32_t>& tokens) {
+  const size_t width = values.size() / tokens.size();
+  std::vector<double> kept;
+  for (size_t i = 0; i < tokens.size(); ++i)
+    if (tokens[i] != kPadId) kept.insert(kept.end(), values.begin() + static_cast<int64_t>(i * width),
+                                         values.begin() + static_cast<int64_t>((i + 1) * width));
+  return kept;
+}
+
+void expect_rows(const Tensor& actual, const Hdf5File& file, const std::string& dataset, const GoldenPass& pass) {
+  EXPECT_TRUE(close(real_rows(to_doubles(actual), pass.tokens), real_rows(file.read<double>(dataset), pass.tokens),
+                    kForwardTolerance))
+      << dataset;
+}
+
+void check_forward(const Hdf5File& file, TransformerLm& model, const std::string& group) {
+  auto pass = make_pass(file, group, DType::f32, false);
+  std::vector<Tensor> states;
+  const Var features = model.features(*pass->tape, pass->batch, &states);
+  expect_rows(features.value, file, group + "/features", *pass);
+  if (file.exists(group + "/inner_states")) {
+    const auto stored = file.read<double>(group + "/inner_states");
+    const size_t size = stored.size() / states.size();
+    for (size_t i = 0; i < states.size(); ++i) {
+      const std::vector<double> expected(stored.begin() + static_cast<int64_t>(i * size),
+                                         stored.begin() + static_cast<int64_t>((i + 1) * size));
+      EXPECT_TRUE(close(real_rows(to_doubles(states[i]), pass->tokens), real_rows(expected, pass->tokens),
+                        kForwardTolerance))
+          << group << " state " << i;
+    }
+  }
+  const Tensor log_probabilities = model.head().log_probabilities(*pass->tape, features);
+  if (file.exists(group + "/log_prob_full"))
+    expect_rows(log_probabilities, file, group + "/log_prob_full", *pass);
+  if (file.exists(group + "/logits")) {
+    auto logits = file.read<double>(group + "/logits");
+    const Tensor expected = view_of(logits.data(), log_probabilities.shape);
+    cpu_kernels().log_softmax(expected, expected);
+    EXPECT_TRUE(close(real_rows(to_doubles(log_probabilities), pass->tokens), real_rows(logits, pass->tokens),
+                      kForwardTolerance));
+  }
+  run_loss(model, *pass);
+  std::vector<double> target_log_probability = file.read<double>(group + "/log_prob_target");
+  for (double& v : target_log_probability) v = -v;
+  EXPECT_TRUE(close(pass->losses, target_log_probability, kForwardTolerance));
+}
+
+void check_case(const Hdf5File& file, const std::string& model_group, const std::string& group) {
+  SCOPED_TRACE(group);
+  const auto model = load_golden_model(file, model_group, DType::f32);
+  check_forward(file, *model, group);
+  auto pass = make_pass(file, group, DType::f32, true);
+  run_loss(*model, *pass);
+  EXPECT_TRUE(close(pass->loss, file.read<double>(group + "/loss")[0], kLossTolerance));
+  expect_gradients(file, group + "/grads", *model, kGradientTolerance);
+  if (!file.exists(group + "/grads_f64")) return;
+  const auto exact = load_golden_model(file, model_group, DType::f64);
+  auto exact_pass = make_pass(file, group, DType::f64, true);
+  run_loss(*exact, *exact_pass);
+  EXPECT_TRUE(close(exact_pass->loss, file.read<double>(group + "/loss_f64")[0], kDoubleTolerance));
+  expect_gradients(file, group + "/grads_f64", *exact, kDoubleTolerance);
+}
+
+TEST(TransformerLmGolden, AdaptiveTied) {
+  QN_GOLDEN_OR_SKIP(path, "transformer_lm_adaptive.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  for (const char* name : {"caseA", "caseB", "caseC"}) check_case(file, "model", name);
+}
+
+TEST(TransformerLmGolden, AdaptiveVariants) {
+  QN_GOLDEN_OR_SKIP(path, "transformer_lm_adaptive.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  for (const std::string variant : {"variant_untied", "variant_tied_weights"})
+    check_case(file, variant + "/model", variant + "/caseA");
+}
+
+TEST(TransformerLmGolden, SecondWordOfTailBandCounts) {
+  QN_GOLDEN_OR_SKIP(path, "transformer_lm_adaptive.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  const auto model = load_golden_model(file, "model", DType::f32);
+  auto pass = make_pass(file, "quirk", DType::f32, false);
+  run_loss(*model, *pass);
+  EXPECT_TRUE(close(pass->loss, file.read<double>("quirk/loss_correct")[0], kLossTolerance));
+  EXPECT_FALSE(close(pass->loss, file.read<double>("quirk/loss_fairseq")[0], kLossTolerance));
+}
+
+TEST(TransformerLmGolden, PlainSoftmax) {
+  QN_GOLDEN_OR_SKIP(path, "transformer_lm_tied.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  for (const std::string variant :
+       {"postnorm_shared", "postnorm_inout_dims", "prenorm_no_final_norm", "prenorm_gelu_learned"})
+    for (const std::string name : {"/caseA", "/caseB"})
+      if (file.exists(variant + name)) check_case(file, variant + "/model", variant + name);
+}
+
+TEST(TransformerLmGolden, SinusoidsAreTheReferences) {
+  QN_GOLDEN_OR_SKIP(path, "transformer_lm_adaptive.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  ParameterStore store;
+  WeightSet weights;
+  Positions positions(Build{store, weights}, 64, 46, false);
+  Arena arena;
+  Tape tape(cpu_kernels(), arena, DType::f32, {});
+  const std::vector<int32_t> tokens(46, 5);
+  const Tensor zero = tape.tensor({46, 64});
+  cpu_kernels().fill(zero, 0.0);
+  const Var rows = positions.forward(tape, {zero, nullptr}, tokens, 46);
+  auto table = file.read<double>("model/sinusoidal_table");
+  table.erase(table.begin(), table.begin() + 2 * 64);
+  EXPECT_TRUE(close(to_doubles(rows.value), table, kForwardTolerance));
+}
+
+}  // namespace
+}  // namespace qn::test

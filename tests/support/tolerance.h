@@ -1,0 +1,86 @@
+// Every tolerance of the tests, and the one comparison that uses them. Unless said otherwise a tolerance r means
+// max|actual - expected| <= r * max|expected| per tensor: single elements near zero carry the rounding of large ones.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <type_traits>
+
+namespace qn::test {
+
+// Against reference vectors (float32 results of another implementation).
+inline constexpr double kForwardTolerance = 2e-5;       ///< logits, features, inner states
+inline constexpr double kLossTolerance = 1e-5;          ///< loss sums, relative
+inline constexpr double kGradientTolerance = 1e-4;      ///< gradients through a whole model
+inline constexpr double kLayerTolerance = 1e-5;         ///< one layer: forward and gradients, quantizers, centroids
+inline constexpr double kOptimizerTolerance = 1e-5;     ///< parameters and state after each step
+inline constexpr double kTrajectoryTolerance = 1e-4;    ///< parameters after several whole updates
+inline constexpr double kScaleTolerance = 1e-6;         ///< scales of scalar quantizers
+inline constexpr double kScoreTolerance = 1e-4;         ///< log-probability per token, absolute
+inline constexpr double kZeroGradientTolerance = 1e-5;  ///< gradients that are zero in exact arithmetic, absolute
+inline constexpr double kDoubleTolerance = 1e-9;        ///< the same computation in double
+inline constexpr double kScheduleTolerance = 1e-12;     ///< learning rates
+
+// Without a reference.
+inline constexpr double kFiniteDifferenceTolerance =
+    1e-6;                                            ///< analytic gradient against central differences, in double
+inline constexpr double kSummationTolerance = 1e-5;  ///< the same sums in another order (ranks, threads, backends)
+
+namespace detail {
+/// |a - b|; 0 for equal values and two NaNs, infinity when only one of them is finite.
+inline double difference(double a, double b) {
+  if (a == b || (std::isnan(a) && std::isnan(b))) return 0;
+  return std::isfinite(a) && std::isfinite(b) ? std::abs(a - b) : INFINITY;
+}
+}  // namespace detail
+
+/// max|actual - expected| / max|expected| over finite expected values; 0 when nothing differs.
+template <typename T, typename U>
+double max_relative_error(std::span<T> actual, std::span<U> expected) {
+  double error = 0, scale = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double value = static_cast<double>(expected[i]);
+    error = std::max(error, detail::difference(static_cast<double>(actual[i]), value));
+    if (std::isfinite(value)) scale = std::max(scale, std::abs(value));
+  }
+  return error == 0 ? 0 : error / scale;
+}
+
+/// EXPECT_TRUE(close(actual, expected, kForwardTolerance)): equal sizes and max_relative_error() within `tolerance`; a
+/// failure names the worst element. `floor` is an absolute difference that is always accepted (tensors of pure
+/// rounding).
+template <typename A, typename E>
+requires(!std::is_arithmetic_v<A>) testing::AssertionResult
+    close(const A& actual_values, const E& expected_values, double tolerance, double floor = 0) {
+  const std::span actual(actual_values);
+  const std::span expected(expected_values);
+  if (actual.size() != expected.size()) {
+    return testing::AssertionFailure() << actual.size() << " elements instead of " << expected.size();
+  }
+  const double error = max_relative_error(actual, expected);
+  if (error <= tolerance) return testing::AssertionSuccess() << "relative error " << error;
+  size_t worst = 0;
+  double worst_difference = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double difference = detail::difference(static_cast<double>(actual[i]), static_cast<double>(expected[i]));
+    if (difference > worst_difference) {
+      worst_difference = difference;
+      worst = i;
+    }
+  }
+  if (worst_difference <= floor) return testing::AssertionSuccess() << "difference " << worst_difference;
+  return testing::AssertionFailure() << "relative error " << error << " exceeds " << tolerance << "; worst at element "
+                                     << worst << " of " << expected.size() << ": " << +actual[worst] << " instead of "
+                                     << +expected[worst];
+}
+
+/// The same for single numbers.
+inline testing::AssertionResult close(double actual, double expected, double tolerance) {
+  return close(std::span<const double>(&actual, 1), std::span<const double>(&expected, 1), tolerance);
+}
+
+}  // namespace qn::test

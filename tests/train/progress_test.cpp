@@ -1,0 +1,306 @@
+#include "train/progress.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
+
+#include <cmath>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "core/error.h"
+#include "support/temp_dir.h"
+#include "train/metrics_log.h"
+
+namespace qn {
+namespace {
+
+using testing::ElementsAre;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::StartsWith;
+
+/// What remains on a screen after text with carriage returns and "erase to end of line".
+std::vector<std::string> screen(const std::string& output) {
+  std::vector<std::string> lines(1);
+  size_t column = 0;
+  for (size_t i = 0; i < output.size(); ++i) {
+    std::string& line = lines.back();
+    if (output[i] == '\r') {
+      column = 0;
+    } else if (output[i] == '\n') {
+      lines.emplace_back();
+      column = 0;
+    } else if (output.compare(i, 3, "\x1b[K") == 0) {
+      line.resize(column);
+      i += 2;
+    } else {
+      line.resize(std::max(line.size(), column + 1), ' ');
+      line[column++] = output[i];
+    }
+  }
+  return lines;
+}
+
+/// Log lines and the terminal share one text, as they share stderr.
+class Progress : public testing::Test {
+ protected:
+  void SetUp() override {
+    before_ = spdlog::default_logger();
+    auto logger = std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::ostream_sink_mt>(output_));
+    logger->set_pattern("%L %v");
+    spdlog::set_default_logger(logger);
+  }
+  void TearDown() override { spdlog::set_default_logger(before_); }
+
+  ProgressOptions options(bool terminal) {
+    ProgressOptions o;
+    o.terminal = terminal;
+    o.columns = 200;
+    o.log_interval = 10;
+    o.clock = [this] { return now_; };
+    o.draw = [this](std::string_view text) { output_ << text; };
+    return o;
+  }
+  UpdateStats stats(int64_t update) const {
+    UpdateStats s;
+    s.update = update;
+    s.max_updates = 5100;
+    s.epoch = 3;
+    s.tokens = 4120;
+    s.loss_base2 = 8.123;
+    s.lr = 0.231;
+    s.grad_norm = 0.42;
+    s.clip_share = 0.125;
+    s.seconds = 1;
+    return s;
+  }
+  std::vector<std::string> lines() const { return screen(output_.str()); }
+
+  std::shared_ptr<spdlog::logger> before_;
+  std::ostringstream output_;
+  double now_ = 100;
+};
+
+TEST_F(Progress, PlainLinesAtTheFirstEveryTenthAndLastUpdate) {
+  ProgressReporter progress(options(false));
+  for (int64_t u = 1523; u <= 1541; ++u) progress.report(stats(u));
+  UpdateStats last = stats(5100);
+  last.peak_rss_bytes = int64_t{3} << 29;
+  progress.report(last);
+  progress.finish();
+  EXPECT_THAT(lines(),
+              ElementsAre("I epoch 3 | 1523/5100 updates | ETA 00:59:37 | 4,120 tok/s | loss 8.123 | ppl 278.8 | lr "
+                          "0.231 | gnorm 0.42 | clip 12%",
+                          HasSubstr("| 1530/5100 updates | ETA 00:59:30 |"), HasSubstr("| 1540/5100 updates |"),
+                          testing::AllOf(HasSubstr("| 5100/5100 updates | ETA 00:00:00 |"),
+                                         EndsWith("| clip 12% | peak 1.50 GiB")),
+                          ""));
+}
+
+TEST_F(Progress, FinishShowsWhatWasNotShownYetOnce) {
+  ProgressReporter progress(options(false));
+  progress.report(stats(11));
+  progress.report(stats(12));
+  progress.finish();
+  progress.finish();
+  EXPECT_THAT(lines(), ElementsAre(HasSubstr("11/5100"), HasSubstr("12/5100"), ""));
+}
+
+TEST_F(Progress, UnknownLengthAndStrangeNumbers) {
+  ProgressReporter progress(options(false));
+  UpdateStats s = stats(7);
+  s.max_updates = 0;
+  s.seconds = 0;
+  s.loss_base2 = NAN;
+  s.grad_norm = INFINITY;
+  progress.report(s);
+  s.update = 10;
+  s.loss_base2 = 30;
+  progress.report(s);
+  EXPECT_THAT(lines(), ElementsAre("I epoch 3 | 7 updates | loss nan | ppl nan | lr 0.231 | gnorm inf | clip 12%",
+                                   HasSubstr("| loss 30.000 | ppl 1.07e+09 |"), ""));
+}
+
+TEST_F(Progress, SpeedForgetsWhatIsOlderThanTheWindow) {
+  ProgressOptions o = options(false);
+  o.log_interval = 1;
+  o.window_seconds = 4;
+  ProgressReporter progress(o);
+  UpdateStats s = stats(1);
+  s.tokens = 1000;
+  s.seconds = 10;  // a slow first update
+  progress.report(s);
+  s.seconds = 1;
+  for (s.update = 2; s.update <= 6; ++s.update) progress.report(s);
+  EXPECT_THAT(lines(), ElementsAre(HasSubstr("ETA 14:09:50 | 100 tok/s"), HasSubstr("| 182 tok/s"),
+                                   HasSubstr("| 250 tok/s"), HasSubstr("| 308 tok/s"),
+                                   HasSubstr("ETA 01:24:55 | 1,000 tok/s"), HasSubstr("| 1,000 tok/s"), ""));
+}
+
+TEST_F(Progress, TerminalLineRewritesItselfAndIsThrottled) {
+  ProgressReporter progress(options(true));
+  progress.report(stats(1));
+  EXPECT_THAT(lines(), ElementsAre(StartsWith("epoch 3 | 1/5100 updates")));
+  now_ += 0.05;
+  progress.report(stats(2));
+  EXPECT_THAT(lines(), ElementsAre(StartsWith("epoch 3 | 1/5100 updates")));
+  now_ += 0.06;
+  progress.report(stats(3));
+  EXPECT_THAT(lines(), ElementsAre(StartsWith("epoch 3 | 3/5100 updates")));
+  progress.report(stats(4));
+  progress.finish();
+  EXPECT_THAT(lines(), ElementsAre(StartsWith("epoch 3 | 4/5100 updates"), ""));
+  progress.report(stats(5100));
+  EXPECT_THAT(lines(), ElementsAre(HasSubstr("| 4/5100"), HasSubstr("| 5100/5100 updates")));
+}
+
+TEST_F(Progress, TerminalLineFitsTheWidth) {
+  ProgressOptions o = options(true);
+  o.columns = 20;
+  ProgressReporter progress(o);
+  progress.report(stats(10));
+  EXPECT_THAT(lines(), ElementsAre("epoch 3 | 10/5100 u"));
+  progress.report(stats(5100));
+  EXPECT_THAT(lines(), ElementsAre("epoch 3 | 5100/5100"));
+}
+
+TEST_F(Progress, MessagesAndForeignLogLinesAppearAboveTheLine) {
+  {
+    ProgressReporter progress(options(true));
+    progress.message("before");
+    progress.report(stats(1));
+    progress.message("saved {checkpoint}");
+    spdlog::warn("from elsewhere");
+    spdlog::debug("not at this level");
+    EXPECT_THAT(lines(), ElementsAre("I before", "I saved {checkpoint}", "W from elsewhere", StartsWith("epoch 3")));
+  }
+  spdlog::info("afterwards");
+  EXPECT_THAT(lines(), ElementsAre("I before", "I saved {checkpoint}", "W from elsewhere", StartsWith("epoch 3"),
+                                   "I afterwards", ""));
+  ProgressReporter again(options(true));
+  again.report(stats(2));
+  again.message("once");
+  EXPECT_THAT(lines(), testing::Contains("I once").Times(1));
+  EXPECT_THAT(lines().back(), StartsWith("epoch 3 | 2/5100"));
+}
+
+TEST_F(Progress, OtherThreadsMayLogWhileTheLineIsDrawn) {
+  constexpr int kLines = 200;
+  ProgressOptions o = options(true);
+  o.redraw_seconds = 0;
+  ProgressReporter progress(o);
+  progress.report(stats(1));
+  std::thread other([] {
+    for (int i = 0; i < kLines; ++i) spdlog::info("line {}", i);
+  });
+  for (int64_t u = 2; u < kLines; ++u) progress.report(stats(u));
+  other.join();
+  const std::vector<std::string> all = lines();
+  ASSERT_EQ(all.size(), size_t{kLines + 1});
+  for (int i = 0; i < kLines; ++i) EXPECT_EQ(all[static_cast<size_t>(i)], fmt::format("I line {}", i));
+  EXPECT_THAT(all.back(), StartsWith("epoch 3 | 199/5100"));
+}
+
+TEST_F(Progress, RejectsAnIntervalOfZero) {
+  ProgressOptions o = options(false);
+  o.log_interval = 0;
+  EXPECT_THROW(ProgressReporter{o}, Error);
+}
+
+TEST(FormatDuration, HoursAndDays) {
+  EXPECT_EQ(format_duration(0), "00:00:00");
+  EXPECT_EQ(format_duration(2530.4), "00:42:10");
+  EXPECT_EQ(format_duration(86399), "23:59:59");
+  EXPECT_EQ(format_duration(2 * 86400 + 3 * 3600 + 12 * 60), "2d 03:12:00");
+  EXPECT_EQ(format_duration(NAN), "--:--:--");
+  EXPECT_EQ(format_duration(-1), "--:--:--");
+}
+
+TEST(PeakRss, IsPlausible) {
+  EXPECT_GT(peak_rss_bytes(), int64_t{1} << 20);
+  EXPECT_LT(peak_rss_bytes(), int64_t{1} << 40);
+}
+
+class MetricsLogTest : public testing::Test {
+ protected:
+  std::string text() const {
+    std::ifstream file(path_);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  void put(const std::string& content) { std::ofstream(path_) << content; }
+
+  test::TempDir dir_;
+  std::filesystem::path path_ = dir_ / "run/metrics.jsonl";
+};
+
+TEST_F(MetricsLogTest, WritesOneObjectPerLineAtOnce) {
+  MetricsLog log(path_, false);
+  log.write({{"kind", "train"}, {"update", 12}, {"loss", 0.1}, {"lr", 1.0}, {"clipped", true}, {"gnorm", NAN}});
+  EXPECT_EQ(text(), "{\"kind\":\"train\",\"update\":12,\"loss\":0.1,\"lr\":1.0,\"clipped\":true,\"gnorm\":null}\n");
+  log.write({{"note", "\"q\"\n\xff"}, {"big", int64_t{1} << 62}, {"inf", -INFINITY}});
+  EXPECT_THAT(text(), EndsWith("\n{\"note\":\"\\\"q\\\"\\n\xEF\xBF\xBD\",\"big\":4611686018427387904,\"inf\":null}\n"));
+  EXPECT_THROW(log.write({{"a", 1}, {"a", 2}}), InternalError);
+}
+
+TEST_F(MetricsLogTest, AppendKeepsAndCreateEmpties) {
+  { MetricsLog(path_, true).write({{"update", 1}}); }
+  { MetricsLog(path_, true).write({{"update", 2}}); }
+  EXPECT_EQ(text(), "{\"update\":1}\n{\"update\":2}\n");
+  { MetricsLog log(path_, false); }
+  EXPECT_THAT(text(), IsEmpty());
+}
+
+TEST_F(MetricsLogTest, RepairsTheLastLineAfterACrash) {
+  const struct {
+    const char *before, *after;
+  } kCases[] = {
+      {"{\"update\":1}\n{\"upda", "{\"update\":1}\n"},
+      {"{\"update\":1}\n{\"update\":2}", "{\"update\":1}\n{\"update\":2}\n"},
+      {"{\"upd", ""},
+      {"{\"update\":1}\n", "{\"update\":1}\n"},
+      {"", ""},
+  };
+  for (const auto& c : kCases) {
+    MetricsLog(path_, false);
+    put(c.before);
+    MetricsLog(path_, true).write({{"update", 9}});
+    EXPECT_EQ(text(), std::string(c.after) + "{\"update\":9}\n") << c.before;
+  }
+}
+
+TEST_F(MetricsLogTest, TruncatesWhatAResumedRunWritesAgain) {
+  MetricsLog log(path_, false);
+  log.write({{"kind", "train"}, {"update", 10}});
+  log.write({{"kind", "valid"}, {"update", 10}});
+  log.write({{"kind", "train"}, {"update", 20}});
+  log.write({{"kind", "resume"}, {"update", 20}});
+  log.write({{"kind", "valid"}, {"update", 20}});
+  log.write({{"kind", "train"}});
+  EXPECT_EQ(log.truncate_after(20), 0);
+  EXPECT_EQ(log.truncate_after(15), 2);
+  log.write({{"kind", "train"}, {"update", 16}});
+  EXPECT_EQ(text(),
+            "{\"kind\":\"train\",\"update\":10}\n{\"kind\":\"valid\",\"update\":10}\n"
+            "{\"kind\":\"resume\",\"update\":20}\n{\"kind\":\"train\"}\n{\"kind\":\"train\",\"update\":16}\n");
+  EXPECT_EQ(log.truncate_after(0), 3);
+  EXPECT_EQ(text(), "{\"kind\":\"resume\",\"update\":20}\n{\"kind\":\"train\"}\n");
+}
+
+TEST_F(MetricsLogTest, FailuresNameTheFile) {
+  try {
+    MetricsLog log(dir_.path(), false);
+    FAIL() << "a folder was opened for writing";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr(dir_.path().string()));
+  }
+  if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
+  MetricsLog full("/dev/full", false);
+  EXPECT_THROW(full.write({{"update", 1}}), Error);
+}
+
+}  // namespace
+}  // namespace qn
