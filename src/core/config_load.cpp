@@ -1,6 +1,5 @@
-// YAML text to ConfigNode: locations, inheritance, overrides.
+// From files to one ConfigNode: inheritance and overrides.
 #include <fmt/ranges.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 
@@ -13,94 +12,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// YAML aliases can describe endless or exploding trees in a few bytes; no config comes near these limits.
-constexpr int kMaxDepth = 64;
-constexpr int kMaxNodes = 100000;
-
-/// Converts one YAML document, noting duplicate keys and the like in `problems`.
-class Converter {
- public:
-  /// `in_file`: lines count; otherwise (--set) the source alone is the location.
-  Converter(std::string source, bool in_file, std::vector<ConfigProblem>& problems)
-      : source_(std::move(source)), in_file_(in_file), problems_(problems) {}
-
-  ConfigNode document(const std::string& text) {
-    std::vector<YAML::Node> documents;
-    try {
-      documents = YAML::LoadAll(text);
-    } catch (const YAML::Exception& e) {
-      if (!in_file_ || e.mark.is_null()) fail("{}: not valid YAML: {}", source_, e.msg);
-      fail("{}:{}:{}: not valid YAML: {}", source_, e.mark.line + 1, e.mark.column + 1, e.msg);
-    }
-    QN_CHECK(documents.size() <= 1, "{}: holds {} YAML documents; remove the '---' lines between them", source_,
-             documents.size());
-    return documents.empty() ? ConfigNode(ConfigNode::Kind::null, {source_, 0})
-                             : convert(documents[0], {source_, 0}, 0);
-  }
-
- private:
-  ConfigLocation locate(const YAML::Node& node, const ConfigLocation& fallback) const {
-    return in_file_ && !node.Mark().is_null() ? ConfigLocation{source_, node.Mark().line + 1} : fallback;
-  }
-
-  ConfigNode convert(const YAML::Node& yaml, const ConfigLocation& where, int depth) {
-    QN_CHECK(depth < kMaxDepth && ++nodes_ < kMaxNodes,
-             "{}: nested too deeply or too large (a YAML alias that contains itself?)", where.text());
-    ConfigNode node(ConfigNode::Kind::null, where);
-    switch (yaml.Type()) {
-      case YAML::NodeType::Undefined:
-      case YAML::NodeType::Null:
-        break;
-      case YAML::NodeType::Scalar:
-        node.kind = ConfigNode::Kind::scalar;
-        node.scalar = yaml.Scalar();
-        node.quoted = yaml.Tag() == "!" || yaml.Tag() == "tag:yaml.org,2002:str";
-        break;
-      case YAML::NodeType::Sequence:
-        node.kind = ConfigNode::Kind::list;
-        for (const YAML::Node& item : yaml) node.children.push_back(convert(item, locate(item, where), depth + 1));
-        break;
-      case YAML::NodeType::Map:
-        node.kind = ConfigNode::Kind::map;
-        for (const auto& entry : yaml) add_entry(node, entry.first, entry.second, depth);
-        break;
-    }
-    const std::string& tag = yaml.Tag();
-    if (!tag.empty() && tag != "?" && tag != "!" && !node.quoted) {
-      problems_.push_back({where, fmt::format("YAML tags such as '{}' are not supported; remove it", tag)});
-    }
-    return node;
-  }
-
-  void add_entry(ConfigNode& map, const YAML::Node& key, const YAML::Node& value, int depth) {
-    const ConfigLocation where = locate(key, map.where);
-    if (!key.IsScalar()) {
-      problems_.push_back({where, "a key must be a plain word followed by ':'"});
-      return;
-    }
-    if (key.Scalar() == "<<") {
-      problems_.push_back({where, "YAML merge keys ('<<') are not supported; use 'inherits: other.yaml'"});
-      return;
-    }
-    if (const ConfigNode* first = map.find(key.Scalar())) {
-      problems_.push_back({where, fmt::format("key '{}' is given twice, first at {}; remove one of them", key.Scalar(),
-                                              first->where.text())});
-      return;
-    }
-    ConfigNode child = convert(value, where, depth + 1);
-    child.key = key.Scalar();
-    map.children.push_back(std::move(child));
-  }
-
-  std::string source_;
-  bool in_file_;
-  std::vector<ConfigProblem>& problems_;
-  int nodes_ = 0;
-};
-
 /// The document as a map; an empty file is an empty map.
 ConfigNode parse_document(const std::string& text, const std::string& source, std::vector<ConfigProblem>& problems) {
-  ConfigNode root = Converter(source, true, problems).document(text);
+  ConfigNode root = parse_yaml(text, source, true, problems);
   QN_CHECK(root.kind == ConfigNode::Kind::map || root.kind == ConfigNode::Kind::null,
            "{}: a config is a list of lines 'key: value', this is {}", source,
            root.kind == ConfigNode::Kind::list ? "a YAML list" : "a single text");
@@ -200,7 +114,7 @@ void apply_override(ConfigTreeData& tree, const std::string& text) {
     return;
   }
   // Wrap the value in one map per part of the key, innermost first, so that overriding is merging.
-  ConfigNode node = Converter(source, false, tree.problems).document(text.substr(equals + 1));
+  ConfigNode node = parse_yaml(text.substr(equals + 1), source, false, tree.problems);
   for (std::string rest = key; !rest.empty();) {
     const size_t dot = rest.rfind('.');
     node.key = dot == std::string::npos ? rest : rest.substr(dot + 1);

@@ -47,6 +47,11 @@ struct ConfigTreeData {
   std::vector<ConfigProblem> problems;  ///< found while loading, reported by read_config
 };
 
+/// One YAML document. Lines are part of locations only if `in_file`; otherwise the source alone is the location. Throws
+/// qn::Error on a syntax error (source:line:column); duplicate keys and unsupported YAML are noted in `problems`.
+ConfigNode parse_yaml(const std::string& text, const std::string& source, bool in_file,
+                      std::vector<ConfigProblem>& problems);
+
 std::string join_config_key(std::string_view prefix, std::string_view name);
 
 /// "integer", "list of numbers", "text or null", "one of nag, adam".

@@ -48,6 +48,28 @@ class Descriptor {
     return static_cast<size_t>(status.st_size);
   }
 
+  /// Returns how many bytes there were.
+  size_t read(size_t offset, std::span<std::byte> bytes) const {
+    size_t done = 0;
+    while (done < bytes.size()) {
+      const ssize_t got = ::pread(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
+      if (got < 0 && errno == EINTR) continue;
+      check(got >= 0, "read");
+      if (got == 0) break;
+      done += static_cast<size_t>(got);
+    }
+    return done;
+  }
+
+  void write(size_t offset, std::span<const std::byte> bytes) const {
+    for (size_t done = 0; done < bytes.size();) {
+      const ssize_t put = ::pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
+      if (put < 0 && errno == EINTR) continue;
+      check(put >= 0, "write");
+      done += static_cast<size_t>(put);
+    }
+  }
+
   void sync() const {
     // Some network and container file systems cannot sync folders and say so with EINVAL.
     check(::fsync(fd_) == 0 || errno == EINVAL, "sync");
@@ -124,15 +146,7 @@ void atomic_write(const std::filesystem::path& path,
 }
 
 void atomic_write(const std::filesystem::path& path, std::span<const std::byte> content) {
-  atomic_write(path, [&](const std::filesystem::path& temporary) {
-    const Descriptor file(temporary, O_WRONLY, "open");
-    for (size_t done = 0; done < content.size();) {
-      const ssize_t written = ::write(file.get(), content.data() + done, content.size() - done);
-      if (written < 0 && errno == EINTR) continue;
-      file.check(written >= 0, "write");
-      done += static_cast<size_t>(written);
-    }
-  });
+  atomic_write(path, [&](const std::filesystem::path& temporary) { overwrite_file_bytes(temporary, 0, content); });
 }
 
 void atomic_write_text(const std::filesystem::path& path, std::string_view content) {
@@ -153,16 +167,22 @@ size_t remove_leftover_temporaries(const std::filesystem::path& directory) {
 std::vector<std::byte> read_file_bytes(const std::filesystem::path& path) {
   const Descriptor file(path, O_RDONLY, "open");
   std::vector<std::byte> content(file.size());
-  size_t done = 0;
-  while (done < content.size()) {
-    const ssize_t got = ::read(file.get(), content.data() + done, content.size() - done);
-    if (got < 0 && errno == EINTR) continue;
-    file.check(got >= 0, "read");
-    if (got == 0) break;  // truncated meanwhile
-    done += static_cast<size_t>(got);
-  }
-  content.resize(done);
+  content.resize(file.read(0, content));
   return content;
+}
+
+std::vector<std::byte> read_file_bytes(const std::filesystem::path& path, size_t offset, size_t count) {
+  const Descriptor file(path, O_RDONLY, "open");
+  const size_t size = file.size();
+  QN_CHECK(offset <= size && count <= size - offset, "cannot read bytes {} to {} of {}: it has only {}", offset,
+           offset + count, path.string(), size);
+  std::vector<std::byte> content(count);
+  QN_CHECK(file.read(offset, content) == count, "cannot read {}: it became shorter meanwhile", path.string());
+  return content;
+}
+
+void overwrite_file_bytes(const std::filesystem::path& path, size_t offset, std::span<const std::byte> content) {
+  Descriptor(path, O_WRONLY, "open").write(offset, content);
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {

@@ -1,4 +1,4 @@
-// Whole-file reading, memory mapping, and writing that leaves either the old file or the complete new one.
+// Reading, memory mapping, and writing that leaves either the old file or the complete new one.
 #pragma once
 
 #include <cstddef>
@@ -28,6 +28,12 @@ size_t remove_leftover_temporaries(const std::filesystem::path& directory);
 
 /// The whole file. Throws qn::Error naming the path and the reason.
 std::vector<std::byte> read_file_bytes(const std::filesystem::path& path);
+
+/// Bytes [offset, offset + count) of a file; throws as above and when the file is shorter.
+std::vector<std::byte> read_file_bytes(const std::filesystem::path& path, size_t offset, size_t count);
+
+/// Replaces bytes [offset, offset + content.size()) of an existing file in place.
+void overwrite_file_bytes(const std::filesystem::path& path, size_t offset, std::span<const std::byte> content);
 
 /// A file mapped read-only into memory: pages are read on first use and shared by all processes of a machine. The
 /// mapping keeps a file alive that is replaced or deleted meanwhile; truncating a mapped file in place is not allowed.

@@ -241,7 +241,7 @@ void read_into(hid_t dataset, const std::string& path, const std::string& name, 
 
 }  // namespace
 
-Hdf5File::Hdf5File(const std::filesystem::path& path, Mode mode) : path_(path.string()) {
+Hdf5File::Hdf5File(const std::filesystem::path& path, Mode mode, size_t user_block) : path_(path.string()) {
   silence_error_printing();
   const Properties access(H5Pcreate(H5P_FILE_ACCESS));
   // Writers rename finished files into place, so readers need no locks; network file systems often lack them.
@@ -253,6 +253,7 @@ Hdf5File::Hdf5File(const std::filesystem::path& path, Mode mode) : path_(path.st
   H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
   const Properties creation(H5Pcreate(H5P_FILE_CREATE));
   H5Pset_obj_track_times(creation, false);
+  QN_ASSERT(H5Pset_userblock(creation, user_block) >= 0, "user block of {} bytes", user_block);
   file_ =
       hdf5_check(H5Fcreate(path_.c_str(), H5F_ACC_TRUNC, creation, access), path_, "create HDF5 file", path.filename());
 }
@@ -325,6 +326,12 @@ OwnedTensor Hdf5File::read_tensor(const std::string& dataset) const {
   OwnedTensor tensor(shape_of(source, path_, dataset), stored_dtype(type, path_, dataset));
   read_into(source, path_, dataset, tensor.view().dtype, tensor.view().data);
   return tensor;
+}
+
+Hdf5File::Extent Hdf5File::extent(const std::string& dataset) const {
+  const Dataset source = open_dataset(*this, file_, path_, dataset);
+  const haddr_t offset = H5Dget_offset(source);
+  return offset == HADDR_UNDEF ? Extent{} : Extent{offset, H5Dget_storage_size(source)};
 }
 
 std::vector<std::string> Hdf5File::read_strings(const std::string& dataset) const {

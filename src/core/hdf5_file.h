@@ -3,6 +3,7 @@
 // Every failure throws qn::Error naming the file, the object and HDF5's reason. An Hdf5File belongs to one thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -17,11 +18,13 @@ class Hdf5File {
   enum class Mode { read, create };
   /// Throws when the file cannot be opened or is no HDF5 file. `create` truncates an existing file, and writes the
   /// format generation whose metadata carries checksums; equal content gives equal bytes (no time stamps).
-  Hdf5File(const std::filesystem::path& path, Mode mode);
+  /// `user_block` (0, or a power of two from 512): bytes left free before the HDF5 content, for the caller's own use.
+  Hdf5File(const std::filesystem::path& path, Mode mode, size_t user_block = 0);
   ~Hdf5File();
   Hdf5File(const Hdf5File&) = delete;
   Hdf5File& operator=(const Hdf5File&) = delete;
 
+  const std::string& path() const { return path_; }
   bool exists(const std::string& object) const;
   bool has_attribute(const std::string& object, const std::string& name) const;
   /// Names of the direct members of a group, in name order.
@@ -38,6 +41,11 @@ class Hdf5File {
   std::vector<T> read(const std::string& dataset) const;
   /// The dataset as stored: f32, f64, i32, i64 or u8. Other integers and booleans become i64, halves f32.
   OwnedTensor read_tensor(const std::string& dataset) const;
+  /// Where the elements of a contiguous dataset lie in the file; {0, 0} when there are none.
+  struct Extent {
+    uint64_t offset = 0, bytes = 0;
+  };
+  Extent extent(const std::string& dataset) const;
   /// A dataset of fixed-length strings, padding removed.
   std::vector<std::string> read_strings(const std::string& dataset) const;
   /// Creates the dataset (uncompressed, contiguous, little-endian); throws when the name is taken.

@@ -8,12 +8,10 @@
 #include <string_view>
 #include <vector>
 
+#include "core/special_tokens.h"
+
 namespace qn {
 
-inline constexpr int32_t kBosId = 0;
-inline constexpr int32_t kPadId = 1;
-inline constexpr int32_t kEosId = 2;
-inline constexpr int32_t kUnkId = 3;
 inline constexpr int32_t kSpecialCount = 4;
 
 /// How Dictionary::finalize() cuts and pads; the defaults are fairseq's.

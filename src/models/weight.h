@@ -19,8 +19,8 @@ inline constexpr const char* kEmbeddingProjection = "embed_proj";
 inline constexpr const char* kSoftmax = "softmax";            ///< output matrices that are not tied to a table
 }  // namespace groups
 
-/// Linear weights are [out, in], embedding tables [rows, dim].
-enum class WeightKind { linear, embedding };
+/// Linear weights are [out, in], embedding tables [rows, dim], convolutions [out, in / groups * kernel].
+enum class WeightKind : uint8_t { linear, embedding, conv };
 
 class WeightSource {
  public:
@@ -51,6 +51,7 @@ class Weight {
   int64_t cols() const { return cols_; }
   /// The dense parameter; nullptr once the weight is represented by codes.
   Parameter* dense() const { return dense_; }
+  const WeightSource& source() const { return *source_; }
 
   /// Computed once per pass: all uses of a tied weight see the same value.
   Var value(Tape& tape);

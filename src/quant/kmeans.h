@@ -26,10 +26,10 @@ struct KMeansProblem {
   const float* weight = nullptr;  ///< [rows, cols]
   int64_t rows = 0;
   int64_t cols = 0;
-  int64_t block_size = 8;                ///< d, divides cols
-  int64_t n_centroids = 256;             ///< K; capped by capped_centroids unless initial centroids are given
-  std::vector<float> initial_centroids;  ///< optional [K, d]; else distinct sub-vectors are drawn
-  std::span<const float> importance;     ///< optional [cols]: factor of each column's squared error, >= 0
+  int64_t block_size = 8;                     ///< d, divides cols
+  int64_t n_centroids = 256;                  ///< K; capped by capped_centroids unless initial centroids are given
+  std::vector<float> initial_centroids = {};  ///< optional [K, d]; else distinct sub-vectors are drawn
+  std::span<const float> importance = {};     ///< optional [cols]: factor of each column's squared error, >= 0
 };
 
 struct KMeansOptions {

@@ -63,42 +63,51 @@ int32_t nearest_exact(const float* x, const float* importance, const CentroidTab
   return index;
 }
 
-/// kLanes sub-vectors turned so that one register holds element t of all of them.
-struct LaneBlock {
-  Lanes* x;           // [dim]; importance-weighted when there are weights
-  Lanes* importance;  // [dim], only with weights
-  Lanes tolerance;    // two scores closer than this may be in the wrong order
-};
-
-struct LaneResult {
-  LanesInt index;
-  Lanes gap;  // second best minus best score
-};
-
-template <int D, bool Weighted>
-inline LaneResult nearest_lanes(const LaneBlock& block, const CentroidTable& table) {
-  const int64_t d = D > 0 ? D : table.dim();
-  constexpr float kInfinity = std::numeric_limits<float>::max();
-  Lanes best = Lanes{} + kInfinity, second = Lanes{} + kInfinity;
+/// The nearest centroid of each lane so far, and how close the next one came.
+struct Nearest {
+  Lanes best = Lanes{} + FLT_MAX, second = Lanes{} + FLT_MAX;
   LanesInt index{};
-  const float* c = table.values();
-  const float* half_norm = table.half_norm();
-  const auto count = static_cast<int32_t>(table.count());
-  for (int32_t k = 0; k < count; ++k, c += d) {
-    Lanes score = Weighted ? Lanes{} : Lanes{} + half_norm[k];
-    for (int64_t t = 0; t < d; ++t) {
-      if constexpr (Weighted)
-        score += c[t] * ((0.5f * c[t]) * block.importance[t] - block.x[t]);
-      else
-        score -= c[t] * block.x[t];
-    }
+
+  void offer(Lanes score, int32_t k) {
     const LanesInt less = score < best;
-    const Lanes loser = less ? best : score;
+    const Lanes loser = best < score ? score : best;
     second = loser < second ? loser : second;
-    best = less ? score : best;
+    best = score < best ? score : best;
     index = less ? (LanesInt{} + k) : index;
   }
-  return {index, second - best};
+};
+
+/// Offers centroids k .. k + Count - 1 to kLanes sub-vectors given element by element: x[t] holds element t of all of
+/// them (times the importance, when there is one). Several centroids at a time share loads and hide latency.
+template <int Count, int D, bool Weighted>
+inline void offer_centroids(const Lanes* x, const Lanes* importance, const CentroidTable& table, int32_t k,
+                            Nearest& nearest) {
+  const int64_t d = D > 0 ? D : table.dim();
+  const float* c = table.values() + k * d;
+  Lanes score[Count];
+  for (int q = 0; q < Count; ++q) score[q] = Weighted ? Lanes{} : Lanes{} + table.half_norm()[k + q];
+  for (int64_t t = 0; t < d; ++t) {
+    for (int q = 0; q < Count; ++q) {
+      const float value = c[q * d + t];
+      if constexpr (Weighted)
+        score[q] += value * ((0.5f * value) * importance[t] - x[t]);
+      else
+        score[q] -= value * x[t];
+    }
+  }
+  for (int q = 0; q < Count; ++q) nearest.offer(score[q], k + q);
+}
+
+template <int D, bool Weighted>
+inline Nearest nearest_lanes(const Lanes* x, const Lanes* importance, const CentroidTable& table) {
+  constexpr int kTogether = 4;
+  Nearest nearest;
+  const auto count = static_cast<int32_t>(table.count());
+  int32_t k = 0;
+  for (; k + kTogether <= count; k += kTogether)
+    offer_centroids<kTogether, D, Weighted>(x, importance, table, k, nearest);
+  for (; k < count; ++k) offer_centroids<1, D, Weighted>(x, importance, table, k, nearest);
+  return nearest;
 }
 
 /// Per-call state of the chunk loop for one block size.
@@ -127,13 +136,14 @@ class Assigner {
 
   /// Unused lanes repeat the last sub-vector.
   void load(int64_t m, int n) {
+    const int64_t d = D > 0 ? D : d_;
     float* x = reinterpret_cast<float*>(lanes_.data());
-    float* w = x + d_ * kLanes;
+    float* w = x + d * kLanes;
     for (int lane = 0; lane < kLanes; ++lane) {
       const int64_t at = m + std::min(lane, n - 1);
       const float* importance = importance_of(at);
-      for (int64_t t = 0; t < d_; ++t) {
-        const float value = v_.data[at * d_ + t];
+      for (int64_t t = 0; t < d; ++t) {
+        const float value = v_.data[at * d + t];
         x[t * kLanes + lane] = Weighted ? value * importance[t] : value;
         if constexpr (Weighted) w[t * kLanes + lane] = importance[t];
       }
@@ -160,8 +170,8 @@ class Assigner {
   void assign(int64_t m, int n, uint16_t* codes) {
     load(m, n);
     const Lanes tolerance = this->tolerance();
-    const LaneResult found = nearest_lanes<D, Weighted>({lanes_.data(), lanes_.data() + d_, tolerance}, table_);
-    const LanesInt close = found.gap <= tolerance;
+    const Nearest found = nearest_lanes<D, Weighted>(lanes_.data(), lanes_.data() + d_, table_);
+    const LanesInt close = (found.second - found.best) <= tolerance;
     for (int lane = 0; lane < n; ++lane) {
       const int32_t index =
           close[lane] ? nearest_exact(v_.data + (m + lane) * d_, importance_of(m + lane), table_) : found.index[lane];
@@ -174,13 +184,17 @@ class Assigner {
     const float* c = table_.values() + static_cast<int64_t>(code) * d_;
     const float* importance = importance_of(m);
     double* residual = stats + layout_.residual(code);
+    const double residual_grid = grids_.residual, weight_grid = grids_.weight;
+    double* weight = Weighted ? stats + layout_.weight(code) : nullptr;
+    const int64_t d = D > 0 ? D : d_;
     double error = 0.0;
-    for (int64_t t = 0; t < d_; ++t) {
+#pragma omp simd reduction(+ : error)
+    for (int64_t t = 0; t < d; ++t) {
       const double w = Weighted ? static_cast<double>(importance[t]) : 1.0;
       const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]);
-      residual[t] += to_grid(w * diff, grids_.residual);
+      residual[t] += to_grid(w * diff, residual_grid);
       error += w * diff * diff;
-      if constexpr (Weighted) stats[layout_.weight(code) + t] += to_grid(w, grids_.weight);
+      if constexpr (Weighted) weight[t] += to_grid(w, weight_grid);
     }
     stats[layout_.count(code)] += 1.0;
     stats[layout_.error(code)] += to_grid(error, grids_.error);
@@ -229,6 +243,8 @@ void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const C
       return assign_dim<4>(vectors, begin, end, table, codes, stats);
     case 8:
       return assign_dim<8>(vectors, begin, end, table, codes, stats);
+    case 9:
+      return assign_dim<9>(vectors, begin, end, table, codes, stats);
     default:
       return assign_dim<0>(vectors, begin, end, table, codes, stats);
   }

@@ -9,24 +9,23 @@
 #include <utility>
 #include <vector>
 
+#include "models/weight.h"
 #include "quant/size_report.h"
 
 namespace qn {
-
-enum class WeightKind : uint8_t { linear, embedding, conv };
 
 /// fairseq's layer type: "Linear", "Embedding", "Conv2d".
 const char* layer_type(WeightKind kind);
 
 /// What a plan needs to know about one weight.
 struct WeightInfo {
-  std::string name;  ///< "decoder.layers.0.fc1.weight" or without ".weight": patterns see it without
+  std::string name = {};  ///< "decoder.layers.0.fc1.weight" or without ".weight": patterns see it without
   WeightKind kind = WeightKind::linear;
   int64_t rows = 0;  ///< outputs, vocabulary size or output channels
   int64_t cols = 0;  ///< inputs, embedding width or (inputs / groups) * kernel height * kernel width
-  std::string group;
-  std::vector<std::string> aliases;               ///< further names of the same (tied) weight
-  std::map<std::string, std::string> attributes;  ///< beyond in_features etc., for instance kernel_size = "(3, 3)"
+  std::string group = {};
+  std::vector<std::string> aliases = {};               ///< further names of the same (tied) weight
+  std::map<std::string, std::string> attributes = {};  ///< beyond in_features etc., for instance kernel_size = "(3, 3)"
 };
 
 /// One stage: every weight whose name starts with a match of the regular expression (PCRE2).

@@ -3,9 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <bit>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
+#include <map>
 
 #include "core/file_io.h"
 #include "core/hdf5_file.h"
@@ -14,68 +12,54 @@
 namespace qn {
 namespace {
 
-constexpr const char* kFormat = "quantnoise-checkpoint";
-constexpr int64_t kVersion = 1;
 const std::string kRoot, kTensors = "tensors", kTexts = "texts", kInts = "ints", kFloats = "floats";
 
-std::string checksum_of(const Tensor& tensor) { return hex64(hash_bytes(tensor.data, tensor.bytes())); }
-std::string checksum_of(const std::string& text) { return hex64(hash_bytes(text.data(), text.size())); }
-
-/// Everything but the data itself in one text: its checksum ties names, types, shapes and numbers together, so that
-/// entries can be neither altered nor lost. Numbers enter as bits; names by their length, so that none can pose as two.
-std::string manifest(const StateDict& state) {
-  std::string text;
-  const auto append = [&text](char kind, const std::string& name, const std::string& value) {
-    text += fmt::format("{}{} {} {}\n", kind, name.size(), name, value);
-  };
-  for (const auto& [name, tensor] : state.tensors) {
-    const Tensor& view = tensor.view();
-    append('t', name, fmt::format("{} {} {}", name_of(view.dtype), view.shape.to_string(), checksum_of(view)));
-  }
-  for (const auto& [name, value] : state.texts) append('s', name, checksum_of(value));
-  for (const auto& [name, value] : state.ints) append('i', name, std::to_string(value));
-  for (const auto& [name, value] : state.floats) append('f', name, hex64(std::bit_cast<uint64_t>(value)));
-  return text;
-}
+static_assert(std::endian::native == std::endian::little, "checksums are those of little-endian bytes");
 
 /// HDF5 reads '/' as a group and skips empty and "." components, so two such names could mean one dataset.
 void check_name(const std::string& name) {
   const std::string framed = "/" + name + "/";
   QN_ASSERT(framed.find("//") == std::string::npos && framed.find("/./") == std::string::npos &&
-                name.find('\0') == std::string::npos,
+                name.find_first_of(std::string("\0\n", 2)) == std::string::npos,
             "'{}' cannot be the name of a checkpoint entry", name);
 }
 
-void write_checked(Hdf5File& file, const std::string& group, const std::string& name, const Tensor& tensor) {
-  check_name(name);
-  const std::string dataset = group + "/" + name;
-  file.write_tensor(dataset, tensor);
-  file.write_attribute(dataset, "xxh3", checksum_of(tensor));
+/// What becomes a dataset: every tensor, and every text as bytes.
+std::map<std::string, Tensor> datasets_of(const StateDict& state) {
+  std::map<std::string, Tensor> datasets;
+  for (const auto& [name, tensor] : state.tensors) datasets[kTensors + "/" + name] = tensor.view();
+  for (const auto& [name, text] : state.texts) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(text.data());
+    datasets[kTexts + "/" + name] = view_of(bytes, {static_cast<int64_t>(text.size())});
+  }
+  return datasets;
 }
 
 void write_state(const std::filesystem::path& path, const StateDict& state) {
-  Hdf5File file(path, Hdf5File::Mode::create);
+  const std::map<std::string, Tensor> datasets = datasets_of(state);
+  std::vector<std::string> names;
+  for (const auto& entry : datasets) names.push_back(entry.first);
+  const auto check_names = [](const auto& entries) {
+    for (const auto& entry : entries) check_name(entry.first);
+  };
+  check_names(datasets);
+  check_names(state.ints);
+  check_names(state.floats);
+
+  Hdf5File file(path, Hdf5File::Mode::create, seal_block_bytes(names));
+  file.write_attribute(kRoot, "format", std::string("quantnoise-checkpoint"));
+  file.write_attribute(kRoot, "version", int64_t{1});
   for (const std::string& group : {kTensors, kTexts, kInts, kFloats}) file.create_group(group);
-  for (const auto& [name, tensor] : state.tensors) write_checked(file, kTensors, name, tensor.view());
-  for (const auto& [name, text] : state.texts) {
-    write_checked(file, kTexts, name,
-                  view_of(reinterpret_cast<const uint8_t*>(text.data()), {static_cast<int64_t>(text.size())}));
-  }
   for (const auto& [name, value] : state.ints) file.write_attribute(kInts, name, value);
   for (const auto& [name, value] : state.floats) file.write_attribute(kFloats, name, value);
-  file.write_attribute(kRoot, "format", std::string(kFormat));
-  file.write_attribute(kRoot, "version", kVersion);
-  file.write_attribute(kRoot, "checksum", checksum_of(manifest(state)));
-  file.flush();
-  file.write_attribute(kRoot, "complete", int64_t{1});
+  std::vector<SealedSection> sections;
+  for (const auto& [name, tensor] : datasets) {
+    file.write_tensor(name, tensor);
+    const Hdf5File::Extent extent = file.extent(name);
+    sections.push_back({name, extent.offset, extent.bytes, hash_bytes(tensor.data, tensor.bytes())});
+  }
   file.close();
-}
-
-OwnedTensor read_checked(const Hdf5File& file, const std::string& dataset) {
-  OwnedTensor tensor = file.read_tensor(dataset);
-  const std::string expected = file.string_attribute(dataset, "xxh3"), found = checksum_of(tensor.view());
-  QN_CHECK(expected == found, "dataset '{}' has the checksum {} instead of {}", dataset, found, expected);
-  return tensor;
+  write_seal(path, sections);
 }
 
 /// Calls function(name, dataset) for every dataset below `group`; names are relative to `root`.
@@ -94,25 +78,15 @@ void for_each_dataset(const Hdf5File& file, const std::string& root, const std::
 StateDict read_state(const Hdf5File& file) {
   StateDict state;
   for_each_dataset(file, kTensors, kTensors, [&](const std::string& name, const std::string& dataset) {
-    state.tensors.emplace(name, read_checked(file, dataset));
+    state.tensors.emplace(name, file.read_tensor(dataset));
   });
   for_each_dataset(file, kTexts, kTexts, [&](const std::string& name, const std::string& dataset) {
-    const OwnedTensor bytes = read_checked(file, dataset);
-    QN_CHECK(bytes.view().dtype == DType::u8, "dataset '{}' does not hold a text", dataset);
-    const std::span<uint8_t> text = bytes.view().span<uint8_t>();
-    state.texts.emplace(name, std::string(text.begin(), text.end()));
+    const std::vector<uint8_t> bytes = file.read<uint8_t>(dataset);
+    state.texts.emplace(name, std::string(bytes.begin(), bytes.end()));
   });
   for (const std::string& name : file.attributes(kInts)) state.ints[name] = file.int_attribute(kInts, name);
   for (const std::string& name : file.attributes(kFloats)) state.floats[name] = file.float_attribute(kFloats, name);
-  const std::string expected = file.string_attribute(kRoot, "checksum"), found = checksum_of(manifest(state));
-  QN_CHECK(expected == found, "its list of entries has the checksum {} instead of {}", found, expected);
   return state;
-}
-
-/// The format version; 0 for an HDF5 file of another kind.
-int64_t version_of(const Hdf5File& file) {
-  const bool ours = file.has_attribute(kRoot, "format") && file.string_attribute(kRoot, "format") == kFormat;
-  return ours ? file.int_attribute(kRoot, "version") : 0;
 }
 
 }  // namespace
@@ -122,22 +96,8 @@ void save_state(const std::filesystem::path& path, const StateDict& state) {
 }
 
 StateDict load_state(const std::filesystem::path& path) {
-  QN_CHECK(std::ifstream(path).good(), "cannot open checkpoint {}: {}", path.string(), std::strerror(errno));
-  int64_t version = 0;
-  try {
-    const Hdf5File file(path, Hdf5File::Mode::read);
-    version = version_of(file);
-    if (version > 0 && version <= kVersion) {
-      QN_CHECK(file.has_attribute(kRoot, "complete"), "it was not written to its end");
-      return read_state(file);
-    }
-  } catch (const Error& error) {
-    throw DamagedCheckpoint(fmt::format("checkpoint {} is damaged or incomplete: {}; use an older checkpoint",
-                                        path.string(), error.what()));
-  }
-  QN_CHECK(version > 0, "{} is not a quantnoise checkpoint", path.string());
-  fail("checkpoint {} has format version {}, this program reads versions up to {}: use a newer quantnoise",
-       path.string(), version, kVersion);
+  verify_seal(path);
+  return read_state(Hdf5File(path, Hdf5File::Mode::read));
 }
 
 std::optional<LoadedState> newest_valid(std::span<const std::filesystem::path> newest_first) {
@@ -165,8 +125,9 @@ void CheckpointWriter::save_async(const std::filesystem::path& path, StateDict&&
                                   std::function<void()> when_written) {
   wait();
   const auto policy = Hdf5File::thread_safe() ? std::launch::async : std::launch::deferred;
-  in_flight_ = std::async(policy, [path, snapshot = std::move(state), done = std::move(when_written)] {
-    save_state(path, snapshot);
+  in_flight_ = std::async(policy, [path, snapshot = std::move(state), done = std::move(when_written)]() mutable {
+    const StateDict state_to_write = std::move(snapshot);  // freed with the write, not with the next wait()
+    save_state(path, state_to_write);
     if (done) done();
   });
   if (policy == std::launch::deferred) wait();

@@ -1,11 +1,12 @@
 // Checkpoints on disk: one HDF5 file per state, written atomically, verified completely when read.
 //
-//   /            format "quantnoise-checkpoint", version, complete (written last),
-//                checksum: XXH3 of all names, types, shapes, data checksums, texts and numbers
-//   /tensors/N   one dataset per tensor, attribute xxh3: checksum of its bytes
+//   /            attributes: format "quantnoise-checkpoint", version
+//   /tensors/N   one dataset per tensor
 //   /texts/N     the same for texts, as bytes
 //   /ints        one attribute per integer
 //   /floats      one attribute per number
+//
+// In front of the HDF5 content stands the seal with the checksums of all bytes, see checkpoint_seal.h.
 #pragma once
 
 #include <filesystem>
@@ -15,16 +16,10 @@
 #include <span>
 #include <vector>
 
-#include "core/error.h"
+#include "train/checkpoint_seal.h"
 #include "train/state_dict.h"
 
 namespace qn {
-
-/// The file is truncated, altered or incomplete; an older checkpoint may do.
-class DamagedCheckpoint : public Error {
- public:
-  using Error::Error;
-};
 
 /// Writes `state` to `path`: a crash at any moment leaves the old file or the complete new one, on disk. Equal states
 /// give equal bytes. Throws qn::Error naming the path and the reason; `path` is then as it was.

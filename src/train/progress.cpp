@@ -190,7 +190,7 @@ std::string ProgressReporter::line() const {
   }
   text += fmt::format(" | loss {:.3f} | ppl {} | lr {:.3g} | gnorm {:.3g} | clip {:.0f}%", s.loss_base2,
                       format_perplexity(s.loss_base2), s.lr, s.grad_norm, 100 * s.clip_share);
-  if (s.peak_rss_bytes > 0) text += fmt::format(" | peak {}", format_bytes(static_cast<uint64_t>(s.peak_rss_bytes)));
+  if (s.peak_rss_bytes > 0) text += fmt::format(" | memory {}", format_bytes(static_cast<uint64_t>(s.peak_rss_bytes)));
   return text;
 }
 

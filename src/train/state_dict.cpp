@@ -33,4 +33,19 @@ const std::string& StateDict::text(const std::string& name) const { return find(
 int64_t StateDict::integer(const std::string& name) const { return find(ints, name, "integer"); }
 double StateDict::real(const std::string& name) const { return find(floats, name, "number"); }
 
+void save_parameters(const ParameterStore& store, StateDict& state) {
+  for (const auto& p : store.all()) state.tensors["parameters/" + p->name] = copy_of(p->value);
+}
+
+void load_parameters(ParameterStore& store, const StateDict& state) {
+  for (const auto& p : store.all()) {
+    const Tensor& from = state.tensor("parameters/" + p->name);
+    QN_CHECK(from.shape == p->shape && from.dtype == p->value.dtype,
+             "{} is {} in the checkpoint, but {} in this model: the section `model` of the config differs from the "
+             "checkpoint's",
+             p->name, from.shape.to_string(), p->shape.to_string());
+    std::memcpy(p->value.data, from.data, from.bytes());
+  }
+}
+
 }  // namespace qn

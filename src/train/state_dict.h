@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/tensor.h"
+#include "models/parameters.h"
 
 namespace qn {
 
@@ -24,5 +25,10 @@ struct StateDict {
   int64_t integer(const std::string& name) const;
   double real(const std::string& name) const;
 };
+
+/// Entries "parameters/NAME" from and to the parameters of a laid out store. Loading throws qn::Error naming the parameter
+/// whose entry is missing or of another shape.
+void save_parameters(const ParameterStore& store, StateDict& state);
+void load_parameters(ParameterStore& store, const StateDict& state);
 
 }  // namespace qn

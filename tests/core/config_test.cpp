@@ -301,17 +301,33 @@ TEST(Config, BrokenYamlNamesLineAndColumn) {
               ElementsAre("x.yaml:2: unknown key 'workers 1'; did you mean 'workers'?"));
   EXPECT_THAT(text_problems("just words"), ElementsAre(HasSubstr("this is a single text")));
   EXPECT_THAT(text_problems("- a\n- b"), ElementsAre(HasSubstr("this is a YAML list")));
-  EXPECT_THAT(text_problems("data: a\n---\ndata: b"), ElementsAre(HasSubstr("holds 2 YAML documents")));
-  EXPECT_THAT(text_problems("data: &a [*a]"), ElementsAre(HasSubstr("nested too deeply")));
+  EXPECT_THAT(text_problems("data: a\n---\ndata: b"),
+              ElementsAre(HasSubstr("x.yaml:2: a second YAML document or leftover text")));
+  EXPECT_THAT(text_problems("data: &a [*a]"),
+              ElementsAre(HasSubstr("x.yaml:1: a YAML alias ('*name') inside the very thing it names")));
   EXPECT_THAT(text_problems("data: !!python/name:x y"), ElementsAre(HasSubstr("YAML tags such as")));
   EXPECT_THAT(text_problems("<<: {data: a}"), ElementsAre(HasSubstr("merge keys")));
   EXPECT_THAT(text_problems("[a, b]: 3"), ElementsAre(HasSubstr("a key must be a plain word")));
+  // Text that a plain loop over the parser's documents would chew on for ever.
+  EXPECT_THAT(text_problems(",: 3\nworkers: 1\n"), ElementsAre(HasSubstr("leftover text")));
+  EXPECT_THAT(text_problems(std::string(100000, '[')), ElementsAre(HasSubstr("not valid YAML")));
   std::string bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n";
   for (char c = 'b'; c < 'k'; ++c) {
     const std::string previous = fmt::format("*{}", static_cast<char>(c - 1));
     bomb += fmt::format("{0}: &{0} [{1}, {1}, {1}, {1}, {1}, {1}, {1}, {1}, {1}, {1}]\n", c, previous);
   }
   EXPECT_THAT(text_problems(bomb), ElementsAre(HasSubstr("too large")));
+}
+
+TEST(Config, AliasesAreCopies) {
+  const RunConfig c =
+      from_text("workers: &n 5\ncores: *n\nsizes: &s [1, *n]\noptimizer: {schedule: &o {warmup: *n}}\n");
+  EXPECT_EQ(c.cores, 5);
+  EXPECT_THAT(c.sizes, ElementsAre(1, 5));
+  EXPECT_EQ(c.optimizer.schedule.warmup, 5);
+  EXPECT_THAT(text_problems("data: &d abc\n\nworkers: *d\nsizes:\n- 1\n- *d\n"),
+              ElementsAre("x.yaml:3: 'workers' expects an integer such as 8, got 'abc'",
+                          "x.yaml:6: 'sizes[1]' expects an integer such as 8, got 'abc'"));
 }
 
 TEST(Config, DuplicateKeysInNestedMaps) {

@@ -1,4 +1,4 @@
-// Helpers of the data tests.
+// What the data tests share.
 #pragma once
 
 #include <gmock/gmock.h>

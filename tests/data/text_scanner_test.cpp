@@ -39,7 +39,7 @@ TEST(TextScanner, SplitsAtUnicodeSpaceOnly) {
     EXPECT_EQ(scan(std::string(space) + "x" + space + space + "\u00e9y" + space), (Expected{{"x", "\u00e9y"}}));
   }
   // Zero-width space, byte order mark, NUL and neighbours of the spaces are part of tokens.
-  const std::string odd("a\u200bb\ufeffc\0d\u180e\u2010\u202a\U0001f600", 26);
+  const std::string odd = std::string("a\u200bb\ufeffc") + '\0' + "d\u180e\u2010\u202a\U0001f600";
   EXPECT_EQ(scan(odd), (Expected{{odd}}));
 }
 

@@ -19,9 +19,9 @@ std::optional<std::filesystem::path> shared_data(const std::string& name);
 }  // namespace qn::test
 
 /// Defines `var` (a path) or skips the test. For test bodies and other functions that return nothing.
-#define QN_PATH_OR_SKIP(var, lookup, name, variable)                                             \
-  const std::optional<std::filesystem::path> var##_lookup = lookup(name);                        \
-  if (!var##_lookup) GTEST_SKIP() << "no " << (name) << " here: set " variable " to its folder"; \
+#define QN_PATH_OR_SKIP(var, lookup, name, variable)                                                       \
+  const std::optional<std::filesystem::path> var##_lookup = lookup(name);                                  \
+  if (!var##_lookup) GTEST_SKIP() << (name) << " is not here: set " variable " to the folder that has it"; \
   const std::filesystem::path& var = *var##_lookup
 
 #define QN_GOLDEN_OR_SKIP(var, name) QN_PATH_OR_SKIP(var, ::qn::test::golden_file, name, "QN_GOLDEN_DIR")

@@ -97,7 +97,7 @@ TEST_F(Progress, PlainLinesAtTheFirstEveryTenthAndLastUpdate) {
                           "0.231 | gnorm 0.42 | clip 12%",
                           HasSubstr("| 1530/5100 updates | ETA 00:59:30 |"), HasSubstr("| 1540/5100 updates |"),
                           testing::AllOf(HasSubstr("| 5100/5100 updates | ETA 00:00:00 |"),
-                                         EndsWith("| clip 12% | peak 1.50 GiB")),
+                                         EndsWith("| clip 12% | memory 1.50 GiB")),
                           ""));
 }
 

@@ -5,12 +5,12 @@
 #include <span>
 #include <vector>
 
+#include "core/special_tokens.h"
 #include "models/layers/bands.h"
 #include "models/layers/linear.h"
 
 namespace qn {
 
-inline constexpr int32_t kPadId = 1;
 
 class TokenEmbedding {
  public:

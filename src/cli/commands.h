@@ -1,0 +1,41 @@
+// The subcommands: each adds its options to the parser and returns what to run once they are parsed.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "train/run_config.h"
+
+namespace qn::cli {
+
+/// Exit codes, documented in --help.
+inline constexpr int kSuccess = 0, kFailure = 1, kUsage = 2, kStopped = 3;
+
+using Command = std::function<int(Communicator&)>;
+
+Command add_prepare(CLI::App& app);
+Command add_train(CLI::App& app);
+Command add_quantize(CLI::App& app);
+Command add_eval(CLI::App& app);
+Command add_inspect(CLI::App& app);
+
+/// --config and --set, shared by the commands that run a model.
+struct ConfigOptions {
+  std::string file;
+  std::vector<std::string> overrides;
+  bool help_config = false;
+
+  void add_to(CLI::App& command);
+  RunConfig read() const;
+};
+
+/// True once SIGINT, SIGTERM or SIGUSR1 arrived: the run saves a checkpoint and ends. A second SIGINT ends it at once.
+bool stop_requested();
+void install_signal_handlers();
+
+}  // namespace qn::cli

@@ -1,0 +1,33 @@
+#include <spdlog/spdlog.h>
+
+#include "cli/commands.h"
+#include "core/text.h"
+#include "data/preprocess.h"
+
+namespace qn::cli {
+
+Command add_prepare(CLI::App& app) {
+  auto options = std::make_shared<PrepareOptions>();
+  app.add_option("--train", options->train, "Training text, one sentence or paragraph per line, words separated by spaces");
+  app.add_option("--valid", options->valid, "Validation text (repeatable: valid, valid1, ...)");
+  app.add_option("--test", options->test, "Test text (repeatable: test, test1, ...)");
+  app.add_option("-o,--out", options->destdir, "Folder to write dict.txt, train.bin, train.idx, ... to")->required();
+  app.add_option("--dict", options->srcdict, "Use this dict.txt instead of making one from the training text");
+  app.add_option("--threshold", options->limits.threshold, "Words counted less often become <unk>")->capture_default_str();
+  app.add_option("--nwords", options->limits.nwords, "Keep at most this many words (-1: all)")->capture_default_str();
+  app.add_option("--padding-factor", options->limits.padding_factor,
+                 "Fill the dictionary up to a multiple of this with unused words")
+      ->capture_default_str();
+  app.footer("The result is what fairseq-preprocess --only-source makes; folders made by it are read as well.");
+  return [options](Communicator& comm) {
+    if (!comm.is_root()) return kSuccess;
+    const PrepareSummary summary = prepare(*options);
+    spdlog::info("dictionary: {} types -> {}", group_digits(summary.types), (options->destdir / "dict.txt").string());
+    for (const SplitSummary& split : summary.splits)
+      spdlog::info("{}: {} sentences, {} tokens, {:.2f} % unknown ({})", split.name, group_digits(split.sentences),
+                   group_digits(split.tokens), 100.0 * split.unknown_share(), split.source.string());
+    return kSuccess;
+  };
+}
+
+}  // namespace qn::cli

@@ -1,0 +1,55 @@
+// The data of a run, opened once: dictionary, training blocks and their order, validation batches.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "comm/communicator.h"
+#include "data/dictionary.h"
+#include "data/epoch_sampler.h"
+#include "data/lm_dataset.h"
+#include "models/language_model.h"
+#include "train/run_config.h"
+
+namespace qn {
+
+class Corpus {
+ public:
+  /// Opens config.path; `max_positions` limits block lengths. Throws qn::Error with what to do when something is missing.
+  Corpus(const DataConfig& config, uint64_t seed);
+  /// Cuts and batches train and validation splits for a model.
+  void prepare_training(int64_t max_positions);
+
+  const Dictionary& dictionary() const { return dictionary_; }
+  const LmDataset& train() const { return *train_; }
+  EpochSampler& sampler() { return *sampler_; }
+  const EpochSampler& sampler() const { return *sampler_; }
+  const LmDataset& valid() const { return *valid_; }
+  const BatchList& valid_batches() const { return valid_batches_; }
+
+ private:
+  std::unique_ptr<LmDataset> open(const std::string& split) const;
+
+  DataConfig config_;
+  uint64_t seed_;
+  Dictionary dictionary_;
+  std::unique_ptr<LmDataset> train_, valid_;
+  std::optional<EpochSampler> sampler_;
+  BatchList valid_batches_;
+};
+
+inline TokenBatch view_of(const Batch& batch) { return {batch.rows, batch.cols, batch.source, batch.target}; }
+
+/// Loss sums over a data set, all ranks together.
+struct Score {
+  double loss = 0.0;  ///< natural log
+  int64_t tokens = 0;
+  double base2() const;       ///< bits per token
+  double perplexity() const;  ///< 2^base2
+};
+
+/// Validation: rank r takes batches r, r + size, ...; every batch counts exactly once.
+Score validate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const LmDataset& data,
+               const BatchList& batches);
+
+}  // namespace qn

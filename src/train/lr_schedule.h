@@ -1,0 +1,32 @@
+// Learning-rate schedules: pure functions of the number of completed updates (reference 7.6).
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "core/config.h"
+
+namespace qn {
+
+/// The section `schedule` of a configuration.
+struct ScheduleConfig {
+  std::string name = "cosine";
+  double lr = 0.25;
+  int64_t warmup_updates = 0;
+  std::optional<double> warmup_init_lr;
+  double min_lr = 0.0;
+  std::optional<int64_t> period_updates;
+  double t_mult = 1.0;
+  double lr_shrink = 0.1;
+  std::optional<int64_t> total_updates;
+  double end_lr = 0.0;
+  double power = 1.0;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+/// The rate that update number n + 1 uses, n updates being complete. `max_updates` fills in the periods that the config
+/// leaves open (throws qn::Error when it is 0 and one is needed).
+double learning_rate(const ScheduleConfig& config, int64_t n, int64_t max_updates);
+
+}  // namespace qn

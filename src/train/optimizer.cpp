@@ -1,0 +1,128 @@
+#include "train/optimizer.h"
+
+#include <cstring>
+
+namespace qn {
+namespace {
+
+/// The part of a flat state tensor that belongs to a parameter.
+Tensor state_slice(const OwnedTensor& flat, const Parameter& p) {
+  const Tensor& t = flat.view();
+  return {static_cast<std::byte*>(t.data) + static_cast<size_t>(p.offset) * size_of(t.dtype), p.shape, t.dtype};
+}
+
+void save_slices(const ParameterStore& store, const OwnedTensor& flat, const std::string& prefix, StateDict& state) {
+  for (const auto& p : store.all()) state.tensors[prefix + p->name] = copy_of(state_slice(flat, *p));
+}
+
+void load_slices(const ParameterStore& store, const OwnedTensor& flat, const std::string& prefix,
+                 const StateDict& state) {
+  for (const auto& p : store.all()) {
+    const Tensor to = state_slice(flat, *p), &from = state.tensor(prefix + p->name);
+    QN_CHECK(from.shape == to.shape && from.dtype == to.dtype, "{}{} is {} {} in the checkpoint, but {} {} here", prefix,
+             p->name, name_of(from.dtype), from.shape.to_string(), name_of(to.dtype), to.shape.to_string());
+    std::memcpy(to.data, from.data, to.bytes());
+  }
+}
+
+bool skipped(const OptimizerConfig& config, const Parameter& p) {
+  return config.missing_gradient == "skip" && !p.home.touched;
+}
+
+class Nag : public Optimizer {
+ public:
+  Nag(const OptimizerConfig& config, const ParameterStore& store, double initial_lr)
+      : config_(config), lr_previous_(initial_lr), velocity_(store.values().shape, store.dtype()) {}
+
+  void step(ParameterStore& store, const Kernels& kernels, double lr, double grad_scale) override {
+    const NagStep args{lr, lr_previous_, config_.momentum, config_.weight_decay, grad_scale};
+    if (config_.missing_gradient == "skip") {
+      for (const auto& p : store.all())
+        if (!skipped(config_, *p)) kernels.nag_step(p->value, state_slice(velocity_, *p), p->home.grad, args);
+    } else {
+      kernels.nag_step(store.values(), velocity_.view(), store.grads(), args);
+    }
+    lr_previous_ = lr;
+  }
+  void save(const ParameterStore& store, StateDict& state) const override {
+    save_slices(store, velocity_, "optimizer/velocity/", state);
+    state.floats["optimizer/lr_previous"] = lr_previous_;
+  }
+  void load(const ParameterStore& store, const StateDict& state) override {
+    load_slices(store, velocity_, "optimizer/velocity/", state);
+    lr_previous_ = state.real("optimizer/lr_previous");
+  }
+
+ private:
+  OptimizerConfig config_;
+  double lr_previous_;
+  OwnedTensor velocity_;
+};
+
+class Adam : public Optimizer {
+ public:
+  Adam(const OptimizerConfig& config, const ParameterStore& store)
+      : config_(config),
+        mean_(store.values().shape, store.dtype()),
+        square_(store.values().shape, store.dtype()),
+        steps_(store.all().size(), 0) {}
+
+  void step(ParameterStore& store, const Kernels& kernels, double lr, double grad_scale) override {
+    AdamStep args{lr, config_.beta1, config_.beta2, config_.eps, config_.weight_decay, grad_scale, 0};
+    const bool flat = config_.missing_gradient != "skip";
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      const Parameter& p = *store.all()[i];
+      if (skipped(config_, p)) continue;
+      args.step = ++steps_[i];
+      if (!flat) kernels.adam_step(p.value, state_slice(mean_, p), state_slice(square_, p), p.home.grad, args);
+    }
+    if (flat) kernels.adam_step(store.values(), mean_.view(), square_.view(), store.grads(), args);
+  }
+  void save(const ParameterStore& store, StateDict& state) const override {
+    save_slices(store, mean_, "optimizer/mean/", state);
+    save_slices(store, square_, "optimizer/square/", state);
+    for (size_t i = 0; i < steps_.size(); ++i)
+      state.ints["optimizer/steps/" + store.all()[i]->name] = steps_[i];
+  }
+  void load(const ParameterStore& store, const StateDict& state) override {
+    load_slices(store, mean_, "optimizer/mean/", state);
+    load_slices(store, square_, "optimizer/square/", state);
+    for (size_t i = 0; i < steps_.size(); ++i) steps_[i] = state.integer("optimizer/steps/" + store.all()[i]->name);
+  }
+
+ private:
+  OptimizerConfig config_;
+  OwnedTensor mean_, square_;
+  std::vector<int64_t> steps_;
+};
+
+}  // namespace
+
+void OptimizerConfig::visit(ConfigVisitor& v) {
+  v.choice("name", name, {"nag", "adam"}, "Nesterov accelerated gradient, or Adam with decoupled weight decay");
+  v.field("momentum", momentum, "nag: momentum");
+  v.field("beta1", beta1, "adam: decay of the mean");
+  v.field("beta2", beta2, "adam: decay of the mean square");
+  v.field("eps", eps, "adam: added to the root of the mean square (not bias corrected, as in fairseq)");
+  v.field("weight_decay", weight_decay, "decoupled weight decay, on every parameter");
+  v.field("clip_norm", clip_norm, "largest global gradient norm (0: no clipping)");
+  v.choice("missing_gradient", missing_gradient, {"zero", "skip"},
+           "a parameter that no micro-batch of an update used: treat its gradient as zero, or skip it");
+}
+
+void OptimizerConfig::validate(const ConfigChecker& c) const {
+  c.check(momentum >= 0.0 && momentum < 1.0, "momentum", "must be in [0, 1), got {}", momentum);
+  c.check(beta1 >= 0.0 && beta1 < 1.0, "beta1", "must be in [0, 1), got {}", beta1);
+  c.check(beta2 >= 0.0 && beta2 < 1.0, "beta2", "must be in [0, 1), got {}", beta2);
+  c.check(eps > 0.0, "eps", "must be positive, got {}", eps);
+  c.check(weight_decay >= 0.0, "weight_decay", "must not be negative, got {}", weight_decay);
+  c.check(clip_norm >= 0.0, "clip_norm", "must not be negative, got {}", clip_norm);
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, const ParameterStore& store,
+                                          double initial_lr) {
+  if (config.name == "adam") return std::make_unique<Adam>(config, store);
+  return std::make_unique<Nag>(config, store, initial_lr);
+}
+
+}  // namespace qn

@@ -1,0 +1,40 @@
+// Optimizers on the flat buffers of a parameter store: NAG and Adam with fairseq's formulas (reference 7.4, 7.5).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "models/parameters.h"
+#include "train/state_dict.h"
+
+namespace qn {
+
+/// The section `optimizer` of a configuration.
+struct OptimizerConfig {
+  std::string name = "nag";
+  double momentum = 0.99;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  double weight_decay = 0.0;
+  double clip_norm = 0.0;
+  std::string missing_gradient = "zero";
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  /// One step on all parameters with gradients scaled by `grad_scale`. With missing_gradient = skip, parameters whose
+  /// gradient nobody touched are left alone, state included.
+  virtual void step(ParameterStore& store, const Kernels& kernels, double lr, double grad_scale) = 0;
+  /// Saves to and restores from entries "optimizer/...".
+  virtual void save(const ParameterStore& store, StateDict& state) const = 0;
+  virtual void load(const ParameterStore& store, const StateDict& state) = 0;
+};
+
+/// A fresh optimizer for the store as it is laid out now; `initial_lr` stands in for the rate before the first update.
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, const ParameterStore& store, double initial_lr);
+
+}  // namespace qn

@@ -1,0 +1,108 @@
+#include "train/run_config.h"
+
+namespace qn {
+
+void DataConfig::visit(ConfigVisitor& v) {
+  v.field("path", path, "folder made by `quantnoise prepare` or fairseq-preprocess (dict.txt, train.bin, train.idx, ...)");
+  v.choice("break_mode", break_mode, {"none", "complete", "complete_doc", "eos"},
+           "where blocks may end: anywhere, at sentences, at sentences and documents, one sentence each");
+  v.field("tokens_per_sample", tokens_per_sample, "tokens per block");
+  v.field("max_tokens", max_tokens, "tokens per micro-batch, padding included (0: no limit)");
+  v.field("max_sentences", max_sentences, "blocks per micro-batch (0: no limit)");
+  v.field("required_multiple", required_multiple, "larger micro-batches hold a multiple of this many blocks");
+  v.field("valid", valid, "split that validation uses");
+  v.field("skip_invalid_size_valid", skip_invalid_size_valid,
+          "leave over-long validation blocks out instead of stopping");
+}
+
+void DataConfig::validate(const ConfigChecker& c) const {
+  c.check(tokens_per_sample >= 2, "tokens_per_sample", "must be at least 2, got {}", tokens_per_sample);
+  c.check(max_tokens > 0 || max_sentences > 0, "max_tokens", "or max_sentences must limit a micro-batch");
+  c.check(max_tokens <= 0 || break_mode == "eos" || max_tokens >= tokens_per_sample, "max_tokens",
+          "= {} is smaller than one block of tokens_per_sample = {}", max_tokens, tokens_per_sample);
+  c.check(required_multiple >= 1, "required_multiple", "must be at least 1, got {}", required_multiple);
+}
+
+void TrainConfig::visit(ConfigVisitor& v) {
+  v.field("micro_batches", micro_batches,
+          "global micro-batches per update; ranks share them out, so it should be a multiple of their number");
+  v.field("max_updates", max_updates, "stop after this many updates (0: no limit)");
+  v.field("max_epochs", max_epochs, "stop after this many epochs (0: no limit)");
+  v.field("stop_min_lr", stop_min_lr, "stop at an epoch's start when the rate has fallen to this");
+  v.field("stop_time_hours", stop_time_hours, "stop after this much training time, resumes included (0: no limit)");
+  v.field("patience", patience, "stop after this many validations in a row without improvement (0: never)");
+  v.field("validate_every_epochs", validate_every_epochs, "validate at every n-th epoch end (0: not there)");
+  v.field("validate_every_updates", validate_every_updates, "validate every n updates as well (0: no)");
+  v.field("log_every_updates", log_every_updates, "updates between log lines where stderr is no terminal");
+}
+
+void TrainConfig::validate(const ConfigChecker& c) const {
+  c.check(micro_batches >= 1, "micro_batches", "must be at least 1, got {}", micro_batches);
+  c.check(log_every_updates >= 1, "log_every_updates", "must be at least 1, got {}", log_every_updates);
+  for (const auto& [name, value] :
+       {std::pair{"max_updates", max_updates}, {"max_epochs", max_epochs}, {"patience", patience},
+        {"validate_every_epochs", validate_every_epochs}, {"validate_every_updates", validate_every_updates}})
+    c.check(value >= 0, name, "must not be negative, got {}", value);
+}
+
+void CheckpointConfig::visit(ConfigVisitor& v) {
+  v.field("dir", dir, "folder for checkpoints and metrics.jsonl; a run found there is resumed");
+  v.field("save_every_epochs", save_every_epochs, "keep a checkpoint at every n-th epoch end (0: no)");
+  v.field("save_every_updates", save_every_updates, "save every n updates as well (0: no)");
+  v.field("keep_epochs", keep_epochs, "epoch checkpoints to keep, newest first (-1: all)");
+  v.field("keep_updates", keep_updates, "update checkpoints to keep, newest first (-1: all)");
+  v.field("init_from", init_from,
+          "checkpoint whose weights a new run starts from (optimizer, schedule and data order start afresh)");
+}
+
+void CheckpointConfig::validate(const ConfigChecker& c) const {
+  c.check(!dir.empty(), "dir", "must name a folder");
+  c.check(save_every_epochs >= 0, "save_every_epochs", "must not be negative, got {}", save_every_epochs);
+  c.check(save_every_updates >= 0, "save_every_updates", "must not be negative, got {}", save_every_updates);
+}
+
+void CommConfig::visit(ConfigVisitor& v) {
+  v.field("bucket_mib", bucket_mib, "size of the pieces in which gradients are summed over ranks, MiB");
+}
+
+void CommConfig::validate(const ConfigChecker& c) const {
+  c.check(bucket_mib > 0.0, "bucket_mib", "must be positive, got {}", bucket_mib);
+}
+
+void IpqConfig::visit(ConfigVisitor& v) {
+  v.field("rules", rules, "fairseq quantization YAML (n_centroids, block_sizes, layers_to_quantize; empty: built-in rules)");
+  v.field("stages", stages, "regular expressions, one stage each, instead of those of the rules");
+  v.field("updates_per_stage", updates_per_stage, "finetuning updates after each stage's k-means (0: none)");
+  v.field("kmeans_iterations", kmeans_iterations, "k-means iterations per stage");
+  v.choice("centroid_gradient", centroid_gradient, {"sum", "mean"},
+           "gradient of a centroid: sum over its blocks (fairseq's code) or their mean (the paper)");
+  v.field("dense_softmax", dense_softmax,
+          "leave output matrices that are tied to quantized tables dense, as fairseq does, instead of keeping the tie");
+  v.field("restart_schedule", restart_schedule, "start the learning-rate schedule, warm-up included, anew in each stage");
+  v.field("save_every_kmeans_iterations", save_every_kmeans_iterations,
+          "checkpoint inside k-means every n iterations (0: only between stages)");
+  v.choice("centroids", centroids, {"fp16", "int8"}, "storage of centroids in the packed file");
+  v.choice("dense", dense, {"fp16", "fp32"}, "storage of everything that is not quantized in the packed file");
+}
+
+void IpqConfig::validate(const ConfigChecker& c) const {
+  c.check(updates_per_stage >= 0, "updates_per_stage", "must not be negative, got {}", updates_per_stage);
+  c.check(kmeans_iterations >= 1, "kmeans_iterations", "must be at least 1, got {}", kmeans_iterations);
+  c.check(save_every_kmeans_iterations >= 0, "save_every_kmeans_iterations", "must not be negative, got {}",
+          save_every_kmeans_iterations);
+}
+
+void RunConfig::visit(ConfigVisitor& v) {
+  v.field("seed", seed, "of everything random: initial weights, data order, dropout, noise, k-means");
+  v.section("model", model, "the network");
+  v.section("data", data, "what it is trained on");
+  v.section("quant_noise", quant_noise, "noise on weights during training");
+  v.section("optimizer", optimizer, "the update rule");
+  v.section("schedule", schedule, "the learning rate");
+  v.section("train", train, "how long, and how often to validate");
+  v.section("checkpoint", checkpoint, "what is saved where");
+  v.section("comm", comm, "communication between ranks");
+  v.section("ipq", ipq, "iterative product quantization (quantize)");
+}
+
+}  // namespace qn

@@ -1,0 +1,88 @@
+// The configuration of a run: one struct per section of the YAML file, defaults in one place.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "models/language_model.h"
+#include "quant/noise.h"
+#include "train/lr_schedule.h"
+#include "train/optimizer.h"
+
+namespace qn {
+
+/// The section `data`.
+struct DataConfig {
+  std::string path;
+  std::string break_mode = "none";
+  int64_t tokens_per_sample = 512;
+  int64_t max_tokens = 4096;
+  int64_t max_sentences = 0;
+  int64_t required_multiple = 8;
+  std::string valid = "valid";
+  bool skip_invalid_size_valid = false;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+/// The section `train`: how long, how often to look.
+struct TrainConfig {
+  int64_t micro_batches = 1;
+  int64_t max_updates = 0, max_epochs = 0;
+  double stop_min_lr = -1.0, stop_time_hours = 0.0;
+  int64_t patience = 0;
+  int64_t validate_every_epochs = 1, validate_every_updates = 0;
+  int64_t log_every_updates = 50;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+/// The section `checkpoint`.
+struct CheckpointConfig {
+  std::string dir = "runs/default";
+  int64_t save_every_epochs = 1, save_every_updates = 0;
+  int64_t keep_epochs = 1, keep_updates = 1;
+  std::string init_from;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+/// The section `comm`.
+struct CommConfig {
+  double bucket_mib = 4.0;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+/// The section `ipq`: iterative product quantization (reference section 3).
+struct IpqConfig {
+  std::string rules;
+  std::vector<std::string> stages;
+  int64_t updates_per_stage = 0;
+  int64_t kmeans_iterations = 15;
+  std::string centroid_gradient = "sum";
+  bool dense_softmax = false;
+  bool restart_schedule = false;
+  int64_t save_every_kmeans_iterations = 0;
+  std::string centroids = "fp16", dense = "fp16";
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+struct RunConfig {
+  int64_t seed = 1;
+  ModelConfig model;
+  DataConfig data;
+  NoiseConfig quant_noise;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  TrainConfig train;
+  CheckpointConfig checkpoint;
+  CommConfig comm;
+  IpqConfig ipq;
+  void visit(ConfigVisitor& v);
+};
+
+}  // namespace qn

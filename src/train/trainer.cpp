@@ -1,0 +1,350 @@
+#include "train/trainer.h"
+
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <cmath>
+#include <numbers>
+#include <sstream>
+
+#include "core/text.h"
+
+namespace qn {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions options)
+    : config_(config),
+      comm_(comm),
+      options_(std::move(options)),
+      kernels_(cpu_kernels()),
+      corpus_(config.data, static_cast<uint64_t>(config.seed)),
+      model_(make_language_model(config.model, corpus_.dictionary().size(), config.data.tokens_per_sample)) {
+  const auto seed = static_cast<uint64_t>(config.seed);
+  QN_CHECK(options_.quantize || config.train.max_updates > 0 || config.train.max_epochs > 0 || config.train.patience > 0 ||
+               config.train.stop_min_lr >= 0.0 || config.train.stop_time_hours > 0.0,
+           "this run would never end: set train.max_updates, max_epochs, patience, stop_min_lr or stop_time_hours");
+  corpus_.prepare_training(model_->max_positions());
+  model_->parameters().allocate(DType::f32);
+  apply_noise(model_->weights(), config.quant_noise);
+  if (options_.quantize) ipq_.emplace(config.ipq, *model_, comm, seed);
+  folder_.emplace(config.checkpoint);
+
+  StateDict state;
+  bool resuming = false;
+  if (comm.is_root() && options_.resume)
+    if (auto found = folder_->newest()) {
+      spdlog::info("resuming from {}", found->path.string());
+      state = std::move(found->state);
+      resuming = true;
+    }
+  resuming = comm.all_reduce_sum_value<int64_t>(resuming ? 1 : 0) > 0;
+  if (resuming) broadcast_state(comm, state);
+  if (!resuming) initialize_weights();
+  if (resuming && ipq_) ipq_->load(state);
+  optimizer_ = make_optimizer(config.optimizer, model_->parameters(), config.schedule.lr);
+  updates_.emplace(*model_, kernels_, comm,
+                   UpdateOptions{.seed = seed,
+                                 .clip_norm = config.optimizer.clip_norm,
+                                 .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
+                                 .skip_missing = config.optimizer.missing_gradient == "skip"});
+  if (resuming) resume(state);
+  if (comm.is_root()) {
+    metrics_.emplace(folder_->dir() / "metrics.jsonl", resuming);
+    if (resuming) metrics_->truncate_after(update_);
+    ProgressOptions progress;
+    progress.log_interval = config.train.log_every_updates;
+    progress_.emplace(std::move(progress));
+  }
+  log_start();
+}
+
+void Trainer::log_start() const {
+  const ParameterStore& store = model_->parameters();
+  spdlog::info("model: {} parameters ({} fp32) in {} tensors, vocabulary {}", group_digits(store.elements()),
+               format_bytes(static_cast<uint64_t>(store.elements()) * 4), store.all().size(),
+               group_digits(corpus_.dictionary().size()));
+  spdlog::info("data: {} training tokens in {} blocks, {} updates per epoch of {} micro-batches; {} rank{}",
+               group_digits(corpus_.train().stream().total_tokens()), group_digits(corpus_.train().size()),
+               group_digits(corpus_.sampler().updates_per_epoch(config_.train.micro_batches)),
+               config_.train.micro_batches, comm_.size(), comm_.size() == 1 ? "" : "s");
+  if (config_.train.micro_batches % comm_.size() != 0)
+    spdlog::warn("train.micro_batches = {} is no multiple of the {} ranks: some ranks wait in every update",
+                 config_.train.micro_batches, comm_.size());
+}
+
+void Trainer::initialize_weights() {
+  ParameterStore& store = model_->parameters();
+  const std::string& source = config_.checkpoint.init_from;
+  QN_CHECK(!options_.quantize || !source.empty(),
+           "quantize needs the trained model: --from CHECKPOINT (or checkpoint.init_from)");
+  store.initialize(static_cast<uint64_t>(config_.seed));
+  if (!source.empty() && comm_.is_root()) {
+    load_parameters(load_state(source));
+    spdlog::info("weights from {}", source);
+  }
+  comm_.broadcast({static_cast<std::byte*>(store.values().data), store.values().bytes()});
+}
+
+void Trainer::load_parameters(const StateDict& state) {
+  const std::string hash = hex64(corpus_.dictionary().hash());
+  QN_CHECK(state.text("dictionary_hash") == hash,
+           "the checkpoint was made with another dictionary (hash {}, {} has {}): use the data folder it was trained on",
+           state.text("dictionary_hash"), config_.data.path, hash);
+  qn::load_parameters(model_->parameters(), state);
+}
+
+void Trainer::resume(const StateDict& state) {
+  if (comm_.is_root())
+    for (const std::string& line : diff_config(state.text("config"), dump_config(config_)))
+      spdlog::warn("changed since the checkpoint: {}", line);
+  load_parameters(state);
+  optimizer_->load(model_->parameters(), state);
+  QN_CHECK(state.text("data_fingerprint") == hex64(corpus_.sampler().fingerprint()),
+           "the training batches differ from those of the checkpoint (other data, data.* options or seed): restore them, "
+           "or start a new run from these weights with checkpoint.init_from and another checkpoint.dir");
+  corpus_.sampler().restore({.epoch = state.integer("sampler/epoch"),
+                             .next = state.integer("sampler/next"),
+                             .samples = state.integer("sampler/samples")});
+  update_ = state.integer("update");
+  validated_at_ = state.integer("validated_at");
+  validations_ = state.integer("validations");
+  bad_validations_ = state.integer("bad_validations");
+  best_loss_ = state.real("best_loss");
+  training_seconds_ = state.real("training_seconds");
+}
+
+StateDict Trainer::capture() {
+  StateDict state;
+  save_parameters(model_->parameters(), state);
+  optimizer_->save(model_->parameters(), state);
+  if (ipq_) ipq_->save(state);
+  const SamplerState& sampler = corpus_.sampler().state();
+  state.ints["sampler/epoch"] = sampler.epoch;
+  state.ints["sampler/next"] = sampler.next;
+  state.ints["sampler/samples"] = sampler.samples;
+  state.ints["vocabulary"] = corpus_.dictionary().size();
+  state.ints["update"] = update_;
+  state.ints["validated_at"] = validated_at_;
+  state.ints["validations"] = validations_;
+  state.ints["bad_validations"] = bad_validations_;
+  state.floats["best_loss"] = best_loss_;
+  state.floats["training_seconds"] = training_seconds_;
+  state.texts["config"] = dump_config(config_);
+  state.texts["dictionary_hash"] = hex64(corpus_.dictionary().hash());
+  state.texts["data_fingerprint"] = hex64(corpus_.sampler().fingerprint());
+  return state;
+}
+
+void Trainer::save(const SaveReason& reason) {
+  if (comm_.is_root()) folder_->save(capture(), corpus_.sampler().state().epoch, update_, reason);
+}
+
+int64_t Trainer::max_updates() const {
+  return ipq_ ? ipq_->stages() * config_.ipq.updates_per_stage : config_.train.max_updates;
+}
+
+double Trainer::current_lr() const {
+  if (ipq_ && config_.ipq.restart_schedule)
+    return learning_rate(config_.schedule, update_ - (ipq_->stages_done() - 1) * config_.ipq.updates_per_stage,
+                         config_.ipq.updates_per_stage);
+  return learning_rate(config_.schedule, update_, max_updates());
+}
+
+bool Trainer::finished() const {
+  const TrainConfig& t = config_.train;
+  if (ipq_) return ipq_->stages_done() == ipq_->stages() && update_ >= max_updates();
+  const bool epoch_boundary = corpus_.sampler().end_of_epoch();
+  if (t.max_updates > 0 && update_ >= t.max_updates) return true;
+  if (t.max_epochs > 0 && epoch_boundary && corpus_.sampler().state().epoch >= t.max_epochs) return true;
+  if (t.stop_time_hours > 0.0 && training_seconds_ >= t.stop_time_hours * 3600.0) return true;
+  if (t.patience > 0 && bad_validations_ >= t.patience) return true;
+  return t.stop_min_lr >= 0.0 && epoch_boundary && current_lr() <= t.stop_min_lr;
+}
+
+bool Trainer::agreed_stop() {
+  double stop = options_.stop_requested && options_.stop_requested() ? 1.0 : 0.0;
+  if (comm_.size() > 1) {
+    comm_.all_reduce_max({&stop, 1});
+    // The time limit as rank 0 sees it, so that all ranks end in the same update.
+    comm_.broadcast(std::as_writable_bytes(std::span(&training_seconds_, 1)));
+  }
+  return stop > 0.0;
+}
+
+bool Trainer::run_due_stages() {
+  while (ipq_ && ipq_->stages_done() < ipq_->stages() &&
+         update_ >= ipq_->stages_done() * config_.ipq.updates_per_stage) {
+    const int64_t every = config_.ipq.save_every_kmeans_iterations;
+    const auto report = ipq_->run_stage([&](int64_t iteration) {
+      const bool stop = agreed_stop();
+      if (stop || (every > 0 && iteration % every == 0)) save({});
+      return !stop;
+    });
+    if (!report) return false;
+    optimizer_ = make_optimizer(config_.optimizer, model_->parameters(), config_.schedule.lr);
+    const Score score = validate_now();
+    spdlog::info("stage {} of {}: {} weights, relative error {:.4f}, {} empty clusters filled, k-means {:.1f} s; valid "
+                 "ppl {:.2f}",
+                 report->stage + 1, ipq_->stages(), report->weights, report->relative_error, report->splits,
+                 report->seconds, score.perplexity());
+    if (metrics_)
+      metrics_->write({{"kind", std::string("stage")},
+                       {"update", update_},
+                       {"stage", report->stage + 1},
+                       {"weights", report->weights},
+                       {"relative_error", report->relative_error},
+                       {"valid_ppl", score.perplexity()},
+                       {"seconds", report->seconds}});
+    save({});
+  }
+  return true;
+}
+
+Outcome Trainer::run() {
+  if (!run_due_stages()) return Outcome::stopped;
+  while (!finished()) {
+    one_update();
+    const bool stop = agreed_stop();
+    after_update();
+    if (stop && !finished()) {
+      save({});
+      if (comm_.is_root()) folder_->wait();
+      if (progress_) progress_->finish();
+      return Outcome::stopped;
+    }
+    if (!run_due_stages()) {
+      if (comm_.is_root()) folder_->wait();
+      return Outcome::stopped;
+    }
+  }
+  if (comm_.is_root()) folder_->wait();
+  comm_.barrier();
+  if (progress_) progress_->finish();
+  return Outcome::finished;
+}
+
+void Trainer::one_update() {
+  const auto start = std::chrono::steady_clock::now();
+  const auto groups = corpus_.sampler().next_update(config_.train.micro_batches);
+  const double lr = current_lr();
+  Batch batch;
+  const auto fetch = [&](int64_t i) {
+    batch = corpus_.train().collate(groups[static_cast<size_t>(i)]);
+    return MicroBatch{view_of(batch), batch.tokens};
+  };
+  const UpdateResult result = updates_->run(update_, static_cast<int64_t>(groups.size()), fetch, *optimizer_, lr);
+  ++update_;
+  const double seconds = seconds_since(start);
+  training_seconds_ += seconds;
+  report(result, lr, seconds);
+}
+
+void Trainer::report(const UpdateResult& result, double lr, double seconds) {
+  if (!progress_) return;
+  clipped_ += result.clipped ? 1 : 0;
+  ++reported_;
+  const double loss = result.loss / static_cast<double>(result.tokens) / std::numbers::ln2;
+  progress_->report({.update = update_,
+                     .max_updates = max_updates(),
+                     .epoch = corpus_.sampler().state().epoch,
+                     .tokens = result.tokens,
+                     .loss_base2 = loss,
+                     .lr = lr,
+                     .grad_norm = result.grad_norm,
+                     .clip_share = static_cast<double>(clipped_) / static_cast<double>(reported_),
+                     .seconds = seconds,
+                     .peak_rss_bytes = peak_rss_bytes()});
+  metrics_->write({{"kind", std::string("train")},
+                   {"update", update_},
+                   {"epoch", corpus_.sampler().state().epoch},
+                   {"loss", loss},
+                   {"ppl", std::exp2(loss)},
+                   {"lr", lr},
+                   {"grad_norm", result.grad_norm},
+                   {"clipped", result.clipped},
+                   {"tokens", result.tokens},
+                   {"seconds", seconds}});
+}
+
+Score Trainer::validate_now() {
+  return validate(*model_, kernels_, comm_, corpus_.valid(), corpus_.valid_batches());
+}
+
+void Trainer::record_validation(const Score& score, bool& improved) {
+  improved = validations_ == 0 || score.base2() < best_loss_;
+  ++validations_;
+  validated_at_ = update_;
+  if (improved) best_loss_ = score.base2();
+  bad_validations_ = improved ? 0 : bad_validations_ + 1;
+  if (!progress_) return;
+  progress_->message(fmt::format("epoch {} | update {} | valid loss {:.4f} | ppl {:.2f} | best ppl {:.2f}",
+                                 corpus_.sampler().state().epoch, update_, score.base2(), score.perplexity(),
+                                 std::exp2(best_loss_)));
+  metrics_->write({{"kind", std::string("valid")},
+                   {"update", update_},
+                   {"epoch", corpus_.sampler().state().epoch},
+                   {"loss", score.base2()},
+                   {"ppl", score.perplexity()},
+                   {"best_loss", best_loss_},
+                   {"tokens", score.tokens},
+                   {"training_seconds", training_seconds_}});
+}
+
+void Trainer::after_update() {
+  const TrainConfig& t = config_.train;
+  const CheckpointConfig& c = config_.checkpoint;
+  const int64_t epoch = corpus_.sampler().state().epoch;
+  const bool epoch_end = corpus_.sampler().end_of_epoch(), stopping = finished();
+  const auto every = [](int64_t n, int64_t interval) { return interval > 0 && n % interval == 0; };
+  bool improved = false;
+  if (stopping || (epoch_end && every(epoch, t.validate_every_epochs)) || every(update_, t.validate_every_updates))
+    record_validation(validate_now(), improved);
+  const SaveReason reason{.epoch_end = epoch_end && every(epoch, c.save_every_epochs),
+                          .interval = every(update_, c.save_every_updates),
+                          .best = improved};
+  if (stopping || reason.epoch_end || reason.interval || reason.best || finished()) save(reason);
+}
+
+void broadcast_state(Communicator& comm, StateDict& state) {
+  std::string names;
+  for (const auto& [name, tensor] : state.tensors) {
+    names += fmt::format("{} {}", static_cast<int>(tensor.view().dtype), tensor.view().shape.rank());
+    for (const int64_t d : tensor.view().shape.to_vector()) names += fmt::format(" {}", d);
+    names += ' ' + name + '\n';
+  }
+  std::istringstream lines(comm.broadcast_text(names));
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream in(line);
+    int dtype = 0, rank = 0;
+    in >> dtype >> rank;
+    std::vector<int64_t> dims(static_cast<size_t>(rank));
+    for (int64_t& d : dims) in >> d;
+    std::string name;
+    in.get();
+    std::getline(in, name);
+    if (!comm.is_root()) state.tensors[name] = OwnedTensor(Shape(dims), static_cast<DType>(dtype));
+    const Tensor& t = state.tensor(name);
+    comm.broadcast({static_cast<std::byte*>(t.data), t.bytes()});
+  }
+  std::string count = comm.broadcast_text(std::to_string(state.texts.size()));
+  auto text = state.texts.begin();
+  for (int64_t i = 0, n = std::stoll(count); i < n; ++i) {
+    const std::string key = comm.broadcast_text(comm.is_root() ? text->first : "");
+    const std::string value = comm.broadcast_text(comm.is_root() ? (text++)->second : "");
+    state.texts[key] = value;
+  }
+  std::string numbers;
+  for (const auto& [name, value] : state.ints) numbers += fmt::format("i {} {}\n", value, name);
+  for (const auto& [name, value] : state.floats) numbers += fmt::format("f {:a} {}\n", value, name);
+  std::istringstream entries(comm.broadcast_text(numbers));
+  for (std::string kind, value, name; entries >> kind >> value && entries.get() && std::getline(entries, name);)
+    kind == "i" ? void(state.ints[name] = std::stoll(value)) : void(state.floats[name] = std::strtod(value.c_str(), nullptr));
+}
+
+}  // namespace qn

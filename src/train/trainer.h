@@ -1,0 +1,85 @@
+// The training loop of `train` and `quantize`: data, updates, validation, checkpoints, stop conditions, iPQ stages.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "comm/communicator.h"
+#include "train/checkpoint_folder.h"
+#include "train/corpus.h"
+#include "train/ipq.h"
+#include "train/metrics_log.h"
+#include "train/progress.h"
+#include "train/run_config.h"
+#include "train/update.h"
+
+namespace qn {
+
+struct TrainerOptions {
+  bool quantize = false;  ///< run the iPQ stages, starting from checkpoint.init_from
+  bool resume = true;     ///< continue a run found in checkpoint.dir
+  /// Asked after every update and k-means iteration; true saves and stops. Ranks may disagree: one is enough.
+  std::function<bool()> stop_requested;
+};
+
+enum class Outcome { finished, stopped };
+
+class Trainer {
+ public:
+  Trainer(const RunConfig& config, Communicator& comm, TrainerOptions options);
+
+  /// Trains to the end, or until asked to stop.
+  Outcome run();
+
+  LanguageModel& model() { return *model_; }
+  Corpus& corpus() { return corpus_; }
+  const IpqMachine* ipq() const { return ipq_ ? &*ipq_ : nullptr; }
+  int64_t update() const { return update_; }
+  const Arena& arena() const { return updates_->arena(); }
+  Score validate_now();
+
+ private:
+  void initialize_weights();
+  void resume(const StateDict& state);
+  void load_parameters(const StateDict& state);
+  StateDict capture();
+  void save(const SaveReason& reason);
+
+  bool run_due_stages();
+  bool finished() const;
+  double current_lr() const;
+  void one_update();
+  void report(const UpdateResult& result, double lr, double seconds);
+  void after_update();
+  void record_validation(const Score& score, bool& improved);
+  bool agreed_stop();
+  int64_t max_updates() const;
+  void log_start() const;
+
+  RunConfig config_;
+  Communicator& comm_;
+  TrainerOptions options_;
+  const Kernels& kernels_;
+  Corpus corpus_;
+  std::unique_ptr<LanguageModel> model_;
+  std::optional<IpqMachine> ipq_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::optional<UpdateRunner> updates_;
+  std::optional<CheckpointFolder> folder_;
+  std::optional<MetricsLog> metrics_;        // rank 0
+  std::optional<ProgressReporter> progress_; // rank 0
+
+  int64_t update_ = 0;
+  int64_t validated_at_ = -1;
+  double best_loss_ = 0.0;  // base 2; meaningful once validations_ > 0
+  int64_t validations_ = 0, bad_validations_ = 0;
+  double training_seconds_ = 0.0;
+  int64_t clipped_ = 0, reported_ = 0;
+};
+
+/// Gives every rank rank 0's state.
+void broadcast_state(Communicator& comm, StateDict& state);
+
+}  // namespace qn

@@ -1,0 +1,147 @@
+#include "quant/kmeans_kernel.h"
+
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "quant_data.h"
+
+namespace qn::test {
+namespace {
+
+/// Codes by the definition, in double.
+std::vector<uint16_t> naive_codes(const SubVectors& v, const std::vector<float>& centroids) {
+  std::vector<uint16_t> codes;
+  for (int64_t m = 0; m < v.count; ++m) {
+    double best = std::numeric_limits<double>::infinity();
+    uint16_t code = 0;
+    for (int64_t k = 0; k < std::ssize(centroids) / v.dim; ++k) {
+      double distance = 0;
+      for (int64_t t = 0; t < v.dim; ++t) {
+        const double diff = static_cast<double>(v.data[m * v.dim + t]) -
+                            static_cast<double>(centroids[static_cast<size_t>(k * v.dim + t)]);
+        const double w = v.importance == nullptr ? 1.0 : v.importance[(m % v.blocks_per_row) * v.dim + t];
+        distance += w * diff * diff;
+      }
+      if (distance < best) {
+        best = distance;
+        code = static_cast<uint16_t>(k);
+      }
+    }
+    codes.push_back(code);
+  }
+  return codes;
+}
+
+struct Case {
+  int64_t count, dim, n_centroids;
+  double offset;
+  bool weighted;
+};
+
+class KMeansKernel : public testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    const Case c = GetParam();
+    weight_ = random_weight(c.count * c.dim, "weight");
+    centroids_ = random_weight(c.n_centroids * c.dim, "centroids");
+    for (float& x : weight_) x += static_cast<float>(c.offset);
+    for (float& x : centroids_) x += static_cast<float>(c.offset);
+    importance_ = random_weight(kBlocksPerRow * c.dim, "importance");
+    for (float& w : importance_) w = w * w;
+    vectors_ = {.data = weight_.data(),
+                .count = c.count,
+                .dim = c.dim,
+                .blocks_per_row = kBlocksPerRow,
+                .importance = c.weighted ? importance_.data() : nullptr,
+                .max_abs = 2.0 * c.offset + 10.0,
+                .max_importance = c.weighted ? 20.0 : 1.0};
+  }
+
+  static constexpr int64_t kBlocksPerRow = 5;
+  std::vector<float> weight_, centroids_, importance_;
+  SubVectors vectors_;
+};
+
+TEST_P(KMeansKernel, CodesAreThoseOfDoubleArithmetic) {
+  std::vector<uint16_t> codes(static_cast<size_t>(vectors_.count));
+  assign_parallel(vectors_, 0, vectors_.count, CentroidTable(centroids_, vectors_.dim), codes.data(), nullptr);
+  EXPECT_EQ(codes, naive_codes(vectors_, centroids_));
+}
+
+TEST_P(KMeansKernel, SumsDoNotDependOnSharingOut) {
+  const CentroidTable table(centroids_, vectors_.dim);
+  const StatsLayout layout{table.count(), vectors_.dim, vectors_.importance != nullptr};
+  std::vector<uint16_t> codes(static_cast<size_t>(vectors_.count));
+  std::vector<double> whole(static_cast<size_t>(layout.size())), parts(whole.size(), 0.0);
+  assign_parallel(vectors_, 0, vectors_.count, table, codes.data(), whole.data());
+  // Backwards in odd pieces: bitwise the same because every sum is exact.
+  for (int64_t end = vectors_.count; end > 0; end -= std::min<int64_t>(end, 77))
+    assign_range(vectors_, std::max<int64_t>(0, end - 77), end, table, codes.data(), parts.data());
+  EXPECT_EQ(whole, parts);
+  const int threads = omp_get_max_threads();
+  omp_set_num_threads(5);
+  assign_parallel(vectors_, 0, vectors_.count, table, codes.data(), parts.data());
+  omp_set_num_threads(threads);
+  EXPECT_EQ(whole, parts);
+}
+
+TEST_P(KMeansKernel, SumsAreThoseOfTheBlocks) {
+  const CentroidTable table(centroids_, vectors_.dim);
+  const StatsLayout layout{table.count(), vectors_.dim, vectors_.importance != nullptr};
+  std::vector<uint16_t> codes(static_cast<size_t>(vectors_.count));
+  std::vector<double> stats(static_cast<size_t>(layout.size()));
+  assign_parallel(vectors_, 0, vectors_.count, table, codes.data(), stats.data());
+  std::vector<double> expected(stats.size(), 0.0);
+  const auto at = [&](int64_t i) -> double& { return expected[static_cast<size_t>(i)]; };
+  for (int64_t m = 0; m < vectors_.count; ++m) {
+    const int64_t k = codes[static_cast<size_t>(m)];
+    at(layout.count(k)) += 1;
+    for (int64_t t = 0; t < vectors_.dim; ++t) {
+      const double w = layout.weighted ? importance_[static_cast<size_t>(m % kBlocksPerRow * vectors_.dim + t)] : 1.0;
+      const double diff = static_cast<double>(weight_[static_cast<size_t>(m * vectors_.dim + t)]) -
+                          static_cast<double>(centroids_[static_cast<size_t>(k * vectors_.dim + t)]);
+      at(layout.error(k)) += w * diff * diff;
+      at(layout.residual(k) + t) += w * diff;
+      if (layout.weighted) at(layout.weight(k) + t) += w;
+    }
+  }
+  // One grid step per term is all that may be lost: 2^-50 of the largest possible sum.
+  const double largest = 4 * vectors_.max_abs * vectors_.max_abs * vectors_.max_importance *
+                         static_cast<double>(vectors_.dim * vectors_.count);
+  for (size_t i = 0; i < stats.size(); ++i)
+    ASSERT_NEAR(stats[i], expected[i], 0x1p-50 * largest * static_cast<double>(vectors_.count)) << i;
+}
+
+// The large offsets make float32 distances useless (the spread is at their rounding), so double has to decide.
+INSTANTIATE_TEST_SUITE_P(Sizes, KMeansKernel,
+                         testing::Values(Case{4000, 8, 256, 0, false}, Case{4001, 4, 37, 0, false},
+                                         Case{1030, 9, 16, 0, false}, Case{517, 1, 5, 0, false},
+                                         Case{300, 32, 300, 0, false}, Case{3, 8, 2, 0, false},
+                                         Case{50, 8, 1, 0, false}, Case{2000, 8, 64, 3000, false},
+                                         Case{2000, 4, 64, 3000, false}, Case{2000, 8, 64, 0, true},
+                                         Case{2000, 4, 64, 3000, true}, Case{700, 6, 20, 0, true}));
+
+TEST(KMeansKernelTies, LowestIndexWins) {
+  const std::vector<float> weight = {1, 1, 0, 0};
+  const std::vector<float> centroids = {2, 2, 0, 0, 0, 2, 0, 0, 2, 0};  // 1,1 is equally far from all
+  const SubVectors vectors{.data = weight.data(), .count = 2, .dim = 2, .max_abs = 2};
+  std::vector<uint16_t> codes(2);
+  assign_parallel(vectors, 0, 2, CentroidTable(centroids, 2), codes.data(), nullptr);
+  EXPECT_EQ(codes, (std::vector<uint16_t>{0, 1}));
+}
+
+TEST(KMeansKernelTies, TinyValuesDoNotUnderflow) {
+  const std::vector<float> weight = {1e-30f, 3e-30f, -2e-30f, 9e-30f};
+  const std::vector<float> centroids = {0, 3e-30f, 1e-29f, -2e-30f};
+  const SubVectors vectors{.data = weight.data(), .count = 4, .dim = 1, .max_abs = 1e-29};
+  std::vector<uint16_t> codes(4);
+  assign_parallel(vectors, 0, 4, CentroidTable(centroids, 1), codes.data(), nullptr);
+  EXPECT_EQ(codes, (std::vector<uint16_t>{0, 1, 3, 2}));
+}
+
+}  // namespace
+}  // namespace qn::test

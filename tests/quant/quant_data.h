@@ -1,0 +1,54 @@
+// Weights for quantizer tests: random ones, and the layers of the reference file pq.h5.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/hdf5_file.h"
+#include "core/random.h"
+
+namespace qn::test {
+
+/// Standard normal values, a function of the name.
+inline std::vector<float> random_weight(int64_t count, const std::string& name, double scale = 1.0) {
+  const RandomStream stream({7, Purpose::test, hash_name(name.c_str()), 0, 0});
+  std::vector<float> values(static_cast<size_t>(count));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(scale * stream.normal(i));
+  return values;
+}
+
+/// One layer of pq.h5.
+struct GoldenLayer {
+  std::string name;
+  std::vector<float> weight, initial_centroids, centroids;
+  std::vector<int64_t> codes, counts;
+  std::vector<double> objective;
+  int64_t rows = 0, cols = 0, block_size = 0, n_centroids = 0;
+  bool mean_gradient = false;
+};
+
+inline std::vector<GoldenLayer> read_golden_layers(const Hdf5File& file) {
+  std::vector<GoldenLayer> layers;
+  for (const std::string& name : file.members("/")) {
+    if (!file.has_attribute(name, "n_centroids") || !file.exists(name + "/weight")) continue;
+    const Shape shape = file.shape(name + "/weight");
+    GoldenLayer layer{.name = name,
+                      .weight = file.read<float>(name + "/weight"),
+                      .initial_centroids = file.read<float>(name + "/init_centroids"),
+                      .centroids = file.read<float>(name + "/centroids"),
+                      .codes = file.read<int64_t>(name + "/assignments"),
+                      .counts = {},
+                      .objective = file.read<double>(name + "/objective"),
+                      .rows = shape[0],
+                      .cols = shape.elements() / shape[0],
+                      .block_size = file.int_attribute(name, "block_size"),
+                      .n_centroids = file.int_attribute(name, "n_centroids"),
+                      .mean_gradient = file.string_attribute(name, "centroid_grad") == "mean"};
+    for (const float count : file.read<float>(name + "/counts")) layer.counts.push_back(static_cast<int64_t>(count));
+    layers.push_back(std::move(layer));
+  }
+  return layers;
+}
+
+}  // namespace qn::test
