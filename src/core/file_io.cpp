@@ -109,7 +109,11 @@ class TemporaryFile {
     const Descriptor created(path_, O_WRONLY | O_CREAT | O_EXCL, "create");
   }
   ~TemporaryFile() {
-    if (!renamed_) ::unlink(path_.c_str());
+    if (renamed_) return;
+    // Truncated first: where the writer still holds the file open, unlinking alone would not free the disk.
+    std::error_code ignored;
+    std::filesystem::resize_file(path_, 0, ignored);
+    std::filesystem::remove(path_, ignored);
   }
   TemporaryFile(const TemporaryFile&) = delete;
   TemporaryFile& operator=(const TemporaryFile&) = delete;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -49,6 +50,11 @@ std::string hdf5_reason() {
       },
       &reason);
   H5Eclear2(H5E_DEFAULT);
+  constexpr std::string_view system_text = "error message = '";
+  if (const size_t start = reason.find(system_text); start != std::string::npos) {
+    reason.erase(0, start + system_text.size());
+    reason.erase(std::min(reason.find('\''), reason.size()));
+  }
   return reason.empty() ? "unknown reason" : reason;
 }
 
@@ -59,9 +65,13 @@ Result hdf5_check(Result result, const std::string& path, const char* action, co
   return result;
 }
 
-/// HDF5's error stack belongs to the thread, so each thread has to be told not to print it.
-void silence_error_printing() {
+/// Settings of the library, before its first use in each thread.
+void configure_library() {
+  // After a failed write (full disk) the library's clean-up at exit crashes; every object here closes itself anyway.
+  static const herr_t no_exit_handler = H5dont_atexit();
+  // The error stack belongs to the thread, so each thread has to be told not to print it.
   thread_local const herr_t silenced = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  static_cast<void>(no_exit_handler);
   static_cast<void>(silenced);
 }
 
@@ -242,7 +252,7 @@ void read_into(hid_t dataset, const std::string& path, const std::string& name, 
 }  // namespace
 
 Hdf5File::Hdf5File(const std::filesystem::path& path, Mode mode, size_t user_block) : path_(path.string()) {
-  silence_error_printing();
+  configure_library();
   const Properties access(H5Pcreate(H5P_FILE_ACCESS));
   // Writers rename finished files into place, so readers need no locks; network file systems often lack them.
   H5Pset_file_locking(access, false, true);

@@ -60,7 +60,7 @@ struct StatsLayout {
 /// that expression, all distances of this sub-vector are recomputed in double and decide. So the codes are those of
 /// double arithmetic whatever the order of operations, at float32 speed.
 /// Sums are exact: every term is first rounded to a grid so coarse that no sum of `count` terms can round, and so fine
-/// (2^-52 * count of the largest possible term) that a mean is not visibly changed. Exact sums are associative.
+/// (about 2^-51 of the largest possible sum) that a mean is not visibly changed. Exact sums are associative.
 void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
                   double* stats);
 

@@ -20,7 +20,6 @@ void write_values(const Tensor& tensor, const std::vector<float>& values) {
 
 PqSource::PqSource(Parameter* centroids, PqTable table, CentroidGradient gradient)
     : centroids_(centroids), table_(std::move(table)), gradient_(gradient) {
-  if (table_.counts.empty()) table_.counts = count_codes(table_.codes, table_.n_centroids);
 }
 
 Var PqSource::value(Tape& tape) {
@@ -45,6 +44,12 @@ std::string centroid_name(const std::string& weight_name) {
 }
 
 void Requantizer::replace(Weight& weight, PqTable table) {
+  if (table.counts.empty()) {  // from a file: codes may be anything
+    for (const uint16_t code : table.codes)
+      QN_CHECK(code < table.n_centroids, "{}: code {} is beyond its {} centroids: the file is damaged", weight.name(),
+               code, table.n_centroids);
+    table.counts = count_codes(table.codes, table.n_centroids);
+  }
   check_table(table, weight.name());
   QN_CHECK(table.rows == weight.rows() && table.cols == weight.cols(), "{} is {} x {}, its codes are for {} x {}",
            weight.name(), weight.rows(), weight.cols(), table.rows, table.cols);

@@ -252,11 +252,14 @@ TEST_F(CheckpointFile, FailedWriteKeepsTheOldFile) {
   save_state(path_, numbered_state(1));
   rlimit previous{};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &previous), 0);
-  rlimit limited = previous;
-  limited.rlim_cur = 8192;  // writes beyond it fail as on a full disk
   const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
-  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limited), 0);
-  EXPECT_THAT([&] { save_state(path_, sample_state()); }, ThrowsMessage<Error>(HasSubstr("File too large")));
+  for (const rlim_t bytes : {0, 100, 2500, 8192, 20000, 60000, 120000}) {
+    rlimit limited = previous;
+    limited.rlim_cur = bytes;  // writes beyond it fail as on a full disk
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limited), 0);
+    EXPECT_THAT([&] { save_state(path_, sample_state()); },
+                ThrowsMessage<Error>(AllOf(HasSubstr(path_.string()), HasSubstr(": File too large"))));
+  }
   setrlimit(RLIMIT_FSIZE, &previous);
   std::signal(SIGXFSZ, old_handler);
   EXPECT_EQ(load_state(path_).integer("number"), 1);

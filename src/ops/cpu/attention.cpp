@@ -74,8 +74,9 @@ void drop_row(const Head<T>& head, int64_t query, T* p, int64_t n) {
     const int64_t count = std::min<int64_t>(128, n - begin);
     for (int64_t part = 0; part * 32 < count; ++part) {
       T* row = p + begin + part * 32;
-      const int64_t m = std::min<int64_t>(32, count - part * 32);
-      for (int64_t j = 0; j < m; ++j) row[j] *= ((bits[part] >> j) & 1U) != 0 ? head.keep_scale : T{0};
+      const uint32_t word = bits[part], m = static_cast<uint32_t>(std::min<int64_t>(32, count - part * 32));
+#pragma omp simd
+      for (uint32_t j = 0; j < m; ++j) row[j] *= ((word >> j) & 1U) != 0 ? head.keep_scale : T{0};
     }
   }
 }

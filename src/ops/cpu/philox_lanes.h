@@ -1,6 +1,11 @@
 // Sixteen Philox4x32-10 blocks at a time, one per lane: the bulk generator behind dropout and noise.
 #pragma once
 
+#ifdef __AVX512BW__
+#include <immintrin.h>
+#endif
+
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -13,10 +18,22 @@ struct PhiloxLanes {
   alignas(64) std::array<std::array<uint32_t, 16>, 4> word;
 };
 
+using WideLanes __attribute__((vector_size(64))) = uint64_t;
+
+/// Products of the lower 32 bits of each 64-bit lane with `factor`.
+inline WideLanes widening_product(WideLanes x, uint32_t factor) {
+#ifdef __AVX512F__  // one instruction; the compiler would take its slow 64-bit multiplication
+  return reinterpret_cast<WideLanes>(
+      _mm512_mul_epu32(reinterpret_cast<__m512i>(x), _mm512_set1_epi64(static_cast<int64_t>(factor))));
+#else
+  return (x & 0xffffffffULL) * static_cast<uint64_t>(factor);
+#endif
+}
+
 /// Blocks first .. first + 15 of the stream.
 inline void philox_lanes(PhiloxLanes& out, uint64_t first, const RandomStream& stream) {
   using Lanes __attribute__((vector_size(64))) = uint32_t;
-  using Wide __attribute__((vector_size(64))) = uint64_t;
+  using Wide = WideLanes;
   constexpr Lanes kOffsets = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   // `first` is a multiple of 16, so adding the lane number never carries out of the low word.
   Lanes c0 = static_cast<uint32_t>(first) + kOffsets;
@@ -25,10 +42,10 @@ inline void philox_lanes(PhiloxLanes& out, uint64_t first, const RandomStream& s
   Lanes c3 = Lanes{} + stream.micro_batch();
   uint32_t k0 = stream.key()[0], k1 = stream.key()[1];
   // Low and high halves of the 32 x 32 bit products: even and odd lanes separately, as the hardware multiplies.
-  const auto multiply = [](Lanes x, uint64_t factor, Lanes& low, Lanes& high) {
+  const auto multiply = [](Lanes x, uint32_t factor, Lanes& low, Lanes& high) {
     const Wide wide = reinterpret_cast<Wide>(x);
-    const Wide even = (wide & 0xffffffffULL) * factor;
-    const Wide odd = (wide >> 32) * factor;
+    const Wide even = widening_product(wide, factor);
+    const Wide odd = widening_product(wide >> 32, factor);
     low = reinterpret_cast<Lanes>((even & 0xffffffffULL) | (odd << 32));
     high = reinterpret_cast<Lanes>((even >> 32) | (odd & 0xffffffff00000000ULL));
   };
@@ -49,31 +66,28 @@ inline void philox_lanes(PhiloxLanes& out, uint64_t first, const RandomStream& s
   __builtin_memcpy(out.word[3].data(), &c3, 64);
 }
 
-/// One bit per lane: half `h` (0 low, 1 high) of the word is at least `threshold`.
-inline uint16_t at_least(const std::array<uint32_t, 16>& words, int half, uint32_t threshold) {
+/// One bit per 16-bit half of the sixteen lanes of a word: set where it is at least `threshold`. Bit 2 * lane + half.
+inline uint32_t at_least(const std::array<uint32_t, 16>& words, uint32_t threshold) {
+#ifdef __AVX512BW__
+  return _mm512_cmpge_epu16_mask(_mm512_load_si512(words.data()), _mm512_set1_epi16(static_cast<int16_t>(threshold)));
+#else
   uint32_t bits = 0;
-#pragma GCC unroll 16
-  for (uint32_t lane = 0; lane < 16; ++lane)
-    bits |= static_cast<uint32_t>(((words[lane] >> (16 * half)) & 0xffff) >= threshold) << lane;
-  return static_cast<uint16_t>(bits);
+  for (uint32_t i = 0; i < 32; ++i)
+    bits |= static_cast<uint32_t>(((words[i / 2] >> (16 * (i % 2))) & 0xffff) >= threshold) << i;
+  return bits;
+#endif
 }
 
-/// Fills two words (128 elements) of keep bits: group g uses blocks 16 g .. 16 g + 15; element 16 * part + lane of the
-/// group is half part % 2 of word part / 2 of block 16 g + lane. Any backend draws the same bits from this rule.
+/// Fills two words (128 elements) of keep bits: group g uses blocks 16 g .. 16 g + 15; element 32 w + 2 lane + half of
+/// the group is that half of word w of block 16 g + lane. Any backend draws the same bits from this rule.
 inline void keep_bits_group(uint64_t* two_words, int64_t group, uint32_t threshold, const RandomStream& stream) {
   PhiloxLanes lanes;
   philox_lanes(lanes, static_cast<uint64_t>(group) * 16, stream);
-  for (int w = 0; w < 2; ++w) {
-    uint64_t bits = 0;
-    for (int part = 0; part < 4; ++part) {
-      const auto& word = lanes.word[static_cast<size_t>(w * 2 + part / 2)];
-      bits |= static_cast<uint64_t>(at_least(word, part % 2, threshold)) << (16 * part);
-    }
-    two_words[w] = bits;
-  }
+  two_words[0] = at_least(lanes.word[0], threshold) | static_cast<uint64_t>(at_least(lanes.word[1], threshold)) << 32;
+  two_words[1] = at_least(lanes.word[2], threshold) | static_cast<uint64_t>(at_least(lanes.word[3], threshold)) << 32;
 }
 
 /// Dropout probability as a threshold on 16 bits.
-inline uint32_t drop_threshold(double p) { return static_cast<uint32_t>(p * 65536.0 + 0.5); }
+inline uint32_t drop_threshold(double p) { return std::min<uint32_t>(static_cast<uint32_t>(p * 65536.0 + 0.5), 65535); }
 
 }  // namespace qn::cpu
