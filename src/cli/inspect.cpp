@@ -1,4 +1,83 @@
+#include <iostream>
+#include <nlohmann/json.hpp>
+
 #include "cli/commands.h"
+#include "core/text.h"
+#include "train/checkpoint_file.h"
+#include "train/model_file.h"
+
 namespace qn::cli {
-Command add_inspect(CLI::App&) { return [](Communicator&) { return kFailure; }; }
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+void inspect_packed(const std::string& path, bool json) {
+  const SafetensorsReader file(path);
+  const SizeReport report = packed_sizes(file);
+  const double original = 4.0 * std::stod(file.metadata_at("parameters"));
+  const double ratio = original / static_cast<double>(file.file_size());
+  QN_ASSERT(report.total_bytes() == file.file_size(), "{} bytes reported, {} on disk", report.total_bytes(),
+            file.file_size());
+  if (json) {
+    Json result{{"file", path}, {"kind", "packed"}, {"bytes", file.file_size()}, {"ratio", ratio}};
+    result["metadata"] = file.metadata();
+    result["sizes"] = Json::parse(report.to_json());
+    std::cout << result.dump() << std::endl;
+    return;
+  }
+  std::cout << report.to_table();
+  std::cout << fmt::format("\n{} bytes on disk ({}), {:.2f}x smaller than {} in fp32\n",
+                           group_digits(static_cast<int64_t>(file.file_size())), format_bytes(file.file_size()), ratio,
+                           format_bytes(static_cast<uint64_t>(original)));
+  for (const auto& [key, value] : file.metadata())
+    if (key != "model") std::cout << fmt::format("{}: {}\n", key, value);
+  std::cout << "model:\n" << file.metadata_at("model");
 }
+
+void inspect_checkpoint(const std::string& path, bool json) {
+  const StateDict state = load_state(path);
+  uint64_t bytes = 0;
+  Json tensors = Json::array();
+  for (const auto& [name, tensor] : state.tensors) {
+    bytes += tensor.view().bytes();
+    tensors.push_back({{"name", name},
+                       {"dtype", name_of(tensor.view().dtype)},
+                       {"shape", tensor.view().shape.to_vector()},
+                       {"bytes", tensor.view().bytes()}});
+  }
+  if (json) {
+    const Json result{{"file", path}, {"kind", "checkpoint"}, {"ints", state.ints}, {"floats", state.floats},
+                      {"texts", state.texts}, {"tensors", tensors}};
+    std::cout << result.dump() << std::endl;
+    return;
+  }
+  for (const Json& t : tensors)
+    std::cout << fmt::format("{:<72} {:>4} {:>18} {:>12}\n", t["name"].get<std::string>(), t["dtype"].get<std::string>(),
+                             t["shape"].dump(), format_bytes(t["bytes"].get<uint64_t>()));
+  std::cout << fmt::format("\n{} tensors, {}; every checksum holds\n", tensors.size(), format_bytes(bytes));
+  for (const auto& [name, value] : state.ints)
+    if (!name.starts_with("optimizer/")) std::cout << fmt::format("{}: {}\n", name, value);
+  for (const auto& [name, value] : state.floats) std::cout << fmt::format("{}: {}\n", name, value);
+  for (const auto& [name, value] : state.texts)
+    std::cout << fmt::format("{}:{}{}\n", name, name == "config" ? "\n" : " ", value);
+}
+
+}  // namespace
+
+Command add_inspect(CLI::App& app) {
+  auto file = std::make_shared<std::string>();
+  auto json = std::make_shared<bool>(false);
+  app.add_option("file", *file, "Packed model (.safetensors) or checkpoint (.h5)")->required();
+  app.add_flag("--json", *json, "Print one JSON object");
+  app.footer("For a packed model the total is the file's size: codes, centroids, dense tensors and header.");
+  return [file, json](Communicator& comm) {
+    if (!comm.is_root()) return kSuccess;
+    if (kind_of_model_file(*file) == "packed")
+      inspect_packed(*file, *json);
+    else
+      inspect_checkpoint(*file, *json);
+    return kSuccess;
+  };
+}
+
+}  // namespace qn::cli

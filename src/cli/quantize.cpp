@@ -1,4 +1,128 @@
+#include <spdlog/spdlog.h>
+
+#include <cmath>
+#include <filesystem>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
 #include "cli/commands.h"
+#include "core/text.h"
+#include "train/model_file.h"
+#include "train/trainer.h"
+
 namespace qn::cli {
-Command add_quantize(CLI::App&) { return [](Communicator&) { return kFailure; }; }
+namespace {
+
+struct QuantizeArguments {
+  ConfigOptions config;
+  std::string from, out;
+  int64_t vocabulary = 0;
+  bool dry_run = false, json = false, fresh = false;
+};
+
+int64_t vocabulary_of(const QuantizeArguments& a, const RunConfig& config) {
+  if (a.vocabulary > 0) return a.vocabulary;
+  QN_CHECK(!config.data.path.empty(), "--dry-run needs the vocabulary: --vocab N, or data.path with a dict.txt");
+  return Dictionary::load(std::filesystem::path(config.data.path) / "dict.txt").size();
 }
+
+void dry_run(const QuantizeArguments& a, const RunConfig& config) {
+  const int64_t vocabulary = vocabulary_of(a, config);
+  const auto model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample);
+  const QuantizePlan plan = make_ipq_plan(config.ipq, model->weights());
+  const PackedStorage storage = packed_storage(config.ipq);
+  const int64_t parameters = model->parameters().elements();
+  const SizeReport sizes = predict_packed_sizes(*model, plan, config.ipq.dense_softmax,
+                                                packed_info(config, vocabulary, std::string(16, '0'), parameters), storage);
+  const double original = 4.0 * static_cast<double>(parameters);
+  const double ratio = original / static_cast<double>(sizes.total_bytes());
+  if (a.json) {
+    nlohmann::ordered_json weights = nlohmann::ordered_json::array();
+    for (const PlannedWeight& w : plan.all())
+      weights.push_back({{"name", w.name}, {"stage", w.stage + 1}, {"rows", w.rows}, {"cols", w.cols},
+                         {"block_size", w.block_size}, {"n_centroids", w.n_centroids}});
+    const nlohmann::ordered_json result{{"parameters", parameters}, {"original_bytes", original},
+                                        {"predicted_bytes", sizes.total_bytes()}, {"ratio", ratio},
+                                        {"weights", weights}, {"sizes", nlohmann::ordered_json::parse(sizes.to_json())}};
+    std::cout << result.dump() << std::endl;
+    return;
+  }
+  std::cout << describe(plan, storage.centroids) << '\n' << sizes.to_table();
+  std::cout << fmt::format("\n{} parameters, {} in fp32 -> {} predicted ({} bytes), {:.2f}x\n", group_digits(parameters),
+                           format_bytes(static_cast<uint64_t>(original)), format_bytes(sizes.total_bytes()),
+                           group_digits(static_cast<int64_t>(sizes.total_bytes())), ratio);
+}
+
+/// Writes the packed file, evaluates it as a user will (from disk), and makes sure that it computes what the model in
+/// memory does.
+void pack(Trainer& trainer, const RunConfig& config, int64_t parameters, const std::filesystem::path& out,
+          Communicator& comm) {
+  const Score before = trainer.validate_now();
+  const PackedStorage storage = packed_storage(config.ipq);
+  round_to_storage(trainer.model(), storage);
+  const Score rounded = trainer.validate_now();
+  if (comm.is_root())
+    write_packed_model(out, trainer.model(),
+                       packed_info(config, trainer.corpus().dictionary().size(),
+                                   hex64(trainer.corpus().dictionary().hash()), parameters),
+                       storage);
+  comm.barrier();
+  const PackedModel packed = load_packed_model(out);
+  const Score from_file =
+      validate(*packed.model, cpu_kernels(), comm, trainer.corpus().valid(), trainer.corpus().valid_batches());
+  QN_CHECK(std::abs(from_file.base2() - rounded.base2()) < 1e-6,
+           "{} evaluates to perplexity {:.4f}, the model in memory to {:.4f}: do not use the file, and report this",
+           out.string(), from_file.perplexity(), rounded.perplexity());
+  const uint64_t bytes = std::filesystem::file_size(out);
+  spdlog::info("packed: {} ({} bytes, {}), {:.2f}x smaller than {} in fp32", out.string(),
+               group_digits(static_cast<int64_t>(bytes)), format_bytes(bytes),
+               4.0 * static_cast<double>(parameters) / static_cast<double>(bytes),
+               format_bytes(static_cast<uint64_t>(parameters) * 4));
+  spdlog::info("{} perplexity: {:.2f} finetuned, {:.2f} rounded to storage, {:.2f} from the file", config.data.valid,
+               before.perplexity(), rounded.perplexity(), from_file.perplexity());
+}
+
+int run_quantize(const QuantizeArguments& a, Communicator& comm) {
+  RunConfig config = a.config.read();
+  if (!a.from.empty()) config.checkpoint.init_from = a.from;
+  if (a.dry_run) {
+    if (comm.is_root()) dry_run(a, config);
+    return kSuccess;
+  }
+  const std::filesystem::path out =
+      a.out.empty() ? std::filesystem::path(config.checkpoint.dir) / "model.safetensors" : std::filesystem::path(a.out);
+  Trainer trainer(config, comm, {.quantize = true, .resume = !a.fresh, .stop_requested = stop_requested});
+  if (trainer.run() == Outcome::stopped) {
+    spdlog::info("stopped after update {} with {} stages done; saved in {}: run the same command to go on",
+                 trainer.update(), trainer.ipq()->stages_done(), config.checkpoint.dir);
+    return kStopped;
+  }
+  pack(trainer, config, trainer.original_parameters(), out, comm);
+  return kSuccess;
+}
+
+}  // namespace
+
+Command add_quantize(CLI::App& app) {
+  auto a = std::make_shared<QuantizeArguments>();
+  a->config.add_to(app);
+  app.add_option("--from", a->from, "Checkpoint of the trained dense model (checkpoint.init_from)");
+  app.add_option("-o,--out", a->out, "Packed file to write (default: checkpoint.dir/model.safetensors)");
+  app.add_flag("--dry-run", a->dry_run, "Only print weight -> stage, block size, K and the predicted file size");
+  app.add_option("--vocab", a->vocabulary, "Dictionary size for --dry-run where there is no data.path");
+  app.add_flag("--json", a->json, "With --dry-run: print one JSON object");
+  app.add_flag("--fresh", a->fresh, "Start anew even if checkpoint.dir holds a quantization run");
+  app.footer(
+      "Each stage: k-means on its weights (section ipq), then ipq.updates_per_stage updates that train centroids and\n"
+      "everything not yet quantized. Interrupted runs are resumed, also inside k-means.\n"
+      "Example: quantnoise quantize -c configs/wikitext2_small_ipq.yaml --from runs/wikitext2_small/checkpoint_last.h5");
+  return [a](Communicator& comm) {
+    if (a->config.help_config) {
+      if (comm.is_root()) std::cout << describe_config<RunConfig>();
+      return kSuccess;
+    }
+    return run_quantize(*a, comm);
+  };
+}
+
+}  // namespace qn::cli

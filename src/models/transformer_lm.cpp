@@ -77,10 +77,23 @@ Var TransformerLm::features(Tape& tape, const TokenBatch& batch, std::vector<Ten
 Tensor TransformerLm::losses(Tape& tape, const TokenBatch& batch) {
   const Tensor result = tape.arena.tensor({batch.rows * batch.cols}, DType::f64);
   tape.k.fill(result, 0.0);
-  std::vector<int32_t> targets(batch.target.begin(), batch.target.end());
-  for (int32_t& t : targets)
-    if (t == kPadId) t = -1;
-  head_->losses(tape, features(tape, batch), targets, result);
+  std::vector<int32_t> rows, targets;
+  for (size_t i = 0; i < batch.target.size(); ++i) {
+    if (batch.target[i] == kPadId) continue;
+    rows.push_back(static_cast<int32_t>(i));
+    targets.push_back(batch.target[i]);
+  }
+  const Var x = features(tape, batch);
+  if (rows.size() == batch.target.size()) {
+    head_->losses(tape, x, targets, result);
+    return result;
+  }
+  // Padding and, in evaluation, context have no target: the softmax is spared for them.
+  const Tensor compact = tape.arena.tensor({static_cast<int64_t>(rows.size())}, DType::f64);
+  tape.k.fill(compact, 0.0);
+  if (!rows.empty()) head_->losses(tape, select_rows(tape, x, rows), targets, compact);
+  tape.k.scatter_rows(result.reshaped({batch.rows * batch.cols, 1}), compact.reshaped({compact.elements(), 1}),
+                      rows.data(), 1.0);
   return result;
 }
 

@@ -30,6 +30,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
                config.train.stop_min_lr >= 0.0 || config.train.stop_time_hours > 0.0,
            "this run would never end: set train.max_updates, max_epochs, patience, stop_min_lr or stop_time_hours");
   corpus_.prepare_training(model_->max_positions());
+  original_parameters_ = model_->parameters().elements();
   model_->parameters().allocate(DType::f32);
   apply_noise(model_->weights(), config.quant_noise);
   if (options_.quantize) ipq_.emplace(config.ipq, *model_, comm, seed);

@@ -37,6 +37,8 @@ class Trainer {
   Corpus& corpus() { return corpus_; }
   const IpqMachine* ipq() const { return ipq_ ? &*ipq_ : nullptr; }
   int64_t update() const { return update_; }
+  /// Elements of the dense model, each tied tensor once, whatever is quantized by now.
+  int64_t original_parameters() const { return original_parameters_; }
   const Arena& arena() const { return updates_->arena(); }
   Score validate_now();
 
@@ -71,6 +73,7 @@ class Trainer {
   std::optional<MetricsLog> metrics_;        // rank 0
   std::optional<ProgressReporter> progress_; // rank 0
 
+  int64_t original_parameters_ = 0;
   int64_t update_ = 0;
   int64_t validated_at_ = -1;
   double best_loss_ = 0.0;  // base 2; meaningful once validations_ > 0

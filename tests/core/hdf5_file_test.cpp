@@ -4,7 +4,8 @@
 #include <gtest/gtest.h>
 #include <hdf5.h>
 
-#include <bit>
+#include <cmath>
+#include <cstring>
 #include <fstream>
 #include <limits>
 #include <thread>

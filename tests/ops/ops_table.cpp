@@ -1,0 +1,353 @@
+#include "ops_table.h"
+
+namespace qn::test {
+namespace {
+
+using Cases = std::vector<OpCase>;
+using Inputs = std::span<const Var>;
+using Ids = std::vector<int32_t>;
+using Values = OpInput::Values;
+
+constexpr double kP = 0.3;
+
+/// `count` numbers below `range`, in an order without pattern; every number occurs when there are enough.
+template <typename T>
+std::vector<T> scattered(int64_t count, int64_t range) {
+  std::vector<T> values;
+  for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<T>(i * 7919 % range));
+  return values;
+}
+
+void add_linear(Cases& cases) {
+  const auto add = [&](const std::string& name, int64_t n, int64_t in, int64_t out, bool bias) {
+    OpCase op{.name = "linear_" + name, .inputs = {{{n, in}}, {{out, in}}}, .forward = {}, .surrogate = {}};
+    if (bias) op.inputs.push_back({{out}});
+    op.forward = [bias](Tape& t, Inputs x) { return std::vector{linear(t, x[0], x[1], bias ? x[2] : Var{})}; };
+    cases.push_back(std::move(op));
+  };
+  add("one", 1, 1, 1, true);
+  add("bias", 5, 7, 4, true);
+  add("no_bias", 3, 17, 9, false);
+  add("large", 130, 33, 129, true);
+  cases.push_back({.name = "linear_weight_used_twice",
+                   .inputs = {{{5, 6}}, {{6, 6}}, {{6}}},
+                   .forward =
+                       [](Tape& t, Inputs x) {
+                         return std::vector{linear(t, linear(t, x[0], x[1], x[2]), x[1], x[2])};
+                       },
+                   .surrogate = {}});
+  for (const auto& [n, in, out] : {std::array<int64_t, 3>{1, 1, 1}, {5, 7, 4}, {65, 32, 130}})
+    cases.push_back({.name = "linear_transposed_" + std::to_string(n),
+                     .inputs = {{{n, in}}, {{in, out}}},
+                     .forward = [](Tape& t, Inputs x) { return std::vector{linear_transposed(t, x[0], x[1])}; },
+                     .surrogate = {}});
+  cases.push_back({.name = "linear_projection_in_both_directions",
+                   .inputs = {{{5, 4}}, {{6, 4}}},
+                   .forward =
+                       [](Tape& t, Inputs x) {
+                         return std::vector{linear_transposed(t, linear(t, x[0], x[1], {}), x[1])};
+                       },
+                   .surrogate = {}});
+  cases.push_back({.name = "linear_concat_two_parts",
+                   .inputs = {{{4, 5}}, {{3, 5}}, {{2, 5}}},
+                   .forward = [](Tape& t, Inputs x) { return std::vector{linear_concat(t, x[0], x.subspan(1), {})}; },
+                   .surrogate = {}});
+  cases.push_back({.name = "linear_concat_three_parts_with_biases",
+                   .inputs = {{{3, 6}}, {{4, 6}}, {{1, 6}}, {{5, 6}}, {{4}}, {{1}}, {{5}}},
+                   .forward =
+                       [](Tape& t, Inputs x) {
+                         return std::vector{linear_concat(t, x[0], x.subspan(1, 3), x.subspan(4, 3))};
+                       },
+                   .surrogate = {}});
+  cases.push_back({.name = "linear_concat_of_one_weight",
+                   .inputs = {{{3, 6}}, {{4, 6}}, {{4}}},
+                   .forward =
+                       [](Tape& t, Inputs x) {
+                         const std::array weights{x[1], x[1]}, biases{x[2], x[2]};
+                         return std::vector{linear_concat(t, x[0], weights, biases)};
+                       },
+                   .surrogate = {}});
+}
+
+void add_layer_norm(Cases& cases) {
+  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {1, 5}, {3, 7}, {18, 65}, {33, 520}})
+    cases.push_back({.name = "layer_norm_" + std::to_string(n) + "x" + std::to_string(d),
+                     .inputs = {{{n, d}}, {{d}}, {{d}}},
+                     .forward = [](Tape& t, Inputs x) { return std::vector{layer_norm(t, x[0], x[1], x[2])}; },
+                     .surrogate = {}});
+}
+
+void add_dropout(Cases& cases) {
+  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {7, 37}, {130, 131}}) {
+    const std::string size = std::to_string(n) + "x" + std::to_string(d);
+    cases.push_back({.name = "dropout_" + size,
+                     .inputs = {{{n, d}}},
+                     .forward = [](Tape& t, Inputs x) { return std::vector{dropout(t, x[0], {kP, 4})}; },
+                     .training = true,
+                     .surrogate = {}});
+    for (const bool training : {false, true}) {
+      const std::string suffix = size + (training ? "_dropped" : "");
+      cases.push_back({.name = "residual_" + suffix,
+                       .inputs = {{{n, d}}, {{n, d}}},
+                       .forward = [](Tape& t,
+                                     Inputs x) { return std::vector{residual_dropout(t, x[0], x[1], {kP, 5})}; },
+                       .training = training,
+                       .surrogate = {}});
+      for (const Activation kind : {Activation::relu, Activation::gelu})
+        cases.push_back(
+            {.name = (kind == Activation::relu ? "relu_" : "gelu_") + suffix,
+             .inputs = {{{n, d}, Values::away_from_zero}},
+             .forward = [kind](Tape& t,
+                               Inputs x) { return std::vector{activation_dropout(t, x[0], kind, {kP, 6})}; },
+             .training = training,
+             .surrogate = {}});
+    }
+  }
+  // The gradient's memory changes hands between a sum and its residual input: here more uses follow and precede.
+  cases.push_back({.name = "residual_of_one_input",
+                   .inputs = {{{5, 9}}},
+                   .forward =
+                       [](Tape& t, Inputs x) {
+                         const Var y = residual_dropout(t, x[0], x[0], {kP, 5});
+                         const Var z = residual_dropout(t, y, x[0], {kP, 6});
+                         return std::vector{residual_dropout(t, z, y, {kP, 7})};
+                       },
+                   .training = true,
+                   .surrogate = {}});
+}
+
+void add_rows(Cases& cases) {
+  const auto add = [&](const std::string& name, int64_t rows, int64_t d, Ids ids, int32_t pad) {
+    cases.push_back({.name = "embedding_" + name,
+                     .inputs = {{{rows, d}}},
+                     .forward = [ids, pad](Tape& t, Inputs x) { return std::vector{embedding(t, x[0], ids, 1.7, pad)}; },
+                     .surrogate = {}});
+    if (pad >= 0)  // finite differences do not know that the padding row is left out
+      cases.back().surrogate = [ids, pad](Tape& t, Inputs x) {
+        const int64_t cols = x[0].value.cols();
+        std::copy_n(x[1].value.as<double>() + pad * cols, cols, x[0].value.as<double>() + pad * cols);
+        return std::vector{embedding(t, x[0], ids, 1.7, -1)};
+      };
+  };
+  add("one", 1, 1, {0}, -1);
+  add("repeated_ids", 6, 5, {3, 0, 3, 5, 3, 0, 1}, -1);
+  add("padding", 6, 5, {3, 1, 3, 1, 5}, 1);
+  add("large", 40, 130, scattered<int32_t>(300, 37), 1);
+  cases.push_back({.name = "select_rows",
+                   .inputs = {{{6, 3}}},
+                   .forward = [](Tape& t, Inputs x) { return std::vector{select_rows(t, x[0], Ids{4, 0, 4})}; },
+                   .surrogate = {}});
+  cases.push_back({.name = "assemble_rows",
+                   .inputs = {{{2, 5}}, {{3, 5}}, {{1, 5}}},
+                   .forward =
+                       [](Tape& t, Inputs x) {
+                         const Ids a{5, 0}, b{1, 2, 4}, c{3};
+                         const std::array parts{RowPart{x[0], a}, RowPart{x[1], b}, RowPart{x[2], c}};
+                         return std::vector{assemble_rows(t, 6, 5, parts, 2.5)};
+                       },
+                   .single_use = true,
+                   .surrogate = {}});
+  const Ids positions{2, 3, 1, 2, 3, 4};
+  cases.push_back({.name = "learned_positions",
+                   .inputs = {{{6, 5}}, {{6, 5}}},
+                   .forward = [positions](Tape& t,
+                                          Inputs x) { return std::vector{add_positions(t, x[0], x[1], positions, -1)}; },
+                   .surrogate = {}});
+  cases.push_back({.name = "fixed_positions",
+                   .inputs = {{{6, 5}}},
+                   .forward =
+                       [positions](Tape& t, Inputs x) {
+                         return std::vector{add_positions(t, x[0], {x[0].value, nullptr}, positions, 1)};
+                       },
+                   .surrogate =
+                       [positions](Tape& t, Inputs x) {
+                         return std::vector{add_positions(t, x[0], {x[1].value, nullptr}, positions, 1)};
+                       }});
+}
+
+void add_attention(Cases& cases) {
+  const auto add = [&](int64_t batch, int64_t time, int64_t heads, int64_t dim, bool causal, bool dropped) {
+    cases.push_back({.name = "attention_" + std::to_string(time) + "_dim" + std::to_string(dim) +
+                             (causal ? "_causal" : "_full") + (dropped ? "_dropped" : ""),
+                     .inputs = {{{batch * time, 3 * heads * dim}}},
+                     .forward =
+                         [=](Tape& t, Inputs x) {
+                           return std::vector{attention(t, x[0], batch, time, heads, causal, {kP, 9})};
+                         },
+                     .training = dropped,
+                     .single_use = true,
+                     .surrogate = {}});
+  };
+  for (const bool causal : {true, false}) {
+    for (const bool dropped : {false, true}) {
+      add(1, 1, 1, 1, causal, dropped);
+      add(2, 1, 2, 5, causal, dropped);
+      add(2, 7, 2, 5, causal, dropped);
+      add(1, 65, 2, 5, causal, dropped);
+      add(2, 130, 2, 5, causal, dropped);
+    }
+  }
+  add(1, 64, 1, 16, true, true);
+}
+
+void add_cross_entropy(Cases& cases) {
+  const auto add = [&](const std::string& name, int64_t n, int64_t words, Ids targets, Ids rows, int64_t losses) {
+    cases.push_back({.name = "cross_entropy_" + name,
+                     .inputs = {{{n, words}}},
+                     .forward =
+                         [=](Tape& t, Inputs x) {
+                           const Tensor sums = t.arena.tensor({losses}, DType::f64);
+                           t.k.fill(sums, 0.25);
+                           cross_entropy(t, sums, x[0], targets, rows);
+                           return std::vector{Var{sums, nullptr}};
+                         },
+                     .single_use = true,
+                     .surrogate = {}});
+  };
+  add("one_word", 2, 1, {0, 0}, {}, 2);
+  add("plain", 4, 7, {6, 0, 3, 3}, {}, 4);
+  add("ignored_rows", 5, 9, {-1, 2, -1, 8, 0}, {}, 5);
+  add("mapped_rows", 3, 6, {5, -1, 1}, {4, 0, 2}, 5);
+  add("large", 40, 603, scattered<int32_t>(40, 603), {}, 40);
+}
+
+void add_block_noise(Cases& cases) {
+  constexpr double kNoise = 0.4;
+  constexpr uint64_t kId = 77;
+  using Use = std::function<Var(Tape&, const Var& x, const Var& weight)>;
+  const auto add = [&](const std::string& name, int64_t block, std::vector<OpInput> inputs, const Use& use) {
+    cases.push_back({.name = "block_noise_" + name,
+                     .inputs = std::move(inputs),
+                     .forward =
+                         [=](Tape& t, Inputs x) {
+                           return std::vector{use(t, x[0], block_noise(t, x[1], block, kNoise, kId))};
+                         },
+                     .training = true,
+                     // Straight-through: the noise of the unperturbed weight is a constant that is added to the weight.
+                     .surrogate =
+                         [=](Tape& t, Inputs x) {
+                           const Tensor& clean = x[3].value;
+                           const Tensor w = t.tensor(clean.shape);
+                           t.k.block_noise(w, clean, block, kNoise, t.key(Purpose::noise, kId));
+                           t.k.axpy(w, x[1].value, 1.0, 1);
+                           t.k.axpy(w, clean, -1.0, 1);
+                           return std::vector{use(t, x[0], {w, nullptr})};
+                         }});
+  };
+  const Use multiply = [](Tape& t, const Var& x, const Var& w) { return linear(t, x, w, {}); };
+  add("of_single_columns", 1, {{{3, 6}}, {{5, 6}}}, multiply);
+  add("of_eight_columns", 8, {{{5, 24}}, {{9, 24}}}, multiply);
+  add("large", 8, {{{3, 160}}, {{110, 160}}}, multiply);
+  add("of_a_tied_table", 4, {{{1, 1}}, {{9, 8}}}, [](Tape& t, const Var&, const Var& w) {
+    return linear(t, embedding(t, w, Ids{2, 8, 2}, 1.0, -1), w, {});
+  });
+  cases.back().forward = [multiply](Tape& t, Inputs x) {
+    const Var w = block_noise(t, x[1], 4, kNoise, kId);
+    return std::vector{linear(t, embedding(t, w, Ids{2, 8, 2}, 1.0, -1), w, {}), dropout(t, x[0], {kP, 1})};
+  };
+  cases.back().surrogate = [tied = cases.back().surrogate](Tape& t, Inputs x) {
+    std::vector<Var> results = tied(t, x);
+    results.push_back(dropout(t, x[0], {kP, 1}));
+    return results;
+  };
+}
+
+void add_pq_weight(Cases& cases) {
+  const auto add = [&](const std::string& name, int64_t rows, int64_t cols, int64_t k, int64_t d, bool mean) {
+    const auto codes = scattered<uint16_t>(rows * cols / d, k - 1);  // the last centroid has no block
+    std::vector<int64_t> counts(static_cast<size_t>(k), 0);
+    for (const uint16_t code : codes) ++counts[code];
+    const Shape shape{rows, cols};
+    OpCase op{.name = "pq_weight_" + name, .inputs = {{{k, d}}}, .forward = {}, .surrogate = {}};
+    const auto shared = std::make_shared<const std::pair<std::vector<uint16_t>, std::vector<int64_t>>>(codes, counts);
+    op.forward = [=](Tape& t, Inputs x) {
+      return std::vector{pq_weight(t, x[0], shared->first.data(), mean ? shared->second.data() : nullptr, shape)};
+    };
+    if (mean)  // a mean over blocks is the gradient of centroids that move more slowly
+      op.surrogate = [=](Tape& t, Inputs x) {
+        auto moved = x[0].value.span<double>();
+        const auto start = x[1].value.span<double>();
+        for (size_t i = 0; i < moved.size(); ++i) {
+          const auto count = static_cast<double>(std::max<int64_t>(shared->second[i / static_cast<size_t>(d)], 1));
+          moved[i] = start[i] + (moved[i] - start[i]) / count;
+        }
+        return std::vector{pq_weight(t, x[0], shared->first.data(), nullptr, shape)};
+      };
+    cases.push_back(std::move(op));
+  };
+  for (const bool mean : {false, true}) {
+    const std::string suffix = mean ? "_mean" : "_sum";
+    add("4" + suffix, 10, 12, 6, 4, mean);
+    add("5" + suffix, 7, 15, 4, 5, mean);
+    add("8" + suffix, 17, 16, 9, 8, mean);
+    add("16" + suffix, 3, 32, 3, 16, mean);
+    add("large" + suffix, 150, 128, 40, 8, mean);
+  }
+}
+
+/// A copy that a kernel may write to.
+Var copy_of(Tape& t, const Var& x) {
+  const Var y{t.tensor(x.value.shape), nullptr};
+  t.k.copy(y.value, x.value);
+  return y;
+}
+
+/// Kernels that no op reaches.
+void add_kernels(Cases& cases) {
+  const auto add = [&](const std::string& name, std::vector<OpInput> inputs, OpCase::Forward forward) {
+    cases.push_back({.name = name,
+                     .inputs = std::move(inputs),
+                     .forward = std::move(forward),
+                     .differentiable = false,
+                     .surrogate = {}});
+  };
+  for (const int64_t n : {1, 37, 20000}) {
+    const std::string size = "_" + std::to_string(n);
+    add("fill_and_axpy" + size, {{{n}}}, [](Tape& t, Inputs x) {
+      const Var y = copy_of(t, x[0]), z = copy_of(t, x[0]);
+      t.k.fill(y.value, 0.1);
+      t.k.axpy(y.value, x[0].value, -1.5, 1);
+      t.k.axpy(z.value, x[0].value, 0.3, 0);
+      return std::vector{y, z};
+    });
+    add("sum_of_squares" + size, {{{n}}}, [](Tape& t, Inputs x) {
+      const Tensor sum = t.arena.tensor({1}, DType::f64);
+      sum.as<double>()[0] = t.k.sum_of_squares(x[0].value);
+      return std::vector{Var{sum, nullptr}};
+    });
+    add("nag_step" + size, {{{n}}, {{n}}, {{n}}}, [](Tape& t, Inputs x) {
+      const Var p = copy_of(t, x[0]), v = copy_of(t, x[1]);
+      t.k.nag_step(p.value, v.value, x[2].value,
+                   {.lr = 0.1, .lr_previous = 0.05, .momentum = 0.99, .weight_decay = 0.01, .grad_scale = 0.5});
+      return std::vector{p, v};
+    });
+    add("adam_step" + size, {{{n}}, {{n}}, {{n}, Values::positive}, {{n}}}, [](Tape& t, Inputs x) {
+      const Var p = copy_of(t, x[0]), m = copy_of(t, x[1]), v = copy_of(t, x[2]);
+      t.k.adam_step(p.value, m.value, v.value, x[3].value,
+                    {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.01, .grad_scale = 0.5,
+                     .step = 3});
+      return std::vector{p, m, v};
+    });
+  }
+  for (const auto& [n, words] : {std::pair<int64_t, int64_t>{1, 1}, {5, 9}, {40, 603}})
+    add("log_softmax_" + std::to_string(words), {{{n, words}}}, [](Tape& t, Inputs x) {
+      const Var y = copy_of(t, x[0]);
+      t.k.log_softmax(y.value, y.value);  // in place is allowed
+      return std::vector{y};
+    });
+}
+
+}  // namespace
+
+const std::vector<OpCase>& ops_table() {
+  static const Cases table = [] {
+    Cases cases;
+    for (const auto add : {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_cross_entropy,
+                           add_block_noise, add_pq_weight, add_kernels})
+      add(cases);
+    return cases;
+  }();
+  return table;
+}
+
+}  // namespace qn::test

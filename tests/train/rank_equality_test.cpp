@@ -1,0 +1,84 @@
+// The same training on any number of ranks: masks, noise, data order and k-means do not depend on it.
+#include <gtest/gtest.h>
+
+#include "quant/product_quantizer.h"
+#include "support/test_comm.h"
+#include "support/tolerance.h"
+#include "tiny_run.h"
+
+namespace qn::test {
+namespace {
+
+/// Summation order moves parameters by rounding; a few updates amplify it a little.
+constexpr double kTrajectory = 1e-4;
+
+/// A folder that all ranks share, made by rank 0.
+class SharedDir {
+ public:
+  SharedDir() {
+    if (comm().is_root()) {
+      own_ = std::make_unique<TempDir>();
+      prepare_tiny_corpus(own_->path());
+    }
+    path_ = comm().broadcast_text(own_ ? own_->path().string() : "");
+  }
+  ~SharedDir() { comm().barrier(); }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::unique_ptr<TempDir> own_;
+  std::filesystem::path path_;
+};
+
+std::string mine(const std::string& name) { return fmt::format("{}_{}", name, comm().rank()); }
+
+TEST(RankEquality, TrainingMatchesOneRank) {
+  const SharedDir dir;
+  Trainer together(tiny_config(dir.path(), "together"), comm(), {});
+  ASSERT_EQ(together.run(), Outcome::finished);
+  const auto local = make_local_communicator();
+  Trainer alone(tiny_config(dir.path(), mine("alone")), *local, {});
+  ASSERT_EQ(alone.run(), Outcome::finished);
+  EXPECT_TRUE(close(parameter_values(together.model()), parameter_values(alone.model()), kTrajectory));
+  EXPECT_TRUE(close(together.validate_now().loss, alone.validate_now().loss, kSummationTolerance));
+}
+
+TEST(RankEquality, ResumeOnAnotherNumberOfRanks) {
+  const SharedDir dir;
+  const auto local = make_local_communicator();
+  Trainer alone(tiny_config(dir.path(), mine("alone")), *local, {});
+  alone.run();
+  const RunConfig config = tiny_config(dir.path(), "moved");
+  if (comm().is_root()) {
+    Trainer first(config, *local, {.quantize = false, .resume = true, .stop_requested = stop_at(5)});
+    ASSERT_EQ(first.run(), Outcome::stopped);
+  }
+  comm().barrier();
+  Trainer rest(config, comm(), {});
+  ASSERT_EQ(rest.update(), 5);
+  rest.run();
+  EXPECT_TRUE(close(parameter_values(rest.model()), parameter_values(alone.model()), kTrajectory));
+}
+
+TEST(RankEquality, QuantizationMatchesOneRank) {
+  const SharedDir dir;
+  if (comm().is_root()) {
+    const auto local = make_local_communicator();
+    Trainer(tiny_config(dir.path(), "dense"), *local, {}).run();
+  }
+  comm().barrier();
+  const auto from = dir.path() / "dense" / "checkpoint_last.h5";
+  Trainer together(tiny_ipq_config(dir.path(), "ipq", from), comm(), {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(together.run(), Outcome::finished);
+  const auto local = make_local_communicator();
+  Trainer alone(tiny_ipq_config(dir.path(), mine("ipq_alone"), from), *local,
+                {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(alone.run(), Outcome::finished);
+  const double share = differing_share(all_codes(together.model()), all_codes(alone.model()));
+  RecordProperty("differing_codes", fmt::format("{:.6f}", share));
+  EXPECT_LT(share, 0.01);
+  EXPECT_TRUE(close(together.validate_now().loss, alone.validate_now().loss, kTrajectory));
+}
+
+}  // namespace
+}  // namespace qn::test

@@ -1,0 +1,178 @@
+// Whole runs: resuming is bit-exact wherever a run was stopped, ranks share the same training, packed files compute
+// what the model in memory does.
+#include "train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "quant/packed_model.h"
+#include "support/test_comm.h"
+#include "support/tolerance.h"
+#include "tiny_run.h"
+#include "train/evaluate.h"
+#include "train/model_file.h"
+
+namespace qn::test {
+namespace {
+
+class TrainerTest : public testing::Test {
+ protected:
+  void SetUp() override { prepare_tiny_corpus(dir_.path()); }
+
+  /// Trains one dense model and returns its checkpoint.
+  std::filesystem::path dense_checkpoint() {
+    Trainer trainer(tiny_config(dir_.path(), "dense"), *local_, {});
+    EXPECT_EQ(trainer.run(), Outcome::finished);
+    return dir_ / "dense" / "checkpoint_last.h5";
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Communicator> local_ = make_local_communicator();
+};
+
+TEST_F(TrainerTest, LearnsSomething) {
+  RunConfig config = tiny_config(dir_.path(), "run");
+  config.train.max_updates = 60;
+  Trainer trainer(config, *local_, {});
+  const double before = trainer.validate_now().perplexity();
+  trainer.run();
+  EXPECT_LT(trainer.validate_now().perplexity(), 0.7 * before);
+}
+
+TEST_F(TrainerTest, ResumeIsBitExact) {
+  for (const std::string optimizer : {"nag", "adam"}) {
+    RunConfig config = tiny_config(dir_.path(), "straight_" + optimizer);
+    config.optimizer.name = optimizer;
+    if (optimizer == "adam") config.schedule.lr = 1e-3;
+    Trainer straight(config, *local_, {});
+    ASSERT_EQ(straight.run(), Outcome::finished);
+    for (const int stop : {1, 5, 7}) {
+      config.checkpoint.dir = (dir_ / fmt::format("stopped_{}_{}", optimizer, stop)).string();
+      {
+        Trainer first(config, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(stop)});
+        ASSERT_EQ(first.run(), Outcome::stopped);
+        ASSERT_EQ(first.update(), stop);
+      }
+      Trainer second(config, *local_, {});
+      ASSERT_EQ(second.update(), stop);
+      ASSERT_EQ(second.run(), Outcome::finished);
+      EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model())) << optimizer << " at " << stop;
+    }
+  }
+}
+
+TEST_F(TrainerTest, ResumesFromOlderCheckpointWhenTheNewestIsDamaged) {
+  RunConfig config = tiny_config(dir_.path(), "run");
+  config.checkpoint.save_every_updates = 4;
+  Trainer straight(config, *local_, {});
+  straight.run();
+  const auto last = dir_ / "run" / "checkpoint_last.h5";
+  std::filesystem::remove(dir_ / "run" / "checkpoint_1_12.h5");  // would be a link to the same bytes
+  std::filesystem::remove(dir_ / "run" / "checkpoint_best.h5");
+  std::filesystem::copy_file(last, dir_ / "copy.h5");
+  std::filesystem::remove(last);
+  std::filesystem::copy_file(dir_ / "copy.h5", last);
+  std::filesystem::resize_file(last, std::filesystem::file_size(last) / 2);
+  config.checkpoint.keep_updates = -1;
+  RunConfig again = tiny_config(dir_.path(), "run2");
+  again.checkpoint.save_every_updates = 4;
+  again.checkpoint.keep_updates = -1;
+  Trainer full(again, *local_, {});
+  full.run();
+  const auto damaged = dir_ / "run2" / "checkpoint_last.h5";
+  for (const auto& entry : std::filesystem::directory_iterator(dir_ / "run2")) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with("_12.h5") || name == "checkpoint_best.h5") std::filesystem::remove(entry.path());
+  }
+  std::filesystem::resize_file(damaged, std::filesystem::file_size(damaged) / 2);
+  Trainer resumed(again, *local_, {});
+  EXPECT_EQ(resumed.update(), 8);
+  resumed.run();
+  EXPECT_EQ(parameter_values(resumed.model()), parameter_values(full.model()));
+}
+
+TEST_F(TrainerTest, RefusesOtherDataAndOtherModels) {
+  const RunConfig config = tiny_config(dir_.path(), "run");
+  Trainer(config, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(2)}).run();
+  RunConfig other = config;
+  other.data.max_tokens = 48;
+  EXPECT_THROW(Trainer(other, *local_, {}), Error);
+  other = config;
+  other.model.ffn_dim = 64;
+  EXPECT_THROW(Trainer(other, *local_, {}), Error);
+}
+
+TEST_F(TrainerTest, QuantizationResumesAnywhere) {
+  const auto dense = dense_checkpoint();
+  Trainer straight(tiny_ipq_config(dir_.path(), "ipq", dense), *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(straight.run(), Outcome::finished);
+  ASSERT_EQ(straight.ipq()->stages_done(), 3);
+  // Questions: 6 k-means iterations, 4 updates, 6 iterations, ...: stop inside k-means and finetuning of several stages.
+  for (const int stop : {1, 3, 6, 7, 9, 12, 19, 24, 28}) {
+    const RunConfig config = tiny_ipq_config(dir_.path(), fmt::format("stopped_{}", stop), dense);
+    {
+      Trainer first(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(stop)});
+      ASSERT_EQ(first.run(), Outcome::stopped) << stop;
+    }
+    Trainer second(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+    ASSERT_EQ(second.run(), Outcome::finished);
+    EXPECT_EQ(all_codes(second.model()), all_codes(straight.model())) << stop;
+    EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model())) << stop;
+  }
+}
+
+TEST_F(TrainerTest, PackedFileComputesWhatTheModelDoes) {
+  const auto dense = dense_checkpoint();
+  for (const bool dense_softmax : {false, true})
+    for (const std::string centroids : {"fp16", "int8"}) {
+      SCOPED_TRACE(fmt::format("dense softmax {}, centroids {}", dense_softmax, centroids));
+      RunConfig config = tiny_ipq_config(dir_.path(), fmt::format("ipq_{}_{}", dense_softmax, centroids), dense);
+      config.ipq.dense_softmax = dense_softmax;
+      config.ipq.centroids = centroids;
+      Trainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+      ASSERT_EQ(trainer.run(), Outcome::finished);
+      const PackedStorage storage = packed_storage(config.ipq);
+      const PackedInfo info = packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef",
+                                          trainer.original_parameters());
+      round_to_storage(trainer.model(), storage);
+      const auto path = dir_ / "model.safetensors";
+      const uint64_t bytes = write_packed_model(path, trainer.model(), info, storage);
+      EXPECT_EQ(bytes, std::filesystem::file_size(path));
+      EXPECT_EQ(packed_sizes(SafetensorsReader(path)).total_bytes(), bytes);
+      const auto fresh = make_language_model(config.model, info.vocabulary, config.data.tokens_per_sample);
+      EXPECT_EQ(predict_packed_sizes(*fresh, trainer.ipq()->plan(), dense_softmax, info, storage).total_bytes(), bytes);
+      const PackedModel packed = load_packed_model(path);
+      const Score memory = trainer.validate_now();
+      const Score file =
+          validate(*packed.model, cpu_kernels(), *local_, trainer.corpus().valid(), trainer.corpus().valid_batches());
+      EXPECT_EQ(file.loss, memory.loss);
+      EXPECT_EQ(packed.model->weights().find("decoder.adaptive_softmax.tail.0.2.weight") != nullptr, dense_softmax);
+    }
+}
+
+TEST_F(TrainerTest, HalfQuantizedCheckpointEvaluates) {
+  const RunConfig config = tiny_ipq_config(dir_.path(), "half", dense_checkpoint());
+  Trainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(18)});
+  ASSERT_EQ(trainer.run(), Outcome::stopped);
+  const ModelFile file = load_model_file(dir_ / "half" / "checkpoint_last.h5", *local_);
+  const Score score =
+      validate(*file.model, cpu_kernels(), *local_, trainer.corpus().valid(), trainer.corpus().valid_batches());
+  EXPECT_EQ(score.loss, trainer.validate_now().loss);
+}
+
+TEST_F(TrainerTest, ObjectiveOfCentroidsFallsInFinetuning) {
+  const auto dense = dense_checkpoint();
+  RunConfig config = tiny_ipq_config(dir_.path(), "none", dense);
+  config.ipq.updates_per_stage = 0;
+  Trainer without(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  without.run();
+  config = tiny_ipq_config(dir_.path(), "some", dense);
+  config.ipq.updates_per_stage = 30;
+  Trainer with(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  with.run();
+  EXPECT_LT(with.validate_now().base2(), without.validate_now().base2());
+}
+
+}  // namespace
+}  // namespace qn::test
