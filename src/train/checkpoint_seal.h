@@ -20,6 +20,9 @@
 
 namespace qn {
 
+/// How every checkpoint begins.
+inline constexpr const char* kCheckpointMagic = "quantnoise-checkpoint";
+
 /// The file is truncated, altered or incomplete; an older checkpoint may do.
 class DamagedCheckpoint : public Error {
  public:

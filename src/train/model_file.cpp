@@ -1,12 +1,12 @@
 #include "train/model_file.h"
 
-#include <algorithm>
 #include <array>
-#include <cstring>
 #include <fstream>
+#include <string_view>
 
 #include "core/text.h"
 #include "train/checkpoint_file.h"
+#include "train/checkpoint_seal.h"
 #include "train/ipq.h"
 
 namespace qn {
@@ -49,12 +49,12 @@ PackedStorage packed_storage(const IpqConfig& config) {
 std::string kind_of_model_file(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   QN_CHECK(in.good(), "cannot open {}: no such file, or no permission to read it", path.string());
-  std::array<char, 16> head{};
+  std::array<char, 32> head{};
   in.read(head.data(), head.size());
-  constexpr std::array<char, 8> kHdf5{'\x89', 'H', 'D', 'F', '\r', '\n', '\x1a', '\n'};
-  if (in.gcount() >= 8 && std::equal(kHdf5.begin(), kHdf5.end(), head.begin())) return "checkpoint";
-  if (in.gcount() >= 9 && head[8] == '{') return "packed";
-  fail("{} is neither a checkpoint (HDF5) nor a packed model (safetensors)", path.string());
+  const std::string_view start(head.data(), static_cast<size_t>(in.gcount()));
+  if (start.starts_with(kCheckpointMagic)) return "checkpoint";
+  if (start.size() > 8 && start[8] == '{') return "packed";
+  fail("{} is neither a checkpoint (.h5) nor a packed model (safetensors)", path.string());
 }
 
 ModelFile load_model_file(const std::filesystem::path& path, Communicator& comm) {

@@ -1,5 +1,10 @@
 #include "ops_table.h"
 
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <utility>
+
 namespace qn::test {
 namespace {
 
@@ -20,7 +25,7 @@ std::vector<T> scattered(int64_t count, int64_t range) {
 
 void add_linear(Cases& cases) {
   const auto add = [&](const std::string& name, int64_t n, int64_t in, int64_t out, bool bias) {
-    OpCase op{.name = "linear_" + name, .inputs = {{{n, in}}, {{out, in}}}, .forward = {}, .surrogate = {}};
+    OpCase op{.name = "linear_" + name, .inputs = {{{n, in}}, {{out, in}}}};
     if (bias) op.inputs.push_back({{out}});
     op.forward = [bias](Tape& t, Inputs x) { return std::vector{linear(t, x[0], x[1], bias ? x[2] : Var{})}; };
     cases.push_back(std::move(op));
@@ -29,52 +34,39 @@ void add_linear(Cases& cases) {
   add("bias", 5, 7, 4, true);
   add("no_bias", 3, 17, 9, false);
   add("large", 130, 33, 129, true);
-  cases.push_back({.name = "linear_weight_used_twice",
-                   .inputs = {{{5, 6}}, {{6, 6}}, {{6}}},
-                   .forward =
-                       [](Tape& t, Inputs x) {
-                         return std::vector{linear(t, linear(t, x[0], x[1], x[2]), x[1], x[2])};
-                       },
-                   .surrogate = {}});
+  cases.push_back(
+      {.name = "linear_weight_used_twice", .inputs = {{{5, 6}}, {{6, 6}}, {{6}}}, .forward = [](Tape& t, Inputs x) {
+         return std::vector{linear(t, linear(t, x[0], x[1], x[2]), x[1], x[2])};
+       }});
   for (const auto& [n, in, out] : {std::array<int64_t, 3>{1, 1, 1}, {5, 7, 4}, {65, 32, 130}})
     cases.push_back({.name = "linear_transposed_" + std::to_string(n),
                      .inputs = {{{n, in}}, {{in, out}}},
-                     .forward = [](Tape& t, Inputs x) { return std::vector{linear_transposed(t, x[0], x[1])}; },
-                     .surrogate = {}});
+                     .forward = [](Tape& t, Inputs x) { return std::vector{linear_transposed(t, x[0], x[1])}; }});
   cases.push_back({.name = "linear_projection_in_both_directions",
                    .inputs = {{{5, 4}}, {{6, 4}}},
-                   .forward =
-                       [](Tape& t, Inputs x) {
-                         return std::vector{linear_transposed(t, linear(t, x[0], x[1], {}), x[1])};
-                       },
-                   .surrogate = {}});
+                   .forward = [](Tape& t, Inputs x) {
+                     return std::vector{linear_transposed(t, linear(t, x[0], x[1], {}), x[1])};
+                   }});
   cases.push_back({.name = "linear_concat_two_parts",
                    .inputs = {{{4, 5}}, {{3, 5}}, {{2, 5}}},
-                   .forward = [](Tape& t, Inputs x) { return std::vector{linear_concat(t, x[0], x.subspan(1), {})}; },
-                   .surrogate = {}});
+                   .forward = [](Tape& t, Inputs x) { return std::vector{linear_concat(t, x[0], x.subspan(1), {})}; }});
   cases.push_back({.name = "linear_concat_three_parts_with_biases",
                    .inputs = {{{3, 6}}, {{4, 6}}, {{1, 6}}, {{5, 6}}, {{4}}, {{1}}, {{5}}},
-                   .forward =
-                       [](Tape& t, Inputs x) {
-                         return std::vector{linear_concat(t, x[0], x.subspan(1, 3), x.subspan(4, 3))};
-                       },
-                   .surrogate = {}});
-  cases.push_back({.name = "linear_concat_of_one_weight",
-                   .inputs = {{{3, 6}}, {{4, 6}}, {{4}}},
-                   .forward =
-                       [](Tape& t, Inputs x) {
-                         const std::array weights{x[1], x[1]}, biases{x[2], x[2]};
-                         return std::vector{linear_concat(t, x[0], weights, biases)};
-                       },
-                   .surrogate = {}});
+                   .forward = [](Tape& t, Inputs x) {
+                     return std::vector{linear_concat(t, x[0], x.subspan(1, 3), x.subspan(4, 3))};
+                   }});
+  cases.push_back(
+      {.name = "linear_concat_of_one_weight", .inputs = {{{3, 6}}, {{4, 6}}, {{4}}}, .forward = [](Tape& t, Inputs x) {
+         const std::array weights{x[1], x[1]}, biases{x[2], x[2]};
+         return std::vector{linear_concat(t, x[0], weights, biases)};
+       }});
 }
 
 void add_layer_norm(Cases& cases) {
   for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {1, 5}, {3, 7}, {18, 65}, {33, 520}})
     cases.push_back({.name = "layer_norm_" + std::to_string(n) + "x" + std::to_string(d),
                      .inputs = {{{n, d}}, {{d}}, {{d}}},
-                     .forward = [](Tape& t, Inputs x) { return std::vector{layer_norm(t, x[0], x[1], x[2])}; },
-                     .surrogate = {}});
+                     .forward = [](Tape& t, Inputs x) { return std::vector{layer_norm(t, x[0], x[1], x[2])}; }});
 }
 
 void add_dropout(Cases& cases) {
@@ -82,25 +74,28 @@ void add_dropout(Cases& cases) {
     const std::string size = std::to_string(n) + "x" + std::to_string(d);
     cases.push_back({.name = "dropout_" + size,
                      .inputs = {{{n, d}}},
-                     .forward = [](Tape& t, Inputs x) { return std::vector{dropout(t, x[0], {kP, 4})}; },
-                     .training = true,
-                     .surrogate = {}});
+                     .forward =
+                         [](Tape& t, Inputs x) {
+                           return std::vector{dropout(t, x[0], {kP, 4})};
+                         },
+                     .training = true});
     for (const bool training : {false, true}) {
       const std::string suffix = size + (training ? "_dropped" : "");
       cases.push_back({.name = "residual_" + suffix,
                        .inputs = {{{n, d}}, {{n, d}}},
-                       .forward = [](Tape& t,
-                                     Inputs x) { return std::vector{residual_dropout(t, x[0], x[1], {kP, 5})}; },
-                       .training = training,
-                       .surrogate = {}});
+                       .forward =
+                           [](Tape& t, Inputs x) {
+                             return std::vector{residual_dropout(t, x[0], x[1], {kP, 5})};
+                           },
+                       .training = training});
       for (const Activation kind : {Activation::relu, Activation::gelu})
-        cases.push_back(
-            {.name = (kind == Activation::relu ? "relu_" : "gelu_") + suffix,
-             .inputs = {{{n, d}, Values::away_from_zero}},
-             .forward = [kind](Tape& t,
-                               Inputs x) { return std::vector{activation_dropout(t, x[0], kind, {kP, 6})}; },
-             .training = training,
-             .surrogate = {}});
+        cases.push_back({.name = (kind == Activation::relu ? "relu_" : "gelu_") + suffix,
+                         .inputs = {{{n, d}, Values::away_from_zero}},
+                         .forward =
+                             [kind](Tape& t, Inputs x) {
+                               return std::vector{activation_dropout(t, x[0], kind, {kP, 6})};
+                             },
+                         .training = training});
     }
   }
   // The gradient's memory changes hands between a sum and its residual input: here more uses follow and precede.
@@ -112,16 +107,14 @@ void add_dropout(Cases& cases) {
                          const Var z = residual_dropout(t, y, x[0], {kP, 6});
                          return std::vector{residual_dropout(t, z, y, {kP, 7})};
                        },
-                   .training = true,
-                   .surrogate = {}});
+                   .training = true});
 }
 
 void add_rows(Cases& cases) {
   const auto add = [&](const std::string& name, int64_t rows, int64_t d, Ids ids, int32_t pad) {
-    cases.push_back({.name = "embedding_" + name,
-                     .inputs = {{{rows, d}}},
-                     .forward = [ids, pad](Tape& t, Inputs x) { return std::vector{embedding(t, x[0], ids, 1.7, pad)}; },
-                     .surrogate = {}});
+    cases.push_back({.name = "embedding_" + name, .inputs = {{{rows, d}}}, .forward = [ids, pad](Tape& t, Inputs x) {
+                       return std::vector{embedding(t, x[0], ids, 1.7, pad)};
+                     }});
     if (pad >= 0)  // finite differences do not know that the padding row is left out
       cases.back().surrogate = [ids, pad](Tape& t, Inputs x) {
         const int64_t cols = x[0].value.cols();
@@ -133,10 +126,9 @@ void add_rows(Cases& cases) {
   add("repeated_ids", 6, 5, {3, 0, 3, 5, 3, 0, 1}, -1);
   add("padding", 6, 5, {3, 1, 3, 1, 5}, 1);
   add("large", 40, 130, scattered<int32_t>(300, 37), 1);
-  cases.push_back({.name = "select_rows",
-                   .inputs = {{{6, 3}}},
-                   .forward = [](Tape& t, Inputs x) { return std::vector{select_rows(t, x[0], Ids{4, 0, 4})}; },
-                   .surrogate = {}});
+  cases.push_back({.name = "select_rows", .inputs = {{{6, 3}}}, .forward = [](Tape& t, Inputs x) {
+                     return std::vector{select_rows(t, x[0], Ids{4, 0, 4})};
+                   }});
   cases.push_back({.name = "assemble_rows",
                    .inputs = {{{2, 5}}, {{3, 5}}, {{1, 5}}},
                    .forward =
@@ -145,14 +137,12 @@ void add_rows(Cases& cases) {
                          const std::array parts{RowPart{x[0], a}, RowPart{x[1], b}, RowPart{x[2], c}};
                          return std::vector{assemble_rows(t, 6, 5, parts, 2.5)};
                        },
-                   .single_use = true,
-                   .surrogate = {}});
+                   .single_use = true});
   const Ids positions{2, 3, 1, 2, 3, 4};
-  cases.push_back({.name = "learned_positions",
-                   .inputs = {{{6, 5}}, {{6, 5}}},
-                   .forward = [positions](Tape& t,
-                                          Inputs x) { return std::vector{add_positions(t, x[0], x[1], positions, -1)}; },
-                   .surrogate = {}});
+  cases.push_back(
+      {.name = "learned_positions", .inputs = {{{6, 5}}, {{6, 5}}}, .forward = [positions](Tape& t, Inputs x) {
+         return std::vector{add_positions(t, x[0], x[1], positions, -1)};
+       }});
   cases.push_back({.name = "fixed_positions",
                    .inputs = {{{6, 5}}},
                    .forward =
@@ -175,8 +165,7 @@ void add_attention(Cases& cases) {
                            return std::vector{attention(t, x[0], batch, time, heads, causal, {kP, 9})};
                          },
                      .training = dropped,
-                     .single_use = true,
-                     .surrogate = {}});
+                     .single_use = true});
   };
   for (const bool causal : {true, false}) {
     for (const bool dropped : {false, true}) {
@@ -201,8 +190,7 @@ void add_cross_entropy(Cases& cases) {
                            cross_entropy(t, sums, x[0], targets, rows);
                            return std::vector{Var{sums, nullptr}};
                          },
-                     .single_use = true,
-                     .surrogate = {}});
+                     .single_use = true});
   };
   add("one_word", 2, 1, {0, 0}, {}, 2);
   add("plain", 4, 7, {6, 0, 3, 3}, {}, 4);
@@ -216,23 +204,22 @@ void add_block_noise(Cases& cases) {
   constexpr uint64_t kId = 77;
   using Use = std::function<Var(Tape&, const Var& x, const Var& weight)>;
   const auto add = [&](const std::string& name, int64_t block, std::vector<OpInput> inputs, const Use& use) {
-    cases.push_back({.name = "block_noise_" + name,
-                     .inputs = std::move(inputs),
-                     .forward =
-                         [=](Tape& t, Inputs x) {
-                           return std::vector{use(t, x[0], block_noise(t, x[1], block, kNoise, kId))};
-                         },
-                     .training = true,
-                     // Straight-through: the noise of the unperturbed weight is a constant that is added to the weight.
-                     .surrogate =
-                         [=](Tape& t, Inputs x) {
-                           const Tensor& clean = x[3].value;
-                           const Tensor w = t.tensor(clean.shape);
-                           t.k.block_noise(w, clean, block, kNoise, t.key(Purpose::noise, kId));
-                           t.k.axpy(w, x[1].value, 1.0, 1);
-                           t.k.axpy(w, clean, -1.0, 1);
-                           return std::vector{use(t, x[0], {w, nullptr})};
-                         }});
+    cases.push_back(
+        {.name = "block_noise_" + name,
+         .inputs = std::move(inputs),
+         .forward = [=](Tape& t,
+                        Inputs x) { return std::vector{use(t, x[0], block_noise(t, x[1], block, kNoise, kId))}; },
+         .training = true,
+         // Straight-through: the noise of the unperturbed weight is a constant that is added to the weight.
+         .surrogate =
+             [=](Tape& t, Inputs x) {
+               const Tensor& clean = x[3].value;
+               const Tensor w = t.tensor(clean.shape);
+               t.k.block_noise(w, clean, block, kNoise, t.key(Purpose::noise, kId));
+               t.k.axpy(w, x[1].value, 1.0, 1);
+               t.k.axpy(w, clean, -1.0, 1);
+               return std::vector{use(t, x[0], {w, nullptr})};
+             }});
   };
   const Use multiply = [](Tape& t, const Var& x, const Var& w) { return linear(t, x, w, {}); };
   add("of_single_columns", 1, {{{3, 6}}, {{5, 6}}}, multiply);
@@ -241,15 +228,6 @@ void add_block_noise(Cases& cases) {
   add("of_a_tied_table", 4, {{{1, 1}}, {{9, 8}}}, [](Tape& t, const Var&, const Var& w) {
     return linear(t, embedding(t, w, Ids{2, 8, 2}, 1.0, -1), w, {});
   });
-  cases.back().forward = [multiply](Tape& t, Inputs x) {
-    const Var w = block_noise(t, x[1], 4, kNoise, kId);
-    return std::vector{linear(t, embedding(t, w, Ids{2, 8, 2}, 1.0, -1), w, {}), dropout(t, x[0], {kP, 1})};
-  };
-  cases.back().surrogate = [tied = cases.back().surrogate](Tape& t, Inputs x) {
-    std::vector<Var> results = tied(t, x);
-    results.push_back(dropout(t, x[0], {kP, 1}));
-    return results;
-  };
 }
 
 void add_pq_weight(Cases& cases) {
@@ -258,7 +236,7 @@ void add_pq_weight(Cases& cases) {
     std::vector<int64_t> counts(static_cast<size_t>(k), 0);
     for (const uint16_t code : codes) ++counts[code];
     const Shape shape{rows, cols};
-    OpCase op{.name = "pq_weight_" + name, .inputs = {{{k, d}}}, .forward = {}, .surrogate = {}};
+    OpCase op{.name = "pq_weight_" + name, .inputs = {{{k, d}}}};
     const auto shared = std::make_shared<const std::pair<std::vector<uint16_t>, std::vector<int64_t>>>(codes, counts);
     op.forward = [=](Tape& t, Inputs x) {
       return std::vector{pq_weight(t, x[0], shared->first.data(), mean ? shared->second.data() : nullptr, shape)};
@@ -295,11 +273,8 @@ Var copy_of(Tape& t, const Var& x) {
 /// Kernels that no op reaches.
 void add_kernels(Cases& cases) {
   const auto add = [&](const std::string& name, std::vector<OpInput> inputs, OpCase::Forward forward) {
-    cases.push_back({.name = name,
-                     .inputs = std::move(inputs),
-                     .forward = std::move(forward),
-                     .differentiable = false,
-                     .surrogate = {}});
+    cases.push_back(
+        {.name = name, .inputs = std::move(inputs), .forward = std::move(forward), .differentiable = false});
   };
   for (const int64_t n : {1, 37, 20000}) {
     const std::string size = "_" + std::to_string(n);
@@ -323,9 +298,9 @@ void add_kernels(Cases& cases) {
     });
     add("adam_step" + size, {{{n}}, {{n}}, {{n}, Values::positive}, {{n}}}, [](Tape& t, Inputs x) {
       const Var p = copy_of(t, x[0]), m = copy_of(t, x[1]), v = copy_of(t, x[2]);
-      t.k.adam_step(p.value, m.value, v.value, x[3].value,
-                    {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.01, .grad_scale = 0.5,
-                     .step = 3});
+      t.k.adam_step(
+          p.value, m.value, v.value, x[3].value,
+          {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.01, .grad_scale = 0.5, .step = 3});
       return std::vector{p, m, v};
     });
   }

@@ -23,14 +23,14 @@ struct OpCase {
   using Forward = std::function<std::vector<Var>(Tape&, std::span<const Var>)>;
 
   std::string name;  ///< letters, digits and underscores
-  std::vector<OpInput> inputs;
-  Forward forward;
+  std::vector<OpInput> inputs = {};
+  Forward forward = {};
   bool training = false;
   bool differentiable = true;
   bool single_use = false;  ///< its inputs may not have other uses
   /// What the gradient is the derivative of where that is not `forward` (straight-through estimators). Gets the
   /// inputs, then the inputs without the perturbation of the finite difference; always in double.
-  Forward surrogate;
+  Forward surrogate = {};
 };
 
 inline void PrintTo(const OpCase& op, std::ostream* out) { *out << op.name; }

@@ -37,8 +37,8 @@ void prepare_tiny_corpus(const std::filesystem::path& dir) {
 RunConfig tiny_config(const std::filesystem::path& dir, const std::string& name) {
   RunConfig c;
   c.model.layers = 2;
-  c.model.embed_dim = 16;
-  c.model.ffn_dim = 32;
+  c.model.embed_dim = 32;
+  c.model.ffn_dim = 64;
   c.model.heads = 2;
   c.model.dropout = c.model.attention_dropout = c.model.activation_dropout = 0.1;
   c.model.prenorm = true;

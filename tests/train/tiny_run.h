@@ -12,7 +12,7 @@ namespace qn::test {
 /// Writes a text with some structure to `dir` and prepares it in `dir`/data (train, valid, test).
 void prepare_tiny_corpus(const std::filesystem::path& dir);
 
-/// Two layers, width 16, adaptive bands, dropout everywhere; 12 updates of 4 micro-batches. Checkpoints in
+/// Two layers, width 32, adaptive bands, dropout everywhere; 12 updates of 4 micro-batches. Checkpoints in
 /// `dir`/`name`.
 RunConfig tiny_config(const std::filesystem::path& dir, const std::string& name);
 

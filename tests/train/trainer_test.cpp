@@ -64,32 +64,21 @@ TEST_F(TrainerTest, ResumeIsBitExact) {
 
 TEST_F(TrainerTest, ResumesFromOlderCheckpointWhenTheNewestIsDamaged) {
   RunConfig config = tiny_config(dir_.path(), "run");
+  config.checkpoint.save_every_epochs = 0;
   config.checkpoint.save_every_updates = 4;
+  config.checkpoint.keep_updates = -1;
+  config.train.validate_every_updates = 0;
   Trainer straight(config, *local_, {});
   straight.run();
-  const auto last = dir_ / "run" / "checkpoint_last.h5";
-  std::filesystem::remove(dir_ / "run" / "checkpoint_1_12.h5");  // would be a link to the same bytes
+  // The newest state has several names (hard links): damage one, remove the others.
+  std::filesystem::remove(dir_ / "run" / "checkpoint_2_12.h5");
   std::filesystem::remove(dir_ / "run" / "checkpoint_best.h5");
-  std::filesystem::copy_file(last, dir_ / "copy.h5");
-  std::filesystem::remove(last);
-  std::filesystem::copy_file(dir_ / "copy.h5", last);
+  const auto last = dir_ / "run" / "checkpoint_last.h5";
   std::filesystem::resize_file(last, std::filesystem::file_size(last) / 2);
-  config.checkpoint.keep_updates = -1;
-  RunConfig again = tiny_config(dir_.path(), "run2");
-  again.checkpoint.save_every_updates = 4;
-  again.checkpoint.keep_updates = -1;
-  Trainer full(again, *local_, {});
-  full.run();
-  const auto damaged = dir_ / "run2" / "checkpoint_last.h5";
-  for (const auto& entry : std::filesystem::directory_iterator(dir_ / "run2")) {
-    const std::string name = entry.path().filename().string();
-    if (name.ends_with("_12.h5") || name == "checkpoint_best.h5") std::filesystem::remove(entry.path());
-  }
-  std::filesystem::resize_file(damaged, std::filesystem::file_size(damaged) / 2);
-  Trainer resumed(again, *local_, {});
-  EXPECT_EQ(resumed.update(), 8);
+  Trainer resumed(config, *local_, {});
+  ASSERT_EQ(resumed.update(), 8);
   resumed.run();
-  EXPECT_EQ(parameter_values(resumed.model()), parameter_values(full.model()));
+  EXPECT_EQ(parameter_values(resumed.model()), parameter_values(straight.model()));
 }
 
 TEST_F(TrainerTest, RefusesOtherDataAndOtherModels) {
@@ -99,7 +88,7 @@ TEST_F(TrainerTest, RefusesOtherDataAndOtherModels) {
   other.data.max_tokens = 48;
   EXPECT_THROW(Trainer(other, *local_, {}), Error);
   other = config;
-  other.model.ffn_dim = 64;
+  other.model.ffn_dim = 96;
   EXPECT_THROW(Trainer(other, *local_, {}), Error);
 }
 
@@ -108,8 +97,9 @@ TEST_F(TrainerTest, QuantizationResumesAnywhere) {
   Trainer straight(tiny_ipq_config(dir_.path(), "ipq", dense), *local_, {.quantize = true, .resume = true, .stop_requested = {}});
   ASSERT_EQ(straight.run(), Outcome::finished);
   ASSERT_EQ(straight.ipq()->stages_done(), 3);
-  // Questions: 6 k-means iterations, 4 updates, 6 iterations, ...: stop inside k-means and finetuning of several stages.
-  for (const int stop : {1, 3, 6, 7, 9, 12, 19, 24, 28}) {
+  // Questions: after 5 of 6 k-means iterations, after 4 updates, and so on: stops inside k-means and inside finetuning of
+  // every stage.
+  for (const int stop : {1, 3, 5, 6, 9, 12, 17, 21, 24, 26}) {
     const RunConfig config = tiny_ipq_config(dir_.path(), fmt::format("stopped_{}", stop), dense);
     {
       Trainer first(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(stop)});
@@ -153,7 +143,7 @@ TEST_F(TrainerTest, PackedFileComputesWhatTheModelDoes) {
 
 TEST_F(TrainerTest, HalfQuantizedCheckpointEvaluates) {
   const RunConfig config = tiny_ipq_config(dir_.path(), "half", dense_checkpoint());
-  Trainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(18)});
+  Trainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(16)});
   ASSERT_EQ(trainer.run(), Outcome::stopped);
   const ModelFile file = load_model_file(dir_ / "half" / "checkpoint_last.h5", *local_);
   const Score score =

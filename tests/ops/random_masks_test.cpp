@@ -1,0 +1,203 @@
+// Dropout and noise draw the bits that the documentation promises: recomputed here from single Philox blocks.
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <bit>
+#include <cmath>
+
+#include "ops/cpu/philox_lanes.h"
+#include "ops/ops.h"
+#include "support/tolerance.h"
+
+namespace qn::test {
+namespace {
+
+constexpr RandomKey kKey{.seed = 5, .purpose = Purpose::dropout, .id = 17, .update = 9, .micro_batch = 3};
+constexpr double kSigmas = 5.0;  // deviations beyond this are a bug, not bad luck
+
+/// The rule of philox_lanes.h: element 32 w + 2 lane + half of group g is that 16-bit half of word w of block
+/// 16 g + lane, kept when it is at least p * 2^16.
+bool keeps(const RandomKey& key, int64_t element, double p) {
+  const auto group = static_cast<uint64_t>(element / 128), rest = static_cast<uint64_t>(element % 128);
+  const uint64_t block = group * 16 + rest % 32 / 2;
+  const Philox4 words =
+      philox4x32({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), key.update, key.micro_batch},
+                 RandomStream(key).key());
+  const uint32_t half = words[rest / 32] >> (16 * (rest % 2)) & 0xffff;
+  return half >= std::min(65535.0, std::floor(p * 65536 + 0.5));
+}
+
+std::vector<uint64_t> keep_words_of(int64_t n, double p, const RandomKey& key) {
+  std::vector<uint64_t> bits(static_cast<size_t>(keep_words(n)));
+  cpu_kernels().keep_bits(bits.data(), n, p, key);
+  return bits;
+}
+
+bool bit(const std::vector<uint64_t>& words, int64_t i) {
+  return ((words[static_cast<size_t>(i / 64)] >> (i % 64)) & 1) != 0;
+}
+
+/// Whether `successes` of n fit the probability.
+testing::AssertionResult plausible(int64_t successes, int64_t n, double probability) {
+  const double mean = probability * static_cast<double>(n), deviation = std::sqrt(mean * (1.0 - probability));
+  if (std::abs(static_cast<double>(successes) - mean) <= kSigmas * deviation) return testing::AssertionSuccess();
+  return testing::AssertionFailure() << successes << " of " << n << ", expected " << mean << " +- " << deviation;
+}
+
+TEST(KeepBits, FollowTheDocumentedRule) {
+  for (const double p : {0.0, 1e-6, 0.1, 0.5, 0.77, 0.999, 0.9999999}) {
+    constexpr int64_t kElements = 1000;  // no multiple of a group
+    const auto words = keep_words_of(kElements, p, kKey);
+    for (int64_t i = 0; i < kElements; ++i)
+      ASSERT_EQ(bit(words, i), keeps(kKey, i, p)) << "p " << p << ", element " << i;
+  }
+}
+
+TEST(KeepBits, FollowTheRuleBeyondFourBillionBlocks) {
+  const int64_t group = (int64_t{1} << 28) + 3;  // block numbers need more than 32 bits from here on
+  std::vector<uint64_t> words(2);
+  cpu::keep_bits_group(words.data(), group, cpu::drop_threshold(0.4), RandomStream(kKey));
+  for (int64_t i = 0; i < 128; ++i) ASSERT_EQ(bit(words, i), keeps(kKey, group * 128 + i, 0.4)) << i;
+}
+
+TEST(KeepBits, HaveTheRightRate) {
+  constexpr int64_t kElements = int64_t{1} << 20;
+  for (const double p : {0.01, 0.1, 0.3, 0.5, 0.9}) {
+    int64_t kept = 0;
+    for (const uint64_t word : keep_words_of(kElements, p, kKey)) kept += std::popcount(word);
+    EXPECT_TRUE(plausible(kept, kElements, 1.0 - p)) << "p " << p;
+  }
+}
+
+TEST(KeepBits, OfDifferentKeysAreIndependent) {
+  constexpr int64_t kElements = int64_t{1} << 18;
+  constexpr double kRate = 0.3;
+  const auto words = keep_words_of(kElements, kRate, kKey);
+  std::vector<RandomKey> others(5, kKey);
+  others[0].seed++;
+  others[1].purpose = Purpose::noise;
+  others[2].id++;
+  others[3].update++;
+  others[4].micro_batch++;
+  for (const RandomKey& key : others) {
+    const auto other = keep_words_of(kElements, kRate, key);
+    int64_t equal = 0;
+    for (size_t i = 0; i < words.size(); ++i) equal += std::popcount(~(words[i] ^ other[i]));
+    EXPECT_TRUE(plausible(equal, kElements, kRate * kRate + (1 - kRate) * (1 - kRate)));
+  }
+}
+
+TEST(KeepBits, DoNotDependOnTheNumberOfThreads) {
+  constexpr int64_t kElements = (int64_t{1} << 17) + 77;
+  const int threads = omp_get_max_threads();
+  omp_set_num_threads(1);
+  const auto one = keep_words_of(kElements, 0.2, kKey);
+  omp_set_num_threads(4);
+  const auto four = keep_words_of(kElements, 0.2, kKey);
+  omp_set_num_threads(threads);
+  EXPECT_EQ(one, four);
+}
+
+/// A pass with the key of kKey.
+class Masked : public testing::Test {
+ protected:
+  Tensor normal(Shape shape, uint64_t id) {
+    const Tensor t = tape_.tensor(shape);
+    const RandomStream stream({.seed = 1, .id = id});
+    for (size_t i = 0; i < t.span<double>().size(); ++i) t.as<double>()[i] = stream.normal(i);
+    return t;
+  }
+  static PassOptions pass(bool training) {
+    return {.training = training,
+            .recording = false,
+            .seed = kKey.seed,
+            .update = kKey.update,
+            .micro_batch = kKey.micro_batch};
+  }
+
+  Arena arena_;
+  Tape tape_{cpu_kernels(), arena_, DType::f64, pass(true)};
+};
+
+TEST_F(Masked, DropoutScalesWhatItKeeps) {
+  const Tensor x = normal({11, 37}, 1);
+  const Tensor y = dropout(tape_, {x, nullptr}, {0.3, kKey.id}).value;
+  for (int64_t i = 0; i < x.elements(); ++i)
+    ASSERT_DOUBLE_EQ(y.as<double>()[i], keeps(kKey, i, 0.3) ? x.as<double>()[i] / 0.7 : 0.0) << i;
+}
+
+TEST_F(Masked, DropoutIsInactiveOutsideTraining) {
+  const Tensor x = normal({11, 37}, 1);
+  Tape tape(cpu_kernels(), arena_, DType::f64, pass(false));
+  EXPECT_EQ(dropout(tape, {x, nullptr}, {0.3, kKey.id}).value.data, x.data);
+}
+
+struct AttentionShape {
+  int64_t batch, time, heads, dim;
+};
+
+/// Plain loops, with the mask's element where AttentionArgs says it is. Element (b, h) of qkv [batch * time, 3 width].
+std::vector<double> naive_attention(const Tensor& qkv, const AttentionShape& s, bool causal, double p) {
+  const int64_t width = s.heads * s.dim, padded = (s.time + 127) / 128 * 128;
+  const auto at = [&](int64_t part, int64_t b, int64_t h, int64_t t, int64_t c) {
+    return qkv.as<double>()[(b * s.time + t) * 3 * width + part * width + h * s.dim + c];
+  };
+  std::vector<double> out(static_cast<size_t>(s.batch * s.time * width), 0.0);
+  for (int64_t b = 0; b < s.batch; ++b)
+    for (int64_t h = 0; h < s.heads; ++h)
+      for (int64_t q = 0; q < s.time; ++q) {
+        std::vector<double> weight(static_cast<size_t>(causal ? q + 1 : s.time));
+        double sum = 0.0;
+        for (size_t k = 0; k < weight.size(); ++k) {
+          double score = 0.0;
+          for (int64_t c = 0; c < s.dim; ++c) score += at(0, b, h, q, c) * at(1, b, h, static_cast<int64_t>(k), c);
+          sum += weight[k] = std::exp(score / std::sqrt(static_cast<double>(s.dim)));
+        }
+        for (size_t k = 0; k < weight.size(); ++k) {
+          const int64_t element = ((b * s.heads + h) * s.time + q) * padded + static_cast<int64_t>(k);
+          const double factor = keeps(kKey, element, p) ? weight[k] / sum / (1.0 - p) : 0.0;
+          for (int64_t c = 0; c < s.dim; ++c)
+            out[static_cast<size_t>((b * s.time + q) * width + h * s.dim + c)] +=
+                factor * at(2, b, h, static_cast<int64_t>(k), c);
+        }
+      }
+  return out;
+}
+
+TEST_F(Masked, AttentionDropsTheDocumentedElements) {
+  for (const AttentionShape s : {AttentionShape{2, 7, 2, 5}, {1, 1, 3, 4}, {2, 131, 2, 3}})
+    for (const bool causal : {true, false})
+      for (const double p : {0.0, 0.35}) {
+        const Tensor qkv = normal({s.batch * s.time, 3 * s.heads * s.dim}, 2);
+        const Var y = attention(tape_, {qkv, nullptr}, s.batch, s.time, s.heads, causal, {p, kKey.id});
+        EXPECT_TRUE(close(y.value.span<double>(), naive_attention(qkv, s, causal, p), kDoubleTolerance))
+            << "time " << s.time << (causal ? " causal" : " full") << " p " << p;
+      }
+}
+
+TEST_F(Masked, NoiseDropsWholeBlocksAndScalesTheRest) {
+  constexpr int64_t kRows = 60, kCols = 64, kBlock = 8;
+  constexpr double kRate = 0.25;
+  const Tensor w = normal({kRows, kCols}, 3);
+  const std::vector<double> clean(w.span<double>().begin(), w.span<double>().end());
+  const Var noisy = block_noise(tape_, {w, nullptr}, kBlock, kRate, kKey.id);
+  RandomKey key = kKey;
+  key.purpose = Purpose::noise;
+  int64_t dropped = 0;
+  for (int64_t i = 0; i < w.elements(); ++i) {
+    const bool kept = keeps(key, i / kBlock, kRate);  // blocks are numbered along the rows
+    ASSERT_DOUBLE_EQ(noisy.value.as<double>()[i], kept ? clean[static_cast<size_t>(i)] / (1.0 - kRate) : 0.0) << i;
+    dropped += kept ? 0 : 1;
+  }
+  EXPECT_TRUE(plausible(dropped / kBlock, kRows * kCols / kBlock, kRate));
+  EXPECT_TRUE(std::equal(clean.begin(), clean.end(), w.as<double>())) << "the master weight was written";
+}
+
+TEST_F(Masked, NoiseIsInactiveOutsideTraining) {
+  const Tensor w = normal({4, 8}, 3);
+  Tape tape(cpu_kernels(), arena_, DType::f64, pass(false));
+  EXPECT_EQ(block_noise(tape, {w, nullptr}, 8, 0.5, 1).value.data, w.data);
+}
+
+}  // namespace
+}  // namespace qn::test
