@@ -60,17 +60,19 @@ void print_result(const EvalArguments& a, const ModelFile& file, const EvalResul
   std::cout << fmt::format("  {}: {} tokens in {:.1f} s, loss {:.4f} bits, perplexity {:.2f}", a.split,
                            group_digits(result.tokens), seconds, result.base2(), result.perplexity());
   if (result.words != result.tokens)
-    std::cout << fmt::format(" per word ({} words), {:.2f} per token", group_digits(result.words), result.token_perplexity());
+    std::cout << fmt::format(" per word ({} words), {:.2f} per token", group_digits(result.words),
+                             result.token_perplexity());
   std::cout << std::endl;
 }
 
 int run_eval(const EvalArguments& a, Communicator& comm) {
   const ModelFile file = load_model_file(a.file, comm);
   const Dictionary dictionary = Dictionary::load(std::filesystem::path(a.data) / "dict.txt");
-  QN_CHECK(hex64(dictionary.hash()) == file.info.dictionary_hash,
-           "{}/dict.txt is not the dictionary of this model (hash {}, the model has {}): prepare the text with --dict and "
-           "the dictionary that the model was trained with",
-           a.data, hex64(dictionary.hash()), file.info.dictionary_hash);
+  QN_CHECK(
+      hex64(dictionary.hash()) == file.info.dictionary_hash,
+      "{}/dict.txt is not the dictionary of this model (hash {}, the model has {}): prepare the text with --dict and "
+      "the dictionary that the model was trained with",
+      a.data, hex64(dictionary.hash()), file.info.dictionary_hash);
   const TokenStream stream = TokenStream::open(a.data, a.split);
   stream.check_vocabulary(dictionary.size());
   const auto start = std::chrono::steady_clock::now();

@@ -46,14 +46,15 @@ void inspect_checkpoint(const std::string& path, bool json) {
                        {"bytes", tensor.view().bytes()}});
   }
   if (json) {
-    const Json result{{"file", path}, {"kind", "checkpoint"}, {"ints", state.ints}, {"floats", state.floats},
-                      {"texts", state.texts}, {"tensors", tensors}};
+    const Json result{{"file", path},           {"kind", "checkpoint"}, {"ints", state.ints},
+                      {"floats", state.floats}, {"texts", state.texts}, {"tensors", tensors}};
     std::cout << result.dump() << std::endl;
     return;
   }
   for (const Json& t : tensors)
-    std::cout << fmt::format("{:<72} {:>4} {:>18} {:>12}\n", t["name"].get<std::string>(), t["dtype"].get<std::string>(),
-                             t["shape"].dump(), format_bytes(t["bytes"].get<uint64_t>()));
+    std::cout << fmt::format("{:<72} {:>4} {:>18} {:>12}\n", t["name"].get<std::string>(),
+                             t["dtype"].get<std::string>(), t["shape"].dump(),
+                             format_bytes(t["bytes"].get<uint64_t>()));
   std::cout << fmt::format("\n{} tensors, {}; every checksum holds\n", tensors.size(), format_bytes(bytes));
   for (const auto& [name, value] : state.ints)
     if (!name.starts_with("optimizer/")) std::cout << fmt::format("{}: {}\n", name, value);

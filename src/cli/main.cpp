@@ -17,9 +17,10 @@ constexpr const char* kFooter =
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped by a signal after saving (run the same command to go on).";
 
 int run(int argc, char** argv, Communicator& comm) {
-  CLI::App app("Train language models with quantization noise, compress them by iterative product quantization, and run\n"
-               "the packed file. Method: Fan, Stock et al., Training with Quantization Noise for Extreme Model\n"
-               "Compression, ICLR 2021.");
+  CLI::App app(
+      "Train language models with quantization noise, compress them by iterative product quantization, and run\n"
+      "the packed file. Method: Fan, Stock et al., Training with Quantization Noise for Extreme Model\n"
+      "Compression, ICLR 2021.");
   app.name("quantnoise");
   app.footer(kFooter);
   app.require_subcommand(1);

@@ -8,12 +8,14 @@ namespace qn::cli {
 
 Command add_prepare(CLI::App& app) {
   auto options = std::make_shared<PrepareOptions>();
-  app.add_option("--train", options->train, "Training text, one sentence or paragraph per line, words separated by spaces");
+  app.add_option("--train", options->train,
+                 "Training text, one sentence or paragraph per line, words separated by spaces");
   app.add_option("--valid", options->valid, "Validation text (repeatable: valid, valid1, ...)");
   app.add_option("--test", options->test, "Test text (repeatable: test, test1, ...)");
   app.add_option("-o,--out", options->destdir, "Folder to write dict.txt, train.bin, train.idx, ... to")->required();
   app.add_option("--dict", options->srcdict, "Use this dict.txt instead of making one from the training text");
-  app.add_option("--threshold", options->limits.threshold, "Words counted less often become <unk>")->capture_default_str();
+  app.add_option("--threshold", options->limits.threshold, "Words counted less often become <unk>")
+      ->capture_default_str();
   app.add_option("--nwords", options->limits.nwords, "Keep at most this many words (-1: all)")->capture_default_str();
   app.add_option("--padding-factor", options->limits.padding_factor,
                  "Fill the dictionary up to a multiple of this with unused words")

@@ -32,25 +32,34 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
   const QuantizePlan plan = make_ipq_plan(config.ipq, model->weights());
   const PackedStorage storage = packed_storage(config.ipq);
   const int64_t parameters = model->parameters().elements();
-  const SizeReport sizes = predict_packed_sizes(*model, plan, config.ipq.dense_softmax,
-                                                packed_info(config, vocabulary, std::string(16, '0'), parameters), storage);
+  const SizeReport sizes =
+      predict_packed_sizes(*model, plan, config.ipq.dense_softmax,
+                           packed_info(config, vocabulary, std::string(16, '0'), parameters), storage);
   const double original = 4.0 * static_cast<double>(parameters);
   const double ratio = original / static_cast<double>(sizes.total_bytes());
   if (a.json) {
     nlohmann::ordered_json weights = nlohmann::ordered_json::array();
     for (const PlannedWeight& w : plan.all())
-      weights.push_back({{"name", w.name}, {"stage", w.stage + 1}, {"rows", w.rows}, {"cols", w.cols},
-                         {"block_size", w.block_size}, {"n_centroids", w.n_centroids}});
-    const nlohmann::ordered_json result{{"parameters", parameters}, {"original_bytes", original},
-                                        {"predicted_bytes", sizes.total_bytes()}, {"ratio", ratio},
-                                        {"weights", weights}, {"sizes", nlohmann::ordered_json::parse(sizes.to_json())}};
+      weights.push_back({{"name", w.name},
+                         {"stage", w.stage + 1},
+                         {"rows", w.rows},
+                         {"cols", w.cols},
+                         {"block_size", w.block_size},
+                         {"n_centroids", w.n_centroids}});
+    const nlohmann::ordered_json result{{"parameters", parameters},
+                                        {"original_bytes", original},
+                                        {"predicted_bytes", sizes.total_bytes()},
+                                        {"ratio", ratio},
+                                        {"weights", weights},
+                                        {"sizes", nlohmann::ordered_json::parse(sizes.to_json())}};
     std::cout << result.dump() << std::endl;
     return;
   }
   std::cout << describe(plan, storage.centroids) << '\n' << sizes.to_table();
-  std::cout << fmt::format("\n{} parameters, {} in fp32 -> {} predicted ({} bytes), {:.2f}x\n", group_digits(parameters),
-                           format_bytes(static_cast<uint64_t>(original)), format_bytes(sizes.total_bytes()),
-                           group_digits(static_cast<int64_t>(sizes.total_bytes())), ratio);
+  std::cout << fmt::format("\n{} parameters, {} in fp32 -> {} predicted ({} bytes), {:.2f}x\n",
+                           group_digits(parameters), format_bytes(static_cast<uint64_t>(original)),
+                           format_bytes(sizes.total_bytes()), group_digits(static_cast<int64_t>(sizes.total_bytes())),
+                           ratio);
 }
 
 /// Writes the packed file, evaluates it as a user will (from disk), and makes sure that it computes what the model in
@@ -115,7 +124,8 @@ Command add_quantize(CLI::App& app) {
   app.footer(
       "Each stage: k-means on its weights (section ipq), then ipq.updates_per_stage updates that train centroids and\n"
       "everything not yet quantized. Interrupted runs are resumed, also inside k-means.\n"
-      "Example: quantnoise quantize -c configs/wikitext2_small_ipq.yaml --from runs/wikitext2_small/checkpoint_last.h5");
+      "Example: quantnoise quantize -c configs/wikitext2_small_ipq.yaml --from "
+      "runs/wikitext2_small/checkpoint_last.h5");
   return [a](Communicator& comm) {
     if (a->config.help_config) {
       if (comm.is_root()) std::cout << describe_config<RunConfig>();

@@ -12,8 +12,9 @@ Command add_train(CLI::App& app) {
   options->add_to(app);
   auto fresh = std::make_shared<bool>(false);
   app.add_flag("--fresh", *fresh, "Start anew even if checkpoint.dir holds a run (its checkpoints get replaced)");
-  app.footer("A run found in checkpoint.dir is resumed, on any number of ranks.\n"
-             "Example: launch/run -n 2 build/release/bin/quantnoise train -c configs/wikitext2_small.yaml");
+  app.footer(
+      "A run found in checkpoint.dir is resumed, on any number of ranks.\n"
+      "Example: launch/run -n 2 build/release/bin/quantnoise train -c configs/wikitext2_small.yaml");
   return [options, fresh](Communicator& comm) {
     if (options->help_config) {
       if (comm.is_root()) std::cout << describe_config<RunConfig>();

@@ -37,8 +37,8 @@ template <typename... Args>
   } while (false)
 
 /// Throws qn::InternalError naming the expression and the place unless `condition` holds.
-#define QN_ASSERT(condition, ...)                                                                      \
-  do {                                                                                                 \
-    if (!(condition))                                                                                  \
+#define QN_ASSERT(condition, ...)                                                                                    \
+  do {                                                                                                               \
+    if (!(condition))                                                                                                \
       ::qn::throw_internal_error(#condition, __FILE__, __LINE__, std::string{__VA_OPT__(fmt::format(__VA_ARGS__))}); \
   } while (false)

@@ -18,7 +18,8 @@ void AdaptiveConfig::validate(const ConfigChecker& c) const {
   c.check(factor >= 1.0, "factor", "must be at least 1, got {}", factor);
   c.check(dropout >= 0.0 && dropout < 1.0, "dropout", "must be in [0, 1), got {}", dropout);
   c.check(cutoffs.empty() == !(input || softmax), "cutoffs", "{}",
-          cutoffs.empty() ? "are needed by adaptive input and softmax" : "are given, but neither input nor softmax is adaptive");
+          cutoffs.empty() ? "are needed by adaptive input and softmax"
+                          : "are given, but neither input nor softmax is adaptive");
   c.check(!(tie_weights || tie_projections) || (input && softmax), "tie_weights",
           "needs both adaptive input and adaptive softmax");
   c.check(!tie_projections || tie_weights, "tie_projections", "needs tie_weights");
@@ -52,7 +53,8 @@ void ModelConfig::validate(const ConfigChecker& c) const {
   c.check(embed_dim >= 4 && embed_dim % 2 == 0, "embed_dim", "must be even and at least 4, got {}", embed_dim);
   c.check(ffn_dim >= 1, "ffn_dim", "must be at least 1, got {}", ffn_dim);
   c.check(heads >= 1 && embed_dim % heads == 0, "heads", "must divide embed_dim = {}, got {}", embed_dim, heads);
-  for (const auto& [name, p] : {std::pair{"dropout", dropout}, {"attention_dropout", attention_dropout},
+  for (const auto& [name, p] : {std::pair{"dropout", dropout},
+                                {"attention_dropout", attention_dropout},
                                 {"activation_dropout", activation_dropout}})
     c.check(p >= 0.0 && p < 1.0, name, "must be in [0, 1), got {}", p);
   c.check(!final_norm || prenorm, "final_norm", "exists only together with prenorm");

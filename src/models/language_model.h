@@ -26,10 +26,11 @@ class LanguageModel {
   WeightSet& weights() { return weights_; }
   const WeightSet& weights() const { return weights_; }
 
-  /// Natural-log loss of every position (f64 [rows * cols], 0 where the target is padding), summed in f64; registers the
-  /// backward of their sum on the tape.
+  /// Natural-log loss of every position (f64 [rows * cols], 0 where the target is padding), summed in f64; registers
+  /// the backward of their sum on the tape.
   virtual Tensor losses(Tape& tape, const TokenBatch& batch) = 0;
   virtual int64_t max_positions() const = 0;
+
  protected:
   ParameterStore store_;
   WeightSet weights_;

@@ -45,7 +45,8 @@ Parameter* ParameterStore::find(const std::string& name) const {
 
 void ParameterStore::allocate(DType dtype) {
   int64_t total = 0;
-  for (const auto& p : parameters_) total += (p->shape.elements() + kAlignElements - 1) / kAlignElements * kAlignElements;
+  for (const auto& p : parameters_)
+    total += (p->shape.elements() + kAlignElements - 1) / kAlignElements * kAlignElements;
   OwnedTensor values({total}, dtype), grads({total}, dtype);
   int64_t offset = 0;
   for (const auto& p : parameters_) {

@@ -32,8 +32,8 @@ TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary) : co
                                     .activation = config.activation == "gelu" ? Activation::gelu : Activation::relu,
                                     .prenorm = config.prenorm};
   for (int64_t i = 0; i < config.layers; ++i)
-    layers_.push_back(std::make_unique<DecoderLayer>(build, fmt::format("decoder.layers.{}", i),
-                                                     static_cast<uint64_t>(i), options));
+    layers_.push_back(
+        std::make_unique<DecoderLayer>(build, fmt::format("decoder.layers.{}", i), static_cast<uint64_t>(i), options));
   if (config.final_norm) final_norm_ = LayerNorm::build(build, "decoder.layer_norm", d);
   if (config.output_dim != d && !adaptive.tie_weights)
     project_out_ = build.linear("decoder.project_out_dim.weight", groups::kSoftmax, config.output_dim, d,
@@ -48,8 +48,8 @@ TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary) : co
                                    .tied_tables = adaptive.tie_weights ? embedding_.get() : nullptr,
                                    .tied_projections = adaptive.tie_projections ? embedding_.get() : nullptr});
   } else {
-    head_ = make_softmax(build, vocabulary, config.output_dim,
-                         config.share_input_output ? embedding_->table(0) : nullptr);
+    head_ =
+        make_softmax(build, vocabulary, config.output_dim, config.share_input_output ? embedding_->table(0) : nullptr);
   }
 }
 

@@ -14,9 +14,9 @@ namespace qn {
 namespace groups {
 inline constexpr const char* kFfn = "ffn";
 inline constexpr const char* kAttention = "attn";
-inline constexpr const char* kEmbedding = "embed";            ///< token tables
+inline constexpr const char* kEmbedding = "embed";  ///< token tables
 inline constexpr const char* kEmbeddingProjection = "embed_proj";
-inline constexpr const char* kSoftmax = "softmax";            ///< output matrices that are not tied to a table
+inline constexpr const char* kSoftmax = "softmax";  ///< output matrices that are not tied to a table
 }  // namespace groups
 
 /// Linear weights are [out, in], embedding tables [rows, dim], convolutions [out, in / groups * kernel].
@@ -80,7 +80,9 @@ class WeightSet {
  public:
   Weight* add(ParameterStore& store, std::string name, std::string group, WeightKind kind, int64_t rows, int64_t cols,
               InitRule init);
-  void tie(std::string name, std::string group, Weight** place) { ties_.push_back({std::move(name), std::move(group), place}); }
+  void tie(std::string name, std::string group, Weight** place) {
+    ties_.push_back({std::move(name), std::move(group), place});
+  }
 
   const std::vector<std::unique_ptr<Weight>>& all() const { return weights_; }
   const std::vector<TiedUse>& ties() const { return ties_; }

@@ -10,7 +10,8 @@
 
 namespace qn {
 
-/// C[m, n] = beta * C + alpha * op(A) op(B), row-major with leading dimensions. A is [m, k] (or [k, m] when transposed).
+/// C[m, n] = beta * C + alpha * op(A) op(B), row-major with leading dimensions. A is [m, k] (or [k, m] when
+/// transposed).
 struct MatmulArgs {
   DType dtype = DType::f32;
   bool transpose_a = false, transpose_b = false;
@@ -84,7 +85,8 @@ struct Kernels {
   /// y[rows[i], :] = scale * x[i, :]
   void (*scatter_rows)(const Tensor& y, const Tensor& x, const int32_t* rows, double scale);
 
-  /// out [batch * time, width]; lse [batch * heads * time] is the log of the softmax denominator, kept for the backward.
+  /// out [batch * time, width]; lse [batch * heads * time] is the log of the softmax denominator, kept for the
+  /// backward.
   void (*attention)(const Tensor& out, const Tensor& lse, const Tensor& qkv, const AttentionArgs& args);
   /// dqkv is overwritten. `out` and `lse` are the forward's.
   void (*attention_grad)(const Tensor& dqkv, const Tensor& dout, const Tensor& out, const Tensor& lse,

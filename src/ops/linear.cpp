@@ -13,9 +13,18 @@ struct Part {
 void forward_part(Tape& tape, const Tensor& y, const Var& x, const Part& part) {
   const Tensor& w = part.weight.value;
   const auto bytes = static_cast<size_t>(part.column) * size_of(y.dtype);
-  tape.k.matmul({.dtype = y.dtype, .transpose_a = false, .transpose_b = true, .m = x.value.rows(), .n = w.rows(),
-                 .k = w.cols(), .a = x.value.data, .lda = x.value.cols(), .b = w.data, .ldb = w.cols(),
-                 .c = static_cast<std::byte*>(y.data) + bytes, .ldc = y.cols()});
+  tape.k.matmul({.dtype = y.dtype,
+                 .transpose_a = false,
+                 .transpose_b = true,
+                 .m = x.value.rows(),
+                 .n = w.rows(),
+                 .k = w.cols(),
+                 .a = x.value.data,
+                 .lda = x.value.cols(),
+                 .b = w.data,
+                 .ldb = w.cols(),
+                 .c = static_cast<std::byte*>(y.data) + bytes,
+                 .ldc = y.cols()});
   if (part.bias.value.defined()) tape.k.add_bias(y, part.column, part.bias.value);
 }
 
@@ -26,13 +35,32 @@ void backward_part(Tape& tape, const Var& y, const Var& x, const Part& part) {
   const int64_t n = x.value.rows(), in = w.cols(), out = w.rows();
   if (x.home != nullptr) {
     const Tape::Slot dx = tape.slot(x);
-    tape.k.matmul({.dtype = dy.dtype, .m = n, .n = in, .k = out, .a = dy_data, .lda = dy.cols(), .b = w.data, .ldb = in,
-                   .c = dx.grad.data, .ldc = in, .beta = dx.beta});
+    tape.k.matmul({.dtype = dy.dtype,
+                   .m = n,
+                   .n = in,
+                   .k = out,
+                   .a = dy_data,
+                   .lda = dy.cols(),
+                   .b = w.data,
+                   .ldb = in,
+                   .c = dx.grad.data,
+                   .ldc = in,
+                   .beta = dx.beta});
   }
   if (part.weight.home != nullptr) {
     const Tape::Slot dw = tape.slot(part.weight);
-    tape.k.matmul({.dtype = dy.dtype, .transpose_a = true, .m = out, .n = in, .k = n, .a = dy_data, .lda = dy.cols(),
-                   .b = x.value.data, .ldb = in, .c = dw.grad.data, .ldc = in, .beta = dw.beta});
+    tape.k.matmul({.dtype = dy.dtype,
+                   .transpose_a = true,
+                   .m = out,
+                   .n = in,
+                   .k = n,
+                   .a = dy_data,
+                   .lda = dy.cols(),
+                   .b = x.value.data,
+                   .ldb = in,
+                   .c = dw.grad.data,
+                   .ldc = in,
+                   .beta = dw.beta});
   }
   if (part.bias.home != nullptr) {
     const Tape::Slot db = tape.slot(part.bias);
@@ -71,20 +99,48 @@ Var linear_transposed(Tape& tape, const Var& x, const Var& weight) {
   QN_ASSERT(x.value.cols() == in);
   const Var y = tape.result({n, out});
   const DType dtype = y.value.dtype;
-  tape.k.matmul({.dtype = dtype, .m = n, .n = out, .k = in, .a = x.value.data, .lda = in, .b = weight.value.data,
-                 .ldb = out, .c = y.value.data, .ldc = out});
+  tape.k.matmul({.dtype = dtype,
+                 .m = n,
+                 .n = out,
+                 .k = in,
+                 .a = x.value.data,
+                 .lda = in,
+                 .b = weight.value.data,
+                 .ldb = out,
+                 .c = y.value.data,
+                 .ldc = out});
   tape.on_backward([&tape, x, y, weight, n, in, out, dtype] {
     if (!Tape::has_grad(y)) return;
     const Tensor& dy = y.home->grad;
     if (x.home != nullptr) {
       const Tape::Slot dx = tape.slot(x);
-      tape.k.matmul({.dtype = dtype, .transpose_b = true, .m = n, .n = in, .k = out, .a = dy.data, .lda = out,
-                     .b = weight.value.data, .ldb = out, .c = dx.grad.data, .ldc = in, .beta = dx.beta});
+      tape.k.matmul({.dtype = dtype,
+                     .transpose_b = true,
+                     .m = n,
+                     .n = in,
+                     .k = out,
+                     .a = dy.data,
+                     .lda = out,
+                     .b = weight.value.data,
+                     .ldb = out,
+                     .c = dx.grad.data,
+                     .ldc = in,
+                     .beta = dx.beta});
     }
     if (weight.home != nullptr) {
       const Tape::Slot dw = tape.slot(weight);
-      tape.k.matmul({.dtype = dtype, .transpose_a = true, .m = in, .n = out, .k = n, .a = x.value.data, .lda = in,
-                     .b = dy.data, .ldb = out, .c = dw.grad.data, .ldc = out, .beta = dw.beta});
+      tape.k.matmul({.dtype = dtype,
+                     .transpose_a = true,
+                     .m = in,
+                     .n = out,
+                     .k = n,
+                     .a = x.value.data,
+                     .lda = in,
+                     .b = dy.data,
+                     .ldb = out,
+                     .c = dw.grad.data,
+                     .ldc = out,
+                     .beta = dw.beta});
     }
   });
   return y;

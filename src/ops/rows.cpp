@@ -27,9 +27,7 @@ Var embedding(Tape& tape, const Var& table, std::span<const int32_t> ids, double
   return y;
 }
 
-Var select_rows(Tape& tape, const Var& x, std::span<const int32_t> rows) {
-  return embedding(tape, x, rows, 1.0, -1);
-}
+Var select_rows(Tape& tape, const Var& x, std::span<const int32_t> rows) { return embedding(tape, x, rows, 1.0, -1); }
 
 Var assemble_rows(Tape& tape, int64_t count, int64_t dim, std::span<const RowPart> parts, double scale) {
   constexpr size_t kMaxParts = 8;
@@ -63,8 +61,7 @@ Var add_positions(Tape& tape, const Var& x, const Var& table, std::span<const in
   tape.k.axpy(y.value, x.value, 1.0, 1);
   tape.on_backward([&tape, x, y, table, kept, pad_id] {
     if (!Tape::has_grad(y)) return;
-    if (table.home != nullptr)
-      tape.k.scatter_add_rows(tape.accumulation_slot(table), y.home->grad, kept, 1.0, pad_id);
+    if (table.home != nullptr) tape.k.scatter_add_rows(tape.accumulation_slot(table), y.home->grad, kept, 1.0, pad_id);
     const Tape::Slot dx = tape.slot(x);
     tape.k.axpy(dx.grad, y.home->grad, 1.0, dx.beta);
   });

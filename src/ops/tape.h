@@ -29,11 +29,11 @@ struct Var {
 
 /// What is random, and how ops behave, in one forward pass.
 struct PassOptions {
-  bool training = false;    ///< dropout and noise on
-  bool recording = false;   ///< gradients wanted
+  bool training = false;   ///< dropout and noise on
+  bool recording = false;  ///< gradients wanted
   uint64_t seed = 1;
-  uint32_t update = 0;      ///< completed updates
-  uint32_t micro_batch = 0; ///< global index within the update
+  uint32_t update = 0;       ///< completed updates
+  uint32_t micro_batch = 0;  ///< global index within the update
 };
 
 class Tape {
@@ -56,7 +56,9 @@ class Tape {
   Tensor tensor(Shape shape) { return arena.tensor(shape, dtype_); }
   /// A fresh result; it gets a gradient home when recording.
   Var result(Shape shape);
-  int32_t* indices(int64_t n) { return static_cast<int32_t*>(arena.allocate(static_cast<size_t>(n) * sizeof(int32_t))); }
+  int32_t* indices(int64_t n) {
+    return static_cast<int32_t*>(arena.allocate(static_cast<size_t>(n) * sizeof(int32_t)));
+  }
 
   /// Destination of a contribution to the gradient of `v`: memory and beta (0 for the first contribution).
   struct Slot {

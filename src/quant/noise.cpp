@@ -58,10 +58,11 @@ std::vector<std::string> apply_noise(WeightSet& weights, const NoiseConfig& conf
   const std::vector<std::string> chosen = expand_groups(config.groups);
   for (const auto& w : weights.all()) {
     if (w->dense() == nullptr || std::find(chosen.begin(), chosen.end(), w->group()) == chosen.end()) continue;
-    QN_CHECK(w->cols() % config.block_size == 0,
-             "quant_noise.block_size {} does not divide the {} columns of {}: choose a divisor, or leave group '{}' out of "
-             "quant_noise.groups",
-             config.block_size, w->cols(), w->name(), w->group());
+    QN_CHECK(
+        w->cols() % config.block_size == 0,
+        "quant_noise.block_size {} does not divide the {} columns of {}: choose a divisor, or leave group '{}' out of "
+        "quant_noise.groups",
+        config.block_size, w->cols(), w->name(), w->group());
     w->set_source(std::make_unique<NoisySource>(w->dense(), config), w->dense());
     noised.push_back(w->name());
   }

@@ -59,7 +59,8 @@ std::vector<float> read_values(const SafetensorsReader& file, const std::string&
     for (const uint16_t h : file.values<uint16_t>(name, StoredType::f16)) values.push_back(half_to_float(h));
     return values;
   }
-  QN_CHECK(t.type == StoredType::i8, "tensor {} is {}: a packed model holds F32, F16 or I8 values", name, name_of(t.type));
+  QN_CHECK(t.type == StoredType::i8, "tensor {} is {}: a packed model holds F32, F16 or I8 values", name,
+           name_of(t.type));
   const std::vector<float> scale = file.values<float>(name + "_scale", StoredType::f32);
   QN_CHECK(scale.size() == 1, "tensor {}_scale must hold one number", name);
   for (const int8_t v : file.values<int8_t>(name, StoredType::i8)) values.push_back(static_cast<float>(v) * scale[0]);
@@ -74,10 +75,10 @@ std::vector<int64_t> code_shape(const PqShape& s) {
   return {packed_bytes(s.rows * blocks_per_row, bits)};
 }
 
-void add_table(SafetensorsWriter& writer, const std::string& weight_name, const PqTable& table, ValueStorage centroids) {
+void add_table(SafetensorsWriter& writer, const std::string& weight_name, const PqTable& table,
+               ValueStorage centroids) {
   const std::string base = base_name(weight_name);
-  writer.add(base + "codes", StoredType::u8,
-             code_shape({table.rows, table.cols, table.block_size, table.n_centroids}),
+  writer.add(base + "codes", StoredType::u8, code_shape({table.rows, table.cols, table.block_size, table.n_centroids}),
              pack_codes(table.codes, bits_per_code(table.n_centroids)));
   add_values(writer, base + "centroids", {table.n_centroids, table.block_size}, table.centroids, centroids);
 }
@@ -112,7 +113,8 @@ int64_t parse_integer(const SafetensorsReader& file, const std::string& key) {
 PackedInfo read_info(const SafetensorsReader& file, const std::string& path) {
   const auto format = file.metadata().find("format");
   QN_CHECK(format != file.metadata().end() && format->second == kFormat,
-           "{} is a safetensors file, but no packed model of quantnoise (metadata 'format' is missing or different)", path);
+           "{} is a safetensors file, but no packed model of quantnoise (metadata 'format' is missing or different)",
+           path);
   QN_CHECK(file.metadata_at("version") == kVersion,
            "{} has format version {}, this program reads version {}: use a newer quantnoise", path,
            file.metadata_at("version"), kVersion);
@@ -130,13 +132,17 @@ PqTable read_table(const SafetensorsReader& file, const Weight& weight) {
   const std::string base = base_name(weight.name());
   const StoredTensor& centroids = file.at(base + "centroids");
   QN_CHECK(centroids.shape.size() == 2, "{}centroids must be a matrix [K, d]", base);
-  PqTable table{.rows = weight.rows(), .cols = weight.cols(), .block_size = centroids.shape[1],
-                .n_centroids = centroids.shape[0], .centroids = read_values(file, base + "centroids"), .codes = {},
+  PqTable table{.rows = weight.rows(),
+                .cols = weight.cols(),
+                .block_size = centroids.shape[1],
+                .n_centroids = centroids.shape[0],
+                .centroids = read_values(file, base + "centroids"),
+                .codes = {},
                 .counts = {}};
   QN_CHECK(table.block_size > 0 && table.cols % table.block_size == 0 && table.n_centroids >= 1 &&
                table.n_centroids <= 65536,
-           "{}centroids is {} x {}, which does not fit a weight of {} columns", base, table.n_centroids, table.block_size,
-           table.cols);
+           "{}centroids is {} x {}, which does not fit a weight of {} columns", base, table.n_centroids,
+           table.block_size, table.cols);
   table.codes.resize(static_cast<size_t>(table.blocks()));
   unpack_codes(file.values<uint8_t>(base + "codes", StoredType::u8), bits_per_code(table.n_centroids), table.codes);
   return table;
@@ -181,7 +187,8 @@ uint64_t write_packed_model(const std::filesystem::path& path, const LanguageMod
   SafetensorsWriter writer;
   set_metadata(writer, info);
   for (const auto& w : model.weights().all())
-    if (const PqSource* source = pq_source(*w)) add_table(writer, w->name(), source->current_table(), storage.centroids);
+    if (const PqSource* source = pq_source(*w))
+      add_table(writer, w->name(), source->current_table(), storage.centroids);
   add_dense_parameters(writer, model, storage.dense);
   writer.write(path);
   return writer.file_size();
@@ -197,8 +204,9 @@ PackedModel load_packed_model(const std::filesystem::path& path) {
               packed.info.centroid_gradient == "mean" ? CentroidGradient::mean : CentroidGradient::sum);
   for (const auto& p : packed.model->parameters().all()) {
     if (is_centroids(*p)) continue;
-    QN_CHECK(file.at(p->name).shape == p->shape.to_vector(), "{}: tensor {} does not have the shape {} that the model needs",
-             path.string(), p->name, p->shape.to_string());
+    QN_CHECK(file.at(p->name).shape == p->shape.to_vector(),
+             "{}: tensor {} does not have the shape {} that the model needs", path.string(), p->name,
+             p->shape.to_string());
     const std::vector<float> values = read_values(file, p->name);
     std::copy(values.begin(), values.end(), p->value.as<float>());
   }
@@ -209,7 +217,9 @@ SizeReport packed_sizes(const SafetensorsReader& file) {
   SizeReport report;
   report.set_header_bytes(file.header_bytes());
   const auto storage_of = [](StoredType type) {
-    return type == StoredType::f32 ? ValueStorage::f32 : type == StoredType::i8 ? ValueStorage::int8 : ValueStorage::f16;
+    return type == StoredType::f32  ? ValueStorage::f32
+           : type == StoredType::i8 ? ValueStorage::int8
+                                    : ValueStorage::f16;
   };
   static const std::string kCodes = ".codes", kCentroids = ".centroids", kScale = ".centroids_scale";
   for (const StoredTensor& t : file.tensors()) {
@@ -222,10 +232,11 @@ SizeReport packed_sizes(const SafetensorsReader& file) {
     const StoredTensor& centroids = file.at(base + kCentroids);
     const int bits = bits_per_code(centroids.shape.at(0));
     const int64_t blocks = static_cast<int64_t>(t.bytes.size()) * 8 / bits;
-    report.add_quantized(base, {t.shape.size() == 2 ? t.shape[1] : 1,
-                                (t.shape.size() == 2 ? t.shape[0] : blocks) * centroids.shape.at(1),
-                                centroids.shape.at(1), centroids.shape.at(0)},
-                         storage_of(centroids.type));
+    report.add_quantized(
+        base,
+        {t.shape.size() == 2 ? t.shape[1] : 1, (t.shape.size() == 2 ? t.shape[0] : blocks) * centroids.shape.at(1),
+         centroids.shape.at(1), centroids.shape.at(0)},
+        storage_of(centroids.type));
   }
   return report;
 }
@@ -242,8 +253,12 @@ SizeReport predict_packed_sizes(const LanguageModel& model, const QuantizePlan& 
   const std::vector<PlannedWeight> planned = plan.all();
   for (const PlannedWeight& p : planned) {
     report.add_quantized(base_name(p.name).substr(0, base_name(p.name).size() - 1), p.shape(), storage.centroids);
-    PqTable table{.rows = p.rows, .cols = p.cols, .block_size = p.block_size, .n_centroids = p.n_centroids,
-                  .centroids = std::vector<float>(static_cast<size_t>(p.n_centroids * p.block_size)), .codes = {},
+    PqTable table{.rows = p.rows,
+                  .cols = p.cols,
+                  .block_size = p.block_size,
+                  .n_centroids = p.n_centroids,
+                  .centroids = std::vector<float>(static_cast<size_t>(p.n_centroids * p.block_size)),
+                  .codes = {},
                   .counts = {}};
     table.codes.resize(static_cast<size_t>(table.blocks()));
     add_table(writer, p.name, table, storage.centroids);

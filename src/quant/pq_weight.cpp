@@ -19,8 +19,7 @@ void write_values(const Tensor& tensor, const std::vector<float>& values) {
 }  // namespace
 
 PqSource::PqSource(Parameter* centroids, PqTable table, CentroidGradient gradient)
-    : centroids_(centroids), table_(std::move(table)), gradient_(gradient) {
-}
+    : centroids_(centroids), table_(std::move(table)), gradient_(gradient) {}
 
 Var PqSource::value(Tape& tape) {
   return pq_weight(tape, centroids_->var(tape), table_.codes.data(),

@@ -15,7 +15,8 @@ namespace qn {
 
 class Corpus {
  public:
-  /// Opens config.path; `max_positions` limits block lengths. Throws qn::Error with what to do when something is missing.
+  /// Opens config.path; `max_positions` limits block lengths. Throws qn::Error with what to do when something is
+  /// missing.
   Corpus(const DataConfig& config, uint64_t seed);
   /// Cuts and batches train and validation splits for a model.
   void prepare_training(int64_t max_positions);

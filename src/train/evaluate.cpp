@@ -55,8 +55,8 @@ std::vector<EvalWindow> eval_windows(const TokenStream& stream, const EvalOption
     windows.push_back({range.begin, range.length, std::min({options.context_window, range.begin, room})});
     const int64_t total = windows.back().context + range.length;
     QN_CHECK(total <= max_positions,
-             "an input of {} tokens exceeds the model's {} positions: lower --tokens-per-sample{}", total, max_positions,
-             range.length > block ? " or use --break-mode none (this sentence alone is too long)" : "");
+             "an input of {} tokens exceeds the model's {} positions: lower --tokens-per-sample{}", total,
+             max_positions, range.length > block ? " or use --break-mode none (this sentence alone is too long)" : "");
   }
   return windows;
 }

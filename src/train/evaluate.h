@@ -24,7 +24,7 @@ struct EvalOptions {
 struct EvalResult {
   double loss = 0.0;  ///< natural log, summed
   int64_t tokens = 0;
-  int64_t words = 0;  ///< tokens that end a word; equals tokens without BPE
+  int64_t words = 0;                ///< tokens that end a word; equals tokens without BPE
   double base2() const;             ///< bits per word
   double perplexity() const;        ///< 2^base2
   double token_perplexity() const;  ///< normalised by tokens

@@ -102,9 +102,9 @@ StageReport IpqMachine::apply(int64_t stage, std::vector<LayerResult> results) {
 std::optional<StageReport> IpqMachine::run_stage(const std::function<bool(int64_t)>& keep_going) {
   QN_ASSERT(stages_done_ < stages());
   const auto start = std::chrono::steady_clock::now();
-  StageKMeans kmeans(problems_of(stages_done_),
-                     {.iterations = config_.kmeans_iterations, .seed = seed_, .stage = static_cast<uint32_t>(stages_done_)},
-                     comm_);
+  StageKMeans kmeans(
+      problems_of(stages_done_),
+      {.iterations = config_.kmeans_iterations, .seed = seed_, .stage = static_cast<uint32_t>(stages_done_)}, comm_);
   if (pending_) kmeans.restore(*pending_);
   while (kmeans.step()) {
     pending_ = kmeans.state();
@@ -141,13 +141,20 @@ void IpqMachine::save(StateDict& state) const {
 
 void IpqMachine::load(const StateDict& state) {
   const int64_t done = state.integer("ipq/stages_done");
-  QN_CHECK(done <= stages(), "the checkpoint has {} quantized stages, ipq.stages has {}: resume with the stages it was "
-           "started with", done, stages());
+  QN_CHECK(done <= stages(),
+           "the checkpoint has {} quantized stages, ipq.stages has {}: resume with the stages it was "
+           "started with",
+           done, stages());
   Requantizer requantizer(model_, gradient_of(config_));
   for (stages_done_ = 0; stages_done_ < done; ++stages_done_)
     for (const PlannedWeight& planned : plan_.stages[static_cast<size_t>(stages_done_)]) {
-      PqTable table{.rows = planned.rows, .cols = planned.cols, .block_size = planned.block_size,
-                    .n_centroids = planned.n_centroids, .centroids = {}, .codes = {}, .counts = {}};
+      PqTable table{.rows = planned.rows,
+                    .cols = planned.cols,
+                    .block_size = planned.block_size,
+                    .n_centroids = planned.n_centroids,
+                    .centroids = {},
+                    .codes = {},
+                    .counts = {}};
       const auto codes = state.tensor("ipq/codes/" + planned.name).span<int32_t>();
       table.codes.assign(codes.begin(), codes.end());
       table.centroids.resize(static_cast<size_t>(planned.n_centroids * planned.block_size));
@@ -156,7 +163,10 @@ void IpqMachine::load(const StateDict& state) {
   requantizer.finish();
   const int64_t iteration = state.integer("ipq/kmeans_iteration");
   if (iteration == 0) return;
-  KMeansState pending{.iteration = iteration, .centroids = {}, .assigning_centroids = {}, .objective_history = {},
+  KMeansState pending{.iteration = iteration,
+                      .centroids = {},
+                      .assigning_centroids = {},
+                      .objective_history = {},
                       .splits = values_of<int64_t>(state.tensor("ipq/kmeans/splits"))};
   for (const PlannedWeight& planned : plan_.stages[static_cast<size_t>(stages_done_)]) {
     pending.centroids.push_back(values_of<float>(state.tensor("ipq/kmeans/centroids/" + planned.name)));

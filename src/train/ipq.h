@@ -35,8 +35,8 @@ class IpqMachine {
   int64_t stages() const { return static_cast<int64_t>(plan_.stages.size()); }
   int64_t stages_done() const { return stages_done_; }
 
-  /// Quantizes the next stage's weights and re-lays the store out. `keep_going(iteration)` is called on every rank after
-  /// each k-means iteration (the place to checkpoint); false stops between iterations, and nothing is returned.
+  /// Quantizes the next stage's weights and re-lays the store out. `keep_going(iteration)` is called on every rank
+  /// after each k-means iteration (the place to checkpoint); false stops between iterations, and nothing is returned.
   std::optional<StageReport> run_stage(const std::function<bool(int64_t)>& keep_going);
 
   void save(StateDict& state) const;

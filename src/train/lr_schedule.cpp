@@ -17,7 +17,8 @@ double cosine(const ScheduleConfig& s, int64_t n, int64_t max_updates) {
   QN_CHECK(s.period_updates || max_updates > 0,
            "schedule.period_updates is needed: without train.max_updates the cosine has no natural period");
   const auto period = static_cast<double>(s.period_updates.value_or(max_updates - warmup));
-  QN_CHECK(period > 0, "the cosine period is {}: train.max_updates must exceed schedule.warmup_updates = {}", period, warmup);
+  QN_CHECK(period > 0, "the cosine period is {}: train.max_updates must exceed schedule.warmup_updates = {}", period,
+           warmup);
   const auto c = static_cast<double>(n - warmup);
   double cycle, length, position;
   if (s.t_mult != 1.0) {

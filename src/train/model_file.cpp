@@ -16,7 +16,9 @@ ModelFile load_checkpoint(const std::filesystem::path& path, Communicator& comm)
   const StateDict state = load_state(path);
   const auto config = read_config<RunConfig>(config_tree_from_text(state.text("config"), path.string() + " (config)"));
   const int64_t vocabulary = state.integer("vocabulary");
-  ModelFile file{.kind = "checkpoint", .state = fmt::format("after update {}", state.integer("update")), .info = {},
+  ModelFile file{.kind = "checkpoint",
+                 .state = fmt::format("after update {}", state.integer("update")),
+                 .info = {},
                  .model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample)};
   file.info = packed_info(config, vocabulary, state.text("dictionary_hash"), file.model->parameters().elements());
   file.model->parameters().allocate(DType::f32);

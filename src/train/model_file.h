@@ -12,8 +12,8 @@
 namespace qn {
 
 struct ModelFile {
-  std::string kind;  ///< "packed" or "checkpoint"
-  std::string state; ///< for people: "after update 765", "packed, 1.10 MiB"
+  std::string kind;   ///< "packed" or "checkpoint"
+  std::string state;  ///< for people: "after update 765", "packed, 1.10 MiB"
   PackedInfo info;
   std::unique_ptr<LanguageModel> model;
 };

@@ -19,8 +19,8 @@ void load_slices(const ParameterStore& store, const OwnedTensor& flat, const std
                  const StateDict& state) {
   for (const auto& p : store.all()) {
     const Tensor to = state_slice(flat, *p), &from = state.tensor(prefix + p->name);
-    QN_CHECK(from.shape == to.shape && from.dtype == to.dtype, "{}{} is {} {} in the checkpoint, but {} {} here", prefix,
-             p->name, name_of(from.dtype), from.shape.to_string(), name_of(to.dtype), to.shape.to_string());
+    QN_CHECK(from.shape == to.shape && from.dtype == to.dtype, "{}{} is {} {} in the checkpoint, but {} {} here",
+             prefix, p->name, name_of(from.dtype), from.shape.to_string(), name_of(to.dtype), to.shape.to_string());
     std::memcpy(to.data, from.data, to.bytes());
   }
 }
@@ -81,8 +81,7 @@ class Adam : public Optimizer {
   void save(const ParameterStore& store, StateDict& state) const override {
     save_slices(store, mean_, "optimizer/mean/", state);
     save_slices(store, square_, "optimizer/square/", state);
-    for (size_t i = 0; i < steps_.size(); ++i)
-      state.ints["optimizer/steps/" + store.all()[i]->name] = steps_[i];
+    for (size_t i = 0; i < steps_.size(); ++i) state.ints["optimizer/steps/" + store.all()[i]->name] = steps_[i];
   }
   void load(const ParameterStore& store, const StateDict& state) override {
     load_slices(store, mean_, "optimizer/mean/", state);

@@ -35,6 +35,7 @@ class Optimizer {
 };
 
 /// A fresh optimizer for the store as it is laid out now; `initial_lr` stands in for the rate before the first update.
-std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, const ParameterStore& store, double initial_lr);
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, const ParameterStore& store,
+                                          double initial_lr);
 
 }  // namespace qn

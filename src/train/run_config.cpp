@@ -3,7 +3,8 @@
 namespace qn {
 
 void DataConfig::visit(ConfigVisitor& v) {
-  v.field("path", path, "folder made by `quantnoise prepare` or fairseq-preprocess (dict.txt, train.bin, train.idx, ...)");
+  v.field("path", path,
+          "folder made by `quantnoise prepare` or fairseq-preprocess (dict.txt, train.bin, train.idx, ...)");
   v.choice("break_mode", break_mode, {"none", "complete", "complete_doc", "eos"},
            "where blocks may end: anywhere, at sentences, at sentences and documents, one sentence each");
   v.field("tokens_per_sample", tokens_per_sample, "tokens per block");
@@ -39,9 +40,11 @@ void TrainConfig::visit(ConfigVisitor& v) {
 void TrainConfig::validate(const ConfigChecker& c) const {
   c.check(micro_batches >= 1, "micro_batches", "must be at least 1, got {}", micro_batches);
   c.check(log_every_updates >= 1, "log_every_updates", "must be at least 1, got {}", log_every_updates);
-  for (const auto& [name, value] :
-       {std::pair{"max_updates", max_updates}, {"max_epochs", max_epochs}, {"patience", patience},
-        {"validate_every_epochs", validate_every_epochs}, {"validate_every_updates", validate_every_updates}})
+  for (const auto& [name, value] : {std::pair{"max_updates", max_updates},
+                                    {"max_epochs", max_epochs},
+                                    {"patience", patience},
+                                    {"validate_every_epochs", validate_every_epochs},
+                                    {"validate_every_updates", validate_every_updates}})
     c.check(value >= 0, name, "must not be negative, got {}", value);
 }
 
@@ -70,7 +73,8 @@ void CommConfig::validate(const ConfigChecker& c) const {
 }
 
 void IpqConfig::visit(ConfigVisitor& v) {
-  v.field("rules", rules, "fairseq quantization YAML (n_centroids, block_sizes, layers_to_quantize; empty: built-in rules)");
+  v.field("rules", rules,
+          "fairseq quantization YAML (n_centroids, block_sizes, layers_to_quantize; empty: built-in rules)");
   v.field("stages", stages, "regular expressions, one stage each, instead of those of the rules");
   v.field("updates_per_stage", updates_per_stage, "finetuning updates after each stage's k-means (0: none)");
   v.field("kmeans_iterations", kmeans_iterations, "k-means iterations per stage");
@@ -78,7 +82,8 @@ void IpqConfig::visit(ConfigVisitor& v) {
            "gradient of a centroid: sum over its blocks (fairseq's code) or their mean (the paper)");
   v.field("dense_softmax", dense_softmax,
           "leave output matrices that are tied to quantized tables dense, as fairseq does, instead of keeping the tie");
-  v.field("restart_schedule", restart_schedule, "start the learning-rate schedule, warm-up included, anew in each stage");
+  v.field("restart_schedule", restart_schedule,
+          "start the learning-rate schedule, warm-up included, anew in each stage");
   v.field("save_every_kmeans_iterations", save_every_kmeans_iterations,
           "checkpoint inside k-means every n iterations (0: only between stages)");
   v.choice("centroids", centroids, {"fp16", "int8"}, "storage of centroids in the packed file");

@@ -26,8 +26,8 @@ struct StateDict {
   double real(const std::string& name) const;
 };
 
-/// Entries "parameters/NAME" from and to the parameters of a laid out store. Loading throws qn::Error naming the parameter
-/// whose entry is missing or of another shape.
+/// Entries "parameters/NAME" from and to the parameters of a laid out store. Loading throws qn::Error naming the
+/// parameter whose entry is missing or of another shape.
 void save_parameters(const ParameterStore& store, StateDict& state);
 void load_parameters(ParameterStore& store, const StateDict& state);
 

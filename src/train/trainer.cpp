@@ -5,9 +5,9 @@
 #include <chrono>
 #include <cmath>
 #include <numbers>
-#include <sstream>
 
 #include "core/text.h"
+#include "train/broadcast_state.h"
 
 namespace qn {
 namespace {
@@ -26,26 +26,18 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
       corpus_(config.data, static_cast<uint64_t>(config.seed)),
       model_(make_language_model(config.model, corpus_.dictionary().size(), config.data.tokens_per_sample)) {
   const auto seed = static_cast<uint64_t>(config.seed);
-  QN_CHECK(options_.quantize || config.train.max_updates > 0 || config.train.max_epochs > 0 || config.train.patience > 0 ||
-               config.train.stop_min_lr >= 0.0 || config.train.stop_time_hours > 0.0,
+  QN_CHECK(options_.quantize || config.train.max_updates > 0 || config.train.max_epochs > 0 ||
+               config.train.patience > 0 || config.train.stop_min_lr >= 0.0 || config.train.stop_time_hours > 0.0,
            "this run would never end: set train.max_updates, max_epochs, patience, stop_min_lr or stop_time_hours");
   corpus_.prepare_training(model_->max_positions());
   original_parameters_ = model_->parameters().elements();
   model_->parameters().allocate(DType::f32);
   apply_noise(model_->weights(), config.quant_noise);
   if (options_.quantize) ipq_.emplace(config.ipq, *model_, comm, seed);
-  folder_.emplace(config.checkpoint);
+  if (comm.is_root()) folder_.emplace(config.checkpoint);
 
   StateDict state;
-  bool resuming = false;
-  if (comm.is_root() && options_.resume)
-    if (auto found = folder_->newest()) {
-      spdlog::info("resuming from {}", found->path.string());
-      state = std::move(found->state);
-      resuming = true;
-    }
-  resuming = comm.all_reduce_sum_value<int64_t>(resuming ? 1 : 0) > 0;
-  if (resuming) broadcast_state(comm, state);
+  const bool resuming = find_checkpoint(state);
   if (!resuming) initialize_weights();
   if (resuming && ipq_) ipq_->load(state);
   optimizer_ = make_optimizer(config.optimizer, model_->parameters(), config.schedule.lr);
@@ -63,6 +55,19 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
     progress_.emplace(std::move(progress));
   }
   log_start();
+}
+
+bool Trainer::find_checkpoint(StateDict& state) {
+  int64_t found = 0;
+  if (comm_.is_root() && options_.resume)
+    if (auto newest = folder_->newest()) {
+      spdlog::info("resuming from {}", newest->path.string());
+      state = std::move(newest->state);
+      found = 1;
+    }
+  found = comm_.all_reduce_sum_value(found);
+  if (found > 0) broadcast_state(comm_, state);
+  return found > 0;
 }
 
 void Trainer::log_start() const {
@@ -94,9 +99,10 @@ void Trainer::initialize_weights() {
 
 void Trainer::load_parameters(const StateDict& state) {
   const std::string hash = hex64(corpus_.dictionary().hash());
-  QN_CHECK(state.text("dictionary_hash") == hash,
-           "the checkpoint was made with another dictionary (hash {}, {} has {}): use the data folder it was trained on",
-           state.text("dictionary_hash"), config_.data.path, hash);
+  QN_CHECK(
+      state.text("dictionary_hash") == hash,
+      "the checkpoint was made with another dictionary (hash {}, {} has {}): use the data folder it was trained on",
+      state.text("dictionary_hash"), config_.data.path, hash);
   qn::load_parameters(model_->parameters(), state);
 }
 
@@ -106,9 +112,10 @@ void Trainer::resume(const StateDict& state) {
       spdlog::warn("changed since the checkpoint: {}", line);
   load_parameters(state);
   optimizer_->load(model_->parameters(), state);
-  QN_CHECK(state.text("data_fingerprint") == hex64(corpus_.sampler().fingerprint()),
-           "the training batches differ from those of the checkpoint (other data, data.* options or seed): restore them, "
-           "or start a new run from these weights with checkpoint.init_from and another checkpoint.dir");
+  QN_CHECK(
+      state.text("data_fingerprint") == hex64(corpus_.sampler().fingerprint()),
+      "the training batches differ from those of the checkpoint (other data, data.* options or seed): restore them, "
+      "or start a new run from these weights with checkpoint.init_from and another checkpoint.dir");
   corpus_.sampler().restore({.epoch = state.integer("sampler/epoch"),
                              .next = state.integer("sampler/next"),
                              .samples = state.integer("sampler/samples")});
@@ -143,7 +150,7 @@ StateDict Trainer::capture() {
 }
 
 void Trainer::save(const SaveReason& reason) {
-  if (comm_.is_root()) folder_->save(capture(), corpus_.sampler().state().epoch, update_, reason);
+  if (folder_) folder_->save(capture(), corpus_.sampler().state().epoch, update_, reason);
 }
 
 int64_t Trainer::max_updates() const {
@@ -190,10 +197,11 @@ bool Trainer::run_due_stages() {
     if (!report) return false;
     optimizer_ = make_optimizer(config_.optimizer, model_->parameters(), config_.schedule.lr);
     const Score score = validate_now();
-    spdlog::info("stage {} of {}: {} weights, relative error {:.4f}, {} empty clusters filled, k-means {:.1f} s; valid "
-                 "ppl {:.2f}",
-                 report->stage + 1, ipq_->stages(), report->weights, report->relative_error, report->splits,
-                 report->seconds, score.perplexity());
+    spdlog::info(
+        "stage {} of {}: {} weights, relative error {:.4f}, {} empty clusters filled, k-means {:.1f} s; valid "
+        "ppl {:.2f}",
+        report->stage + 1, ipq_->stages(), report->weights, report->relative_error, report->splits, report->seconds,
+        score.perplexity());
     if (metrics_)
       metrics_->write({{"kind", std::string("stage")},
                        {"update", update_},
@@ -208,6 +216,14 @@ bool Trainer::run_due_stages() {
 }
 
 Outcome Trainer::run() {
+  const Outcome outcome = run_to_end();
+  if (folder_) folder_->wait();
+  comm_.barrier();
+  if (progress_) progress_->finish();
+  return outcome;
+}
+
+Outcome Trainer::run_to_end() {
   if (!run_due_stages()) return Outcome::stopped;
   while (!finished()) {
     one_update();
@@ -215,18 +231,10 @@ Outcome Trainer::run() {
     after_update();
     if (stop && !finished()) {
       save({});
-      if (comm_.is_root()) folder_->wait();
-      if (progress_) progress_->finish();
       return Outcome::stopped;
     }
-    if (!run_due_stages()) {
-      if (comm_.is_root()) folder_->wait();
-      return Outcome::stopped;
-    }
+    if (!run_due_stages()) return Outcome::stopped;
   }
-  if (comm_.is_root()) folder_->wait();
-  comm_.barrier();
-  if (progress_) progress_->finish();
   return Outcome::finished;
 }
 
@@ -273,9 +281,7 @@ void Trainer::report(const UpdateResult& result, double lr, double seconds) {
                    {"seconds", seconds}});
 }
 
-Score Trainer::validate_now() {
-  return validate(*model_, kernels_, comm_, corpus_.valid(), corpus_.valid_batches());
-}
+Score Trainer::validate_now() { return validate(*model_, kernels_, comm_, corpus_.valid(), corpus_.valid_batches()); }
 
 void Trainer::record_validation(const Score& score, bool& improved) {
   improved = validations_ == 0 || score.base2() < best_loss_;
@@ -310,42 +316,6 @@ void Trainer::after_update() {
                           .interval = every(update_, c.save_every_updates),
                           .best = improved};
   if (stopping || reason.epoch_end || reason.interval || reason.best || finished()) save(reason);
-}
-
-void broadcast_state(Communicator& comm, StateDict& state) {
-  std::string names;
-  for (const auto& [name, tensor] : state.tensors) {
-    names += fmt::format("{} {}", static_cast<int>(tensor.view().dtype), tensor.view().shape.rank());
-    for (const int64_t d : tensor.view().shape.to_vector()) names += fmt::format(" {}", d);
-    names += ' ' + name + '\n';
-  }
-  std::istringstream lines(comm.broadcast_text(names));
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream in(line);
-    int dtype = 0, rank = 0;
-    in >> dtype >> rank;
-    std::vector<int64_t> dims(static_cast<size_t>(rank));
-    for (int64_t& d : dims) in >> d;
-    std::string name;
-    in.get();
-    std::getline(in, name);
-    if (!comm.is_root()) state.tensors[name] = OwnedTensor(Shape(dims), static_cast<DType>(dtype));
-    const Tensor& t = state.tensor(name);
-    comm.broadcast({static_cast<std::byte*>(t.data), t.bytes()});
-  }
-  std::string count = comm.broadcast_text(std::to_string(state.texts.size()));
-  auto text = state.texts.begin();
-  for (int64_t i = 0, n = std::stoll(count); i < n; ++i) {
-    const std::string key = comm.broadcast_text(comm.is_root() ? text->first : "");
-    const std::string value = comm.broadcast_text(comm.is_root() ? (text++)->second : "");
-    state.texts[key] = value;
-  }
-  std::string numbers;
-  for (const auto& [name, value] : state.ints) numbers += fmt::format("i {} {}\n", value, name);
-  for (const auto& [name, value] : state.floats) numbers += fmt::format("f {:a} {}\n", value, name);
-  std::istringstream entries(comm.broadcast_text(numbers));
-  for (std::string kind, value, name; entries >> kind >> value && entries.get() && std::getline(entries, name);)
-    kind == "i" ? void(state.ints[name] = std::stoll(value)) : void(state.floats[name] = std::strtod(value.c_str(), nullptr));
 }
 
 }  // namespace qn

@@ -43,12 +43,14 @@ class Trainer {
   Score validate_now();
 
  private:
+  bool find_checkpoint(StateDict& state);
   void initialize_weights();
   void resume(const StateDict& state);
   void load_parameters(const StateDict& state);
   StateDict capture();
   void save(const SaveReason& reason);
 
+  Outcome run_to_end();
   bool run_due_stages();
   bool finished() const;
   double current_lr() const;
@@ -69,9 +71,9 @@ class Trainer {
   std::optional<IpqMachine> ipq_;
   std::unique_ptr<Optimizer> optimizer_;
   std::optional<UpdateRunner> updates_;
-  std::optional<CheckpointFolder> folder_;
-  std::optional<MetricsLog> metrics_;        // rank 0
-  std::optional<ProgressReporter> progress_; // rank 0
+  std::optional<CheckpointFolder> folder_;    // rank 0
+  std::optional<MetricsLog> metrics_;         // rank 0
+  std::optional<ProgressReporter> progress_;  // rank 0
 
   int64_t original_parameters_ = 0;
   int64_t update_ = 0;
@@ -81,8 +83,5 @@ class Trainer {
   double training_seconds_ = 0.0;
   int64_t clipped_ = 0, reported_ = 0;
 };
-
-/// Gives every rank rank 0's state.
-void broadcast_state(Communicator& comm, StateDict& state);
 
 }  // namespace qn

@@ -36,8 +36,8 @@ class UpdateRunner {
   /// Update number `update` + 1 from `count` global micro-batches; `fetch(i)` is called for those of this rank
   /// (i % size == rank), and what it returns must live until the next call. Throws qn::Error when the gradient is not
   /// finite; parameters are then unchanged.
-  UpdateResult run(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch,
-                   Optimizer& optimizer, double lr);
+  UpdateResult run(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch, Optimizer& optimizer,
+                   double lr);
 
   const Arena& arena() const { return arena_; }
 

@@ -103,8 +103,8 @@ void expect_gradients(const Hdf5File& file, const std::string& group, Transforme
     ASSERT_TRUE(p->home.touched) << p->name << " got no gradient";
     // The softmax is shift invariant, so the key bias has gradient zero in exact arithmetic: rounding noise only.
     const bool zero = p->name.ends_with("k_proj.bias");
-    EXPECT_TRUE(close(to_doubles(p->home.grad), file.read<double>(dataset), tolerance,
-                      zero ? kZeroGradientTolerance : 0.0))
+    EXPECT_TRUE(
+        close(to_doubles(p->home.grad), file.read<double>(dataset), tolerance, zero ? kZeroGradientTolerance : 0.0))
         << p->name;
   }
 }

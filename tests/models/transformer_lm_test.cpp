@@ -15,8 +15,9 @@ std::vector<double> real_rows(const std::vector<double>& values, const std::vect
   const size_t width = values.size() / tokens.size();
   std::vector<double> kept;
   for (size_t i = 0; i < tokens.size(); ++i)
-    if (tokens[i] != kPadId) kept.insert(kept.end(), values.begin() + static_cast<int64_t>(i * width),
-                                         values.begin() + static_cast<int64_t>((i + 1) * width));
+    if (tokens[i] != kPadId)
+      kept.insert(kept.end(), values.begin() + static_cast<int64_t>(i * width),
+                  values.begin() + static_cast<int64_t>((i + 1) * width));
   return kept;
 }
 
@@ -37,14 +38,13 @@ void check_forward(const Hdf5File& file, TransformerLm& model, const std::string
     for (size_t i = 0; i < states.size(); ++i) {
       const std::vector<double> expected(stored.begin() + static_cast<int64_t>(i * size),
                                          stored.begin() + static_cast<int64_t>((i + 1) * size));
-      EXPECT_TRUE(close(real_rows(to_doubles(states[i]), pass->tokens), real_rows(expected, pass->tokens),
-                        kForwardTolerance))
+      EXPECT_TRUE(
+          close(real_rows(to_doubles(states[i]), pass->tokens), real_rows(expected, pass->tokens), kForwardTolerance))
           << group << " state " << i;
     }
   }
   const Tensor log_probabilities = model.head().log_probabilities(*pass->tape, features);
-  if (file.exists(group + "/log_prob_full"))
-    expect_rows(log_probabilities, file, group + "/log_prob_full", *pass);
+  if (file.exists(group + "/log_prob_full")) expect_rows(log_probabilities, file, group + "/log_prob_full", *pass);
   if (file.exists(group + "/logits")) {
     auto logits = file.read<double>(group + "/logits");
     const Tensor expected = view_of(logits.data(), log_probabilities.shape);

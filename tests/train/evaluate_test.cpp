@@ -62,16 +62,16 @@ TEST(Evaluate, WordsOfBytePairPieces) {
   const TempDir dir;
   const TokenStream stream = write_stream(file, dir / "test");
   const auto model = load_golden_model(file, "model", DType::f32);
-  EvalOptions options{.break_mode = BreakMode::none, .tokens_per_sample = 32, .context_window = 0, .max_tokens = 256,
-                      .continues = {}};
+  EvalOptions options{
+      .break_mode = BreakMode::none, .tokens_per_sample = 32, .context_window = 0, .max_tokens = 256, .continues = {}};
   const EvalResult tokens = evaluate(*model, cpu_kernels(), comm(), stream, options);
   options.continues = [](int32_t id) { return id % 2 == 1; };
   const EvalResult words = evaluate(*model, cpu_kernels(), comm(), stream, options);
   EXPECT_EQ(words.tokens, tokens.tokens);
   EXPECT_LT(words.words, tokens.words);
   // The same total log-probability, spread over fewer words.
-  EXPECT_TRUE(close(words.base2() * static_cast<double>(words.words), tokens.base2() * static_cast<double>(tokens.words),
-                    kSummationTolerance));
+  EXPECT_TRUE(close(words.base2() * static_cast<double>(words.words),
+                    tokens.base2() * static_cast<double>(tokens.words), kSummationTolerance));
 }
 
 TEST(Evaluate, RefusesWhatDoesNotFit) {

@@ -50,24 +50,33 @@ TEST(LrScheduleGolden, EveryCase) {
   }
 }
 
+ScheduleConfig schedule(const char* name, double lr, int64_t warmup) {
+  ScheduleConfig c;
+  c.name = name;
+  c.lr = lr;
+  c.warmup_updates = warmup;
+  return c;
+}
+
 TEST(LrSchedule, OpenPeriodsComeFromTheNumberOfUpdates) {
-  ScheduleConfig cosine{.lr = 1.0, .warmup_updates = 10};
+  const ScheduleConfig cosine = schedule("cosine", 1.0, 10);
   EXPECT_DOUBLE_EQ(learning_rate(cosine, 60, 110), 0.5) << "half of a cosine of 100 updates";
   EXPECT_THROW(learning_rate(cosine, 60, 0), Error);
   EXPECT_THROW(learning_rate(cosine, 60, 10), Error) << "no updates are left for the cosine";
-  ScheduleConfig polynomial{.name = "polynomial", .lr = 1.0};
+  const ScheduleConfig polynomial = schedule("polynomial", 1.0, 0);
   EXPECT_DOUBLE_EQ(learning_rate(polynomial, 25, 100), 0.75);
   EXPECT_DOUBLE_EQ(learning_rate(polynomial, 200, 100), 0.0);
   EXPECT_THROW(learning_rate(polynomial, 25, 0), Error);
 }
 
 TEST(LrSchedule, FixedAndInverseSquareRoot) {
-  const ScheduleConfig fixed{.name = "fixed", .lr = 2.0, .warmup_updates = 4};
+  const ScheduleConfig fixed = schedule("fixed", 2.0, 4);
   EXPECT_DOUBLE_EQ(learning_rate(fixed, 0, 0), 0.0);
   EXPECT_DOUBLE_EQ(learning_rate(fixed, 1, 0), 0.5);
   EXPECT_DOUBLE_EQ(learning_rate(fixed, 4, 0), 2.0);
   EXPECT_DOUBLE_EQ(learning_rate(fixed, 4000, 0), 2.0);
-  const ScheduleConfig inverse{.name = "inverse_sqrt", .lr = 2.0, .warmup_updates = 100, .warmup_init_lr = 1.0};
+  ScheduleConfig inverse = schedule("inverse_sqrt", 2.0, 100);
+  inverse.warmup_init_lr = 1.0;
   EXPECT_DOUBLE_EQ(learning_rate(inverse, 0, 0), 1.0);
   EXPECT_DOUBLE_EQ(learning_rate(inverse, 50, 0), 1.5);
   EXPECT_DOUBLE_EQ(learning_rate(inverse, 100, 0), 2.0);

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "core/hdf5_file.h"
 #include "golden_optimizer.h"
 #include "support/golden.h"
@@ -49,13 +51,15 @@ class Trajectory {
       for (const auto& [stored, mine] : {std::pair{"momentum_buffer", "optimizer/velocity/"},
                                          {"exp_avg", "optimizer/mean/"},
                                          {"exp_avg_sq", "optimizer/square/"}}) {
-        if (file_.exists(path(p->name, stored)))
+        if (file_.exists(path(p->name, stored))) {
           EXPECT_TRUE(close(state.tensor(mine + p->name).span<float>(), slice(p->name, stored, k), kOptimizerTolerance))
               << stored;
+        }
       }
-      if (file_.exists(path(p->name, "step")))
+      if (file_.exists(path(p->name, "step"))) {
         EXPECT_EQ(state.integer("optimizer/steps/" + p->name),
                   file_.read<int64_t>(path(p->name, "step"))[static_cast<size_t>(k)]);
+      }
     }
   }
 

@@ -68,7 +68,8 @@ TEST(RankEquality, QuantizationMatchesOneRank) {
   }
   comm().barrier();
   const auto from = dir.path() / "dense" / "checkpoint_last.h5";
-  Trainer together(tiny_ipq_config(dir.path(), "ipq", from), comm(), {.quantize = true, .resume = true, .stop_requested = {}});
+  Trainer together(tiny_ipq_config(dir.path(), "ipq", from), comm(),
+                   {.quantize = true, .resume = true, .stop_requested = {}});
   ASSERT_EQ(together.run(), Outcome::finished);
   const auto local = make_local_communicator();
   Trainer alone(tiny_ipq_config(dir.path(), mine("ipq_alone"), from), *local,

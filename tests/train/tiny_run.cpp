@@ -30,8 +30,12 @@ void prepare_tiny_corpus(const std::filesystem::path& dir) {
   write_text(dir / "train.txt", 300, 1);
   write_text(dir / "valid.txt", 40, 2);
   write_text(dir / "test.txt", 40, 3);
-  prepare({.train = dir / "train.txt", .valid = {dir / "valid.txt"}, .test = {dir / "test.txt"},
-           .destdir = dir / "data", .limits = {}, .srcdict = {}});
+  prepare({.train = dir / "train.txt",
+           .valid = {dir / "valid.txt"},
+           .test = {dir / "test.txt"},
+           .destdir = dir / "data",
+           .limits = {},
+           .srcdict = {}});
 }
 
 RunConfig tiny_config(const std::filesystem::path& dir, const std::string& name) {
@@ -42,16 +46,30 @@ RunConfig tiny_config(const std::filesystem::path& dir, const std::string& name)
   c.model.heads = 2;
   c.model.dropout = c.model.attention_dropout = c.model.activation_dropout = 0.1;
   c.model.prenorm = true;
-  c.model.adaptive = {.cutoffs = {20, 44}, .factor = 2.0, .dropout = 0.1, .input = true, .softmax = true,
-                      .tie_weights = true, .tie_projections = true};
+  c.model.adaptive = {.cutoffs = {20, 44},
+                      .factor = 2.0,
+                      .dropout = 0.1,
+                      .input = true,
+                      .softmax = true,
+                      .tie_weights = true,
+                      .tie_projections = true};
   c.data.path = (dir / "data").string();
   c.data.tokens_per_sample = 24;
   c.data.max_tokens = 96;
   c.quant_noise = {.pq = 0.2, .block_size = 4, .groups = {"paper"}};
   c.optimizer.momentum = 0.9;
   c.optimizer.clip_norm = 0.5;
-  c.schedule = {.name = "cosine", .lr = 0.1, .warmup_updates = 3, .warmup_init_lr = 1e-3, .min_lr = 1e-3,
-                .period_updates = 20, .t_mult = 1.0, .lr_shrink = 1.0, .total_updates = {}, .end_lr = 0.0, .power = 1.0};
+  c.schedule = {.name = "cosine",
+                .lr = 0.1,
+                .warmup_updates = 3,
+                .warmup_init_lr = 1e-3,
+                .min_lr = 1e-3,
+                .period_updates = 20,
+                .t_mult = 1.0,
+                .lr_shrink = 1.0,
+                .total_updates = {},
+                .end_lr = 0.0,
+                .power = 1.0};
   c.train.micro_batches = 4;
   c.train.max_updates = 12;
   c.train.validate_every_updates = 6;
@@ -59,7 +77,8 @@ RunConfig tiny_config(const std::filesystem::path& dir, const std::string& name)
   return c;
 }
 
-RunConfig tiny_ipq_config(const std::filesystem::path& dir, const std::string& name, const std::filesystem::path& from) {
+RunConfig tiny_ipq_config(const std::filesystem::path& dir, const std::string& name,
+                          const std::filesystem::path& from) {
   RunConfig c = tiny_config(dir, name);
   c.checkpoint.init_from = from.string();
   c.schedule.lr = 0.02;

@@ -94,11 +94,12 @@ TEST_F(TrainerTest, RefusesOtherDataAndOtherModels) {
 
 TEST_F(TrainerTest, QuantizationResumesAnywhere) {
   const auto dense = dense_checkpoint();
-  Trainer straight(tiny_ipq_config(dir_.path(), "ipq", dense), *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  Trainer straight(tiny_ipq_config(dir_.path(), "ipq", dense), *local_,
+                   {.quantize = true, .resume = true, .stop_requested = {}});
   ASSERT_EQ(straight.run(), Outcome::finished);
   ASSERT_EQ(straight.ipq()->stages_done(), 3);
-  // Questions: after 5 of 6 k-means iterations, after 4 updates, and so on: stops inside k-means and inside finetuning of
-  // every stage.
+  // Questions: after 5 of 6 k-means iterations, after 4 updates, and so on: stops inside k-means and inside finetuning
+  // of every stage.
   for (const int stop : {1, 3, 5, 6, 9, 12, 17, 21, 24, 26}) {
     const RunConfig config = tiny_ipq_config(dir_.path(), fmt::format("stopped_{}", stop), dense);
     {
@@ -123,8 +124,8 @@ TEST_F(TrainerTest, PackedFileComputesWhatTheModelDoes) {
       Trainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
       ASSERT_EQ(trainer.run(), Outcome::finished);
       const PackedStorage storage = packed_storage(config.ipq);
-      const PackedInfo info = packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef",
-                                          trainer.original_parameters());
+      const PackedInfo info =
+          packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef", trainer.original_parameters());
       round_to_storage(trainer.model(), storage);
       const auto path = dir_ / "model.safetensors";
       const uint64_t bytes = write_packed_model(path, trainer.model(), info, storage);

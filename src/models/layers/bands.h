@@ -1,4 +1,5 @@
-// The vocabulary cut into bands of falling frequency: shared by adaptive input and adaptive softmax (reference 5.5, 5.6).
+// The vocabulary cut into bands of falling frequency: shared by adaptive input and adaptive softmax
+// (reference 5.5, 5.6).
 #pragma once
 
 #include <cstdint>

@@ -39,16 +39,15 @@ Var DecoderLayer::self_attention(Tape& tape, const Var& x, int64_t batch, int64_
 }
 
 Var DecoderLayer::feed_forward(Tape& tape, const Var& x) const {
-  const Var hidden =
-      activation_dropout(tape, fc1_(tape, x), options_.activation, site(options_.activation_dropout, 1));
+  const Var hidden = activation_dropout(tape, fc1_(tape, x), options_.activation, site(options_.activation_dropout, 1));
   return fc2_(tape, hidden);
 }
 
 Var DecoderLayer::forward(Tape& tape, const Var& x, int64_t batch, int64_t time) const {
   const Dropout after_attention = site(options_.dropout, 2), after_ffn = site(options_.dropout, 3);
   if (options_.prenorm) {
-    const Var y = residual_dropout(tape, x, self_attention(tape, attention_norm_(tape, x), batch, time),
-                                   after_attention);
+    const Var y =
+        residual_dropout(tape, x, self_attention(tape, attention_norm_(tape, x), batch, time), after_attention);
     return residual_dropout(tape, y, feed_forward(tape, final_norm_(tape, y)), after_ffn);
   }
   const Var y = attention_norm_(tape, residual_dropout(tape, x, self_attention(tape, x, batch, time), after_attention));

@@ -70,8 +70,8 @@ AdaptiveSoftmax::AdaptiveSoftmax(const Build& build, const Bands& bands, int64_t
              bands.dim(0), width);
     head_words_ = options.tied_tables->table(0);
     build.weights.tie(prefix + "head.word_proj.weight", groups::kSoftmax, &head_words_);
-    head_clusters_ = build.linear(prefix + "head.class_proj.weight", groups::kSoftmax, n_tails, width,
-                                  init::xavier(n_tails, width));
+    head_clusters_ =
+        build.linear(prefix + "head.class_proj.weight", groups::kSoftmax, n_tails, width, init::xavier(n_tails, width));
   } else {
     head_words_ =
         build.linear(prefix + "head.weight", groups::kSoftmax, c0 + n_tails, width, init::xavier(c0 + n_tails, width));
@@ -129,8 +129,8 @@ void AdaptiveSoftmax::losses(Tape& tape, const Var& x, std::span<const int32_t> 
 }
 
 Tensor AdaptiveSoftmax::log_probabilities(Tape& tape, const Var& x) {
-  const int64_t n = x.value.rows(), c0 = bands_.size(0), vocabulary = bands_.first(bands_.count() - 1) +
-                                                                      bands_.size(bands_.count() - 1);
+  const int64_t n = x.value.rows(), c0 = bands_.size(0),
+                vocabulary = bands_.first(bands_.count() - 1) + bands_.size(bands_.count() - 1);
   const Tensor result = tape.tensor({n, vocabulary});
   const Var head = head_logits(tape, x);
   tape.k.log_softmax(head.value, head.value);
@@ -145,7 +145,8 @@ Tensor AdaptiveSoftmax::log_probabilities(Tape& tape, const Var& x) {
       for (int64_t r = 0; r < n; ++r) {
         const T cluster = head.value.as<T>()[r * head.value.cols() + c0 + static_cast<int64_t>(i)];
         for (int64_t c = 0; c < bands_.size(band); ++c)
-          result.as<T>()[r * vocabulary + bands_.first(band) + c] = cluster + tail.value.as<T>()[r * tail.value.cols() + c];
+          result.as<T>()[r * vocabulary + bands_.first(band) + c] =
+              cluster + tail.value.as<T>()[r * tail.value.cols() + c];
       }
     }
   };

@@ -23,10 +23,11 @@ Var Positions::forward(Tape& tape, const Var& x, std::span<const int32_t> tokens
     largest = std::max(largest, index[i]);
   }
   if (table_ == nullptr) return add_positions(tape, x, {sinusoids(largest + 1, tape.dtype()), nullptr}, index, kPadId);
-  QN_CHECK(largest < table_->shape[0],
-           "a sequence of {} tokens is longer than the {} learned positions: use shorter blocks (data.tokens_per_sample) "
-           "or a model with more positions (model.max_positions)",
-           largest - kPadId, max_positions_);
+  QN_CHECK(
+      largest < table_->shape[0],
+      "a sequence of {} tokens is longer than the {} learned positions: use shorter blocks (data.tokens_per_sample) "
+      "or a model with more positions (model.max_positions)",
+      largest - kPadId, max_positions_);
   return add_positions(tape, x, table_->var(tape), index, kPadId);
 }
 

@@ -25,7 +25,7 @@ class Positions {
 
   int64_t width_, max_positions_;
   Parameter* table_ = nullptr;
-  std::vector<float> rows_;    // [n, width] in single precision, as the reference computes it
+  std::vector<float> rows_;  // [n, width] in single precision, as the reference computes it
   OwnedTensor fixed_;
 };
 

@@ -11,7 +11,6 @@
 
 namespace qn {
 
-
 class TokenEmbedding {
  public:
   /// One table [vocabulary, dim].

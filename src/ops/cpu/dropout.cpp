@@ -31,9 +31,8 @@ template <typename F>
 void masked_kernel(const Tensor& like, const uint64_t* bits, double scale, F&& f) {
   dispatch_float(like.dtype, [&](auto tag) {
     using T = decltype(tag);
-    parallel_chunks(like.elements(), [&, scale](int64_t b, int64_t e) {
-      masked_loop<T>(b, e, bits, static_cast<T>(scale), f(tag));
-    });
+    parallel_chunks(like.elements(),
+                    [&, scale](int64_t b, int64_t e) { masked_loop<T>(b, e, bits, static_cast<T>(scale), f(tag)); });
   });
 }
 

@@ -1,0 +1,202 @@
+// The program as a user meets it: commands, messages for bad input, and runs killed at any moment.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "core/file_io.h"
+#include "core/hdf5_file.h"
+#include "train/tiny_run.h"
+
+namespace qn::test {
+namespace {
+
+using std::filesystem::path;
+
+struct Result {
+  int code = -1;
+  std::string out, err;
+};
+
+std::string text_of(const path& file) {
+  std::ifstream in(file);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+class CliTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const char* binary = std::getenv("QN_BINARY");
+    if (binary == nullptr || !std::filesystem::exists(binary)) GTEST_SKIP() << "QN_BINARY does not name the program";
+    binary_ = binary;
+    prepare_tiny_corpus(dir_.path());
+  }
+
+  /// Starts the program with its output in files; returns the process id.
+  pid_t start(const std::vector<std::string>& arguments) {
+    std::vector<char*> argv{binary_.data()};
+    std::vector<std::string> kept = arguments;
+    for (std::string& a : kept) argv.push_back(a.data());
+    argv.push_back(nullptr);
+    const std::string out = (dir_ / "stdout").string(), err = (dir_ / "stderr").string();
+    const pid_t child = fork();
+    if (child == 0) {
+      if (std::freopen(out.c_str(), "w", stdout) == nullptr || std::freopen(err.c_str(), "w", stderr) == nullptr)
+        _exit(99);
+      for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"}) unsetenv(name);
+      execv(argv[0], argv.data());
+      _exit(98);
+    }
+    return child;
+  }
+
+  Result finish(pid_t child) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), text_of(dir_ / "stdout"),
+            text_of(dir_ / "stderr")};
+  }
+
+  Result run(const std::vector<std::string>& arguments) { return finish(start(arguments)); }
+
+  /// Writes a configuration file and returns its path.
+  std::string config_file(const std::string& name, const RunConfig& config) {
+    const path file = dir_ / (name + ".yaml");
+    std::ofstream(file) << dump_config(config);
+    return file.string();
+  }
+
+  std::string dense() {
+    const Result trained = run({"train", "-c", config_file("dense", tiny_config(dir_.path(), "dense"))});
+    EXPECT_EQ(trained.code, 0) << trained.err;
+    return (dir_ / "dense" / "checkpoint_last.h5").string();
+  }
+
+  TempDir dir_;
+  std::string binary_;
+};
+
+TEST_F(CliTest, WholeJob) {
+  const std::string checkpoint = dense();
+  const std::string config = config_file("ipq", tiny_ipq_config(dir_.path(), "ipq", checkpoint));
+  const Result plan = run({"quantize", "-c", config, "--dry-run", "--json"});
+  ASSERT_EQ(plan.code, 0) << plan.err;
+  const auto predicted = nlohmann::json::parse(plan.out);
+  const Result quantized =
+      run({"quantize", "-c", config, "--from", checkpoint, "-o", (dir_ / "m.safetensors").string()});
+  ASSERT_EQ(quantized.code, 0) << quantized.err;
+  EXPECT_EQ(predicted["predicted_bytes"], std::filesystem::file_size(dir_ / "m.safetensors"));
+  const Result inspected = run({"inspect", (dir_ / "m.safetensors").string(), "--json"});
+  ASSERT_EQ(inspected.code, 0) << inspected.err;
+  EXPECT_EQ(nlohmann::json::parse(inspected.out)["bytes"], std::filesystem::file_size(dir_ / "m.safetensors"));
+  const Result evaluated = run({"eval", (dir_ / "m.safetensors").string(), "--data", (dir_ / "data").string(),
+                                "--context-window", "8", "--json"});
+  ASSERT_EQ(evaluated.code, 0) << evaluated.err;
+  const auto scores = nlohmann::json::parse(evaluated.out);
+  EXPECT_EQ(scores["tokens"], 40 * 13);
+  EXPECT_GT(scores["perplexity"].get<double>(), 1.0);
+  EXPECT_EQ(scores["kind"], "packed");
+  EXPECT_EQ(run({"inspect", checkpoint}).code, 0);
+  EXPECT_EQ(run({"eval", checkpoint, "--data", (dir_ / "data").string()}).code, 0);
+}
+
+TEST_F(CliTest, KilledRunsEndInTheSameFile) {
+  RunConfig config = tiny_config(dir_.path(), "killed");
+  config.checkpoint.save_every_updates = 1;
+  config.train.validate_every_updates = 0;
+  const std::string file = config_file("killed", config);
+  const std::string reference = dense();
+  const auto run_with_kills = [&](const std::vector<std::string>& arguments) {
+    int kills = 0;
+    for (int64_t wait = 60;; wait += 25) {
+      const pid_t child = start(arguments);
+      std::this_thread::sleep_for(std::chrono::milliseconds(wait));
+      kill(child, SIGKILL);
+      const Result result = finish(child);
+      if (result.code == 0) return kills;
+      EXPECT_EQ(result.code, -SIGKILL) << result.err;
+      if (result.code != -SIGKILL) return kills;
+      ++kills;
+    }
+  };
+  EXPECT_GT(run_with_kills({"train", "-c", file}), 0);
+  const auto parameters = [](const path& checkpoint) {
+    const Hdf5File h5(checkpoint, Hdf5File::Mode::read);
+    return h5.read<float>("tensors/parameters/decoder.layers.1.fc2.weight");
+  };
+  EXPECT_EQ(parameters(dir_ / "killed" / "checkpoint_last.h5"), parameters(reference));
+
+  RunConfig ipq = tiny_ipq_config(dir_.path(), "ipq", reference);
+  const Result straight = run({"quantize", "-c", config_file("ipq", ipq)});
+  ASSERT_EQ(straight.code, 0) << straight.err;
+  ipq.checkpoint.dir = (dir_ / "ipq_killed").string();
+  ipq.checkpoint.save_every_updates = 1;
+  ipq.ipq.save_every_kmeans_iterations = 1;
+  EXPECT_GT(run_with_kills({"quantize", "-c", config_file("ipq_killed", ipq)}), 0);
+  EXPECT_EQ(read_file_bytes(dir_ / "ipq_killed" / "model.safetensors"),
+            read_file_bytes(dir_ / "ipq" / "model.safetensors"));
+}
+
+TEST_F(CliTest, SignalSavesAndStops) {
+  RunConfig config = tiny_config(dir_.path(), "signal");
+  config.train.max_updates = 100000;
+  config.train.validate_every_updates = 0;
+  const std::string file = config_file("signal", config);
+  const pid_t child = start({"train", "-c", file});
+  for (int i = 0; i < 400 && text_of(dir_ / "stderr").find("updates |") == std::string::npos; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(25));
+  kill(child, SIGTERM);
+  const Result result = finish(child);
+  EXPECT_EQ(result.code, 3) << result.err;
+  EXPECT_NE(result.err.find("run the same command to go on"), std::string::npos) << result.err;
+  EXPECT_TRUE(std::filesystem::exists(dir_ / "signal" / "checkpoint_last.h5"));
+}
+
+TEST_F(CliTest, BadInputEndsInAClearError) {
+  const std::string checkpoint = dense();
+  const std::string config = config_file("run", tiny_config(dir_.path(), "run"));
+  const auto expect_error = [&](const std::vector<std::string>& arguments, const std::string& message) {
+    const Result result = run(arguments);
+    EXPECT_EQ(result.code, 1) << message << '\n' << result.err;
+    EXPECT_NE(result.err.find(message), std::string::npos) << result.err;
+    EXPECT_EQ(result.err.find("internal error"), std::string::npos) << result.err;
+  };
+  expect_error({"train", "-c", config, "-s", "optimizer.momentun=1"}, "did you mean 'optimizer.momentum'");
+  expect_error({"train", "-c", config, "-s", "data.path=/nonexistent"}, "there is no folder");
+  expect_error({"train", "-c", (dir_ / "none.yaml").string()}, "none.yaml");
+  expect_error({"train", "-c", config, "-s", "quant_noise.block_size=7"}, "block_size 7 does not divide");
+  expect_error({"quantize", "-c", config}, "--from");
+  expect_error({"quantize", "-c", config, "--from", checkpoint, "-s", "ipq.stages=[decoder.layerz]"}, "decoder.layerz");
+  expect_error({"eval", (dir_ / "train.txt").string(), "--data", (dir_ / "data").string()}, "neither a checkpoint");
+  expect_error({"eval", checkpoint, "--data", (dir_ / "data").string(), "--split", "nothing"}, "nothing");
+  expect_error({"eval", checkpoint, "--data", (dir_ / "data").string(), "--context-window", "24"}, "--context-window");
+  std::filesystem::resize_file(checkpoint, std::filesystem::file_size(checkpoint) - 100);
+  expect_error({"eval", checkpoint, "--data", (dir_ / "data").string()}, "damaged");
+  const Result usage = run({"train", "--nonsense"});
+  EXPECT_EQ(usage.code, 2);
+}
+
+TEST_F(CliTest, AnotherDictionaryIsRefused) {
+  const std::string checkpoint = dense();
+  std::ofstream(dir_ / "other.txt") << "quite another text\nwith other words\n";
+  const std::string other = (dir_ / "other").string();
+  ASSERT_EQ(
+      run({"prepare", "--train", (dir_ / "other.txt").string(), "--test", (dir_ / "other.txt").string(), "-o", other})
+          .code,
+      0);
+  const Result result = run({"eval", checkpoint, "--data", other});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.err.find("not the dictionary of this model"), std::string::npos) << result.err;
+}
+
+}  // namespace
+}  // namespace qn::test

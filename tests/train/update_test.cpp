@@ -1,0 +1,337 @@
+// One update: against fairseq's trainer, the same on any number of ranks, and without memory from the system.
+#include "train/update.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "core/special_tokens.h"
+#include "golden_optimizer.h"
+#include "models/golden_model.h"
+#include "quant/noise.h"
+#include "support/golden.h"
+#include "support/test_comm.h"
+#include "support/tolerance.h"
+
+namespace qn::test {
+namespace {
+
+int64_t count_targets(const std::vector<int32_t>& targets) {
+  return std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t != kPadId; });
+}
+
+/// Token matrices that micro-batches point into.
+struct Tokens {
+  int64_t rows, cols;
+  std::vector<int32_t> source, target;
+
+  MicroBatch micro_batch() const { return {{rows, cols, source, target}, count_targets(target)}; }
+};
+
+// --- fairseq's trainer ---
+
+void expect_parameters(const Hdf5File& file, const std::string& group, const LanguageModel& model) {
+  for (const auto& p : model.parameters().all()) {
+    if (p->name.ends_with("k_proj.bias")) continue;  // its gradient is rounding noise, which Adam makes visible
+    EXPECT_TRUE(close(to_doubles(p->value), file.read<double>(group + "/" + p->name), kTrajectoryTolerance))
+        << group << " " << p->name;
+  }
+}
+
+void check_trainer(const Hdf5File& file, const std::string& group) {
+  SCOPED_TRACE(group);
+  const auto model = load_golden_model(file, group + "/model", DType::f32);
+  const OptimizerConfig config = golden_optimizer_config(file, group);
+  const auto optimizer = make_optimizer(config, model->parameters(), golden_initial_lr(file, group));
+  UpdateRunner runner(*model, cpu_kernels(), comm(), {.clip_norm = config.clip_norm});
+  const auto stored = [&](const char* name) { return file.read<double>(group + "/" + name); };
+  const auto lr = stored("lr"), loss = stored("loss"), norm = stored("gnorm"), tokens = stored("sample_size");
+  Tokens micro;
+  for (size_t u = 0; u < lr.size(); ++u) {
+    const std::string update = group + "/update_" + std::to_string(u + 1);
+    const auto fetch = [&](int64_t i) {
+      const std::string number = std::to_string(i);
+      const Shape shape = file.shape(update + "/tokens_" + number);
+      micro = {shape[0], shape[1], read_ids(file, update + "/tokens_" + number),
+               read_ids(file, update + "/targets_" + number)};
+      return micro.micro_batch();
+    };
+    const UpdateResult result =
+        runner.run(static_cast<int64_t>(u), file.int_attribute(update, "micro_batches"), fetch, *optimizer, lr[u]);
+    EXPECT_TRUE(close(result.loss, loss[u], kLossTolerance)) << update;
+    EXPECT_TRUE(close(result.grad_norm, norm[u], kGradientTolerance)) << update;
+    EXPECT_EQ(static_cast<double>(result.tokens), tokens[u]) << update;
+    if (u == 0) expect_parameters(file, group + "/params_after_1", *model);
+  }
+  expect_parameters(file, group + "/params_after_8", *model);
+}
+
+TEST(UpdateGolden, NagWithClipping) {
+  QN_GOLDEN_OR_SKIP(path, "optimizers.h5");
+  check_trainer(Hdf5File(path, Hdf5File::Mode::read), "trainer_nag");
+}
+
+TEST(UpdateGolden, AdamWithWarmUpFromZero) {
+  QN_GOLDEN_OR_SKIP(path, "optimizers.h5");
+  check_trainer(Hdf5File(path, Hdf5File::Mode::read), "trainer_adam");
+}
+
+// --- given gradients ---
+
+/// A model without layers whose gradients are given by micro-batch and parameter; one target token each.
+class GivenGradients : public LanguageModel {
+ public:
+  using Gradients = std::map<std::string, std::vector<float>>;
+  explicit GivenGradients(std::vector<Gradients> by_micro_batch) : gradients_(std::move(by_micro_batch)) {
+    for (const Gradients& gradients : gradients_)
+      for (const auto& [name, values] : gradients)
+        if (store_.find(name) == nullptr) store_.add(name, {static_cast<int64_t>(values.size())}, {});
+  }
+  Tensor losses(Tape& tape, const TokenBatch&) override {
+    Gradients& mine = gradients_[tape.pass().micro_batch];
+    tape.on_backward([this, &tape, &mine] {
+      for (auto& [name, values] : mine) {
+        const Var parameter = store_.find(name)->var(tape);
+        const Tape::Slot slot = tape.slot(parameter);
+        tape.k.axpy(slot.grad, view_of(values.data(), parameter.value.shape), 1.0, slot.beta);
+      }
+    });
+    const Tensor loss = tape.arena.tensor({1}, DType::f64);
+    tape.k.fill(loss, 2.0);
+    return loss;
+  }
+  int64_t max_positions() const override { return 1; }
+  UpdateResult update(Communicator& ranks, const UpdateOptions& options, Optimizer& optimizer, int64_t tokens = 1) {
+    UpdateRunner runner(*this, cpu_kernels(), ranks, options);
+    const auto fetch = [&](int64_t) { return MicroBatch{{}, tokens}; };
+    return runner.run(0, static_cast<int64_t>(gradients_.size()), fetch, optimizer, 0.5);
+  }
+
+ private:
+  std::vector<Gradients> gradients_;
+};
+
+/// Keeps what an update hands to its optimizer.
+class Recorder : public Optimizer {
+ public:
+  void step(ParameterStore&, const Kernels&, double, double grad_scale) override { scale = grad_scale; }
+  void save(const ParameterStore&, StateDict&) const override {}
+  void load(const ParameterStore&, const StateDict&) override {}
+  double scale = -1.0;
+};
+
+TEST(UpdateGolden, Clipping) {
+  QN_GOLDEN_OR_SKIP(path, "optimizers.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  const auto local = make_local_communicator();
+  for (const std::string& name : file.members("clip")) {
+    SCOPED_TRACE(name);
+    const std::string group = "clip/" + name;
+    GivenGradients::Gradients before;
+    for (const char* tensor : {"a", "b", "c"})
+      if (file.exists(group + "/before_" + tensor)) before[tensor] = file.read<float>(group + "/before_" + tensor);
+    GivenGradients model({before});
+    model.parameters().allocate(DType::f32);
+    Recorder recorder;
+    const double max_norm = file.float_attribute(group, "max_norm");
+    const UpdateResult result = model.update(*local, {.clip_norm = max_norm}, recorder);
+    EXPECT_TRUE(close(result.grad_norm, file.read<double>(group + "/norm")[0], kOptimizerTolerance));
+    EXPECT_EQ(result.clipped, recorder.scale < 1.0);
+    for (auto& [tensor, values] : before) {
+      for (float& v : values) v *= static_cast<float>(recorder.scale);
+      EXPECT_TRUE(close(values, file.read<float>(group + "/after_" + tensor), kOptimizerTolerance)) << tensor;
+    }
+  }
+}
+
+TEST(Update, DividesByTheTokensOfAllMicroBatches) {
+  GivenGradients model({{{"w", {4, 0}}}, {{"w", {8, 16}}}});
+  model.parameters().allocate(DType::f32);
+  Recorder recorder;
+  const UpdateResult result = model.update(comm(), {}, recorder, 3);
+  EXPECT_EQ(result.tokens, 6);
+  EXPECT_DOUBLE_EQ(result.loss, 4.0);
+  EXPECT_DOUBLE_EQ(result.grad_norm, std::sqrt(12.0 * 12.0 + 16.0 * 16.0) / 6);
+  EXPECT_DOUBLE_EQ(recorder.scale, 1.0 / 6);
+  EXPECT_THAT(to_doubles(model.parameters().find("w")->home.grad), testing::ElementsAre(12, 16));
+}
+
+TEST(Update, RanksAgreeOnMissingGradients) {
+  // b has a gradient in the last micro-batch only, so with several ranks most of them do not see it; c has none.
+  GivenGradients model({{{"a", {1}}}, {{"a", {1}}}, {{"a", {1}}}, {{"a", {1}}, {"b", {1}}}});
+  model.parameters().add("c", {1}, {});
+  model.parameters().allocate(DType::f32);
+  for (const auto& p : model.parameters().all()) p->value.as<float>()[0] = 1.0f;
+  OptimizerConfig config;
+  config.weight_decay = 0.1;
+  config.missing_gradient = "skip";
+  const auto optimizer = make_optimizer(config, model.parameters(), 0.5);
+  model.update(comm(), {.skip_missing = true}, *optimizer);
+  const auto value = [&](const char* name) { return model.parameters().find(name)->value.as<float>()[0]; };
+  EXPECT_FLOAT_EQ(value("a"), 0.95f - 1.99f * 0.5f);
+  EXPECT_FLOAT_EQ(value("b"), 0.95f - 1.99f * 0.5f / 4);
+  EXPECT_EQ(value("c"), 1.0f) << "not even decayed";
+}
+
+void expect_error(GivenGradients& model, int64_t tokens, const std::string& message) {
+  model.parameters().allocate(DType::f32);
+  for (const auto& p : model.parameters().all()) p->value.as<float>()[0] = 1.0f;
+  const auto optimizer = make_optimizer({}, model.parameters(), 0.5);
+  try {
+    model.update(comm(), {.clip_norm = 0.1}, *optimizer, tokens);
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr(message));
+  }
+  for (const auto& p : model.parameters().all()) EXPECT_EQ(p->value.as<float>()[0], 1.0f) << p->name;
+}
+
+TEST(Update, GradientsThatAreNotFiniteAreAnErrorOnAllRanks) {
+  for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    GivenGradients model({{{"w", {1}}}, {{"w", {bad}}}});
+    expect_error(model, 1, "the gradient of update 1 is not finite");
+  }
+}
+
+TEST(Update, BatchesOfPaddingAreAnError) {
+  GivenGradients model({{{"w", {1}}}});
+  expect_error(model, 0, "update 1 has no target tokens");
+}
+
+// --- a small model with everything random switched on ---
+
+constexpr int64_t kVocabulary = 70, kMicroBatches = 4;
+
+ModelConfig noisy_config() {
+  ModelConfig c;
+  c.layers = 2;
+  c.embed_dim = 32;
+  c.ffn_dim = 48;
+  c.heads = 4;
+  c.dropout = c.attention_dropout = c.activation_dropout = 0.1;
+  c.prenorm = true;
+  c.adaptive = {.cutoffs = {20, 40},
+                .factor = 2.0,
+                .dropout = 0.1,
+                .input = true,
+                .softmax = true,
+                .tie_weights = true,
+                .tie_projections = true};
+  return c;
+}
+
+std::unique_ptr<LanguageModel> noisy_model(const ModelConfig& config) {
+  auto model = make_language_model(config, kVocabulary, 512);
+  model->parameters().allocate(DType::f32);
+  model->parameters().initialize(5);
+  EXPECT_FALSE(apply_noise(model->weights(), {.pq = 0.2, .block_size = 8, .groups = {"paper"}}).empty());
+  return model;
+}
+
+Tokens random_tokens(uint32_t update, int64_t i, int64_t rows, int64_t cols) {
+  const RandomStream stream(
+      {.seed = 3, .purpose = Purpose::test, .id = static_cast<uint64_t>(i), .update = update, .micro_batch = 0});
+  Tokens tokens{rows, cols, {}, {}};
+  for (int64_t k = 0; k <= rows * cols; ++k)
+    tokens.source.push_back(kEosId + static_cast<int32_t>(stream.uniform(static_cast<uint64_t>(k)) *
+                                                          static_cast<double>(kVocabulary - kEosId)));
+  tokens.target.assign(tokens.source.begin() + 1, tokens.source.end());
+  tokens.source.pop_back();
+  return tokens;
+}
+
+struct Training {
+  std::vector<double> losses, norms;
+  std::unique_ptr<LanguageModel> model;
+};
+
+/// Three updates.
+Training train(Communicator& ranks, uint64_t seed, double lr) {
+  Training run;
+  run.model = noisy_model(noisy_config());
+  const auto optimizer = make_optimizer({}, run.model->parameters(), lr);
+  UpdateRunner runner(*run.model, cpu_kernels(), ranks, {.seed = seed, .clip_norm = 0.5, .bucket_bytes = 4096});
+  Tokens micro;
+  for (int64_t u = 0; u < 3; ++u) {
+    const auto fetch = [&](int64_t i) {
+      micro = random_tokens(static_cast<uint32_t>(u), i, 2 + i, 9);
+      return micro.micro_batch();
+    };
+    const UpdateResult result = runner.run(u, kMicroBatches, fetch, *optimizer, lr);
+    run.losses.push_back(result.loss);
+    run.norms.push_back(result.grad_norm);
+  }
+  return run;
+}
+
+TEST(UpdateRanks, AnyNumberOfRanksTrainsTheSame) {
+  const auto local = make_local_communicator();
+  const Training together = train(comm(), 1, 0.1), alone = train(*local, 1, 0.1);
+  for (size_t u = 0; u < alone.losses.size(); ++u) {
+    EXPECT_TRUE(close(together.losses[u], alone.losses[u], kSummationTolerance)) << "update " << u;
+    EXPECT_TRUE(close(together.norms[u], alone.norms[u], kTrajectoryTolerance)) << "update " << u;
+  }
+  for (const auto& p : alone.model->parameters().all())
+    EXPECT_TRUE(close(to_doubles(together.model->parameters().find(p->name)->value), to_doubles(p->value),
+                      kTrajectoryTolerance, kZeroGradientTolerance))
+        << p->name;
+  // Ranks never exchange parameters again, so they must hold the same bits.
+  const Tensor& values = together.model->parameters().values();
+  const std::string mine(static_cast<const char*>(values.data), values.bytes());
+  EXPECT_TRUE(comm().broadcast_text(mine) == mine) << "rank " << comm().rank() << " differs from rank 0";
+  // Random draws matter: another seed must be visible above the tolerance.
+  EXPECT_FALSE(close(train(*local, 2, 0.1).losses[0], alone.losses[0], kSummationTolerance));
+}
+
+TEST(Update, NoiseNeverReachesTheMasterWeights) {
+  const auto initial = noisy_model(noisy_config());
+  const Training run = train(comm(), 1, 0.0);
+  for (const auto& p : initial->parameters().all())
+    EXPECT_EQ(to_doubles(run.model->parameters().find(p->name)->value), to_doubles(p->value)) << p->name;
+  EXPECT_GT(run.norms.back(), 0.0);
+}
+
+// --- memory ---
+
+std::vector<const void*> logit_addresses;
+
+void recorded_cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
+                            bool write_grad) {
+  logit_addresses.push_back(logits.data);
+  cpu_kernels().cross_entropy(losses, logits, targets, rows, write_grad);
+}
+
+TEST(UpdateMemory, LaterUpdatesReuseTheFirstOnesAddresses) {
+  ModelConfig config = noisy_config();
+  config.embed_dim = 64;
+  config.ffn_dim = 256;
+  const auto model = noisy_model(config);
+  const auto optimizer = make_optimizer({}, model->parameters(), 0.1);
+  Kernels kernels = cpu_kernels();
+  kernels.cross_entropy = recorded_cross_entropy;
+  const auto local = make_local_communicator();
+  UpdateRunner runner(*model, kernels, *local, {});
+  const Tokens tokens = random_tokens(0, 0, 8, 160);
+  const auto run = [&](int64_t u) {
+    logit_addresses.clear();
+    runner.run(
+        u, 2, [&](int64_t) { return tokens.micro_batch(); }, *optimizer, 0.1);
+    return logit_addresses;
+  };
+  run(0);
+  EXPECT_GT(runner.arena().peak(), size_t{20} << 20) << "too small to need a second block";
+  const int64_t allocations = runner.arena().system_allocations();
+  const auto second = run(1), third = run(2);
+  EXPECT_EQ(runner.arena().system_allocations(), allocations);
+  EXPECT_EQ(third, second);
+  ASSERT_EQ(second.size() % 2, 0U);
+  EXPECT_TRUE(std::equal(second.begin(), second.begin() + static_cast<int64_t>(second.size() / 2),
+                         second.begin() + static_cast<int64_t>(second.size() / 2)))
+      << "both micro-batches of an update use the same addresses";
+}
+
+}  // namespace
+}  // namespace qn::test
