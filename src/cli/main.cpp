@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "cli/commands.h"
+#include "comm/threads.h"
 #include "core/log.h"
 
 namespace {
@@ -66,6 +67,7 @@ int report_failure(Communicator* comm, const std::string& message) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  qn::settle_threads(argv);
   std::unique_ptr<qn::Communicator> comm;
   try {
     qn::init_logging(0, 1, "info");

@@ -68,7 +68,7 @@ void pack(Trainer& trainer, const RunConfig& config, int64_t parameters, const s
           Communicator& comm) {
   const Score before = trainer.validate_now();
   const PackedStorage storage = packed_storage(config.ipq);
-  round_to_storage(trainer.model(), storage);
+  trainer.round_weights(storage);
   const Score rounded = trainer.validate_now();
   if (comm.is_root())
     write_packed_model(out, trainer.model(),

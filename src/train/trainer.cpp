@@ -120,7 +120,6 @@ void Trainer::resume(const StateDict& state) {
                              .next = state.integer("sampler/next"),
                              .samples = state.integer("sampler/samples")});
   update_ = state.integer("update");
-  validated_at_ = state.integer("validated_at");
   validations_ = state.integer("validations");
   bad_validations_ = state.integer("bad_validations");
   best_loss_ = state.real("best_loss");
@@ -138,7 +137,6 @@ StateDict Trainer::capture() {
   state.ints["sampler/samples"] = sampler.samples;
   state.ints["vocabulary"] = corpus_.dictionary().size();
   state.ints["update"] = update_;
-  state.ints["validated_at"] = validated_at_;
   state.ints["validations"] = validations_;
   state.ints["bad_validations"] = bad_validations_;
   state.floats["best_loss"] = best_loss_;
@@ -196,6 +194,7 @@ bool Trainer::run_due_stages() {
     });
     if (!report) return false;
     optimizer_ = make_optimizer(config_.optimizer, model_->parameters(), config_.schedule.lr);
+    score_.reset();
     const Score score = validate_now();
     spdlog::info(
         "stage {} of {}: {} weights, relative error {:.4f}, {} empty clusters filled, k-means {:.1f} s; valid "
@@ -249,6 +248,7 @@ void Trainer::one_update() {
   };
   const UpdateResult result = updates_->run(update_, static_cast<int64_t>(groups.size()), fetch, *optimizer_, lr);
   ++update_;
+  score_.reset();
   const double seconds = seconds_since(start);
   training_seconds_ += seconds;
   report(result, lr, seconds);
@@ -281,12 +281,19 @@ void Trainer::report(const UpdateResult& result, double lr, double seconds) {
                    {"seconds", seconds}});
 }
 
-Score Trainer::validate_now() { return validate(*model_, kernels_, comm_, corpus_.valid(), corpus_.valid_batches()); }
+Score Trainer::validate_now() {
+  if (!score_) score_ = validate(*model_, kernels_, comm_, corpus_.valid(), corpus_.valid_batches());
+  return *score_;
+}
+
+void Trainer::round_weights(const PackedStorage& storage) {
+  round_to_storage(*model_, storage);
+  score_.reset();
+}
 
 void Trainer::record_validation(const Score& score, bool& improved) {
   improved = validations_ == 0 || score.base2() < best_loss_;
   ++validations_;
-  validated_at_ = update_;
   if (improved) best_loss_ = score.base2();
   bad_validations_ = improved ? 0 : bad_validations_ + 1;
   if (!progress_) return;

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "comm/communicator.h"
+#include "quant/packed_model.h"
 #include "train/checkpoint_folder.h"
 #include "train/corpus.h"
 #include "train/ipq.h"
@@ -40,7 +41,10 @@ class Trainer {
   /// Elements of the dense model, each tied tensor once, whatever is quantized by now.
   int64_t original_parameters() const { return original_parameters_; }
   const Arena& arena() const { return updates_->arena(); }
+  /// Validation of the model as it is; remembered until the model changes.
   Score validate_now();
+  /// Rounds the model to what a packed file will hold (see round_to_storage()).
+  void round_weights(const PackedStorage& storage);
 
  private:
   bool find_checkpoint(StateDict& state);
@@ -77,7 +81,7 @@ class Trainer {
 
   int64_t original_parameters_ = 0;
   int64_t update_ = 0;
-  int64_t validated_at_ = -1;
+  std::optional<Score> score_;  // of the model as it is, if known
   double best_loss_ = 0.0;  // base 2; meaningful once validations_ > 0
   int64_t validations_ = 0, bad_validations_ = 0;
   double training_seconds_ = 0.0;

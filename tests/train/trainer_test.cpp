@@ -126,7 +126,7 @@ TEST_F(TrainerTest, PackedFileComputesWhatTheModelDoes) {
       const PackedStorage storage = packed_storage(config.ipq);
       const PackedInfo info =
           packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef", trainer.original_parameters());
-      round_to_storage(trainer.model(), storage);
+      trainer.round_weights(storage);
       const auto path = dir_ / "model.safetensors";
       const uint64_t bytes = write_packed_model(path, trainer.model(), info, storage);
       EXPECT_EQ(bytes, std::filesystem::file_size(path));
