@@ -35,8 +35,6 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
   const SizeReport sizes =
       predict_packed_sizes(*model, plan, config.ipq.dense_softmax,
                            packed_info(config, vocabulary, std::string(16, '0'), parameters), storage);
-  const double original = 4.0 * static_cast<double>(parameters);
-  const double ratio = original / static_cast<double>(sizes.total_bytes());
   if (a.json) {
     nlohmann::ordered_json weights = nlohmann::ordered_json::array();
     for (const PlannedWeight& w : plan.all())
@@ -47,19 +45,17 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
                          {"block_size", w.block_size},
                          {"n_centroids", w.n_centroids}});
     const nlohmann::ordered_json result{{"parameters", parameters},
-                                        {"original_bytes", original},
+                                        {"original_bytes", sizes.original_bytes()},
                                         {"predicted_bytes", sizes.total_bytes()},
-                                        {"ratio", ratio},
+                                        {"ratio", sizes.ratio()},
                                         {"weights", weights},
                                         {"sizes", nlohmann::ordered_json::parse(sizes.to_json())}};
     std::cout << result.dump() << std::endl;
     return;
   }
   std::cout << describe(plan, storage.centroids) << '\n' << sizes.to_table();
-  std::cout << fmt::format("\n{} parameters, {} in fp32 -> {} predicted ({} bytes), {:.2f}x\n",
-                           group_digits(parameters), format_bytes(static_cast<uint64_t>(original)),
-                           format_bytes(sizes.total_bytes()), group_digits(static_cast<int64_t>(sizes.total_bytes())),
-                           ratio);
+  std::cout << fmt::format("{} parameters; the file will have {} bytes\n", group_digits(parameters),
+                           group_digits(static_cast<int64_t>(sizes.total_bytes())));
 }
 
 /// Writes the packed file, evaluates it as a user will (from disk), and makes sure that it computes what the model in

@@ -216,6 +216,7 @@ PackedModel load_packed_model(const std::filesystem::path& path) {
 SizeReport packed_sizes(const SafetensorsReader& file) {
   SizeReport report;
   report.set_header_bytes(file.header_bytes());
+  report.set_original_values(parse_integer(file, "parameters"));
   const auto storage_of = [](StoredType type) {
     return type == StoredType::f32  ? ValueStorage::f32
            : type == StoredType::i8 ? ValueStorage::int8
@@ -270,6 +271,7 @@ SizeReport predict_packed_sizes(const LanguageModel& model, const QuantizePlan& 
     if (std::none_of(planned.begin(), planned.end(), [&](const PlannedWeight& w) { return w.name == p->name; }))
       add_dense(p->name, p->shape);
   report.set_header_bytes(writer.header_bytes());
+  report.set_original_values(info.parameters);
   return report;
 }
 

@@ -91,7 +91,9 @@ SizeEntry SizeReport::total() const {
   return sum;
 }
 
-uint64_t SizeReport::original_bytes() const { return stored_bytes(total().values, ValueStorage::f32); }
+uint64_t SizeReport::original_bytes() const {
+  return stored_bytes(original_values_ > 0 ? original_values_ : total().values, ValueStorage::f32);
+}
 
 double SizeReport::ratio() const {
   const uint64_t bytes = total_bytes();

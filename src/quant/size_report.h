@@ -42,12 +42,14 @@ class SizeReport {
   void add_dense(const std::string& name, int64_t values, ValueStorage storage);
   /// Bytes that belong to no tensor: a file's header and metadata.
   void set_header_bytes(uint64_t bytes) { header_bytes_ = bytes; }
+  /// Values of the original model, where they are fewer than those stored: ties that were cut are stored twice.
+  void set_original_values(int64_t values) { original_values_ = values; }
 
   const std::vector<SizeEntry>& entries() const { return entries_; }
   SizeEntry total() const;  ///< sums over the entries, without the header
   uint64_t header_bytes() const { return header_bytes_; }
   uint64_t total_bytes() const { return total().bytes() + header_bytes_; }  ///< the size of the file
-  uint64_t original_bytes() const;                                          ///< everything in float32
+  uint64_t original_bytes() const;                                          ///< the original model in float32
   double ratio() const;                                                     ///< original / total
 
   /// A fixed-width table, one line per tensor, then the totals.
@@ -58,6 +60,7 @@ class SizeReport {
  private:
   std::vector<SizeEntry> entries_;
   uint64_t header_bytes_ = 0;
+  int64_t original_values_ = 0;  // 0: those of the entries
 };
 
 /// fairseq's numbers (fairseq semantics, "Size accounting"), in MB of 2^20 bytes: log2(K)/d bits per quantized weight
