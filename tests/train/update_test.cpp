@@ -164,12 +164,16 @@ TEST(Update, RanksAgreeOnMissingGradients) {
   GivenGradients model({{{"a", {1}}}, {{"a", {1}}}, {{"a", {1}}}, {{"a", {1}}, {"b", {1}}}});
   model.parameters().add("c", {1}, {});
   model.parameters().allocate(DType::f32);
-  for (const auto& p : model.parameters().all()) p->value.as<float>()[0] = 1.0f;
+  for (const auto& p : model.parameters().all()) {
+    p->value.as<float>()[0] = 1.0f;
+    p->home.grad.as<float>()[0] = 7.0f;  // left over from an earlier update
+  }
   OptimizerConfig config;
   config.weight_decay = 0.1;
   config.missing_gradient = "skip";
   const auto optimizer = make_optimizer(config, model.parameters(), 0.5);
-  model.update(comm(), {.skip_missing = true}, *optimizer);
+  const UpdateResult result = model.update(comm(), {.skip_missing = true}, *optimizer);
+  EXPECT_DOUBLE_EQ(result.grad_norm, std::sqrt(4.0 * 4.0 + 1.0) / 4);
   const auto value = [&](const char* name) { return model.parameters().find(name)->value.as<float>()[0]; };
   EXPECT_FLOAT_EQ(value("a"), 0.95f - 1.99f * 0.5f);
   EXPECT_FLOAT_EQ(value("b"), 0.95f - 1.99f * 0.5f / 4);

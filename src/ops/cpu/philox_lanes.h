@@ -20,13 +20,14 @@ struct PhiloxLanes {
 
 using WideLanes __attribute__((vector_size(64))) = uint64_t;
 
-/// Products of the lower 32 bits of each 64-bit lane with `factor`.
-inline WideLanes widening_product(WideLanes x, uint32_t factor) {
+/// Products of the lower 32 bits of each 64-bit lane with `factor`. By reference: how 64-byte vectors are passed by
+/// value depends on the instruction set, which compilers warn about.
+inline void widening_product(const WideLanes& x, uint32_t factor, WideLanes& product) {
 #ifdef __AVX512F__  // one instruction; the compiler would take its slow 64-bit multiplication
-  return reinterpret_cast<WideLanes>(
-      _mm512_mul_epu32(reinterpret_cast<__m512i>(x), _mm512_set1_epi64(static_cast<int64_t>(factor))));
+  product = reinterpret_cast<WideLanes>(
+      _mm512_mul_epu32(reinterpret_cast<const __m512i&>(x), _mm512_set1_epi64(static_cast<int64_t>(factor))));
 #else
-  return (x & 0xffffffffULL) * static_cast<uint64_t>(factor);
+  product = (x & 0xffffffffULL) * static_cast<uint64_t>(factor);
 #endif
 }
 
@@ -42,10 +43,11 @@ inline void philox_lanes(PhiloxLanes& out, uint64_t first, const RandomStream& s
   Lanes c3 = Lanes{} + stream.micro_batch();
   uint32_t k0 = stream.key()[0], k1 = stream.key()[1];
   // Low and high halves of the 32 x 32 bit products: even and odd lanes separately, as the hardware multiplies.
-  const auto multiply = [](Lanes x, uint32_t factor, Lanes& low, Lanes& high) {
+  const auto multiply = [](const Lanes& x, uint32_t factor, Lanes& low, Lanes& high) {
     const Wide wide = reinterpret_cast<Wide>(x);
-    const Wide even = widening_product(wide, factor);
-    const Wide odd = widening_product(wide >> 32, factor);
+    Wide even, odd;
+    widening_product(wide, factor, even);
+    widening_product(wide >> 32, factor, odd);
     low = reinterpret_cast<Lanes>((even & 0xffffffffULL) | (odd << 32));
     high = reinterpret_cast<Lanes>((even >> 32) | (odd & 0xffffffff00000000ULL));
   };
