@@ -24,8 +24,9 @@ using WideLanes __attribute__((vector_size(64))) = uint64_t;
 /// value depends on the instruction set, which compilers warn about.
 inline void widening_product(const WideLanes& x, uint32_t factor, WideLanes& product) {
 #ifdef __AVX512F__  // one instruction; the compiler would take its slow 64-bit multiplication
-  product = reinterpret_cast<WideLanes>(
-      _mm512_mul_epu32(reinterpret_cast<const __m512i&>(x), _mm512_set1_epi64(static_cast<int64_t>(factor))));
+  // The form with a mask (of ones, so it costs nothing): the plain one trips GCC 12's -Wuninitialized (bug 105593).
+  product = reinterpret_cast<WideLanes>(_mm512_maskz_mul_epu32(0xff, reinterpret_cast<const __m512i&>(x),
+                                                               _mm512_set1_epi64(static_cast<int64_t>(factor))));
 #else
   product = (x & 0xffffffffULL) * static_cast<uint64_t>(factor);
 #endif
