@@ -82,7 +82,7 @@ class Trainer {
   int64_t original_parameters_ = 0;
   int64_t update_ = 0;
   std::optional<Score> score_;  // of the model as it is, if known
-  double best_loss_ = 0.0;  // base 2; meaningful once validations_ > 0
+  double best_loss_ = 0.0;      // base 2; meaningful once validations_ > 0
   int64_t validations_ = 0, bad_validations_ = 0;
   double training_seconds_ = 0.0;
   int64_t clipped_ = 0, reported_ = 0;
