@@ -187,6 +187,15 @@ void TokenStream::check_vocabulary(int64_t vocabulary_size) const {
   });
 }
 
+std::vector<int64_t> TokenStream::counts(int64_t vocabulary_size) const {
+  std::vector<int64_t> counts(static_cast<size_t>(vocabulary_size), 0);
+  with_token_type(type_, [&]<typename T>(T) {
+    const auto* stored = reinterpret_cast<const T*>(data_.bytes().data());
+    for (int64_t i = 0; i < total_tokens_; ++i) ++counts[static_cast<size_t>(stored[i])];
+  });
+  return counts;
+}
+
 TokenStreamWriter::TokenStreamWriter(const std::filesystem::path& file, TokenType type)
     : path_(file.string()), out_(file, std::ios::binary), type_(type) {
   QN_CHECK(out_.is_open(), "cannot write {}", path_);

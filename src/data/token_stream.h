@@ -52,6 +52,8 @@ class TokenStream {
   /// Reads the whole stream once and throws qn::Error unless every id is in [0, vocabulary_size): the usual sign of a
   /// stream made with another dictionary.
   void check_vocabulary(int64_t vocabulary_size) const;
+  /// How often each id occurs, [vocabulary_size]; one pass. Ids must be in range (check_vocabulary()).
+  std::vector<int64_t> counts(int64_t vocabulary_size) const;
 
  private:
   void read_index();

@@ -47,6 +47,9 @@ class Weight {
   const std::string& name() const { return name_; }  ///< fairseq's parameter name, ending in ".weight"
   const std::string& group() const { return group_; }
   WeightKind kind() const { return kind_; }
+  /// Token table: the id whose vector row 0 is; -1 for anything else.
+  int64_t first_token() const { return first_token_; }
+  void set_first_token(int64_t id) { first_token_ = id; }
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   /// The dense parameter; nullptr once the weight is represented by codes.
@@ -62,6 +65,7 @@ class Weight {
   std::string name_, group_;
   WeightKind kind_;
   int64_t rows_, cols_;
+  int64_t first_token_ = -1;
   Parameter* dense_;
   std::unique_ptr<WeightSource> source_;
   uint64_t cached_pass_ = 0;

@@ -32,6 +32,8 @@ void check_problem(const KMeansProblem& p) {
            p.n_centroids, p.block_size);
   QN_CHECK(p.importance.empty() || std::ssize(p.importance) == p.cols,
            "k-means: weight '{}' has {} importance weights for {} columns", p.name, p.importance.size(), p.cols);
+  QN_CHECK(p.row_importance.empty() || std::ssize(p.row_importance) == p.rows,
+           "k-means: weight '{}' has {} importance weights for {} rows", p.name, p.row_importance.size(), p.rows);
 }
 
 /// Largest magnitude; infinity when a value is not a number.
@@ -46,6 +48,13 @@ double largest_magnitude(const float* values, int64_t count) {
 }
 
 double largest_magnitude(std::span<const float> values) { return largest_magnitude(values.data(), std::ssize(values)); }
+
+/// Largest importance; infinity when one is negative or not a number.
+double largest_importance(std::span<const float> values) {
+  if (values.empty()) return 1.0;
+  const bool negative = std::any_of(values.begin(), values.end(), [](float w) { return w < 0.0f; });
+  return negative ? std::numeric_limits<double>::infinity() : largest_magnitude(values);
+}
 
 /// What the sums of one cluster say about it.
 struct Cluster {
@@ -135,8 +144,9 @@ void StageKMeans::prepare_layers() {
                      .count = blocks,
                      .dim = p.block_size,
                      .blocks_per_row = blocks_per_row,
-                     .importance = p.importance.empty() ? nullptr : p.importance.data()};
-    layer.layout = {p.n_centroids, p.block_size, !p.importance.empty()};
+                     .importance = p.importance.empty() ? nullptr : p.importance.data(),
+                     .row_importance = p.row_importance.empty() ? nullptr : p.row_importance.data()};
+    layer.layout = {p.n_centroids, p.block_size, layer.vectors.weighted()};
     const int64_t chunks = (blocks + kSubVectorChunk - 1) / kSubVectorChunk;
     layer.begin = std::min(blocks, chunks * comm_.rank() / comm_.size() * kSubVectorChunk);
     layer.end = std::min(blocks, chunks * (comm_.rank() + 1) / comm_.size() * kSubVectorChunk);
@@ -144,8 +154,7 @@ void StageKMeans::prepare_layers() {
     largest.push_back(
         std::max(largest_magnitude(p.weight + layer.begin * p.block_size, (layer.end - layer.begin) * p.block_size),
                  largest_magnitude(p.initial_centroids)));
-    const bool negative = std::any_of(p.importance.begin(), p.importance.end(), [](float w) { return w < 0.0f; });
-    largest.push_back(negative ? std::numeric_limits<double>::infinity() : largest_magnitude(p.importance));
+    largest.push_back(largest_importance(p.importance) * largest_importance(p.row_importance));
     layers_.push_back(std::move(layer));
   }
   // Each rank looked at its share only; every rank must come to the same verdict.
@@ -157,7 +166,7 @@ void StageKMeans::prepare_layers() {
     QN_CHECK(largest[2 * i + 1] <= kLargestValue, "k-means: importance weights of '{}' must lie in [0, 1e12]",
              problems_[i].name);
     layers_[i].vectors.max_abs = largest[2 * i];
-    if (layers_[i].layout.weighted) layers_[i].vectors.max_importance = largest[2 * i + 1];
+    layers_[i].vectors.max_importance = largest[2 * i + 1];
   }
 }
 

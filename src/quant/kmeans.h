@@ -20,16 +20,17 @@
 
 namespace qn {
 
-/// One weight to quantize. The memory behind `weight` and `importance` must outlive the StageKMeans.
+/// One weight to quantize. The memory behind the pointers must outlive the StageKMeans.
 struct KMeansProblem {
   std::string name;               ///< keys the random choices: the same name and seed give the same start
   const float* weight = nullptr;  ///< [rows, cols]
   int64_t rows = 0;
   int64_t cols = 0;
-  int64_t block_size = 8;                     ///< d, divides cols
-  int64_t n_centroids = 256;                  ///< K; capped by capped_centroids unless initial centroids are given
-  std::vector<float> initial_centroids = {};  ///< optional [K, d]; else distinct sub-vectors are drawn
-  std::span<const float> importance = {};     ///< optional [cols]: factor of each column's squared error, >= 0
+  int64_t block_size = 8;                      ///< d, divides cols
+  int64_t n_centroids = 256;                   ///< K; capped by capped_centroids unless initial centroids are given
+  std::vector<float> initial_centroids = {};   ///< optional [K, d]; else distinct sub-vectors are drawn
+  std::span<const float> importance = {};      ///< optional [cols]: factor of each column's squared error, >= 0
+  std::span<const float> row_importance = {};  ///< optional [rows]: factor of each row's squared error, >= 0
 };
 
 struct KMeansOptions {
@@ -43,7 +44,7 @@ struct KMeansState {
   int64_t iteration = 0;                                ///< completed iterations
   std::vector<std::vector<float>> centroids;            ///< [K, d] after the last M-step
   std::vector<std::vector<float>> assigning_centroids;  ///< [K, d] that the last E-step used: they define the codes
-  std::vector<std::vector<double>> objective_history;   ///< Frobenius norm of decoded - original after each M-step
+  std::vector<std::vector<double>> objective_history;   ///< (weighted) norm of decoded - original after each M-step
   std::vector<int64_t> splits;                          ///< clusters split so far to fill empty ones
 };
 

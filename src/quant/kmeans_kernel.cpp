@@ -115,7 +115,10 @@ template <int D, bool Weighted>
 class Assigner {
  public:
   Assigner(const SubVectors& vectors, const CentroidTable& table)
-      : v_(vectors), table_(table), d_(D > 0 ? D : vectors.dim), layout_{table.count(), vectors.dim, Weighted} {
+      : v_(vectors),
+        table_(table),
+        d_(D > 0 ? D : vectors.dim),
+        layout_{table.count(), vectors.dim, vectors.weighted()} {
     lanes_.resize(static_cast<size_t>(d_) * (Weighted ? 2 : 1));
     grids_ = make_grids(v_);
   }
@@ -125,7 +128,10 @@ class Assigner {
       const int n = static_cast<int>(std::min<int64_t>(kLanes, end - m));
       assign(m, n, codes + (m - begin));
       if (stats == nullptr) continue;
-      for (int lane = 0; lane < n; ++lane) add(m + lane, codes[m - begin + lane], stats);
+      for (int lane = 0; lane < n; ++lane) {
+        const uint16_t code = codes[m - begin + lane];
+        v_.weighted() ? add<true>(m + lane, code, stats) : add<false>(m + lane, code, stats);
+      }
     }
   }
 
@@ -179,22 +185,29 @@ class Assigner {
     }
   }
 
+  /// A row's factor is common to all centroids: it matters to the sums only.
+  double row_importance_of(int64_t m) const {
+    return v_.row_importance != nullptr ? static_cast<double>(v_.row_importance[m / v_.blocks_per_row]) : 1.0;
+  }
+
+  template <bool Means>
   void add(int64_t m, uint16_t code, double* stats) const {
     const float* x = v_.data + m * d_;
     const float* c = table_.values() + static_cast<int64_t>(code) * d_;
     const float* importance = importance_of(m);
     double* residual = stats + layout_.residual(code);
     const double residual_grid = grids_.residual, weight_grid = grids_.weight;
-    double* weight = Weighted ? stats + layout_.weight(code) : nullptr;
+    double* weight = Means ? stats + layout_.weight(code) : nullptr;
+    const double row = Means ? row_importance_of(m) : 1.0;
     const int64_t d = D > 0 ? D : d_;
     double error = 0.0;
 #pragma omp simd reduction(+ : error)
     for (int64_t t = 0; t < d; ++t) {
-      const double w = Weighted ? static_cast<double>(importance[t]) : 1.0;
+      const double w = Weighted ? row * static_cast<double>(importance[t]) : row;
       const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]);
       residual[t] += to_grid(w * diff, residual_grid);
       error += w * diff * diff;
-      if constexpr (Weighted) weight[t] += to_grid(w, weight_grid);
+      if constexpr (Means) weight[t] += to_grid(w, weight_grid);
     }
     stats[layout_.count(code)] += 1.0;
     stats[layout_.error(code)] += to_grid(error, grids_.error);
@@ -252,7 +265,7 @@ void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const C
 
 void assign_parallel(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
                      double* stats) {
-  const StatsLayout layout{table.count(), vectors.dim, vectors.importance != nullptr};
+  const StatsLayout layout{table.count(), vectors.dim, vectors.weighted()};
   const int64_t chunks = (end - begin + kSubVectorChunk - 1) / kSubVectorChunk;
   const auto size = static_cast<size_t>(layout.size());
   if (stats != nullptr) std::fill(stats, stats + size, 0.0);

@@ -16,9 +16,12 @@ struct SubVectors {
   int64_t count = 0;
   int64_t dim = 1;
   int64_t blocks_per_row = 1;
-  const float* importance = nullptr;  ///< optional [J, dim]: weight of each column in the squared error, >= 0
-  double max_abs = 0.0;               ///< at least the largest |element| of data and of any centroid
-  double max_importance = 1.0;
+  const float* importance = nullptr;      ///< optional [J, dim]: weight of each column in the squared error, >= 0
+  const float* row_importance = nullptr;  ///< optional [rows]: weight of each row in the squared error, >= 0
+  double max_abs = 0.0;                   ///< at least the largest |element| of data and of any centroid
+  double max_importance = 1.0;            ///< largest product of the two
+
+  bool weighted() const { return importance != nullptr || row_importance != nullptr; }
 };
 
 /// Centroids prepared for assignment.

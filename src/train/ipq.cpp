@@ -54,10 +54,33 @@ QuantizePlan make_ipq_plan(const IpqConfig& config, const WeightSet& weights) {
   return make_plan(rules, infos_of(weights));
 }
 
-IpqMachine::IpqMachine(const IpqConfig& config, LanguageModel& model, Communicator& comm, uint64_t seed)
-    : config_(config), model_(model), comm_(comm), seed_(seed), plan_(make_ipq_plan(config, model.weights())) {}
+IpqMachine::IpqMachine(const IpqConfig& config, LanguageModel& model, Communicator& comm, uint64_t seed,
+                       std::vector<int64_t> token_counts)
+    : config_(config),
+      model_(model),
+      comm_(comm),
+      seed_(seed),
+      plan_(make_ipq_plan(config, model.weights())),
+      token_counts_(std::move(token_counts)) {}
 
-std::vector<KMeansProblem> IpqMachine::problems_of(int64_t stage) const {
+/// (count + 1)^exponent of every row's token, scaled to mean 1; empty where rows are no tokens.
+std::span<const float> IpqMachine::row_importance_of(const Weight& weight) {
+  if (config_.frequency_exponent == 0.0 || weight.first_token() < 0) return {};
+  QN_ASSERT(weight.first_token() + weight.rows() <= static_cast<int64_t>(token_counts_.size()), "{}", weight.name());
+  std::vector<float>& importance = row_importance_[&weight];
+  if (!importance.empty()) return importance;
+  std::vector<double> raw;
+  double total = 0.0;
+  for (int64_t row = 0; row < weight.rows(); ++row) {
+    const int64_t count = token_counts_[static_cast<size_t>(weight.first_token() + row)];
+    raw.push_back(std::pow(static_cast<double>(count + 1), config_.frequency_exponent));
+    total += raw.back();
+  }
+  for (const double w : raw) importance.push_back(static_cast<float>(w * static_cast<double>(weight.rows()) / total));
+  return importance;
+}
+
+std::vector<KMeansProblem> IpqMachine::problems_of(int64_t stage) {
   std::vector<KMeansProblem> problems;
   for (const PlannedWeight& planned : plan_.stages[static_cast<size_t>(stage)]) {
     const Weight* weight = model_.weights().find(planned.name);
@@ -68,7 +91,8 @@ std::vector<KMeansProblem> IpqMachine::problems_of(int64_t stage) const {
                         .block_size = planned.block_size,
                         .n_centroids = planned.n_centroids,
                         .initial_centroids = {},
-                        .importance = {}});
+                        .importance = {},
+                        .row_importance = row_importance_of(*weight)});
   }
   return problems;
 }
@@ -86,7 +110,7 @@ StageReport IpqMachine::apply(int64_t stage, std::vector<LayerResult> results) {
   for (size_t i = 0; i < results.size(); ++i) {
     const PlannedWeight& planned = plan_.stages[static_cast<size_t>(stage)][i];
     const Tensor& dense = model_.weights().find(planned.name)->dense()->value;
-    error += results[i].objective * results[i].objective;
+    error += std::pow(reconstruction_error(results[i].table, dense.as<float>()), 2);
     original += std::pow(norm(dense.as<float>(), dense.elements()), 2);
     report.splits += results[i].resolved_empty;
     if (results[i].still_empty > 0)

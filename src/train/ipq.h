@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 
 #include "comm/communicator.h"
@@ -29,7 +30,10 @@ struct StageReport {
 
 class IpqMachine {
  public:
-  IpqMachine(const IpqConfig& config, LanguageModel& model, Communicator& comm, uint64_t seed);
+  /// `token_counts` [vocabulary]: occurrences in the training text, needed by run_stage() when ipq.frequency_exponent
+  /// is not 0.
+  IpqMachine(const IpqConfig& config, LanguageModel& model, Communicator& comm, uint64_t seed,
+             std::vector<int64_t> token_counts = {});
 
   const QuantizePlan& plan() const { return plan_; }
   int64_t stages() const { return static_cast<int64_t>(plan_.stages.size()); }
@@ -45,7 +49,8 @@ class IpqMachine {
   void load(const StateDict& state);
 
  private:
-  std::vector<KMeansProblem> problems_of(int64_t stage) const;
+  std::vector<KMeansProblem> problems_of(int64_t stage);
+  std::span<const float> row_importance_of(const Weight& weight);
   StageReport apply(int64_t stage, std::vector<LayerResult> results);
   void represent(const PlannedWeight& planned, PqTable table, Requantizer& requantizer);
 
@@ -56,6 +61,8 @@ class IpqMachine {
   QuantizePlan plan_;
   int64_t stages_done_ = 0;
   std::optional<KMeansState> pending_;  // of the stage that is being quantized
+  std::vector<int64_t> token_counts_;
+  std::map<const Weight*, std::vector<float>> row_importance_;
 };
 
 }  // namespace qn

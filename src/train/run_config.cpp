@@ -78,6 +78,10 @@ void IpqConfig::visit(ConfigVisitor& v) {
   v.field("stages", stages, "regular expressions, one stage each, instead of those of the rules");
   v.field("updates_per_stage", updates_per_stage, "finetuning updates after each stage's k-means (0: none)");
   v.field("kmeans_iterations", kmeans_iterations, "k-means iterations per stage");
+  v.field(
+      "frequency_exponent", frequency_exponent,
+      "k-means weighs the row of a token that occurs n times in the training text with (n + 1) to this power (0: all "
+      "rows alike, as fairseq does)");
   v.choice("centroid_gradient", centroid_gradient, {"sum", "mean"},
            "gradient of a centroid: sum over its blocks (fairseq's code) or their mean (the paper)");
   v.field("dense_softmax", dense_softmax,
@@ -93,6 +97,8 @@ void IpqConfig::visit(ConfigVisitor& v) {
 void IpqConfig::validate(const ConfigChecker& c) const {
   c.check(updates_per_stage >= 0, "updates_per_stage", "must not be negative, got {}", updates_per_stage);
   c.check(kmeans_iterations >= 1, "kmeans_iterations", "must be at least 1, got {}", kmeans_iterations);
+  c.check(frequency_exponent >= 0.0 && frequency_exponent <= 2.0, "frequency_exponent", "must be in [0, 2], got {}",
+          frequency_exponent);
   c.check(save_every_kmeans_iterations >= 0, "save_every_kmeans_iterations", "must not be negative, got {}",
           save_every_kmeans_iterations);
 }

@@ -62,6 +62,7 @@ struct IpqConfig {
   std::vector<std::string> stages;
   int64_t updates_per_stage = 0;
   int64_t kmeans_iterations = 15;
+  double frequency_exponent = 1.0;
   std::string centroid_gradient = "sum";
   bool dense_softmax = false;
   bool restart_schedule = false;

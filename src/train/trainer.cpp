@@ -33,7 +33,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
   original_parameters_ = model_->parameters().elements();
   model_->parameters().allocate(DType::f32);
   apply_noise(model_->weights(), config.quant_noise);
-  if (options_.quantize) ipq_.emplace(config.ipq, *model_, comm, seed);
+  if (options_.quantize) ipq_.emplace(config.ipq, *model_, comm, seed, token_counts());
   if (comm.is_root()) folder_.emplace(config.checkpoint);
 
   StateDict state;
@@ -55,6 +55,11 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
     progress_.emplace(std::move(progress));
   }
   log_start();
+}
+
+std::vector<int64_t> Trainer::token_counts() const {
+  if (config_.ipq.frequency_exponent == 0.0) return {};
+  return corpus_.train().stream().counts(corpus_.dictionary().size());
 }
 
 bool Trainer::find_checkpoint(StateDict& state) {

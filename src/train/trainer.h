@@ -47,6 +47,7 @@ class Trainer {
   void round_weights(const PackedStorage& storage);
 
  private:
+  std::vector<int64_t> token_counts() const;
   bool find_checkpoint(StateDict& state);
   void initialize_weights();
   void resume(const StateDict& state);

@@ -119,6 +119,12 @@ TEST(TokenStream, NegativeIdsAreOutsideAnyVocabulary) {
   EXPECT_THAT(error_of([&] { TokenStream(dir / "t").check_vocabulary(100); }), HasSubstr("token id -1 at position 1"));
 }
 
+TEST(TokenStream, CountsEveryId) {
+  const TempDir dir;
+  const std::vector<int64_t> sizes = {4, 2}, tokens = {4, 5, 4, 2, 4, 2};
+  EXPECT_EQ(make_stream(dir / "t", sizes, tokens).counts(7), (std::vector<int64_t>{0, 0, 2, 0, 3, 1, 0}));
+}
+
 TEST(TokenStream, SentenceStarts) {
   const TempDir dir;
   const std::vector<int64_t> sizes = {3, 1, 0, 4, 2};

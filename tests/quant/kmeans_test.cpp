@@ -43,7 +43,7 @@ void expect_never_rises(const std::vector<double>& objective) {
     EXPECT_LE(objective[i], objective[i - 1] * (1 + kObjectiveRounding)) << "iteration " << i;
 }
 
-/// Weights of several shapes, one of which starts with nearly all clusters empty and one of which has importances.
+/// Weights of several shapes, one of which starts with nearly all clusters empty and two of which have importances.
 class Stage {
  public:
   Stage() {
@@ -57,6 +57,11 @@ class Stage {
     importance_ = random_weight(40, "importance");
     for (float& w : importance_) w = w * w;
     problems_[5].importance = importance_;
+    add("frequent", 48, 40, 8, 16);
+    row_importance_ = random_weight(48, "frequencies");
+    for (float& w : row_importance_) w = w * w;
+    problems_[6].importance = importance_;
+    problems_[6].row_importance = row_importance_;
   }
   const std::vector<KMeansProblem>& problems() const { return problems_; }
 
@@ -71,7 +76,7 @@ class Stage {
                          .n_centroids = n_centroids});
   }
   std::vector<std::vector<float>> weights_;
-  std::vector<float> importance_;
+  std::vector<float> importance_, row_importance_;
   std::vector<KMeansProblem> problems_;
 };
 
@@ -146,7 +151,7 @@ TEST(KMeans, ObjectiveNeverRisesAndEmptyClustersAreFilled) {
     EXPECT_EQ(results[i].still_empty, 0);
     EXPECT_THAT(results[i].table.counts, testing::Each(testing::Gt(0)));
     EXPECT_NO_THROW(check_table(results[i].table, "result"));
-    if (stage.problems()[i].importance.empty()) {
+    if (stage.problems()[i].importance.empty() && stage.problems()[i].row_importance.empty()) {
       EXPECT_TRUE(
           close(results[i].objective, reconstruction_error(results[i].table, stage.problems()[i].weight), 1e-6));
     }
@@ -313,6 +318,33 @@ TEST(KMeans, ImportantColumnsAreReproducedBetter) {
   expect_never_rises(weighted.state().objective_history[0]);
 }
 
+TEST(KMeans, ARowOfImportanceNCountsAsNRows) {
+  constexpr int64_t kRows = 32, kCols = 24;
+  const std::vector<float> weight = random_weight(kRows * kCols, "weight");
+  std::vector<float> importance, repeated;
+  for (int64_t r = 0; r < kRows; ++r) {
+    const int64_t times = 1 + r % 4;
+    importance.push_back(static_cast<float>(times));
+    for (int64_t i = 0; i < times; ++i)
+      repeated.insert(repeated.end(), weight.begin() + r * kCols, weight.begin() + (r + 1) * kCols);
+  }
+  KMeansProblem problem{.name = "w",
+                        .weight = weight.data(),
+                        .rows = kRows,
+                        .cols = kCols,
+                        .n_centroids = 6,
+                        .initial_centroids = random_weight(6 * 8, "start")};
+  problem.row_importance = importance;
+  KMeansProblem longer = problem;
+  longer.weight = repeated.data();
+  longer.rows = std::ssize(repeated) / kCols;
+  longer.row_importance = {};
+  StageKMeans weighted({problem}, {}, comm()), unrolled({longer}, {}, comm());
+  const LayerResult a = run(weighted).front(), b = run(unrolled).front();
+  EXPECT_TRUE(close(a.table.centroids, b.table.centroids, kSummationTolerance));
+  EXPECT_TRUE(close(a.objective, b.objective, kSummationTolerance));
+}
+
 TEST(KMeans, RefusesWhatItCannotQuantize) {
   std::vector<float> weight = random_weight(64 * 64, "weight");
   const KMeansProblem good{.name = "layers.3.fc1", .weight = weight.data(), .rows = 64, .cols = 64, .n_centroids = 16};
@@ -338,6 +370,9 @@ TEST(KMeans, RefusesWhatItCannotQuantize) {
   bad = good;
   bad.importance = negative;
   EXPECT_THAT(message(bad), testing::HasSubstr("importance"));
+  bad = good;
+  bad.row_importance = std::span(negative).first(63);
+  EXPECT_THAT(message(bad), testing::HasSubstr("63 importance weights for 64 rows"));
   // In the last element: only the last rank sees it, all must throw.
   weight.back() = std::numeric_limits<float>::quiet_NaN();
   EXPECT_THAT(message(good), testing::HasSubstr("not finite"));

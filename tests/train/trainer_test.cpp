@@ -152,6 +152,32 @@ TEST_F(TrainerTest, HalfQuantizedCheckpointEvaluates) {
   EXPECT_EQ(score.loss, trainer.validate_now().loss);
 }
 
+TEST_F(TrainerTest, TablesAreQuantizedWithFrequentTokensInMind) {
+  const auto dense = dense_checkpoint();
+  const ModelFile original = load_model_file(dense, *local_);
+  const auto weighted_error = [&](double exponent) {
+    RunConfig config = tiny_ipq_config(dir_.path(), fmt::format("exponent_{}", exponent), dense);
+    config.ipq.updates_per_stage = 0;
+    config.ipq.frequency_exponent = exponent;
+    Trainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+    trainer.run();
+    const auto counts = trainer.corpus().train().stream().counts(trainer.corpus().dictionary().size());
+    double error = 0.0;
+    for (const auto& weight : trainer.model().weights().all()) {
+      if (weight->first_token() < 0) continue;
+      std::vector<float> decoded(static_cast<size_t>(weight->rows() * weight->cols()));
+      decode(pq_source(*weight)->current_table(), decoded.data());
+      const auto wanted = original.model->weights().find(weight->name())->dense()->value.span<float>();
+      for (size_t i = 0; i < decoded.size(); ++i) {
+        const auto token = static_cast<size_t>(weight->first_token()) + i / static_cast<size_t>(weight->cols());
+        error += std::pow(static_cast<double>(counts[token] + 1) * (decoded[i] - wanted[i]), 2);
+      }
+    }
+    return error;
+  };
+  EXPECT_LT(weighted_error(2.0), 0.75 * weighted_error(0.0));
+}
+
 TEST_F(TrainerTest, ObjectiveOfCentroidsFallsInFinetuning) {
   const auto dense = dense_checkpoint();
   RunConfig config = tiny_ipq_config(dir_.path(), "none", dense);

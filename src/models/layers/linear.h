@@ -17,8 +17,11 @@ struct Build {
   Weight* linear(const std::string& name, const char* group, int64_t out, int64_t in, InitRule init) const {
     return weights.add(store, name, group, WeightKind::linear, out, in, init);
   }
-  Weight* table(const std::string& name, int64_t rows, int64_t dim, InitRule init) const {
-    return weights.add(store, name, groups::kEmbedding, WeightKind::embedding, rows, dim, init);
+  /// Vectors of tokens first, first + 1, ...
+  Weight* table(const std::string& name, int64_t first, int64_t rows, int64_t dim, InitRule init) const {
+    Weight* weight = weights.add(store, name, groups::kEmbedding, WeightKind::embedding, rows, dim, init);
+    weight->set_first_token(first);
+    return weight;
   }
 };
 

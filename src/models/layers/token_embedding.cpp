@@ -5,7 +5,7 @@
 namespace qn {
 
 TokenEmbedding::TokenEmbedding(const Build& build, int64_t vocabulary, int64_t dim) : width_(dim) {
-  tables_.push_back(build.table("decoder.embed_tokens.weight", vocabulary, dim,
+  tables_.push_back(build.table("decoder.embed_tokens.weight", 0, vocabulary, dim,
                                 init::normal(1.0 / std::sqrt(static_cast<double>(dim)), kPadId)));
 }
 
@@ -14,7 +14,7 @@ TokenEmbedding::TokenEmbedding(const Build& build, const Bands& bands, int64_t w
     const std::string prefix = fmt::format("decoder.embed_tokens.embeddings.{}.", i);
     const int64_t dim = bands.dim(i);
     // As in the reference, row 1 of every band starts at zero, although only band 0's is the padding row.
-    tables_.push_back(build.table(prefix + "0.weight", bands.size(i), dim,
+    tables_.push_back(build.table(prefix + "0.weight", bands.first(i), bands.size(i), dim,
                                   init::normal(1.0 / std::sqrt(static_cast<double>(dim)), bands.size(i) > 1 ? 1 : -1)));
     projections_.push_back(
         build.linear(prefix + "1.weight", groups::kEmbeddingProjection, width, dim, init::xavier(width, dim)));
