@@ -37,6 +37,13 @@ void add_masked_grad(Tape& tape, const Var& x, const Var& y, const Mask& mask) {
   tape.k.masked_axpy(dx.grad, y.home->grad, mask.bits, mask.scale, dx.beta);
 }
 
+/// gradient of a bias += the gradient of what it was added to, summed over rows
+void add_bias_grad(Tape& tape, const Var& bias, const Tensor& grad) {
+  if (bias.home == nullptr) return;
+  const Tape::Slot db = tape.slot(bias);
+  tape.k.bias_grad(db.grad, grad, 0, db.beta);
+}
+
 }  // namespace
 
 Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
@@ -64,27 +71,37 @@ Var dropout(Tape& tape, const Var& x, const Dropout& drop) {
   return y;
 }
 
-Var residual_dropout(Tape& tape, const Var& residual, const Var& x, const Dropout& drop) {
+Var residual_dropout(Tape& tape, const Var& residual, const Var& x, const Var& bias, const Dropout& drop) {
   QN_ASSERT(residual.value.shape == x.value.shape);
   const Mask mask = draw_mask(tape, x.value.elements(), drop);
   const Var y = tape.result(x.value.shape);
-  tape.k.residual_add(y.value, residual.value, x.value, mask.bits, mask.scale);
-  tape.on_backward([&tape, residual, x, y, mask] {
+  tape.k.residual_add(y.value, residual.value, x.value, bias.value, mask.bits, mask.scale);
+  tape.on_backward([&tape, residual, x, bias, y, mask] {
     if (!Tape::has_grad(y)) return;
-    add_masked_grad(tape, x, y, mask);
+    if (bias.home != nullptr && Tape::has_grad(x)) {  // x has more uses: its gradient is not the bias's
+      const Tensor own = tape.tensor(y.value.shape);
+      tape.k.masked_axpy(own, y.home->grad, mask.bits, mask.scale, 0);
+      add_bias_grad(tape, bias, own);
+      add_masked_grad(tape, x, y, mask);
+    } else {
+      add_masked_grad(tape, x, y, mask);
+      if (bias.home != nullptr) add_bias_grad(tape, bias, x.home->grad);
+    }
     pass_grad_on(tape, residual, y);
   });
   return y;
 }
 
-Var activation_dropout(Tape& tape, const Var& x, Activation kind, const Dropout& drop) {
+Var activation_dropout(Tape& tape, const Var& x, const Var& bias, Activation kind, const Dropout& drop) {
   const Mask mask = draw_mask(tape, x.value.elements(), drop);
   const Var y = tape.result(x.value.shape);
-  tape.k.activation(y.value, x.value, kind, mask.bits, mask.scale);
-  tape.on_backward([&tape, x, y, kind, mask] {
+  tape.k.activation(y.value, x.value, bias.value, kind, mask.bits, mask.scale);
+  tape.on_backward([&tape, x, bias, y, kind, mask] {
     if (!Tape::has_grad(y) || x.home == nullptr) return;
     const Tensor& dy = y.home->grad;
-    tape.k.activation_grad(dy, dy, x.value, kind, mask.bits, mask.scale);  // in place: nothing reads dy afterwards
+    // In place: nothing reads dy afterwards.
+    tape.k.activation_grad(dy, dy, x.value, bias.value, kind, mask.bits, mask.scale);
+    add_bias_grad(tape, bias, dy);
     pass_grad_on(tape, x, y);
   });
   return y;

@@ -70,13 +70,16 @@ struct Kernels {
   void (*keep_bits)(uint64_t* bits, int64_t n, double p, const RandomKey& key);
   /// y = beta * y + scale * x where the bit is set; without bits, everywhere.
   void (*masked_axpy)(const Tensor& y, const Tensor& x, const uint64_t* bits, double scale, int beta);
-  /// y = residual + scale * x where the bit is set.
-  void (*residual_add)(const Tensor& y, const Tensor& residual, const Tensor& x, const uint64_t* bits, double scale);
-  /// y = scale * act(x) where the bit is set, else 0.
-  void (*activation)(const Tensor& y, const Tensor& x, Activation kind, const uint64_t* bits, double scale);
-  /// dx = scale * act'(x) * dy where the bit is set, else 0. dx may be dy.
-  void (*activation_grad)(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind, const uint64_t* bits,
-                          double scale);
+  /// y = residual + scale * (x + bias) where the bit is set, else residual. `bias` is [cols] or undefined, here and
+  /// below: a linear map's bias costs no pass of its own.
+  void (*residual_add)(const Tensor& y, const Tensor& residual, const Tensor& x, const Tensor& bias,
+                       const uint64_t* bits, double scale);
+  /// y = scale * act(x + bias) where the bit is set, else 0.
+  void (*activation)(const Tensor& y, const Tensor& x, const Tensor& bias, Activation kind, const uint64_t* bits,
+                     double scale);
+  /// dx = scale * act'(x + bias) * dy where the bit is set, else 0. dx may be dy.
+  void (*activation_grad)(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& bias, Activation kind,
+                          const uint64_t* bits, double scale);
 
   /// y[i, :] = scale * table[ids[i], :]
   void (*gather_rows)(const Tensor& y, const Tensor& table, const int32_t* ids, double scale);

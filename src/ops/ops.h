@@ -26,10 +26,10 @@ Var linear_concat(Tape& tape, const Var& x, std::span<const Var> weights, std::s
 Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias);
 /// Inverted dropout.
 Var dropout(Tape& tape, const Var& x, const Dropout& drop);
-/// residual + dropout(x)
-Var residual_dropout(Tape& tape, const Var& residual, const Var& x, const Dropout& drop);
-/// dropout(act(x))
-Var activation_dropout(Tape& tape, const Var& x, Activation kind, const Dropout& drop);
+/// residual + dropout(x + bias). `bias` [D] may be undefined, here and below.
+Var residual_dropout(Tape& tape, const Var& residual, const Var& x, const Var& bias, const Dropout& drop);
+/// dropout(act(x + bias))
+Var activation_dropout(Tape& tape, const Var& x, const Var& bias, Activation kind, const Dropout& drop);
 
 /// scale * table[ids]: [count, dim]. Rows with id == pad_id get no gradient (-1: all do).
 Var embedding(Tape& tape, const Var& table, std::span<const int32_t> ids, double scale, int32_t pad_id);

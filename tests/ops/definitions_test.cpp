@@ -45,10 +45,14 @@ TEST_F(Definitions, LayerNorm) {
 
 TEST_F(Definitions, ElementWise) {
   const Var x = in({1, 3}, {-1, 0, 2}), residual = in({1, 3}, {10, 20, 30});
-  expect(residual_dropout(tape_, residual, x, {0.5, 1}), {1, 3}, {9, 20, 32});
-  expect(activation_dropout(tape_, x, Activation::relu, {0.5, 1}), {1, 3}, {0, 0, 2});
+  expect(residual_dropout(tape_, residual, x, {}, {0.5, 1}), {1, 3}, {9, 20, 32});
+  const Var bias = in({3}, {1, 2, -3});
+  expect(residual_dropout(tape_, residual, x, bias, {0.5, 1}), {1, 3}, {10, 22, 29});
+  expect(activation_dropout(tape_, x, bias, Activation::relu, {0.5, 1}), {1, 3}, {0, 2, 0});
+  expect(activation_dropout(tape_, x, {}, Activation::relu, {0.5, 1}), {1, 3}, {0, 0, 2});
   // x Phi(x) with the exact normal distribution, Phi(2) = 0.977249868051821
-  expect(activation_dropout(tape_, x, Activation::gelu, {0.5, 1}), {1, 3}, {-0.158655253931457, 0, 1.954499736103642});
+  expect(activation_dropout(tape_, x, {}, Activation::gelu, {0.5, 1}), {1, 3},
+         {-0.158655253931457, 0, 1.954499736103642});
 }
 
 TEST_F(Definitions, Rows) {

@@ -70,7 +70,7 @@ void add_layer_norm(Cases& cases) {
 }
 
 void add_dropout(Cases& cases) {
-  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {7, 37}, {130, 131}}) {
+  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {7, 37}, {5, 64}, {130, 131}}) {
     const std::string size = std::to_string(n) + "x" + std::to_string(d);
     cases.push_back({.name = "dropout_" + size,
                      .inputs = {{{n, d}}},
@@ -85,17 +85,33 @@ void add_dropout(Cases& cases) {
                        .inputs = {{{n, d}}, {{n, d}}},
                        .forward =
                            [](Tape& t, Inputs x) {
-                             return std::vector{residual_dropout(t, x[0], x[1], {kP, 5})};
+                             return std::vector{residual_dropout(t, x[0], x[1], {}, {kP, 5})};
                            },
                        .training = training});
-      for (const Activation kind : {Activation::relu, Activation::gelu})
-        cases.push_back({.name = (kind == Activation::relu ? "relu_" : "gelu_") + suffix,
+      cases.push_back({.name = "residual_bias_" + suffix,
+                       .inputs = {{{n, d}}, {{n, d}}, {{d}}},
+                       .forward =
+                           [](Tape& t, Inputs x) {
+                             return std::vector{residual_dropout(t, x[0], x[1], x[2], {kP, 5})};
+                           },
+                       .training = training});
+      for (const Activation kind : {Activation::relu, Activation::gelu}) {
+        const std::string name = kind == Activation::relu ? "relu_" : "gelu_";
+        cases.push_back({.name = name + "bias_" + suffix,
+                         .inputs = {{{n, d}, Values::away_from_zero}, {{d}, Values::tiny}},
+                         .forward =
+                             [kind](Tape& t, Inputs x) {
+                               return std::vector{activation_dropout(t, x[0], x[1], kind, {kP, 6})};
+                             },
+                         .training = training});
+        cases.push_back({.name = name + suffix,
                          .inputs = {{{n, d}, Values::away_from_zero}},
                          .forward =
                              [kind](Tape& t, Inputs x) {
-                               return std::vector{activation_dropout(t, x[0], kind, {kP, 6})};
+                               return std::vector{activation_dropout(t, x[0], {}, kind, {kP, 6})};
                              },
                          .training = training});
+      }
     }
   }
   // The gradient's memory changes hands between a sum and its residual input: here more uses follow and precede.
@@ -103,9 +119,9 @@ void add_dropout(Cases& cases) {
                    .inputs = {{{5, 9}}},
                    .forward =
                        [](Tape& t, Inputs x) {
-                         const Var y = residual_dropout(t, x[0], x[0], {kP, 5});
-                         const Var z = residual_dropout(t, y, x[0], {kP, 6});
-                         return std::vector{residual_dropout(t, z, y, {kP, 7})};
+                         const Var y = residual_dropout(t, x[0], x[0], {}, {kP, 5});
+                         const Var z = residual_dropout(t, y, x[0], {}, {kP, 6});
+                         return std::vector{residual_dropout(t, z, y, {}, {kP, 7})};
                        },
                    .training = true});
 }

@@ -15,7 +15,8 @@ namespace qn::test {
 /// A floating input, drawn from a standard normal distribution.
 struct OpInput {
   Shape shape;
-  enum class Values { any, positive, away_from_zero } values = Values::any;  ///< the last keeps clear of kinks at zero
+  /// away_from_zero keeps clear of kinks at zero, also after a tiny value is added.
+  enum class Values { any, positive, away_from_zero, tiny } values = Values::any;
 };
 
 struct OpCase {

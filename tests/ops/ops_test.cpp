@@ -37,6 +37,7 @@ Doubles draw(const std::string& name, uint32_t number, int64_t n, OpInput::Value
     double v = stream.normal(i);
     if (kind == OpInput::Values::positive) v = std::abs(v);
     if (kind == OpInput::Values::away_from_zero) v += std::copysign(0.01, v);
+    if (kind == OpInput::Values::tiny) v *= 0.005 / (1.0 + std::abs(v));
     values[i] = static_cast<double>(static_cast<float>(v));
   }
   return values;

@@ -35,23 +35,30 @@ Var DecoderLayer::self_attention(Tape& tape, const Var& x, int64_t batch, int64_
   const std::array<Var, 3> biases{query_.bias->var(tape), key_.bias->var(tape), value_.bias->var(tape)};
   const Var qkv = linear_concat(tape, x, weights, biases);
   const Var heads = attention(tape, qkv, batch, time, options_.heads, true, site(options_.attention_dropout, 0));
-  return out_(tape, heads);
+  return out_.without_bias(tape, heads);
 }
 
 Var DecoderLayer::feed_forward(Tape& tape, const Var& x) const {
-  const Var hidden = activation_dropout(tape, fc1_(tape, x), options_.activation, site(options_.activation_dropout, 1));
-  return fc2_(tape, hidden);
+  const Var hidden = activation_dropout(tape, fc1_.without_bias(tape, x), fc1_.bias->var(tape), options_.activation,
+                                        site(options_.activation_dropout, 1));
+  return fc2_.without_bias(tape, hidden);
 }
 
 Var DecoderLayer::forward(Tape& tape, const Var& x, int64_t batch, int64_t time) const {
-  const Dropout after_attention = site(options_.dropout, 2), after_ffn = site(options_.dropout, 3);
+  // The biases of both branches' last maps are added on the way into the residual sum.
+  const auto add_attention = [&](const Var& residual, const Var& input) {
+    return residual_dropout(tape, residual, self_attention(tape, input, batch, time), out_.bias->var(tape),
+                            site(options_.dropout, 2));
+  };
+  const auto add_ffn = [&](const Var& residual, const Var& input) {
+    return residual_dropout(tape, residual, feed_forward(tape, input), fc2_.bias->var(tape), site(options_.dropout, 3));
+  };
   if (options_.prenorm) {
-    const Var y =
-        residual_dropout(tape, x, self_attention(tape, attention_norm_(tape, x), batch, time), after_attention);
-    return residual_dropout(tape, y, feed_forward(tape, final_norm_(tape, y)), after_ffn);
+    const Var y = add_attention(x, attention_norm_(tape, x));
+    return add_ffn(y, final_norm_(tape, y));
   }
-  const Var y = attention_norm_(tape, residual_dropout(tape, x, self_attention(tape, x, batch, time), after_attention));
-  return final_norm_(tape, residual_dropout(tape, y, feed_forward(tape, y), after_ffn));
+  const Var y = attention_norm_(tape, add_attention(x, x));
+  return final_norm_(tape, add_ffn(y, y));
 }
 
 }  // namespace qn

@@ -45,6 +45,8 @@ struct Linear {
   Var operator()(Tape& tape, const Var& x) const {
     return linear(tape, x, weight->value(tape), bias != nullptr ? bias->var(tape) : Var{});
   }
+  /// x W^T, for callers whose next op adds the bias.
+  Var without_bias(Tape& tape, const Var& x) const { return linear(tape, x, weight->value(tape), {}); }
 };
 
 struct LayerNorm {

@@ -17,10 +17,12 @@ void layer_norm_grad(const Tensor& dx, int beta_x, const Tensor& dweight, int be
                      const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& weight);
 void keep_bits(uint64_t* bits, int64_t n, double p, const RandomKey& key);
 void masked_axpy(const Tensor& y, const Tensor& x, const uint64_t* bits, double scale, int beta);
-void residual_add(const Tensor& y, const Tensor& residual, const Tensor& x, const uint64_t* bits, double scale);
-void activation(const Tensor& y, const Tensor& x, Activation kind, const uint64_t* bits, double scale);
-void activation_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind, const uint64_t* bits,
-                     double scale);
+void residual_add(const Tensor& y, const Tensor& residual, const Tensor& x, const Tensor& bias, const uint64_t* bits,
+                  double scale);
+void activation(const Tensor& y, const Tensor& x, const Tensor& bias, Activation kind, const uint64_t* bits,
+                double scale);
+void activation_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& bias, Activation kind,
+                     const uint64_t* bits, double scale);
 void gather_rows(const Tensor& y, const Tensor& table, const int32_t* ids, double scale);
 void scatter_add_rows(const Tensor& table, const Tensor& x, const int32_t* ids, double scale, int32_t skip_id);
 void scatter_rows(const Tensor& y, const Tensor& x, const int32_t* rows, double scale);
