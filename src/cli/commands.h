@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "ops/kernels.h"
 #include "train/run_config.h"
 
 namespace qn::cli {
@@ -32,6 +33,14 @@ struct ConfigOptions {
   void add_to(CLI::App& command);
   RunConfig read() const;
 };
+
+/// --profile, for the commands that compute.
+void add_profile_option(CLI::App& command, std::string& file);
+/// Runs `work`, profiled if `profile` names a file, and returns its exit code. At the end every rank writes its profile
+/// (a file that cannot be written is a warning: the run is done) and rank 0 logs the table. Call it on every rank.
+int run_profiled(const std::string& profile, Communicator& comm, const std::function<int(const Kernels&)>& work);
+/// The last line of a command. Call it on every rank.
+void log_peak_memory(Communicator& comm);
 
 /// True once SIGINT, SIGTERM or SIGUSR1 arrived: the run saves a checkpoint and ends. A second SIGINT ends it at once.
 bool stop_requested();

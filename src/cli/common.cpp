@@ -1,6 +1,14 @@
+#include <spdlog/spdlog.h>
+
 #include <csignal>
+#include <filesystem>
 
 #include "cli/commands.h"
+#include "core/file_io.h"
+#include "core/profile_report.h"
+#include "core/text.h"
+#include "ops/profiled_kernels.h"
+#include "train/progress.h"
 
 namespace qn::cli {
 namespace {
@@ -10,6 +18,26 @@ volatile std::sig_atomic_t g_stop = 0;
 void on_signal(int signal) {
   if (g_stop != 0 && signal == SIGINT) std::signal(signal, SIG_DFL), std::raise(signal);
   g_stop = 1;
+}
+
+/// Better now than after hours. Only for rank 0: other machines may lack the folder.
+void check_profile_path(const std::filesystem::path& path) {
+  QN_CHECK(!std::filesystem::is_directory(path), "--profile {}: this is a folder, name a file", path.string());
+  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
+  QN_CHECK(std::filesystem::is_directory(folder), "--profile {}: there is no folder {}", path.string(),
+           folder.string());
+}
+
+void report_profile(const Profiler& profiler, const std::filesystem::path& path, Communicator& comm) {
+  const std::filesystem::path own = profile_path(path, comm.rank(), comm.size());
+  spdlog::info("profile of rank {} of {}:\n{}", comm.rank(), comm.size(), profile_table(profiler));
+  try {
+    atomic_write_text(own, profile_trace(profiler, comm.rank()));
+    spdlog::info("profile: {} ({}; its totals and this table cover the whole run): open it at https://ui.perfetto.dev",
+                 own.string(), kept_events(profiler));
+  } catch (const std::exception& error) {
+    spdlog::warn("the profile is lost, the run is not: {}", error.what());
+  }
 }
 
 }  // namespace
@@ -31,6 +59,33 @@ void ConfigOptions::add_to(CLI::App& command) {
 RunConfig ConfigOptions::read() const {
   return read_config<RunConfig>(file.empty() ? config_tree_from_text("", "defaults", overrides)
                                              : load_config_tree(file, overrides));
+}
+
+void add_profile_option(CLI::App& command, std::string& file) {
+  command.add_option("--profile", file,
+                     "Measure where the time goes: a table of phases and ops at the end, and the newest events in FILE "
+                     "(Chrome trace; FILE.rankN.json for each of several ranks)");
+}
+
+int run_profiled(const std::string& profile, Communicator& comm, const std::function<int(const Kernels&)>& work) {
+  if (profile.empty()) return work(cpu_kernels());
+  if (comm.is_root()) check_profile_path(profile);
+  Profiler profiler;
+  const int code = work(profiled_kernels(cpu_kernels(), profiler));
+  report_profile(profiler, profile, comm);
+  return code;
+}
+
+void log_peak_memory(Communicator& comm) {
+  const int64_t own = peak_rss_bytes();
+  auto largest = static_cast<double>(own);
+  comm.all_reduce_max({&largest, 1});
+  const auto total = static_cast<uint64_t>(comm.all_reduce_sum_value(own));
+  if (comm.size() == 1)
+    spdlog::info("peak memory: {}", format_bytes(total));
+  else
+    spdlog::info("peak memory: {} on the largest rank, {} on all {} together",
+                 format_bytes(static_cast<uint64_t>(largest)), format_bytes(total), comm.size());
 }
 
 }  // namespace qn::cli

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "core/profiler.h"
 #include "core/text.h"
 #include "data/dictionary.h"
 #include "train/evaluate.h"
@@ -15,7 +16,7 @@ namespace qn::cli {
 namespace {
 
 struct EvalArguments {
-  std::string file, data, split = "test", break_mode = "none", bpe_marker;
+  std::string file, data, split = "test", break_mode = "none", bpe_marker, profile;
   int64_t context_window = 0, tokens_per_sample = 0, max_tokens = 8192;
   bool json = false;
 };
@@ -65,8 +66,13 @@ void print_result(const EvalArguments& a, const ModelFile& file, const EvalResul
   std::cout << std::endl;
 }
 
-int run_eval(const EvalArguments& a, Communicator& comm) {
-  const ModelFile file = load_model_file(a.file, comm);
+ModelFile load(const EvalArguments& a, Communicator& comm) {
+  const ProfileScope phase(Phase::checkpoint);
+  return load_model_file(a.file, comm);
+}
+
+int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm) {
+  const ModelFile file = load(a, comm);
   const Dictionary dictionary = Dictionary::load(std::filesystem::path(a.data) / "dict.txt");
   QN_CHECK(
       hex64(dictionary.hash()) == file.info.dictionary_hash,
@@ -76,7 +82,7 @@ int run_eval(const EvalArguments& a, Communicator& comm) {
   const TokenStream stream = TokenStream::open(a.data, a.split);
   stream.check_vocabulary(dictionary.size());
   const auto start = std::chrono::steady_clock::now();
-  const EvalResult result = evaluate(*file.model, cpu_kernels(), comm, stream, options_of(a, file, dictionary));
+  const EvalResult result = evaluate(*file.model, kernels, comm, stream, options_of(a, file, dictionary));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (comm.is_root()) print_result(a, file, result, seconds);
   return kSuccess;
@@ -98,8 +104,13 @@ Command add_eval(CLI::App& app) {
   app.add_option("--bpe-marker", a->bpe_marker,
                  "Tokens ending in this belong to the next one, e.g. \"@@\": perplexity is then per word");
   app.add_flag("--json", a->json, "Print one JSON object");
+  add_profile_option(app, a->profile);
   app.footer("Loss is in bits (base 2), perplexity 2^loss; </s> and blank lines count, as in fairseq-eval-lm.");
-  return [a](Communicator& comm) { return run_eval(*a, comm); };
+  return [a](Communicator& comm) {
+    const int code = run_profiled(a->profile, comm, [&](const Kernels& k) { return run_eval(*a, k, comm); });
+    log_peak_memory(comm);
+    return code;
+  };
 }
 
 }  // namespace qn::cli

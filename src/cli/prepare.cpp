@@ -6,6 +6,17 @@
 
 namespace qn::cli {
 
+namespace {
+
+void report(const PrepareSummary& summary, const std::filesystem::path& folder) {
+  spdlog::info("dictionary: {} types -> {}", group_digits(summary.types), (folder / "dict.txt").string());
+  for (const SplitSummary& split : summary.splits)
+    spdlog::info("{}: {} sentences, {} tokens, {:.2f} % unknown ({})", split.name, group_digits(split.sentences),
+                 group_digits(split.tokens), 100.0 * split.unknown_share(), split.source.string());
+}
+
+}  // namespace
+
 Command add_prepare(CLI::App& app) {
   auto options = std::make_shared<PrepareOptions>();
   app.add_option("--train", options->train,
@@ -22,12 +33,8 @@ Command add_prepare(CLI::App& app) {
       ->capture_default_str();
   app.footer("The result is what fairseq-preprocess --only-source makes; folders made by it are read as well.");
   return [options](Communicator& comm) {
-    if (!comm.is_root()) return kSuccess;
-    const PrepareSummary summary = prepare(*options);
-    spdlog::info("dictionary: {} types -> {}", group_digits(summary.types), (options->destdir / "dict.txt").string());
-    for (const SplitSummary& split : summary.splits)
-      spdlog::info("{}: {} sentences, {} tokens, {:.2f} % unknown ({})", split.name, group_digits(split.sentences),
-                   group_digits(split.tokens), 100.0 * split.unknown_share(), split.source.string());
+    if (comm.is_root()) report(prepare(*options), options->destdir);
+    log_peak_memory(comm);
     return kSuccess;
   };
 }

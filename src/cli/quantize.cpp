@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "core/profiler.h"
 #include "core/text.h"
 #include "train/model_file.h"
 #include "train/trainer.h"
@@ -15,7 +16,7 @@ namespace {
 
 struct QuantizeArguments {
   ConfigOptions config;
-  std::string from, out;
+  std::string from, out, profile;
   int64_t vocabulary = 0;
   bool dry_run = false, json = false, fresh = false;
 };
@@ -58,23 +59,27 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
                            group_digits(static_cast<int64_t>(sizes.total_bytes())));
 }
 
+PackedModel write_and_load(Trainer& trainer, const PackedInfo& info, const PackedStorage& storage,
+                           const std::filesystem::path& out, Communicator& comm) {
+  const ProfileScope phase(Phase::checkpoint);
+  if (comm.is_root()) write_packed_model(out, trainer.model(), info, storage);
+  comm.barrier();
+  return load_packed_model(out);
+}
+
 /// Writes the packed file, evaluates it as a user will (from disk), and makes sure that it computes what the model in
 /// memory does.
 void pack(Trainer& trainer, const RunConfig& config, int64_t parameters, const std::filesystem::path& out,
-          Communicator& comm) {
+          const Kernels& kernels, Communicator& comm) {
   const Score before = trainer.validate_now();
   const PackedStorage storage = packed_storage(config.ipq);
   trainer.round_weights(storage);
   const Score rounded = trainer.validate_now();
-  if (comm.is_root())
-    write_packed_model(out, trainer.model(),
-                       packed_info(config, trainer.corpus().dictionary().size(),
-                                   hex64(trainer.corpus().dictionary().hash()), parameters),
-                       storage);
-  comm.barrier();
-  const PackedModel packed = load_packed_model(out);
+  const Dictionary& dictionary = trainer.corpus().dictionary();
+  const PackedModel packed = write_and_load(
+      trainer, packed_info(config, dictionary.size(), hex64(dictionary.hash()), parameters), storage, out, comm);
   const Score from_file =
-      validate(*packed.model, cpu_kernels(), comm, trainer.corpus().valid(), trainer.corpus().valid_batches());
+      validate(*packed.model, kernels, comm, trainer.corpus().valid(), trainer.corpus().valid_batches());
   QN_CHECK(std::abs(from_file.base2() - rounded.base2()) < 1e-6,
            "{} evaluates to perplexity {:.4f}, the model in memory to {:.4f}: do not use the file, and report this",
            out.string(), from_file.perplexity(), rounded.perplexity());
@@ -87,7 +92,7 @@ void pack(Trainer& trainer, const RunConfig& config, int64_t parameters, const s
                before.perplexity(), rounded.perplexity(), from_file.perplexity());
 }
 
-int run_quantize(const QuantizeArguments& a, Communicator& comm) {
+int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicator& comm) {
   RunConfig config = a.config.read();
   if (!a.from.empty()) config.checkpoint.init_from = a.from;
   if (a.dry_run) {
@@ -96,13 +101,14 @@ int run_quantize(const QuantizeArguments& a, Communicator& comm) {
   }
   const std::filesystem::path out =
       a.out.empty() ? std::filesystem::path(config.checkpoint.dir) / "model.safetensors" : std::filesystem::path(a.out);
-  Trainer trainer(config, comm, {.quantize = true, .resume = !a.fresh, .stop_requested = stop_requested});
+  Trainer trainer(config, comm,
+                  {.quantize = true, .resume = !a.fresh, .stop_requested = stop_requested, .kernels = &kernels});
   if (trainer.run() == Outcome::stopped) {
     spdlog::info("stopped after update {} with {} stages done; saved in {}: run the same command to go on",
                  trainer.update(), trainer.ipq()->stages_done(), config.checkpoint.dir);
     return kStopped;
   }
-  pack(trainer, config, trainer.original_parameters(), out, comm);
+  pack(trainer, config, trainer.original_parameters(), out, kernels, comm);
   return kSuccess;
 }
 
@@ -117,6 +123,7 @@ Command add_quantize(CLI::App& app) {
   app.add_option("--vocab", a->vocabulary, "Dictionary size for --dry-run where there is no data.path");
   app.add_flag("--json", a->json, "With --dry-run: print one JSON object");
   app.add_flag("--fresh", a->fresh, "Start anew even if checkpoint.dir holds a quantization run");
+  add_profile_option(app, a->profile);
   app.footer(
       "Each stage: k-means on its weights (section ipq), then ipq.updates_per_stage updates that train centroids and\n"
       "everything not yet quantized. Interrupted runs are resumed, also inside k-means.\n"
@@ -127,7 +134,9 @@ Command add_quantize(CLI::App& app) {
       if (comm.is_root()) std::cout << describe_config<RunConfig>();
       return kSuccess;
     }
-    return run_quantize(*a, comm);
+    const int code = run_profiled(a->profile, comm, [&](const Kernels& k) { return run_quantize(*a, k, comm); });
+    log_peak_memory(comm);
+    return code;
   };
 }
 

@@ -7,29 +7,46 @@
 
 namespace qn::cli {
 
+namespace {
+
+struct TrainArguments {
+  ConfigOptions config;
+  std::string profile;
+  bool fresh = false;
+};
+
+int run_train(const TrainArguments& a, const Kernels& kernels, Communicator& comm) {
+  const RunConfig config = a.config.read();
+  Trainer trainer(config, comm,
+                  {.quantize = false, .resume = !a.fresh, .stop_requested = stop_requested, .kernels = &kernels});
+  const Outcome outcome = trainer.run();
+  const std::string last = (std::filesystem::path(config.checkpoint.dir) / "checkpoint_last.h5").string();
+  if (outcome == Outcome::stopped) {
+    spdlog::info("stopped after update {}; saved to {}: run the same command to go on", trainer.update(), last);
+    return kStopped;
+  }
+  spdlog::info("done after {} updates: {}", trainer.update(), last);
+  return kSuccess;
+}
+
+}  // namespace
+
 Command add_train(CLI::App& app) {
-  auto options = std::make_shared<ConfigOptions>();
-  options->add_to(app);
-  auto fresh = std::make_shared<bool>(false);
-  app.add_flag("--fresh", *fresh, "Start anew even if checkpoint.dir holds a run (its checkpoints get replaced)");
+  auto a = std::make_shared<TrainArguments>();
+  a->config.add_to(app);
+  app.add_flag("--fresh", a->fresh, "Start anew even if checkpoint.dir holds a run (its checkpoints get replaced)");
+  add_profile_option(app, a->profile);
   app.footer(
       "A run found in checkpoint.dir is resumed, on any number of ranks.\n"
       "Example: launch/run -n 2 build/release/bin/quantnoise train -c configs/wikitext2_small.yaml");
-  return [options, fresh](Communicator& comm) {
-    if (options->help_config) {
+  return [a](Communicator& comm) {
+    if (a->config.help_config) {
       if (comm.is_root()) std::cout << describe_config<RunConfig>();
       return kSuccess;
     }
-    const RunConfig config = options->read();
-    Trainer trainer(config, comm, {.quantize = false, .resume = !*fresh, .stop_requested = stop_requested});
-    const Outcome outcome = trainer.run();
-    const std::string last = (std::filesystem::path(config.checkpoint.dir) / "checkpoint_last.h5").string();
-    if (outcome == Outcome::stopped) {
-      spdlog::info("stopped after update {}; saved to {}: run the same command to go on", trainer.update(), last);
-      return kStopped;
-    }
-    spdlog::info("done after {} updates: {}", trainer.update(), last);
-    return kSuccess;
+    const int code = run_profiled(a->profile, comm, [&](const Kernels& k) { return run_train(*a, k, comm); });
+    log_peak_memory(comm);
+    return code;
   };
 }
 

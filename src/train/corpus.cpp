@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <numbers>
 
+#include "core/profiler.h"
+
 namespace qn {
 
 Corpus::Corpus(const DataConfig& config, uint64_t seed) : config_(config), seed_(seed) {
@@ -26,6 +28,7 @@ std::unique_ptr<LmDataset> Corpus::open(const std::string& split) const {
 }
 
 void Corpus::prepare_training(int64_t max_positions) {
+  const ProfileScope phase(Phase::data);
   FreezeOptions options{.limits = {.max_tokens = config_.max_tokens,
                                    .max_items = config_.max_sentences,
                                    .required_multiple = config_.required_multiple},
@@ -43,6 +46,7 @@ double Score::perplexity() const { return std::exp2(base2()); }
 
 Score validate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const LmDataset& data,
                const BatchList& batches) {
+  const ProfileScope phase(Phase::validation);
   Arena arena;
   Tape tape(kernels, arena, model.parameters().dtype(), {});
   Score score;

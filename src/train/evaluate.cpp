@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/profiler.h"
 #include "core/special_tokens.h"
 
 namespace qn {
@@ -63,6 +64,7 @@ std::vector<EvalWindow> eval_windows(const TokenStream& stream, const EvalOption
 
 EvalResult evaluate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const TokenStream& stream,
                     const EvalOptions& options, std::span<double> scores) {
+  const ProfileScope phase(Phase::validation);
   const std::vector<EvalWindow> windows = eval_windows(stream, options, model.max_positions());
   const auto per_batch = static_cast<size_t>(std::max<int64_t>(1, options.max_tokens / options.tokens_per_sample));
   Arena arena;

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/profiler.h"
 #include "quant/fairseq_config.h"
 
 namespace qn {
@@ -125,6 +126,7 @@ StageReport IpqMachine::apply(int64_t stage, std::vector<LayerResult> results) {
 
 std::optional<StageReport> IpqMachine::run_stage(const std::function<bool(int64_t)>& keep_going) {
   QN_ASSERT(stages_done_ < stages());
+  const ProfileScope phase(Phase::kmeans, stages_done_ + 1);
   const auto start = std::chrono::steady_clock::now();
   StageKMeans kmeans(
       problems_of(stages_done_),

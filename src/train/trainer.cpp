@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/profiler.h"
 #include "core/text.h"
 #include "train/broadcast_state.h"
 
@@ -22,7 +23,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
     : config_(config),
       comm_(comm),
       options_(std::move(options)),
-      kernels_(cpu_kernels()),
+      kernels_(options_.kernels != nullptr ? *options_.kernels : cpu_kernels()),
       corpus_(config.data, static_cast<uint64_t>(config.seed)),
       model_(make_language_model(config.model, corpus_.dictionary().size(), config.data.tokens_per_sample)) {
   const auto seed = static_cast<uint64_t>(config.seed);
@@ -63,6 +64,7 @@ std::vector<int64_t> Trainer::token_counts() const {
 }
 
 bool Trainer::find_checkpoint(StateDict& state) {
+  const ProfileScope phase(Phase::checkpoint);
   int64_t found = 0;
   if (comm_.is_root() && options_.resume)
     if (auto newest = folder_->newest()) {
@@ -153,6 +155,7 @@ StateDict Trainer::capture() {
 }
 
 void Trainer::save(const SaveReason& reason) {
+  const ProfileScope phase(Phase::checkpoint, update_);
   if (folder_) folder_->save(capture(), corpus_.sampler().state().epoch, update_, reason);
 }
 
@@ -181,6 +184,7 @@ bool Trainer::finished() const {
 bool Trainer::agreed_stop() {
   double stop = options_.stop_requested && options_.stop_requested() ? 1.0 : 0.0;
   if (comm_.size() > 1) {
+    const ProfileScope phase(Phase::all_reduce);
     comm_.all_reduce_max({&stop, 1});
     // The time limit as rank 0 sees it, so that all ranks end in the same update.
     comm_.broadcast(std::as_writable_bytes(std::span(&training_seconds_, 1)));
@@ -221,8 +225,11 @@ bool Trainer::run_due_stages() {
 
 Outcome Trainer::run() {
   const Outcome outcome = run_to_end();
-  if (folder_) folder_->wait();
-  comm_.barrier();
+  {
+    const ProfileScope phase(Phase::checkpoint);
+    if (folder_) folder_->wait();
+    comm_.barrier();
+  }
   if (progress_) progress_->finish();
   return outcome;
 }
@@ -243,11 +250,13 @@ Outcome Trainer::run_to_end() {
 }
 
 void Trainer::one_update() {
+  const ProfileScope phase(Phase::update, update_ + 1);
   const auto start = std::chrono::steady_clock::now();
   const auto groups = corpus_.sampler().next_update(config_.train.micro_batches);
   const double lr = current_lr();
   Batch batch;
   const auto fetch = [&](int64_t i) {
+    const ProfileScope reading(Phase::data, i);
     batch = corpus_.train().collate(groups[static_cast<size_t>(i)]);
     return MicroBatch{view_of(batch), batch.tokens};
   };

@@ -23,6 +23,7 @@ struct TrainerOptions {
   bool resume = true;     ///< continue a run found in checkpoint.dir
   /// Asked after every update and k-means iteration; true saves and stops. Ranks may disagree: one is enough.
   std::function<bool()> stop_requested;
+  const Kernels* kernels = nullptr;  ///< null: cpu_kernels()
 };
 
 enum class Outcome { finished, stopped };

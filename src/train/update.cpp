@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "core/profiler.h"
+
 namespace qn {
 
 UpdateRunner::UpdateRunner(LanguageModel& model, const Kernels& kernels, Communicator& comm,
@@ -23,10 +25,16 @@ void UpdateRunner::accumulate(int64_t update, int64_t count, const std::function
                    .seed = options_.seed,
                    .update = static_cast<uint32_t>(update),
                    .micro_batch = static_cast<uint32_t>(i)});
-    const Tensor losses = model_.losses(tape_, micro.batch);
-    for (const double loss : losses.span<double>()) sum.loss += loss;
-    sum.tokens += micro.tokens;
-    tape_.backward();
+    {
+      const ProfileScope phase(Phase::forward, i);
+      const Tensor losses = model_.losses(tape_, micro.batch);
+      for (const double loss : losses.span<double>()) sum.loss += loss;
+      sum.tokens += micro.tokens;
+    }
+    {
+      const ProfileScope phase(Phase::backward, i);
+      tape_.backward();
+    }
     arena_.reset();
   }
   store.finish_gradients();
@@ -34,6 +42,7 @@ void UpdateRunner::accumulate(int64_t update, int64_t count, const std::function
 
 void UpdateRunner::reduce(UpdateResult& sum) {
   if (comm_.size() == 1) return;
+  const ProfileScope phase(Phase::all_reduce);
   sum.loss = comm_.all_reduce_sum_value(sum.loss);
   sum.tokens = comm_.all_reduce_sum_value(sum.tokens);
   const Tensor& grads = model_.parameters().grads();
@@ -54,6 +63,7 @@ UpdateResult UpdateRunner::run(int64_t update, int64_t count, const std::functio
   accumulate(update, count, fetch, result);
   reduce(result);
   QN_CHECK(result.tokens > 0, "update {} has no target tokens: the data holds nothing but padding", update + 1);
+  const ProfileScope phase(Phase::optimizer);
   ParameterStore& store = model_.parameters();
   const double mean = 1.0 / static_cast<double>(result.tokens);
   result.grad_norm = std::sqrt(kernels_.sum_of_squares(store.grads())) * mean;

@@ -109,6 +109,35 @@ TEST_F(CliTest, WholeJob) {
   EXPECT_EQ(run({"eval", checkpoint, "--data", (dir_ / "data").string()}).code, 0);
 }
 
+TEST_F(CliTest, ProfilesAndReportsMemory) {
+  const std::string config = config_file("run", tiny_config(dir_.path(), "run"));
+  const std::string data = (dir_ / "data").string(), checkpoint = (dir_ / "run" / "checkpoint_last.h5").string();
+  const auto trace = [&](const std::string& name) { return nlohmann::json::parse(text_of(dir_ / name)); };
+  const Result trained = run({"train", "-c", config, "--profile", (dir_ / "train.json").string()});
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  for (const char* text : {"profile of rank 0", "matmul, backward", "GFLOP/s", "optimizer", "peak memory"})
+    EXPECT_NE(trained.err.find(text), std::string::npos) << text << " is missing in\n" << trained.err;
+  EXPECT_EQ(trace("train.json")["totals"]["phases"]["update"]["count"], 12);
+  EXPECT_GT(trace("train.json")["traceEvents"].size(), 100U);
+  const Result evaluated =
+      run({"eval", checkpoint, "--data", data, "--json", "--profile", (dir_ / "eval.json").string()});
+  ASSERT_EQ(evaluated.code, 0) << evaluated.err;
+  EXPECT_TRUE(nlohmann::json::parse(evaluated.out).is_object());
+  EXPECT_NE(evaluated.err.find("peak memory"), std::string::npos) << evaluated.err;
+  EXPECT_EQ(trace("eval.json")["totals"]["phases"]["validation"]["count"], 1);
+  // Quantizing takes longest to repeat: a profile that cannot be written must not cost the model.
+  const std::string too_long = (dir_ / std::string(250, 'p')).string();
+  const std::string ipq = config_file("ipq", tiny_ipq_config(dir_.path(), "ipq", checkpoint));
+  const Result quantized = run({"quantize", "-c", ipq, "--profile", too_long});
+  EXPECT_EQ(quantized.code, 0) << quantized.err;
+  EXPECT_NE(quantized.err.find("the profile is lost, the run is not"), std::string::npos) << quantized.err;
+  EXPECT_NE(quantized.err.find("k-means"), std::string::npos) << quantized.err;
+  EXPECT_TRUE(std::filesystem::exists(dir_ / "ipq" / "model.safetensors"));
+  const Result early = run({"train", "-c", config, "--profile", (dir_ / "none" / "p.json").string()});
+  EXPECT_EQ(early.code, 1);
+  EXPECT_NE(early.err.find("there is no folder"), std::string::npos) << early.err;
+}
+
 TEST_F(CliTest, KilledRunsEndInTheSameFile) {
   RunConfig config = tiny_config(dir_.path(), "killed");
   config.checkpoint.save_every_updates = 1;

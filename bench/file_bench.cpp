@@ -1,0 +1,207 @@
+// Files: packing a quantized model, loading it, writing and reading a checkpoint, opening a corpus. Everything happens
+// in a folder of its own, with warm page caches unless the folder's file system has none.
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+
+#include "bench/program.h"
+#include "bench/synthetic.h"
+#include "core/error.h"
+#include "core/text.h"
+#include "data/dictionary.h"
+#include "data/token_stream.h"
+#include "quant/pq_weight.h"
+#include "train/checkpoint_file.h"
+#include "train/corpus.h"
+#include "train/ipq.h"
+#include "train/model_file.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+using namespace qn;
+using namespace qn::bench;
+
+struct Options {
+  CommonOptions common;
+  std::string config, folder;
+  std::vector<std::string> overrides;
+  int64_t vocabulary = 33280, corpus_mb = 100, repeats = 3;
+
+  void add_to(CLI::App& app) {
+    common.add_to(app);
+    app.add_option("-c,--config", config, "YAML configuration of the model (see configs/)");
+    app.add_option("-s,--set", overrides, "Override one key (repeatable)")->take_all()->allow_extra_args(false);
+    app.add_option("--dir", folder, "Existing folder for the files (default: the system's temporary folder)");
+    app.add_option("--vocabulary", vocabulary, "Size of the dictionary")->capture_default_str();
+    app.add_option("--corpus-mb", corpus_mb, "Size of the training text's .bin file")->capture_default_str();
+    app.add_option("--repeats", repeats, "Of each step; the median time is reported")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+  }
+  RunConfig read() const {
+    return read_config<RunConfig>(config.empty() ? config_tree_from_text("", "defaults", overrides)
+                                                 : load_config_tree(config, overrides));
+  }
+};
+
+/// A folder that goes away with the object.
+class ScratchFolder {
+ public:
+  explicit ScratchFolder(const std::string& parent)
+      : path_((parent.empty() ? fs::temp_directory_path() : fs::path(parent)) /
+              fmt::format("quantnoise-file-bench-{}", getpid())) {
+    fs::create_directory(path_);
+  }
+  ~ScratchFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  fs::path operator/(const char* name) const { return path_ / name; }
+
+ private:
+  fs::path path_;
+};
+
+/// Median time of `work` and the memory it needs beyond what is there before, for a file or folder of `bytes()`.
+Json timed(int64_t repeats, const std::function<uintmax_t()>& bytes, const std::function<void()>& work) {
+  std::vector<double> seconds;
+  double extra = 0.0;
+  for (int64_t i = 0; i < repeats; ++i) {
+    reset_peak_memory();
+    const int64_t before = resident_memory();
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    extra = std::max(extra, static_cast<double>(peak_memory() - before));
+  }
+  const auto size = static_cast<double>(bytes());
+  return {{"seconds", median(seconds)},
+          {"file_mb", size * 1e-6},
+          {"mb_per_second", size * 1e-6 / median(seconds)},
+          {"extra_peak_mib", extra / 1048576.0}};
+}
+
+std::unique_ptr<LanguageModel> new_model(const RunConfig& config, int64_t vocabulary) {
+  auto model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample);
+  model->parameters().allocate(DType::f32);
+  model->parameters().initialize(static_cast<uint64_t>(config.seed));
+  return model;
+}
+
+/// Gives every planned weight random codes: a packed file costs the same whatever the codes are.
+void quantize_randomly(LanguageModel& model, const IpqConfig& config) {
+  const QuantizePlan plan = make_ipq_plan(config, model.weights());
+  Requantizer requantizer(model, CentroidGradient::sum);
+  for (const PlannedWeight& planned : plan.all()) {
+    PqTable table{.rows = planned.rows,
+                  .cols = planned.cols,
+                  .block_size = planned.block_size,
+                  .n_centroids = planned.n_centroids,
+                  .centroids = normal_values(planned.n_centroids * planned.block_size, 1),
+                  .codes = {},
+                  .counts = {}};
+    for (int64_t i = 0; i < table.blocks(); ++i)
+      table.codes.push_back(static_cast<uint16_t>((static_cast<uint64_t>(i) * 2654435761U >> 7) %
+                                                  static_cast<uint64_t>(planned.n_centroids)));
+    table.counts = count_codes(table.codes, table.n_centroids);
+    Weight* weight = model.weights().find(planned.name);
+    QN_ASSERT(weight != nullptr, "{}", planned.name);
+    requantizer.replace(*weight, std::move(table));
+  }
+  requantizer.finish();
+}
+
+Json measure_packed(const RunConfig& config, const Options& options, const ScratchFolder& folder) {
+  const auto model = new_model(config, options.vocabulary);
+  const PackedInfo info = packed_info(config, options.vocabulary, hex64(0), model->parameters().elements());
+  quantize_randomly(*model, config.ipq);
+  const fs::path path = folder / "model.safetensors";
+  const auto size = [&] { return fs::file_size(path); };
+  Json json;
+  json["pack"] =
+      timed(options.repeats, size, [&] { write_packed_model(path, *model, info, packed_storage(config.ipq)); });
+  json["load_packed"] = timed(options.repeats, size, [&] { load_packed_model(path); });
+  return json;
+}
+
+/// What the trainer saves, as far as loading a model looks at it.
+StateDict checkpoint_of(const RunConfig& config, LanguageModel& model, int64_t vocabulary) {
+  StateDict state;
+  save_parameters(model.parameters(), state);
+  make_optimizer(config.optimizer, model.parameters(), config.schedule.lr)->save(model.parameters(), state);
+  state.texts["config"] = dump_config(config);
+  state.texts["dictionary_hash"] = hex64(0);
+  state.ints["vocabulary"] = vocabulary;
+  state.ints["update"] = 0;
+  return state;
+}
+
+Json measure_checkpoint(const RunConfig& config, const Options& options, Communicator& comm,
+                        const ScratchFolder& folder) {
+  const auto model = new_model(config, options.vocabulary);
+  const fs::path path = folder / "checkpoint.h5";
+  const auto size = [&] { return fs::file_size(path); };
+  const StateDict state = checkpoint_of(config, *model, options.vocabulary);
+  Json json;
+  json["save_checkpoint"] = timed(options.repeats, size, [&] { save_state(path, state); });
+  json["load_checkpoint"] = timed(options.repeats, size, [&] { load_model_file(path, comm); });
+  return json;
+}
+
+/// Sentences of about 25 words.
+void write_corpus(const fs::path& folder, const Options& options) {
+  fs::create_directory(folder);
+  Dictionary dictionary;
+  for (int64_t i = kSpecialCount; i < options.vocabulary; ++i) dictionary.add(fmt::format("word{}", i));
+  dictionary.save(folder / "dict.txt");
+  const auto width = static_cast<int64_t>(token_bytes(token_type_for(options.vocabulary)));
+  const std::vector<int32_t> ids = zipf_tokens(int64_t{1} << 20, options.vocabulary, 1);
+  const auto write = [&](const char* split, int64_t tokens) {
+    write_token_stream(folder / split, options.vocabulary, [&](TokenStreamWriter& writer) {
+      for (size_t i = 0; writer.tokens() < tokens; i = (i + 1) % ids.size()) {
+        writer.add_token(ids[i]);
+        if (ids[i] % 25 != 0) continue;
+        writer.add_token(kEosId);
+        writer.end_sentence();
+      }
+      writer.add_token(kEosId);
+      writer.end_sentence();
+    });
+  };
+  write("train", options.corpus_mb * 1'000'000 / width);
+  write("valid", 200'000);
+}
+
+Json measure_corpus(RunConfig config, const Options& options, const ScratchFolder& folder) {
+  const fs::path data = folder / "data";
+  write_corpus(data, options);
+  config.data.path = data.string();
+  config.data.valid = "valid";
+  const auto size = [&] { return fs::file_size(data / "train.bin") + fs::file_size(data / "train.idx"); };
+  return timed(options.repeats, size, [&] {
+    Corpus corpus(config.data, static_cast<uint64_t>(config.seed));
+    corpus.prepare_training(config.data.tokens_per_sample);
+  });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Measures reading and writing of model files and opening a corpus. One process only.");
+  Options options;
+  options.add_to(app);
+  return run_program(app, options.common, argc, argv, [&](Communicator& comm) {
+    QN_CHECK(comm.size() == 1, "file_bench runs in one process");
+    const RunConfig config = options.read();
+    const ScratchFolder folder(options.folder);
+    Json report{{"program", "file_bench"}, {"config", options.config}};
+    report.update(measure_packed(config, options, folder));
+    report.update(measure_checkpoint(config, options, comm, folder));
+    report["open_corpus"] = measure_corpus(config, options, folder);
+    print_report(report, options.common.json);
+  });
+}

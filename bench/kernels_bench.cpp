@@ -1,0 +1,367 @@
+// Every kernel of the CPU table on the shapes of real training steps. Beside the time each line gives what was achieved
+// (GFLOP/s or GB/s) and its share of what this machine can do, measured in the same run: matrix products and attention
+// against the best matrix product, everything else against copying a working set of the same size.
+#include <benchmark/benchmark.h>
+#include <omp.h>
+
+#include <array>
+#include <chrono>
+#include <functional>
+#include <numeric>
+#include <string>
+
+#include "bench/counting.h"
+#include "bench/limits.h"
+#include "bench/program.h"
+#include "bench/synthetic.h"
+#include "ops/kernels.h"
+
+namespace {
+
+using namespace qn;
+using namespace qn::bench;
+
+/// One model's micro-batch.
+struct Model {
+  std::string name;
+  int64_t batch, time, width, ffn, heads;
+  int64_t parameters;
+
+  // WikiText-2's 33280 entries in bands of factor 4, and the share of positions that falls into each.
+  static constexpr int64_t kWords[3] = {2000, 8000, 23280};
+  static constexpr double kShare[3] = {0.75, 0.15, 0.10};
+
+  int64_t positions() const { return batch * time; }
+  int64_t dim(int band) const { return width >> (2 * band); }
+  int64_t rows(int band) const { return static_cast<int64_t>(kShare[band] * static_cast<double>(positions())); }
+};
+
+const std::vector<Model>& models() {
+  static const std::vector<Model> list{
+      {.name = "small", .batch = 2, .time = 512, .width = 256, .ffn = 1024, .heads = 4, .parameters = 6'221'568},
+      {.name = "large", .batch = 2, .time = 1024, .width = 512, .ffn = 2048, .heads = 8, .parameters = 22'052'352}};
+  return list;
+}
+
+const Kernels& k() { return cpu_kernels(); }
+Limits g_limits;
+
+/// A tensor of normal numbers.
+OwnedTensor random_tensor(Shape shape) {
+  OwnedTensor tensor(shape, DType::f32);
+  const std::vector<float> values = normal_values(shape.elements(), 1);
+  std::copy(values.begin(), values.end(), tensor.view().as<float>());
+  return tensor;
+}
+
+/// Row numbers of a table, small ones often.
+std::vector<int32_t> ids_below(int64_t count, int64_t range) { return zipf_tokens(count, range, 1); }
+
+/// Runs `call` and sets the counters. `flops` 0: a kernel that moves `bytes`.
+template <typename Call>
+void measure(benchmark::State& state, double flops, size_t bytes, Call call) {
+  const auto start = std::chrono::steady_clock::now();
+  for (auto _ : state) {
+    call();
+    benchmark::ClobberMemory();
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double amount = flops > 0.0 ? flops : static_cast<double>(bytes);
+  const double rate = amount * static_cast<double>(state.iterations()) / seconds * 1e-9;
+  state.counters[flops > 0.0 ? "GFLOP/s" : "GB/s"] = rate;
+  state.counters["share"] = rate / (flops > 0.0 ? g_limits.matmul_gflops : g_limits.copy_gbps(bytes));
+}
+
+using Body = std::function<void(benchmark::State&)>;
+
+void add(const Model& model, const std::string& name, Body body) {
+  benchmark::RegisterBenchmark((name + "/" + model.name).c_str(),
+                               [body = std::move(body)](benchmark::State& state) { body(state); })
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond);
+}
+
+/// A kernel over `x` elements of floats: `tensors` is how many such tensors it reads and writes.
+size_t traffic(int64_t elements, double tensors) {
+  return static_cast<size_t>(static_cast<double>(elements) * sizeof(float) * tensors);
+}
+
+/// A linear layer's three products: y = x W^T, dx = dy W, dW += dy^T x.
+void add_linear(const Model& m, const std::string& layer, int64_t rows, int64_t in, int64_t out) {
+  const auto product = [&](const char* pass, MatmulArgs args) {
+    args.lda = args.transpose_a ? args.m : args.k;
+    args.ldb = args.transpose_b ? args.k : args.n;
+    args.ldc = args.n;
+    add(m, fmt::format("matmul/{}/{}_{}x{}x{}", layer, pass, args.m, args.n, args.k), [args](benchmark::State& state) {
+      const OwnedTensor a = random_tensor({args.m, args.k}), b = random_tensor({args.k, args.n}),
+                        c({args.m, args.n}, DType::f32);
+      MatmulArgs full = args;
+      full.a = a.view().data;
+      full.b = b.view().data;
+      full.c = c.view().data;
+      measure(state, matmul_flops(full), 0, [&] { k().matmul(full); });
+    });
+  };
+  product("forward", {.transpose_b = true, .m = rows, .n = out, .k = in});
+  product("grad_x", {.m = rows, .n = in, .k = out});
+  product("grad_w", {.transpose_a = true, .m = out, .n = in, .k = rows, .beta = 1});
+}
+
+void add_matmuls(const Model& m) {
+  add_linear(m, "attention", m.positions(), m.width, m.width);
+  add_linear(m, "fc1", m.positions(), m.width, m.ffn);
+  add_linear(m, "fc2", m.positions(), m.ffn, m.width);
+  add_linear(m, "head_words", m.positions(), m.width, Model::kWords[0]);
+  add_linear(m, "head_clusters", m.positions(), m.width, 2);
+  for (int band = 0; band < 3; ++band)
+    add_linear(m, fmt::format("input_projection{}", band), m.rows(band), m.dim(band), m.width);
+  for (int band = 1; band < 3; ++band)
+    add_linear(m, fmt::format("tail_words{}", band), m.rows(band), m.dim(band), Model::kWords[band]);
+}
+
+void add_copies(const Model& m) {
+  const Shape shape{m.positions(), m.width};
+  const int64_t n = shape.elements();
+  add(m, "fill", [=](benchmark::State& state) {
+    const OwnedTensor y(shape, DType::f32);
+    measure(state, 0.0, traffic(n, 1), [&] { k().fill(y.view(), 0.5); });
+  });
+  add(m, "copy", [=](benchmark::State& state) {
+    const OwnedTensor x = random_tensor(shape), y(shape, DType::f32);
+    measure(state, 0.0, traffic(n, 2), [&] { k().copy(y.view(), x.view()); });
+  });
+  for (const int beta : {0, 1})
+    add(m, fmt::format("axpy/beta{}", beta), [=](benchmark::State& state) {
+      const OwnedTensor x = random_tensor(shape), y(shape, DType::f32);
+      measure(state, 0.0, traffic(n, 2 + beta), [&] { k().axpy(y.view(), x.view(), 0.5, beta); });
+    });
+  for (const int64_t cols : {m.width, m.ffn}) {
+    const int64_t elements = m.positions() * cols;
+    add(m, fmt::format("add_bias/{}", cols), [=](benchmark::State& state) {
+      const OwnedTensor y({m.positions(), cols}, DType::f32), bias = random_tensor({cols});
+      measure(state, 0.0, traffic(elements, 2), [&] { k().add_bias(y.view(), 0, bias.view()); });
+    });
+    add(m, fmt::format("bias_grad/{}", cols), [=](benchmark::State& state) {
+      const OwnedTensor dy = random_tensor({m.positions(), cols}), bias({cols}, DType::f32);
+      measure(state, 0.0, traffic(elements, 1), [&] { k().bias_grad(bias.view(), dy.view(), 0, 1); });
+    });
+  }
+}
+
+void add_norms(const Model& m) {
+  const Shape shape{m.positions(), m.width};
+  const auto inputs = [=] {
+    return std::array{random_tensor(shape),
+                      random_tensor({m.width}),
+                      random_tensor({m.width}),
+                      OwnedTensor(shape, DType::f32),
+                      OwnedTensor({m.positions()}, DType::f32),
+                      OwnedTensor({m.positions()}, DType::f32)};
+  };
+  add(m, "layer_norm", [=](benchmark::State& state) {
+    const auto [x, weight, bias, y, mean, rstd] = inputs();
+    measure(state, 0.0, traffic(shape.elements(), 2),
+            [&] { k().layer_norm(y.view(), mean.view(), rstd.view(), x.view(), weight.view(), bias.view(), 1e-5); });
+  });
+  add(m, "layer_norm_grad", [=](benchmark::State& state) {
+    const auto [x, weight, bias, y, mean, rstd] = inputs();
+    k().layer_norm(y.view(), mean.view(), rstd.view(), x.view(), weight.view(), bias.view(), 1e-5);
+    const OwnedTensor dy = random_tensor(shape), dx(shape, DType::f32), dw({m.width}, DType::f32),
+                      db({m.width}, DType::f32);
+    measure(state, 0.0, traffic(shape.elements(), 3), [&] {
+      k().layer_norm_grad(dx.view(), 0, dw.view(), 1, db.view(), 1, dy.view(), x.view(), mean.view(), rstd.view(),
+                          weight.view());
+    });
+  });
+}
+
+void add_dropout(const Model& m) {
+  const Shape shape{m.positions(), m.width}, hidden{m.positions(), m.ffn};
+  const auto bits_of = [](int64_t n) {
+    std::vector<uint64_t> bits(static_cast<size_t>(keep_words(n)));
+    k().keep_bits(bits.data(), n, 0.1, {});
+    return bits;
+  };
+  add(m, "keep_bits", [=](benchmark::State& state) {
+    std::vector<uint64_t> bits = bits_of(shape.elements());
+    // Nothing is read: bound by the random numbers, not by memory.
+    measure(state, 0.0, bits.size() * 8, [&] { k().keep_bits(bits.data(), shape.elements(), 0.1, {}); });
+    state.SetItemsProcessed(state.iterations() * shape.elements());
+  });
+  add(m, "masked_axpy", [=](benchmark::State& state) {
+    const OwnedTensor x = random_tensor(shape), y(shape, DType::f32);
+    const std::vector<uint64_t> bits = bits_of(shape.elements());
+    measure(state, 0.0, traffic(shape.elements(), 2) + bits.size() * 8,
+            [&] { k().masked_axpy(y.view(), x.view(), bits.data(), 1.1, 0); });
+  });
+  add(m, "residual_add", [=](benchmark::State& state) {
+    const OwnedTensor x = random_tensor(shape), residual = random_tensor(shape), bias = random_tensor({m.width}),
+                      y(shape, DType::f32);
+    const std::vector<uint64_t> bits = bits_of(shape.elements());
+    measure(state, 0.0, traffic(shape.elements(), 3) + bits.size() * 8,
+            [&] { k().residual_add(y.view(), residual.view(), x.view(), bias.view(), bits.data(), 1.1); });
+  });
+  for (const auto& [name, kind] : {std::pair{"relu", Activation::relu}, {"gelu", Activation::gelu}}) {
+    add(m, fmt::format("activation/{}", name), [=, act = kind](benchmark::State& state) {
+      const OwnedTensor x = random_tensor(hidden), bias = random_tensor({m.ffn}), y(hidden, DType::f32);
+      measure(state, 0.0, traffic(hidden.elements(), 2),
+              [&] { k().activation(y.view(), x.view(), bias.view(), act, nullptr, 1.0); });
+    });
+    add(m, fmt::format("activation_grad/{}", name), [=, act = kind](benchmark::State& state) {
+      const OwnedTensor x = random_tensor(hidden), bias = random_tensor({m.ffn}), dy = random_tensor(hidden),
+                        dx(hidden, DType::f32);
+      measure(state, 0.0, traffic(hidden.elements(), 3),
+              [&] { k().activation_grad(dx.view(), dy.view(), x.view(), bias.view(), act, nullptr, 1.0); });
+    });
+  }
+}
+
+void add_rows(const Model& m) {
+  for (int band = 0; band < 3; ++band) {
+    const int64_t rows = m.rows(band), dim = m.dim(band), words = Model::kWords[band];
+    add(m, fmt::format("gather_rows/band{}", band), [=](benchmark::State& state) {
+      const OwnedTensor table = random_tensor({words, dim}), y({rows, dim}, DType::f32);
+      const std::vector<int32_t> ids = ids_below(rows, words);
+      measure(state, 0.0, traffic(rows * dim, 2), [&] { k().gather_rows(y.view(), table.view(), ids.data(), 1.0); });
+    });
+    add(m, fmt::format("scatter_add_rows/band{}", band), [=](benchmark::State& state) {
+      const OwnedTensor table({words, dim}, DType::f32), x = random_tensor({rows, dim});
+      const std::vector<int32_t> ids = ids_below(rows, words);
+      measure(state, 0.0, traffic(rows * dim, 3),
+              [&] { k().scatter_add_rows(table.view(), x.view(), ids.data(), 1.0, 1); });
+    });
+  }
+  add(m, "scatter_rows", [=](benchmark::State& state) {
+    const OwnedTensor x = random_tensor({m.rows(0), m.width}), y({m.positions(), m.width}, DType::f32);
+    std::vector<int32_t> rows(static_cast<size_t>(m.rows(0)));
+    std::iota(rows.begin(), rows.end(), 0);
+    measure(state, 0.0, traffic(x.view().elements(), 2),
+            [&] { k().scatter_rows(y.view(), x.view(), rows.data(), 16.0); });
+  });
+}
+
+void add_attention(const Model& m) {
+  for (const double dropout : {0.0, 0.1}) {
+    const AttentionArgs args{.batch = m.batch,
+                             .time = m.time,
+                             .heads = m.heads,
+                             .head_dim = m.width / m.heads,
+                             .causal = true,
+                             .dropout = dropout,
+                             .key = {}};
+    const Shape shape{m.positions(), m.width};
+    const int64_t lse_size = m.batch * m.heads * m.time;
+    add(m, fmt::format("attention/dropout{}", dropout), [=](benchmark::State& state) {
+      const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out(shape, DType::f32),
+                        lse({lse_size}, DType::f32);
+      measure(state, attention_flops(args), 0, [&] { k().attention(out.view(), lse.view(), qkv.view(), args); });
+    });
+    add(m, fmt::format("attention_grad/dropout{}", dropout), [=](benchmark::State& state) {
+      const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out(shape, DType::f32),
+                        lse({lse_size}, DType::f32), dout = random_tensor(shape), dqkv(qkv.view().shape, DType::f32);
+      k().attention(out.view(), lse.view(), qkv.view(), args);
+      measure(state, attention_grad_flops(args), 0,
+              [&] { k().attention_grad(dqkv.view(), dout.view(), out.view(), lse.view(), qkv.view(), args); });
+    });
+  }
+}
+
+void add_losses(const Model& m) {
+  const auto add_band = [&](const std::string& name, int64_t rows, int64_t words) {
+    for (const bool grad : {false, true})
+      add(m, fmt::format("cross_entropy/{}{}", name, grad ? "_grad" : ""), [=](benchmark::State& state) {
+        const OwnedTensor logits = random_tensor({rows, words}), losses({rows}, DType::f64);
+        const std::vector<int32_t> targets = ids_below(rows, words);
+        measure(state, 0.0, traffic(rows * words, grad ? 2 : 1),
+                [&] { k().cross_entropy(losses.view(), logits.view(), targets.data(), nullptr, grad); });
+      });
+  };
+  add_band("head", m.positions(), Model::kWords[0] + 2);
+  add_band("tail1", m.rows(1), Model::kWords[1]);
+  add_band("tail2", m.rows(2), Model::kWords[2]);
+  add(m, "log_softmax", [=](benchmark::State& state) {
+    const Shape shape{m.positions(), Model::kWords[0] + 2};
+    const OwnedTensor x = random_tensor(shape), y(shape, DType::f32);
+    measure(state, 0.0, traffic(shape.elements(), 2), [&] { k().log_softmax(y.view(), x.view()); });
+  });
+}
+
+void add_weights(const Model& m) {
+  const Shape shape{m.ffn, m.width};
+  const int64_t blocks = shape.elements() / 8, centroids = 256;
+  const auto codes = [=] {
+    std::vector<uint16_t> result(static_cast<size_t>(blocks));
+    for (size_t i = 0; i < result.size(); ++i) result[i] = static_cast<uint16_t>(i * 2654435761U >> 7) % centroids;
+    return result;
+  };
+  add(m, "block_noise", [=](benchmark::State& state) {
+    const OwnedTensor w = random_tensor(shape), y(shape, DType::f32);
+    measure(state, 0.0, traffic(shape.elements(), 2), [&] { k().block_noise(y.view(), w.view(), 8, 0.1, {}); });
+  });
+  add(m, "pq_decode", [=](benchmark::State& state) {
+    const OwnedTensor w(shape, DType::f32), table = random_tensor({centroids, 8});
+    const std::vector<uint16_t> c = codes();
+    measure(state, 0.0, traffic(shape.elements(), 1) + c.size() * 2,
+            [&] { k().pq_decode(w.view(), table.view(), c.data()); });
+  });
+  add(m, "pq_centroid_grad", [=](benchmark::State& state) {
+    const OwnedTensor dw = random_tensor(shape), dtable({centroids, 8}, DType::f32);
+    const std::vector<uint16_t> c = codes();
+    measure(state, 0.0, traffic(shape.elements(), 1) + c.size() * 2,
+            [&] { k().pq_centroid_grad(dtable.view(), dw.view(), c.data(), nullptr, 1); });
+  });
+}
+
+void add_optimizers(const Model& m) {
+  const int64_t n = m.parameters;
+  add(m, "sum_of_squares", [=](benchmark::State& state) {
+    const OwnedTensor x = random_tensor({n});
+    measure(state, 0.0, traffic(n, 1), [&] { benchmark::DoNotOptimize(k().sum_of_squares(x.view())); });
+  });
+  add(m, "nag_step", [=](benchmark::State& state) {
+    const OwnedTensor p = random_tensor({n}), velocity({n}, DType::f32), g = random_tensor({n});
+    const NagStep step{.lr = 1e-3, .lr_previous = 1e-3, .momentum = 0.99, .weight_decay = 0.0, .grad_scale = 1e-3};
+    measure(state, 0.0, traffic(n, 5), [&] { k().nag_step(p.view(), velocity.view(), g.view(), step); });
+  });
+  add(m, "adam_step", [=](benchmark::State& state) {
+    const OwnedTensor p = random_tensor({n}), mean({n}, DType::f32), square({n}, DType::f32), g = random_tensor({n});
+    AdamStep step{
+        .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-8, .weight_decay = 0.0, .grad_scale = 1e-3, .step = 1000};
+    measure(state, 0.0, traffic(n, 7), [&] { k().adam_step(p.view(), mean.view(), square.view(), g.view(), step); });
+  });
+}
+
+void describe_run() {
+  benchmark::AddCustomContext("threads", std::to_string(g_limits.threads));
+  benchmark::AddCustomContext("limit_matmul_gflops", fmt::format("{:.1f}", g_limits.matmul_gflops));
+  benchmark::AddCustomContext("limit_fma_gflops", fmt::format("{:.1f}", g_limits.fma_gflops));
+  for (const CopyRate& rate : g_limits.copy)
+    benchmark::AddCustomContext(fmt::format("limit_copy_{}_kib_gbps", rate.bytes >> 10),
+                                fmt::format("{:.1f}", rate.gbps));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "Measures the CPU's kernels. Google Benchmark's options are understood, e.g.\n"
+      "--benchmark_filter=matmul.*small, --benchmark_repetitions=5, --benchmark_format=json.");
+  app.allow_extras();
+  int threads = 0;
+  app.add_option("--threads", threads, "Threads (0: OMP_NUM_THREADS, or all cores)")->check(CLI::NonNegativeNumber);
+  CLI11_PARSE(app, argc, argv);
+  if (threads > 0) omp_set_num_threads(threads);
+  std::vector<std::string> rest = app.remaining();
+  std::vector<char*> arguments{argv[0]};
+  for (std::string& text : rest) arguments.push_back(text.data());
+  int count = static_cast<int>(arguments.size());
+  benchmark::Initialize(&count, arguments.data());
+  if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 1;
+  for (const Model& model : models())
+    for (const auto& group : {add_matmuls, add_copies, add_norms, add_dropout, add_rows, add_attention, add_losses,
+                              add_weights, add_optimizers})
+      group(model);
+  g_limits = measure_limits(*make_local_communicator());
+  describe_run();
+  benchmark::RunSpecifiedBenchmarks();
+}

@@ -1,0 +1,86 @@
+"""Turns the lines that bench/compare collected into a markdown table of medians; the first of a task is the baseline."""
+import argparse
+import datetime
+import json
+import platform
+import statistics
+
+# Per task: title, the figure that is compared, its unit, whether more is better, further columns (key, heading).
+TASKS = {
+    "step": ("Training updates", "tokens_per_second", "tokens/s", True,
+             [("gflops", "GFLOP/s"), ("share_of_matmul_peak", "share of matmul peak"),
+              ("peak_mib_all_ranks", "peak MiB"), ("loss_bits", "loss, bits")]),
+    "ranks": ("Training updates by ranks", "tokens_per_second", "tokens/s", True,
+              [("gflops", "GFLOP/s"), ("peak_mib_all_ranks", "peak MiB, all ranks")]),
+    "kmeans": ("k-means, 524288 sub-vectors of 8, K = 256, 15 iterations", "seconds", "s", False,
+               [("gflops", "GFLOP/s"), ("objective", "objective"), ("extra_mib", "extra MiB")]),
+    "matmul": ("Best matrix product", "matmul_gflops", "GFLOP/s", True, []),
+}
+
+
+def median(results, key):
+    values = [r[key] for r in results if key in r]
+    return statistics.median(values) if values else None
+
+
+def number(value):
+    return "" if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def task_table(task, lines):
+    title, key, unit, more_is_better, columns = TASKS[task]
+    by_who = {}
+    for line in lines:
+        by_who.setdefault(line["who"], []).append(line["result"])
+    headings = ["", f"{unit}, median", "range", "against the first", *[heading for _, heading in columns], "runs"]
+    rows = [f"## {title}", "", "| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    baseline = None
+    for who, results in by_who.items():
+        done = [r for r in results if r]
+        if not done:
+            rows.append(f"| {who} | failed |" + " |" * (len(headings) - 2))
+            continue
+        value, values = median(done, key), [r[key] for r in done]
+        baseline = baseline or value
+        ratio = value / baseline if more_is_better else baseline / value
+        cells = [who, number(value), f"{number(min(values))} - {number(max(values))}", f"{ratio:.2f}x",
+                 *[number(median(done, extra)) for extra, _ in columns], f"{len(done)} of {len(results)}"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows + [""]
+
+
+def versions(lines):
+    found = {f"Python {platform.python_version()}"}
+    for line in lines:
+        for key, name in (("torch", "PyTorch"), ("faiss", "faiss")):
+            if line["result"] and key in line["result"]:
+                found.add(f"{name} {line['result'][key]}")
+    return ", ".join(sorted(found))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("results", "spec", "processor", "threads", "cores", "commit", "config"):
+        parser.add_argument("--" + name, required=True)
+    args = parser.parse_args()
+    with open(args.results, encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    with open(args.spec, encoding="utf-8") as file:
+        spec = json.load(file)
+    shape = (f"{spec['layers']} layers, width {spec['width']}, feed-forward {spec['ffn']}, {spec['heads']} heads, "
+             f"vocabulary {spec['vocabulary']}, {spec['micro_batches']} x {spec['rows']} x {spec['time']} tokens per "
+             f"update, {spec['optimizer']}")
+    if spec["noise"] > 0:
+        shape += f", noise {spec['noise']} on {', '.join(spec['noise_groups'])}"
+    print(f"# {args.config.strip()}, {datetime.date.today()}\n")
+    print(f"{args.processor}; {args.threads} threads on cores {args.cores}; quantnoise {args.commit}; "
+          f"{versions(lines)}. Medians; programs took turns. \"Against the first\" above 1: faster than the first.\n")
+    print(f"Model: {shape}.\n")
+    for task in TASKS:
+        of_task = [line for line in lines if line["task"] == task]
+        if of_task:
+            print("\n".join(task_table(task, of_task)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+// Whole training steps of a configuration on made-up tokens, through the product's own UpdateRunner and optimizer.
+#include <algorithm>
+#include <chrono>
+#include <numbers>
+
+#include "bench/counting.h"
+#include "bench/program.h"
+#include "bench/synthetic.h"
+#include "train/lr_schedule.h"
+#include "train/run_config.h"
+#include "train/update.h"
+
+namespace {
+
+using namespace qn;
+using namespace qn::bench;
+
+struct Options {
+  CommonOptions common;
+  std::string config;
+  std::vector<std::string> overrides;
+  int64_t steps = 10, warmup = 2, vocabulary = 33280;
+  bool describe = false, limits = false;
+  std::string write_tokens;
+
+  void add_to(CLI::App& app) {
+    common.add_to(app);
+    app.add_option("-c,--config", config, "YAML configuration (see configs/); its data folder is not needed");
+    app.add_option("-s,--set", overrides, "Override one key, e.g. --set model.layers=2 (repeatable)")
+        ->take_all()
+        ->allow_extra_args(false);
+    app.add_option("--steps", steps, "Measured updates")->capture_default_str()->check(CLI::PositiveNumber);
+    app.add_option("--warmup", warmup, "Updates before those")->capture_default_str()->check(CLI::NonNegativeNumber);
+    app.add_option("--vocabulary", vocabulary, "Size of the dictionary")->capture_default_str();
+    app.add_flag("--describe", describe, "Print what would be computed as one JSON object, for the peers, and end");
+    app.add_flag("--limits", limits, "Print what the machine can do, copy rates included, and end");
+    app.add_option("--write-tokens", write_tokens, "Write the tokens to this file (raw int32) and end");
+  }
+  RunConfig read() const {
+    return read_config<RunConfig>(config.empty() ? config_tree_from_text("", "defaults", overrides)
+                                                 : load_config_tree(config, overrides));
+  }
+};
+
+/// The micro-batches of all steps: [steps][micro_batches][rows][cols + 1] ids; each row is source and target, shifted.
+class Tokens {
+ public:
+  Tokens(const RunConfig& config, const Options& options)
+      : rows_(std::max<int64_t>(1, config.data.max_tokens / config.data.tokens_per_sample)),
+        cols_(config.data.tokens_per_sample),
+        per_update_(config.train.micro_batches),
+        ids_(zipf_tokens((options.warmup + options.steps) * per_update_ * rows_ * (cols_ + 1), options.vocabulary,
+                         static_cast<uint64_t>(config.seed))) {
+    source_.resize(static_cast<size_t>(rows_ * cols_));
+    target_.resize(source_.size());
+  }
+
+  /// Valid until the next call.
+  MicroBatch micro_batch(int64_t update, int64_t index) {
+    const int32_t* ids = ids_.data() + (update * per_update_ + index) * rows_ * (cols_ + 1);
+    for (int64_t r = 0; r < rows_; ++r) {
+      std::copy_n(ids + r * (cols_ + 1), cols_, source_.data() + r * cols_);
+      std::copy_n(ids + r * (cols_ + 1) + 1, cols_, target_.data() + r * cols_);
+    }
+    return {{rows_, cols_, source_, target_}, rows_ * cols_};
+  }
+  int64_t rows() const { return rows_; }
+  int64_t tokens_per_update() const { return per_update_ * rows_ * cols_; }
+  const std::vector<int32_t>& ids() const { return ids_; }
+
+ private:
+  int64_t rows_, cols_, per_update_;
+  std::vector<int32_t> ids_, source_, target_;
+};
+
+/// What the peers need to build the same model and the same batches.
+Json describe(const RunConfig& config, const Options& options, const Tokens& tokens) {
+  const ModelConfig& m = config.model;
+  return {{"layers", m.layers},
+          {"width", m.embed_dim},
+          {"ffn", m.ffn_dim},
+          {"heads", m.heads},
+          {"dropout", m.dropout},
+          {"attention_dropout", m.attention_dropout},
+          {"activation_dropout", m.activation_dropout},
+          {"final_norm", m.final_norm},
+          {"cutoffs", m.adaptive.cutoffs},
+          {"factor", m.adaptive.factor},
+          {"softmax_dropout", m.adaptive.dropout},
+          {"vocabulary", options.vocabulary},
+          {"rows", tokens.rows()},
+          {"time", config.data.tokens_per_sample},
+          {"micro_batches", config.train.micro_batches},
+          {"optimizer", config.optimizer.name},
+          {"momentum", config.optimizer.momentum},
+          {"beta1", config.optimizer.beta1},
+          {"beta2", config.optimizer.beta2},
+          {"eps", config.optimizer.eps},
+          {"weight_decay", config.optimizer.weight_decay},
+          {"clip_norm", config.optimizer.clip_norm},
+          {"lr", config.schedule.lr},
+          {"noise", config.quant_noise.pq},
+          {"noise_block", config.quant_noise.block_size},
+          {"noise_groups",
+           config.quant_noise.pq > 0.0 ? expand_groups(config.quant_noise.groups) : std::vector<std::string>{}},
+          // bench/peers/torch_step.py has this model only.
+          {"peer_has_it", m.prenorm && m.activation == "relu" && !m.learned_positions && m.adaptive.input &&
+                              m.adaptive.softmax && m.adaptive.tie_weights && m.adaptive.tie_projections}};
+}
+
+/// Times of the measured updates, and what they did.
+struct Measured {
+  std::vector<double> seconds;
+  double flops = 0.0;  ///< per update, all ranks
+  double loss = 0.0;   ///< bits per token of the last update
+  int64_t parameters = 0, arena_bytes = 0;
+};
+
+Measured train(const RunConfig& config, const Options& options, Tokens& tokens, Communicator& comm) {
+  const auto model = make_language_model(config.model, options.vocabulary, config.data.tokens_per_sample);
+  Measured measured;
+  measured.parameters = model->parameters().elements();
+  model->parameters().allocate(DType::f32);
+  model->parameters().initialize(static_cast<uint64_t>(config.seed));
+  apply_noise(model->weights(), config.quant_noise);
+  const auto optimizer = make_optimizer(config.optimizer, model->parameters(), config.schedule.lr);
+  UpdateRunner runner(*model, counting_kernels(), comm,
+                      {.seed = static_cast<uint64_t>(config.seed),
+                       .clip_norm = config.optimizer.clip_norm,
+                       .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
+                       .skip_missing = config.optimizer.missing_gradient == "skip"});
+  const int64_t updates = options.warmup + options.steps;
+  for (int64_t update = 0; update < updates; ++update) {
+    if (update == options.warmup) take_flops();
+    comm.barrier();
+    const auto start = std::chrono::steady_clock::now();
+    const auto fetch = [&](int64_t i) { return tokens.micro_batch(update, i); };
+    const double lr = learning_rate(config.schedule, update, std::max<int64_t>(updates, config.train.max_updates));
+    const UpdateResult result = runner.run(update, config.train.micro_batches, fetch, *optimizer, lr);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (update >= options.warmup) measured.seconds.push_back(seconds);
+    measured.loss = result.loss / static_cast<double>(result.tokens) / std::numbers::ln2;
+  }
+  measured.flops = comm.all_reduce_sum_value(take_flops()) / static_cast<double>(options.steps);
+  measured.arena_bytes = static_cast<int64_t>(runner.arena().peak());
+  return measured;
+}
+
+Json measure(const RunConfig& config, const Options& options, Communicator& comm) {
+  Tokens tokens(config, options);
+  reset_peak_memory();
+  const Measured measured = train(config, options, tokens, comm);
+  const auto peak = static_cast<double>(peak_memory());
+  // After the steps, so that the arrays of the measurement do not count as memory of the training.
+  const Limits limits = measure_arithmetic(comm);
+  const double seconds = median(measured.seconds), gflops = measured.flops / seconds * 1e-9;
+  Json report{{"program", "step_bench"},
+              {"config", options.config},
+              {"set", options.overrides},
+              {"ranks", comm.size()},
+              {"threads", limits.threads},
+              {"parameters", measured.parameters},
+              {"tokens_per_update", tokens.tokens_per_update()},
+              {"seconds", seconds},
+              {"seconds_fastest", *std::ranges::min_element(measured.seconds)},
+              {"tokens_per_second", static_cast<double>(tokens.tokens_per_update()) / seconds},
+              {"gflop_per_update", measured.flops * 1e-9},
+              {"gflops", gflops},
+              {"share_of_matmul_peak", gflops / limits.matmul_gflops},
+              {"peak_mib_all_ranks", comm.all_reduce_sum_value(peak) / 1048576.0},
+              {"arena_mib", static_cast<double>(measured.arena_bytes) / 1048576.0},
+              {"loss_bits", measured.loss},
+              {"limits", to_json(limits)}};
+  return report;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Measures training updates on made-up tokens: forward, backward, all-reduce, clipping, optimizer.");
+  Options options;
+  options.add_to(app);
+  return run_program(app, options.common, argc, argv, [&](Communicator& comm) {
+    if (options.limits) {
+      const Json report = to_json(measure_limits(comm));
+      if (comm.is_root()) print_report(report, options.common.json);
+      return;
+    }
+    const RunConfig config = options.read();
+    if (options.describe || !options.write_tokens.empty()) {
+      const Tokens tokens(config, options);
+      if (!options.write_tokens.empty()) write_raw(options.write_tokens, std::as_bytes(std::span(tokens.ids())));
+      if (options.describe) print_report(describe(config, options, tokens), true);
+      return;
+    }
+    const Json report = measure(config, options, comm);
+    if (comm.is_root()) print_report(report, options.common.json);
+  });
+}
