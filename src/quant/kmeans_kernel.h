@@ -7,6 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "core/tensor.h"
+
 namespace qn {
 
 /// The sub-vectors of one weight in memory order: sub-vector m is data[m*dim : (m+1)*dim], that is row m / J, block
@@ -24,21 +26,27 @@ struct SubVectors {
   bool weighted() const { return importance != nullptr || row_importance != nullptr; }
 };
 
-/// Centroids prepared for assignment.
+/// Most floats in a register of any instruction set: tables are padded to whole registers.
+constexpr int kMaxLanes = 16;
+
+/// Centroids prepared for assignment: padded to a multiple of kMaxLanes with zeros that lie infinitely far away.
 class CentroidTable {
  public:
-  /// `centroids` [K, dim] must outlive the table.
+  /// `centroids` is [K, dim].
   CentroidTable(std::span<const float> centroids, int64_t dim);
-  int64_t count() const { return static_cast<int64_t>(half_norm_.size()); }
+  int64_t count() const { return count_; }
   int64_t dim() const { return dim_; }
-  const float* values() const { return centroids_.data(); }
-  const float* half_norm() const { return half_norm_.data(); }  ///< [K]: |c|^2 / 2
+  const float* values() const { return values_.data(); }        ///< [padded K, dim]
+  const float* half_norm() const { return half_norm_.data(); }  ///< [padded K]: |c|^2 / 2; FLT_MAX in the padding
+  const float* paddings() const { return paddings_.data(); }    ///< [padded K]: 0; FLT_MAX in the padding
   const float* largest() const { return largest_.data(); }      ///< [dim]: max over k of |c_t|
+  /// [padded K / lanes, dim, lanes]: element t of `lanes` centroids side by side, aligned to 64 bytes.
+  const float* transposed(int lanes) const;
 
  private:
-  std::span<const float> centroids_;
-  int64_t dim_;
-  std::vector<float> half_norm_, largest_;
+  int64_t count_, dim_;
+  std::vector<float> values_, half_norm_, paddings_, largest_;
+  Buffer transposed_;  ///< one table per power of two of lanes up to kMaxLanes
 };
 
 /// Where one layer's sums live inside a flat vector of doubles (so that all layers travel in one reduction).
@@ -56,6 +64,34 @@ struct StatsLayout {
   int64_t weight(int64_t k) const { return n_centroids * (2 + dim) + k * dim; }
 };
 
+/// Grids that the terms of the sums are rounded to: adding and subtracting one of these numbers does it.
+struct AssignGrids {
+  double residual, error, weight;
+};
+
+/// Everything that one call of an instruction set's `assign` works on.
+struct AssignTask {
+  const SubVectors* vectors;
+  int64_t begin, end;  ///< range of sub-vectors
+  const CentroidTable* table;
+  uint16_t* codes;  ///< codes[0] belongs to sub-vector `begin`
+  double* stats;    ///< added to, unless null
+  AssignGrids grids;
+  float* scratch;  ///< 4 * dim * kMaxLanes floats, aligned to 64 bytes
+};
+
+/// The same function compiled for one instruction set. All give the same codes and the same sums, bit by bit.
+struct AssignVariant {
+  const char* name;
+  bool supported;  ///< by this processor
+  void (*assign)(const AssignTask&);
+};
+/// Fastest first; the last one is always supported.
+std::span<const AssignVariant> assign_variants();
+
+/// Nearest centroid by distances in double; the lowest index wins ties. `importance` [dim] may be null.
+int32_t nearest_centroid_exactly(const float* x, const float* importance, const CentroidTable& table);
+
 /// Assigns sub-vectors [begin, end) to their nearest centroid (lowest index on ties) and adds their sums to `stats`
 /// (laid out by StatsLayout) unless it is null. codes[0] belongs to sub-vector `begin`.
 ///
@@ -65,7 +101,7 @@ struct StatsLayout {
 /// Sums are exact: every term is first rounded to a grid so coarse that no sum of `count` terms can round, and so fine
 /// (about 2^-51 of the largest possible sum) that a mean is not visibly changed. Exact sums are associative.
 void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
-                  double* stats);
+                  double* stats, const AssignVariant* variant = nullptr);
 
 /// assign_range over [begin, end) with OpenMP. `stats` (may be null) is overwritten with the sums of the range.
 void assign_parallel(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,

@@ -72,6 +72,27 @@ TEST_P(KMeansKernel, CodesAreThoseOfDoubleArithmetic) {
   EXPECT_EQ(codes, naive_codes(vectors_, centroids_));
 }
 
+TEST_P(KMeansKernel, InstructionSetsAgreeBitwise) {
+  const CentroidTable table(centroids_, vectors_.dim);
+  const StatsLayout layout{table.count(), vectors_.dim, vectors_.importance != nullptr};
+  std::vector<uint16_t> expected;
+  std::vector<double> expected_stats;
+  for (const AssignVariant& variant : assign_variants()) {
+    if (!variant.supported) continue;
+    SCOPED_TRACE(variant.name);
+    std::vector<uint16_t> codes(static_cast<size_t>(vectors_.count));
+    std::vector<double> stats(static_cast<size_t>(layout.size()), 0.0);
+    assign_range(vectors_, 0, vectors_.count, table, codes.data(), stats.data(), &variant);
+    if (expected.empty()) {
+      expected = codes;
+      expected_stats = stats;
+    }
+    EXPECT_EQ(codes, expected);
+    EXPECT_EQ(stats, expected_stats);
+  }
+  EXPECT_EQ(expected, naive_codes(vectors_, centroids_));
+}
+
 TEST_P(KMeansKernel, SumsDoNotDependOnSharingOut) {
   const CentroidTable table(centroids_, vectors_.dim);
   const StatsLayout layout{table.count(), vectors_.dim, vectors_.importance != nullptr};

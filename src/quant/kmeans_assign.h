@@ -1,0 +1,270 @@
+// Assignment of sub-vectors to centroids, written once and compiled once per instruction set: include it after defining
+// QN_ISA (a namespace of its own) and QN_LANES (floats in a register), inside that instruction set's target pragma.
+// Nothing here may instantiate a template of the standard library: the linker could take this copy, with instructions
+// the processor lacks, for everybody else's. Compiled without contraction into fused operations, so that sums are the
+// same on all processors; scores, which need not be, ask for them explicitly.
+#include <cfloat>
+#include <cstdint>
+
+#include "quant/kmeans_kernel.h"
+#include "quant/kmeans_lanes.h"
+
+namespace qn::QN_ISA {
+namespace {
+
+static_assert(kMaxLanes % kLanes == 0, "tables are padded to whole registers");
+
+/// Registers of sub-vectors handled together: they share the loads of a centroid's values.
+constexpr int kColumns = 2;
+constexpr int kBatch = kColumns * kLanes;
+/// Centroids whose scores exist at a time, times kColumns accumulators.
+constexpr int kTogether = kLanes >= 16 ? 8 : 4;
+/// A group is one register of centroids in the second look at the best group.
+constexpr int kGroup = kLanes;
+
+/// The best group of each lane so far, and how close the next group came.
+struct BestGroup {
+  Lanes best, second;
+  LanesInt group;
+
+  void offer(Lanes score, int32_t g) {
+    second = smaller(second, best < score ? score : best);
+    group = score < best ? (LanesInt{} + g) : group;
+    best = smaller(best, score);
+  }
+};
+
+template <typename T>
+inline T to_grid(T value, double magic) {
+  return (value + magic) - magic;
+}
+
+inline void add_to(double* sum, Four term) {
+  Four v;
+  __builtin_memcpy(&v, sum, sizeof v);
+  v += term;
+  __builtin_memcpy(sum, &v, sizeof v);
+}
+
+/// The loop over sub-vectors for one block size (D; 0: known at run time). Scores are |c|^2/2 - x.c, so the smallest is
+/// the nearest's.
+template <int D, bool Weighted>
+class Assigner {
+ public:
+  explicit Assigner(const AssignTask& task)
+      : v_(*task.vectors),
+        table_(*task.table),
+        grids_(task.grids),
+        d_(D > 0 ? D : v_.dim),
+        layout_{table_.count(), v_.dim, v_.weighted()},
+        x_(reinterpret_cast<Lanes*>(task.scratch)),
+        importance_(x_ + d_ * kColumns) {}
+
+  void run(const AssignTask& task) {
+    for (int64_t m = task.begin; m < task.end; m += kBatch) {
+      const int n = static_cast<int>(task.end - m < kBatch ? task.end - m : kBatch);
+      uint16_t* codes = task.codes + (m - task.begin);
+      assign(m, n, codes);
+      if (task.stats == nullptr) continue;
+      v_.weighted() ? add<true>(m, n, codes, task.stats) : add<false>(m, n, codes, task.stats);
+    }
+  }
+
+ private:
+  int64_t dim() const { return D > 0 ? D : d_; }
+  const float* importance_of(int64_t m) const {
+    return Weighted ? v_.importance + (m % v_.blocks_per_row) * dim() : nullptr;
+  }
+
+  /// x_[column][t] holds element t of kLanes sub-vectors (times the importance, when there is one). Unused lanes repeat
+  /// the last sub-vector.
+  void load(int64_t m, int n) {
+    const int64_t d = dim();
+    for (int column = 0; column < kColumns; ++column) {
+      float* x = reinterpret_cast<float*>(x_ + column * d);
+      float* w = reinterpret_cast<float*>(importance_ + column * d);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const int64_t at = m + (column * kLanes + lane < n ? column * kLanes + lane : n - 1);
+        const float* from = v_.data + at * d;
+        const float* importance = importance_of(at);
+        for (int64_t t = 0; t < d; ++t) {
+          x[t * kLanes + lane] = Weighted ? from[t] * importance[t] : from[t];
+          if constexpr (Weighted) w[t * kLanes + lane] = importance[t];
+        }
+      }
+    }
+  }
+
+  /// Bound on the float32 error of a difference of two scores: 2 * (d + 4) roundings of numbers no larger than
+  /// sum_t w * |c_t| * (|c_t| / 2 + |x_t|), plus what underflow can lose.
+  Lanes tolerance(int column) const {
+    const int64_t d = dim();
+    const float* largest = table_.largest();
+    Lanes bound{};
+    for (int64_t t = 0; t < d; ++t) {
+      const Lanes x = x_[column * d + t];
+      const Lanes magnitude = x < 0.0f ? -x : x;
+      if constexpr (Weighted)
+        bound += largest[t] * ((0.5f * largest[t]) * importance_[column * d + t] + magnitude);
+      else
+        bound += largest[t] * (0.5f * largest[t] + magnitude);
+    }
+    const float roundings = 2.0f * static_cast<float>(d + 4) * (0.5f * FLT_EPSILON);
+    return bound * (1.01f * roundings) + static_cast<float>(4 * d) * FLT_MIN;
+  }
+
+  /// What is left of the score after one factor: w * (x - c / 2), with x_ = w * x.
+  Lanes half_way(Lanes c, int64_t at) const { return minus_product(x_[at], c * 0.5f, importance_[at]); }
+  const float* start_scores() const { return Weighted ? table_.paddings() : table_.half_norm(); }
+
+  /// Smallest scores of kTogether centroids from k on, for each lane of each column.
+  void smallest_scores(int64_t k, Lanes* smallest) const {
+    const int64_t d = dim();
+    const float* c = table_.values() + k * d;
+    Lanes score[kTogether][kColumns];
+    for (int q = 0; q < kTogether; ++q)
+      for (int column = 0; column < kColumns; ++column) score[q][column] = splat(start_scores()[k + q]);
+#pragma GCC unroll 9
+    for (int64_t t = 0; t < d; ++t)
+      for (int q = 0; q < kTogether; ++q) {
+        const Lanes value = splat(c[q * d + t]);
+        for (int column = 0; column < kColumns; ++column) {
+          if constexpr (Weighted)
+            score[q][column] = minus_product(score[q][column], value, half_way(value, column * d + t));
+          else
+            score[q][column] = minus_product(score[q][column], value, x_[column * d + t]);
+        }
+      }
+    for (int width = kTogether / 2; width > 0; width /= 2)
+      for (int q = 0; q < width; ++q)
+        for (int column = 0; column < kColumns; ++column)
+          score[q][column] = smaller(score[q][column], score[q + width][column]);
+    for (int column = 0; column < kColumns; ++column) smallest[column] = smaller(smallest[column], score[0][column]);
+  }
+
+  /// The group of the nearest centroid of each sub-vector of the batch; -1 where another group is too close to tell.
+  /// Only centroids whose score is at most limits[i] can be the nearest.
+  void nearest_groups(int32_t* group, float* limits) const {
+    BestGroup found[kColumns];
+    for (BestGroup& f : found) f = {splat(FLT_MAX), splat(FLT_MAX), LanesInt{}};
+    const auto groups = static_cast<int32_t>((table_.count() + kGroup - 1) / kGroup);
+    for (int32_t g = 0; g < groups; ++g) {
+      Lanes smallest[kColumns];
+      for (Lanes& s : smallest) s = splat(FLT_MAX);
+      for (int k = 0; k < kGroup; k += kTogether) smallest_scores(int64_t{g} * kGroup + k, smallest);
+      for (int column = 0; column < kColumns; ++column) found[column].offer(smallest[column], g);
+    }
+    for (int column = 0; column < kColumns; ++column) {
+      const BestGroup& f = found[column];
+      const Lanes difference = tolerance(column), limit = f.best + difference;
+      const LanesInt result = (f.second - f.best) <= difference ? LanesInt{} - 1 : f.group;
+      __builtin_memcpy(group + column * kLanes, &result, sizeof result);
+      __builtin_memcpy(limits + column * kLanes, &limit, sizeof limit);
+    }
+  }
+
+  void assign(int64_t m, int n, uint16_t* codes) {
+    load(m, n);
+    int32_t group[kBatch];
+    float limits[kBatch];
+    nearest_groups(group, limits);
+    const int64_t d = dim();
+    const float* transposed = table_.transposed(kLanes);
+    for (int i = 0; i < n; ++i) {
+      const float* x = v_.data + (m + i) * d;
+      const float* importance = importance_of(m + i);
+      const int32_t code = group[i] < 0 ? -1 : nearest_in_group(transposed, group[i], x, importance, limits[i]);
+      codes[i] = static_cast<uint16_t>(code < 0 ? nearest_centroid_exactly(x, importance, table_) : code);
+    }
+  }
+
+  /// The nearest centroid of a group to one sub-vector, one centroid a lane; -1 when a second one is too close to tell.
+  int32_t nearest_in_group(const float* transposed, int32_t g, const float* x, const float* importance,
+                           float limit) const {
+    const int64_t d = dim();
+    const auto* c = reinterpret_cast<const Lanes*>(transposed + int64_t{g} * kGroup * d);
+    Lanes score;
+    __builtin_memcpy(&score, start_scores() + int64_t{g} * kGroup, sizeof score);
+    for (int64_t t = 0; t < d; ++t) {
+      if constexpr (Weighted)
+        score =
+            minus_product(score, c[t], minus_product(splat(x[t] * importance[t]), c[t] * 0.5f, splat(importance[t])));
+      else
+        score = minus_product(score, c[t], splat(x[t]));
+    }
+    const uint32_t near = at_most(score, splat(limit));
+    return near != 0 && (near & (near - 1)) == 0 ? g * kGroup + __builtin_ctz(near) : -1;
+  }
+
+  /// A row's factor is common to all centroids: it matters to the sums only.
+  double row_importance_of(int64_t m) const {
+    return v_.row_importance != nullptr ? static_cast<double>(v_.row_importance[m / v_.blocks_per_row]) : 1.0;
+  }
+
+  /// Adds sub-vectors m .. m + n - 1 to the sums of their clusters. Squared errors of one are summed by element number
+  /// modulo 4, then (0 + 2) + (1 + 3): the same order everywhere.
+  template <bool Means>
+  void add(int64_t m, int n, const uint16_t* codes, double* stats) const {
+    const int64_t d = dim();
+    const AssignGrids grids = grids_;  // a copy: the sums could alias the original
+    double *const counts = stats + layout_.count(0), *const errors = stats + layout_.error(0);
+    double* const residuals = stats + layout_.residual(0);
+    double* const weights = Means ? stats + layout_.weight(0) : nullptr;
+    for (int i = 0; i < n; ++i) {
+      const int64_t code = codes[i];
+      const float *x = v_.data + (m + i) * d, *c = table_.values() + code * d, *importance = importance_of(m + i);
+      const double row = Means ? row_importance_of(m + i) : 1.0;
+      Four error{};
+      int64_t t = 0;
+      for (; t + 4 <= d; t += 4) {
+        const Four w = Weighted ? row * widen(importance + t) : row - Four{};
+        const Four diff = widen(x + t) - widen(c + t), moment = w * diff;
+        add_to(residuals + code * d + t, to_grid(moment, grids.residual));
+        if constexpr (Means) add_to(weights + code * d + t, to_grid(w, grids.weight));
+        error += moment * diff;
+      }
+      for (; t < d; ++t) {
+        const double w = Weighted ? row * static_cast<double>(importance[t]) : row;
+        const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]), moment = w * diff;
+        residuals[code * d + t] += to_grid(moment, grids.residual);
+        if constexpr (Means) weights[code * d + t] += to_grid(w, grids.weight);
+        error[t % 4] += moment * diff;
+      }
+      counts[code] += 1.0;
+      errors[code] += to_grid((error[0] + error[2]) + (error[1] + error[3]), grids.error);
+    }
+  }
+
+  const SubVectors& v_;
+  const CentroidTable& table_;
+  const AssignGrids grids_;
+  const int64_t d_;
+  const StatsLayout layout_;
+  Lanes* const x_;
+  Lanes* const importance_;
+};
+
+template <int D>
+void assign_dim(const AssignTask& task) {
+  if (task.vectors->importance != nullptr)
+    Assigner<D, true>(task).run(task);
+  else
+    Assigner<D, false>(task).run(task);
+}
+
+}  // namespace
+
+void assign(const AssignTask& task) {
+  switch (task.vectors->dim) {
+    case 4:
+      return assign_dim<4>(task);
+    case 8:
+      return assign_dim<8>(task);
+    case 9:
+      return assign_dim<9>(task);
+    default:
+      return assign_dim<0>(task);
+  }
+}
+
+}  // namespace qn::QN_ISA
