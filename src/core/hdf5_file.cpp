@@ -87,8 +87,11 @@ hid_t memory_type(DType dtype) {
       return H5T_NATIVE_INT64;
     case DType::u8:
       return H5T_NATIVE_UINT8;
+    case DType::bf16:
+    case DType::f16:
+      break;
   }
-  QN_ASSERT(false, "unknown element type");
+  QN_ASSERT(false, "files do not hold {}", name_of(dtype));
 }
 
 hid_t file_type(DType dtype) {
@@ -103,8 +106,11 @@ hid_t file_type(DType dtype) {
       return H5T_STD_I64LE;
     case DType::u8:
       return H5T_STD_U8LE;
+    case DType::bf16:
+    case DType::f16:
+      break;
   }
-  QN_ASSERT(false, "unknown element type");
+  QN_ASSERT(false, "files do not hold {}", name_of(dtype));
 }
 
 /// The element type that holds the stored type without loss (but for 64-bit unsigned values above 2^63, which throw).

@@ -16,6 +16,9 @@ size_t size_of(DType dtype) {
     case DType::f64:
     case DType::i64:
       return 8;
+    case DType::bf16:
+    case DType::f16:
+      return 2;
     case DType::u8:
       return 1;
   }
@@ -28,6 +31,10 @@ const char* name_of(DType dtype) {
       return "f32";
     case DType::f64:
       return "f64";
+    case DType::bf16:
+      return "bf16";
+    case DType::f16:
+      return "f16";
     case DType::i32:
       return "i32";
     case DType::i64:

@@ -10,11 +10,13 @@
 #include <string>
 #include <vector>
 
+#include "core/bfloat16.h"
 #include "core/error.h"
 
 namespace qn {
 
-enum class DType : uint8_t { f32, f64, i32, i64, u8 };
+/// f16 is a storage type of GPU backends; no host code computes with it.
+enum class DType : uint8_t { f32, f64, bf16, f16, i32, i64, u8 };
 
 size_t size_of(DType dtype);
 const char* name_of(DType dtype);
@@ -28,6 +30,10 @@ struct DTypeOf<float> {
 template <>
 struct DTypeOf<double> {
   static constexpr DType value = DType::f64;
+};
+template <>
+struct DTypeOf<bfloat16> {
+  static constexpr DType value = DType::bf16;
 };
 template <>
 struct DTypeOf<int32_t> {

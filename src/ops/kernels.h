@@ -1,6 +1,11 @@
 // The kernels that a backend provides. Ops check shapes and own the maths of the chain rule; kernels move data.
-// Floating tensors of one call share their element type (f32, or f64 for gradient checks) unless said otherwise.
 // `beta` is 0 (overwrite) or 1 (accumulate): a backward writes straight into the gradient's home.
+//
+// Element types. T is the type of activations and of the operands of matrix products: f32, bf16, f64 (gradient checks,
+// reference) and, on GPUs only, f16. P = parameter_type(T) is the type of parameters, biases, norm weights, statistics
+// (mean, rstd, lse), parameter gradients, optimizer state and centroids. Kernels load T, compute and accumulate in P,
+// and round once when they store. Each entry below says which of its tensors are T and which P; "T or P" is the
+// caller's choice per tensor. Losses are f64.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +15,14 @@
 
 namespace qn {
 
+/// The type P that goes with activations of type T.
+inline DType parameter_type(DType activations) { return activations == DType::f64 ? DType::f64 : DType::f32; }
+
 /// C[m, n] = beta * C + alpha * op(A) op(B), row-major with leading dimensions. A is [m, k] (or [k, m] when
-/// transposed).
+/// transposed). Accumulates in P; with beta 1, C is read in its own type.
 struct MatmulArgs {
-  DType dtype = DType::f32;
+  DType dtype = DType::f32;    ///< T: of A and B
+  DType dtype_c = DType::f32;  ///< of C: T for activations, P for gradients of weights
   bool transpose_a = false, transpose_b = false;
   int64_t m = 0, n = 0, k = 0;
   const void* a = nullptr;
@@ -48,17 +57,18 @@ struct AdamStep {
 struct Kernels {
   const char* backend;
 
+  /// Here and in axpy and masked_axpy every tensor is T or P; copy is the cast.
   void (*fill)(const Tensor& x, double value);
   void (*copy)(const Tensor& y, const Tensor& x);
   /// y = beta * y + scale * x
   void (*axpy)(const Tensor& y, const Tensor& x, double scale, int beta);
   void (*matmul)(const MatmulArgs& args);
-  /// y[r, c] += bias[c] for c < bias.elements(); y has leading dimension ldy.
+  /// y[r, column + c] += bias[c] for c < bias.elements(). y T, bias P.
   void (*add_bias)(const Tensor& y, int64_t column, const Tensor& bias);
-  /// dbias[c] = beta * dbias[c] + sum_r dy[r, column + c]
+  /// dbias[c] = beta * dbias[c] + sum_r dy[r, column + c]. dy T, dbias P.
   void (*bias_grad)(const Tensor& dbias, const Tensor& dy, int64_t column, int beta);
 
-  /// Statistics mean, rstd are [rows].
+  /// Statistics mean, rstd are [rows]. x, y and their gradients T; weight, bias, their gradients and statistics P.
   void (*layer_norm)(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& weight,
                      const Tensor& bias, double eps);
   void (*layer_norm_grad)(const Tensor& dx, int beta_x, const Tensor& dweight, int beta_w, const Tensor& dbias,
@@ -71,7 +81,7 @@ struct Kernels {
   /// y = beta * y + scale * x where the bit is set; without bits, everywhere.
   void (*masked_axpy)(const Tensor& y, const Tensor& x, const uint64_t* bits, double scale, int beta);
   /// y = residual + scale * (x + bias) where the bit is set, else residual. `bias` is [cols] or undefined, here and
-  /// below: a linear map's bias costs no pass of its own.
+  /// below: a linear map's bias costs no pass of its own. x, y, residual and their gradients T; bias P.
   void (*residual_add)(const Tensor& y, const Tensor& residual, const Tensor& x, const Tensor& bias,
                        const uint64_t* bits, double scale);
   /// y = scale * act(x + bias) where the bit is set, else 0.
@@ -81,36 +91,39 @@ struct Kernels {
   void (*activation_grad)(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& bias, Activation kind,
                           const uint64_t* bits, double scale);
 
-  /// y[i, :] = scale * table[ids[i], :]
+  /// y[i, :] = scale * table[ids[i], :]. y T; table T or P: token tables are read from the master.
   void (*gather_rows)(const Tensor& y, const Tensor& table, const int32_t* ids, double scale);
   /// table[ids[i], :] += scale * x[i, :] in the order of i; rows with id == skip_id are left out (-1: none).
+  /// x T; table (a gradient's home) P or T.
   void (*scatter_add_rows)(const Tensor& table, const Tensor& x, const int32_t* ids, double scale, int32_t skip_id);
-  /// y[rows[i], :] = scale * x[i, :]
+  /// y[rows[i], :] = scale * x[i, :]. Both T, or both f64 (losses).
   void (*scatter_rows)(const Tensor& y, const Tensor& x, const int32_t* rows, double scale);
 
   /// out [batch * time, width]; lse [batch * heads * time] is the log of the softmax denominator, kept for the
-  /// backward.
+  /// backward. out, qkv and their gradients T; lse P.
   void (*attention)(const Tensor& out, const Tensor& lse, const Tensor& qkv, const AttentionArgs& args);
   /// dqkv is overwritten. `out` and `lse` are the forward's.
   void (*attention_grad)(const Tensor& dqkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
                          const Tensor& qkv, const AttentionArgs& args);
 
   /// losses[rows ? rows[i] : i] += -log softmax(logits[i, :])[targets[i]] (f64); rows with target -1 add nothing.
-  /// With `write_grad` the logits are overwritten with the gradient of the sum of these losses.
+  /// With `write_grad` the logits (T) are overwritten with the gradient of the sum of these losses.
   void (*cross_entropy)(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
                         bool write_grad);
-  /// y = log softmax(x) by rows.
+  /// y = log softmax(x) by rows. x T; y T or P.
   void (*log_softmax)(const Tensor& y, const Tensor& x);
 
   /// y = scale * w with blocks of `block` adjacent columns dropped: block b (row-major) is dropped with probability p.
+  /// w P; y T or P.
   void (*block_noise)(const Tensor& y, const Tensor& w, int64_t block, double p, const RandomKey& key);
-  /// w[r, j*d + t] = centroids[codes[j*rows + r], t]
+  /// w[r, j*d + t] = centroids[codes[j*rows + r], t]. centroids P; w T or P.
   void (*pq_decode)(const Tensor& w, const Tensor& centroids, const uint16_t* codes);
   /// Centroid gradient: sum over the blocks of a centroid, or their mean when counts is given.
+  /// dcentroids P; dw T or P.
   void (*pq_centroid_grad)(const Tensor& dcentroids, const Tensor& dw, const uint16_t* codes, const int64_t* counts,
                            int beta);
 
-  /// Sum of squares in double, in an order that does not depend on the number of threads.
+  /// Sum of squares in double, in an order that does not depend on the number of threads. P, here and below.
   double (*sum_of_squares)(const Tensor& x);
   void (*nag_step)(const Tensor& p, const Tensor& velocity, const Tensor& g, const NagStep& step);
   void (*adam_step)(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step);

@@ -14,6 +14,7 @@ void forward_part(Tape& tape, const Tensor& y, const Var& x, const Part& part) {
   const Tensor& w = part.weight.value;
   const auto bytes = static_cast<size_t>(part.column) * size_of(y.dtype);
   tape.k.matmul({.dtype = y.dtype,
+                 .dtype_c = y.dtype,
                  .transpose_a = false,
                  .transpose_b = true,
                  .m = x.value.rows(),
@@ -36,6 +37,7 @@ void backward_part(Tape& tape, const Var& y, const Var& x, const Part& part) {
   if (x.home != nullptr) {
     const Tape::Slot dx = tape.slot(x);
     tape.k.matmul({.dtype = dy.dtype,
+                   .dtype_c = dx.grad.dtype,
                    .m = n,
                    .n = in,
                    .k = out,
@@ -50,6 +52,7 @@ void backward_part(Tape& tape, const Var& y, const Var& x, const Part& part) {
   if (part.weight.home != nullptr) {
     const Tape::Slot dw = tape.slot(part.weight);
     tape.k.matmul({.dtype = dy.dtype,
+                   .dtype_c = dw.grad.dtype,
                    .transpose_a = true,
                    .m = out,
                    .n = in,
@@ -100,6 +103,7 @@ Var linear_transposed(Tape& tape, const Var& x, const Var& weight) {
   const Var y = tape.result({n, out});
   const DType dtype = y.value.dtype;
   tape.k.matmul({.dtype = dtype,
+                 .dtype_c = dtype,
                  .m = n,
                  .n = out,
                  .k = in,
@@ -115,6 +119,7 @@ Var linear_transposed(Tape& tape, const Var& x, const Var& weight) {
     if (x.home != nullptr) {
       const Tape::Slot dx = tape.slot(x);
       tape.k.matmul({.dtype = dtype,
+                     .dtype_c = dx.grad.dtype,
                      .transpose_b = true,
                      .m = n,
                      .n = in,
@@ -130,6 +135,7 @@ Var linear_transposed(Tape& tape, const Var& x, const Var& weight) {
     if (weight.home != nullptr) {
       const Tape::Slot dw = tape.slot(weight);
       tape.k.matmul({.dtype = dtype,
+                     .dtype_c = dw.grad.dtype,
                      .transpose_a = true,
                      .m = in,
                      .n = out,

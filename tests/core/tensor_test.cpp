@@ -41,10 +41,14 @@ TEST(Shape, RefusesFiveDimensions) { EXPECT_THROW((Shape{1, 1, 1, 1, 1}), Intern
 TEST(DType, SizesAndNames) {
   EXPECT_EQ(size_of(DType::f32), sizeof(float));
   EXPECT_EQ(size_of(DType::f64), sizeof(double));
+  EXPECT_EQ(size_of(DType::bf16), sizeof(bfloat16));
+  EXPECT_EQ(size_of(DType::f16), 2U);
   EXPECT_EQ(size_of(DType::i32), sizeof(int32_t));
   EXPECT_EQ(size_of(DType::i64), sizeof(int64_t));
   EXPECT_EQ(size_of(DType::u8), sizeof(uint8_t));
   EXPECT_STREQ(name_of(DType::f32), "f32");
+  EXPECT_STREQ(name_of(DType::bf16), "bf16");
+  EXPECT_STREQ(name_of(DType::f16), "f16");
   EXPECT_STREQ(name_of(DType::u8), "u8");
 }
 

@@ -32,6 +32,7 @@ void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, d
 }
 
 void matmul(const MatmulArgs& args) {
+  QN_ASSERT(args.dtype_c == args.dtype);
   if (args.m == 0 || args.n == 0) return;
   dispatch_float(args.dtype, [&](auto tag) {
     using T = decltype(tag);
