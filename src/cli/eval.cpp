@@ -66,13 +66,13 @@ void print_result(const EvalArguments& a, const ModelFile& file, const EvalResul
   std::cout << std::endl;
 }
 
-ModelFile load(const EvalArguments& a, Communicator& comm) {
+ModelFile load(const EvalArguments& a, const Kernels& kernels, Communicator& comm) {
   const ProfileScope phase(Phase::checkpoint);
-  return load_model_file(a.file, comm);
+  return load_model_file(a.file, comm, kernels);
 }
 
 int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm) {
-  const ModelFile file = load(a, comm);
+  const ModelFile file = load(a, kernels, comm);
   const Dictionary dictionary = Dictionary::load(std::filesystem::path(a.data) / "dict.txt");
   QN_CHECK(
       hex64(dictionary.hash()) == file.info.dictionary_hash,

@@ -60,11 +60,11 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
 }
 
 PackedModel write_and_load(Trainer& trainer, const PackedInfo& info, const PackedStorage& storage,
-                           const std::filesystem::path& out, Communicator& comm) {
+                           const std::filesystem::path& out, const Kernels& kernels, Communicator& comm) {
   const ProfileScope phase(Phase::checkpoint);
   if (comm.is_root()) write_packed_model(out, trainer.model(), info, storage);
   comm.barrier();
-  return load_packed_model(out);
+  return load_packed_model(out, kernels);
 }
 
 /// Writes the packed file, evaluates it as a user will (from disk), and makes sure that it computes what the model in
@@ -76,8 +76,9 @@ void pack(Trainer& trainer, const RunConfig& config, int64_t parameters, const s
   trainer.round_weights(storage);
   const Score rounded = trainer.validate_now();
   const Dictionary& dictionary = trainer.corpus().dictionary();
-  const PackedModel packed = write_and_load(
-      trainer, packed_info(config, dictionary.size(), hex64(dictionary.hash()), parameters), storage, out, comm);
+  const PackedModel packed =
+      write_and_load(trainer, packed_info(config, dictionary.size(), hex64(dictionary.hash()), parameters), storage,
+                     out, kernels, comm);
   const Score from_file =
       validate(*packed.model, kernels, comm, trainer.corpus().valid(), trainer.corpus().valid_batches());
   QN_CHECK(std::abs(from_file.base2() - rounded.base2()) < 1e-6,

@@ -5,7 +5,6 @@
 namespace qn {
 namespace {
 constexpr size_t kAlign = 64;
-constexpr size_t kMinimumBlock = size_t{16} << 20;
 }  // namespace
 
 void* Arena::allocate(size_t bytes) {
@@ -15,8 +14,7 @@ void* Arena::allocate(size_t bytes) {
     used_ = 0;
   }
   if (current_ == blocks_.size()) {
-    blocks_.emplace_back(std::max({rounded, kMinimumBlock, capacity() / 2}));
-    ++system_allocations_;
+    add_block(std::max({rounded, minimum_block_, capacity() / 2}));
   }
   void* p = blocks_[current_].data() + used_;
   used_ += rounded;
@@ -28,10 +26,14 @@ void Arena::reset() {
   if (blocks_.size() > 1) {
     const size_t total = capacity();
     blocks_.clear();
-    blocks_.emplace_back(total);
-    ++system_allocations_;
+    add_block(total);
   }
   current_ = used_ = 0;
+}
+
+void Arena::add_block(size_t bytes) {
+  blocks_.emplace_back(bytes, *memory_);
+  ++system_allocations_;
 }
 
 void Arena::rewind(Mark mark) {

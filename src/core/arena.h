@@ -11,6 +11,10 @@ namespace qn {
 
 class Arena {
  public:
+  /// Blocks come from `memory` and have at least `minimum_block` bytes; none is taken before the first allocation.
+  explicit Arena(const Memory& memory = host_memory(), size_t minimum_block = size_t{16} << 20)
+      : memory_(&memory), minimum_block_(minimum_block) {}
+
   /// 64-byte aligned, uninitialised.
   void* allocate(size_t bytes);
   Tensor tensor(Shape shape, DType dtype) {
@@ -32,7 +36,11 @@ class Arena {
   int64_t system_allocations() const { return system_allocations_; }
 
  private:
+  void add_block(size_t bytes);
   size_t in_use() const;
+
+  const Memory* memory_;
+  size_t minimum_block_;
   std::vector<Buffer> blocks_;
   size_t current_ = 0, used_ = 0, peak_ = 0;
   int64_t system_allocations_ = 0;

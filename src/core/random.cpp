@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "core/error.h"
+#include "core/philox.h"
 
 namespace qn {
 namespace {
@@ -18,16 +19,10 @@ uint64_t mix(uint64_t x) {  // finaliser of splitmix64
 
 }  // namespace
 
-Philox4 philox4x32(Philox4 c, std::array<uint32_t, 2> k) {
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = uint64_t{0xD2511F53} * c[0];
-    const uint64_t p1 = uint64_t{0xCD9E8D57} * c[2];
-    c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(p1),
-         static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k[1], static_cast<uint32_t>(p0)};
-    k[0] += 0x9E3779B9;
-    k[1] += 0xBB67AE85;
-  }
-  return c;
+Philox4 philox4x32(Philox4 counter, std::array<uint32_t, 2> key) {
+  uint32_t c[4] = {counter[0], counter[1], counter[2], counter[3]};
+  philox_block(c, key[0], key[1]);
+  return {c[0], c[1], c[2], c[3]};
 }
 
 uint64_t hash_name(const char* name) {  // FNV-1a

@@ -2,10 +2,6 @@
 
 #include <fmt/ranges.h>
 
-#include <cstdlib>
-#include <cstring>
-#include <new>
-
 namespace qn {
 
 size_t size_of(DType dtype) {
@@ -70,16 +66,6 @@ Tensor Tensor::reshaped(Shape other) const {
 Tensor Tensor::row_slice(int64_t begin, int64_t count) const {
   QN_ASSERT(begin >= 0 && begin + count <= rows(), "rows {}..{} of {}", begin, begin + count, rows());
   return {static_cast<std::byte*>(data) + static_cast<size_t>(begin * cols()) * size_of(dtype), {count, cols()}, dtype};
-}
-
-void Buffer::Free::operator()(std::byte* p) const { std::free(p); }
-
-Buffer::Buffer(size_t bytes) : size_(bytes) {
-  const size_t rounded = (std::max<size_t>(bytes, 1) + 63) / 64 * 64;
-  auto* p = static_cast<std::byte*>(std::aligned_alloc(64, rounded));
-  if (p == nullptr) throw std::bad_alloc();
-  std::memset(p, 0, rounded);
-  data_.reset(p);
 }
 
 }  // namespace qn

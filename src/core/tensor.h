@@ -12,6 +12,7 @@
 
 #include "core/bfloat16.h"
 #include "core/error.h"
+#include "core/memory.h"
 
 namespace qn {
 
@@ -102,19 +103,23 @@ Tensor view_of(T* data, Shape shape) {
   return {const_cast<std::remove_const_t<T>*>(data), shape, DTypeOf<std::remove_const_t<T>>::value};
 }
 
+/// Deleter of memory.
+struct ReleaseTo {
+  const Memory* memory = nullptr;
+  void operator()(std::byte* p) const { memory->release(p); }
+};
+
 /// Zero-initialised memory, aligned to 64 bytes.
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(size_t bytes);
+  explicit Buffer(size_t bytes, const Memory& memory = host_memory())
+      : data_(static_cast<std::byte*>(memory.allocate(bytes)), ReleaseTo{&memory}), size_(bytes) {}
   std::byte* data() const { return data_.get(); }
   size_t size() const { return size_; }
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
-  std::unique_ptr<std::byte, Free> data_;
+  std::unique_ptr<std::byte, ReleaseTo> data_;
   size_t size_ = 0;
 };
 
@@ -122,8 +127,8 @@ class Buffer {
 class OwnedTensor {
  public:
   OwnedTensor() = default;
-  OwnedTensor(Shape shape, DType dtype)
-      : buffer_(static_cast<size_t>(shape.elements()) * size_of(dtype)), view_{buffer_.data(), shape, dtype} {}
+  OwnedTensor(Shape shape, DType dtype, const Memory& memory = host_memory())
+      : buffer_(static_cast<size_t>(shape.elements()) * size_of(dtype), memory), view_{buffer_.data(), shape, dtype} {}
   const Tensor& view() const { return view_; }
   bool defined() const { return view_.defined(); }
 

@@ -1,7 +1,8 @@
 #include "models/parameters.h"
 
 #include <algorithm>
-#include <cstring>
+
+#include "ops/host_access.h"
 
 namespace qn {
 namespace {
@@ -9,10 +10,9 @@ namespace {
 constexpr int64_t kAlignElements = 16;  // every slice starts on a cache line
 
 template <typename T>
-void draw(const Parameter& p, const RandomStream& stream) {
-  T* x = p.value.as<T>();
-  const int64_t n = p.value.elements();
-  const InitRule& rule = p.init;
+void draw(const Tensor& value, const InitRule& rule, const RandomStream& stream) {
+  T* x = value.as<T>();
+  const int64_t n = value.elements();
 #pragma omp parallel for schedule(static) if (n > 65536)
   for (int64_t i = 0; i < n; ++i) {
     const auto index = static_cast<uint64_t>(i);
@@ -22,7 +22,7 @@ void draw(const Parameter& p, const RandomStream& stream) {
     if (rule.kind == InitRule::Kind::uniform) v = rule.scale * (2.0 * stream.uniform(index) - 1.0);
     x[i] = static_cast<T>(v);
   }
-  if (rule.zero_row >= 0) std::fill_n(x + rule.zero_row * p.value.cols(), p.value.cols(), T{0});
+  if (rule.zero_row >= 0) std::fill_n(x + rule.zero_row * value.cols(), value.cols(), T{0});
 }
 
 }  // namespace
@@ -43,11 +43,11 @@ Parameter* ParameterStore::find(const std::string& name) const {
   return nullptr;
 }
 
-void ParameterStore::allocate(DType dtype) {
+void ParameterStore::allocate(DType dtype, const Kernels& kernels) {
   int64_t total = 0;
   for (const auto& p : parameters_)
     total += (p->shape.elements() + kAlignElements - 1) / kAlignElements * kAlignElements;
-  OwnedTensor values({total}, dtype), grads({total}, dtype);
+  OwnedTensor values({total}, dtype, *kernels.memory), grads({total}, dtype, *kernels.memory);
   int64_t offset = 0;
   for (const auto& p : parameters_) {
     const auto slice = [&](const OwnedTensor& flat) {
@@ -55,7 +55,7 @@ void ParameterStore::allocate(DType dtype) {
       return Tensor{base, p->shape, dtype};
     };
     const Tensor value = slice(values);
-    if (p->value.defined()) std::memcpy(value.data, p->value.data, value.bytes());
+    if (p->value.defined()) upload(kernels, value, HostView(*kernels_, p->value).view());
     p->value = value;
     p->home = {slice(grads), false};
     p->offset = offset;
@@ -63,14 +63,17 @@ void ParameterStore::allocate(DType dtype) {
   }
   values_ = std::move(values);
   grads_ = std::move(grads);
+  kernels_ = &kernels;
 }
 
 void ParameterStore::initialize(Parameter& p, uint64_t seed) {
   const RandomStream stream({.seed = seed, .purpose = Purpose::init, .id = hash_name(p.name.c_str())});
-  if (p.value.dtype == DType::f64)
-    draw<double>(p, stream);
-  else
-    draw<float>(p, stream);
+  write_on_host(*kernels_, p.value, [&](const Tensor& host) {
+    if (host.dtype == DType::f64)
+      draw<double>(host, p.init, stream);
+    else
+      draw<float>(host, p.init, stream);
+  });
 }
 
 void ParameterStore::initialize(uint64_t seed) {
@@ -83,7 +86,7 @@ void ParameterStore::begin_gradients() {
 
 void ParameterStore::finish_gradients() {
   for (const auto& p : parameters_)
-    if (!p->home.touched) std::memset(p->home.grad.data, 0, p->home.grad.bytes());
+    if (!p->home.touched) kernels_->fill(p->home.grad, 0.0);
 }
 
 std::vector<std::string> ParameterStore::names() const {

@@ -38,8 +38,11 @@ class ParameterStore {
   void remove(const Parameter* parameter);
   Parameter* find(const std::string& name) const;  ///< nullptr when there is none
 
-  /// (Re-)lays out the flat buffers in order of registration; parameters that had memory keep their values.
-  void allocate(DType dtype);
+  /// (Re-)lays out the flat buffers in order of registration, in the memory of `kernels`, which must outlive the store.
+  /// Parameters that had memory keep their values.
+  void allocate(DType dtype, const Kernels& kernels);
+  /// The same where the store is now; the first time: the CPU.
+  void allocate(DType dtype) { allocate(dtype, *kernels_); }
   /// Draws all values from their init rules: a function of the seed and the parameter's name only.
   void initialize(uint64_t seed);
   void initialize(Parameter& parameter, uint64_t seed);
@@ -53,12 +56,15 @@ class ParameterStore {
   std::vector<std::string> names() const;
   /// Number of trainable elements; known before allocate().
   int64_t elements() const;
+  /// The backend whose memory values and gradients are in.
+  const Kernels& kernels() const { return *kernels_; }
   const Tensor& values() const { return values_.view(); }  ///< flat, with padding between parameters that stays zero
   const Tensor& grads() const { return grads_.view(); }
   DType dtype() const { return values_.view().dtype; }
 
  private:
   std::vector<std::unique_ptr<Parameter>> parameters_;
+  const Kernels* kernels_ = &cpu_kernels();
   OwnedTensor values_, grads_;
 };
 

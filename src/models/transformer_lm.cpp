@@ -93,7 +93,7 @@ Tensor TransformerLm::losses(Tape& tape, const TokenBatch& batch) {
   tape.k.fill(compact, 0.0);
   if (!rows.empty()) head_->losses(tape, select_rows(tape, x, rows), targets, compact);
   tape.k.scatter_rows(result.reshaped({batch.rows * batch.cols, 1}), compact.reshaped({compact.elements(), 1}),
-                      rows.data(), 1.0);
+                      tape.upload(rows), 1.0);
   return result;
 }
 

@@ -9,6 +9,7 @@ namespace qn {
 // The formatter never settles on the continuation marks.
 // clang-format off
 #define QN_EACH_KERNEL(X)                                                                            \
+  X(upload) X(download)                                                                              \
   X(fill) X(copy) X(axpy) X(matmul) X(add_bias) X(bias_grad) X(layer_norm) X(layer_norm_grad)        \
   X(keep_bits) X(masked_axpy) X(residual_add) X(activation) X(activation_grad) X(gather_rows)        \
   X(scatter_add_rows) X(scatter_rows) X(attention) X(attention_grad) X(cross_entropy) X(log_softmax) \
@@ -19,7 +20,7 @@ namespace qn {
 inline constexpr size_t kKernels = 0 QN_EACH_KERNEL(QN_ENTRY);
 #undef QN_ENTRY
 
-static_assert(sizeof(Kernels) == (1 + kKernels) * sizeof(void*),
+static_assert(sizeof(Kernels) == (2 + kKernels) * sizeof(void*),
               "name the new kernel in QN_EACH_KERNEL and give it an entry in tests/ops/ops_table.cpp");
 
 }  // namespace qn

@@ -56,6 +56,14 @@ struct AdamStep {
 
 struct Kernels {
   const char* backend;
+  /// Where every tensor, bit, index and code that the kernels are given lives.
+  const Memory* memory;
+
+  /// Copies host memory to the backend's. The host memory may be reused as soon as this returns; kernels called later
+  /// see the copy.
+  void (*upload)(void* to, const void* from_host, size_t bytes);
+  /// Copies the backend's memory to the host's, after everything called before.
+  void (*download)(void* to_host, const void* from, size_t bytes);
 
   /// Here and in axpy and masked_axpy every tensor is T or P; copy is the cast.
   void (*fill)(const Tensor& x, double value);

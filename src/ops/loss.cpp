@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "ops/ops.h"
 
 namespace qn {
@@ -7,7 +5,8 @@ namespace qn {
 void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::span<const int32_t> targets,
                    std::span<const int32_t> rows) {
   QN_ASSERT(static_cast<int64_t>(targets.size()) == logits.value.rows());
-  tape.k.cross_entropy(losses, logits.value, targets.data(), rows.empty() ? nullptr : rows.data(), tape.recording());
+  tape.k.cross_entropy(losses, logits.value, tape.upload(targets), rows.empty() ? nullptr : tape.upload(rows),
+                       tape.recording());
   if (!tape.recording()) return;
   QN_ASSERT(!logits.home->touched);
   *logits.home = {logits.value, true};

@@ -24,6 +24,14 @@ struct WorkOf {
   }
 };
 
+struct TransferWork {
+  static Work of(const void*, const void*, size_t bytes) { return {.bytes = static_cast<double>(bytes)}; }
+};
+template <>
+struct WorkOf<&Kernels::upload> : TransferWork {};
+template <>
+struct WorkOf<&Kernels::download> : TransferWork {};
+
 template <>
 struct WorkOf<&Kernels::matmul> {
   static Work of(const MatmulArgs& a) {
@@ -160,10 +168,11 @@ const Kernels& profiled_kernels(const Kernels& inner, Profiler& profiler) {
   static constexpr const char* kNames[] = {QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
 #define QN_ENTRY(name) .name = Timed<&Kernels::name, name##_op>::call,
-  static const Kernels table{.backend = "profiled", QN_EACH_KERNEL(QN_ENTRY)};
+  static Kernels table{.backend = "profiled", .memory = nullptr, QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
   QN_ASSERT(&inner != &table);
   inner_kernels = &inner;
+  table.memory = inner.memory;
   profiler.name_ops(kNames);
   return table;
 }

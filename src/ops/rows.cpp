@@ -1,23 +1,12 @@
 // Ops that move whole rows: embeddings, positions, selection and assembly of the adaptive bands.
-#include <algorithm>
 #include <array>
 
 #include "ops/ops.h"
 
 namespace qn {
-namespace {
-
-/// Copies host indices into the arena, where the backward finds them.
-const int32_t* keep_indices(Tape& tape, std::span<const int32_t> values) {
-  int32_t* kept = tape.indices(static_cast<int64_t>(values.size()));
-  std::copy(values.begin(), values.end(), kept);
-  return kept;
-}
-
-}  // namespace
 
 Var embedding(Tape& tape, const Var& table, std::span<const int32_t> ids, double scale, int32_t pad_id) {
-  const int32_t* kept = keep_indices(tape, ids);
+  const int32_t* kept = tape.upload(ids);
   const Var y = tape.result({static_cast<int64_t>(ids.size()), table.value.cols()});
   tape.k.gather_rows(y.value, table.value, kept, scale);
   tape.on_backward([&tape, table, y, kept, scale, pad_id] {
@@ -39,7 +28,7 @@ Var assemble_rows(Tape& tape, int64_t count, int64_t dim, std::span<const RowPar
   std::array<Kept, kMaxParts> kept;
   const Var y = tape.result({count, dim});
   for (size_t i = 0; i < parts.size(); ++i) {
-    kept[i] = {parts[i].value, keep_indices(tape, parts[i].rows)};
+    kept[i] = {parts[i].value, tape.upload(parts[i].rows)};
     tape.k.scatter_rows(y.value, kept[i].value.value, kept[i].rows, scale);
   }
   tape.on_backward([&tape, y, kept, scale, n = parts.size()] {
@@ -55,7 +44,7 @@ Var assemble_rows(Tape& tape, int64_t count, int64_t dim, std::span<const RowPar
 }
 
 Var add_positions(Tape& tape, const Var& x, const Var& table, std::span<const int32_t> positions, int32_t pad_id) {
-  const int32_t* kept = keep_indices(tape, positions);
+  const int32_t* kept = tape.upload(positions);
   const Var y = tape.result(x.value.shape);
   tape.k.gather_rows(y.value, table.value, kept, 1.0);
   tape.k.axpy(y.value, x.value, 1.0, 1);

@@ -11,8 +11,14 @@ uint64_t Tape::next_pass_id() {
 
 Var Tape::result(Shape shape) {
   Var v{tensor(shape), nullptr};
-  if (recording()) v.home = new (arena.allocate(sizeof(GradHome))) GradHome{{nullptr, shape, dtype_}, false};
+  if (recording()) v.home = new (host_arena_.allocate(sizeof(GradHome))) GradHome{{nullptr, shape, dtype_}, false};
   return v;
+}
+
+const int32_t* Tape::upload(std::span<const int32_t> indices) {
+  auto* place = static_cast<int32_t*>(arena.allocate(indices.size_bytes()));
+  k.upload(place, indices.data(), indices.size_bytes());
+  return place;
 }
 
 Tape::Slot Tape::slot(const Var& v) {
@@ -36,6 +42,7 @@ void Tape::backward() {
 
 void Tape::restart(const PassOptions& pass) {
   steps_.clear();
+  host_arena_.reset();
   pass_ = pass;
   pass_id_ = next_pass_id();
 }

@@ -1,9 +1,12 @@
 // The tape: coarse differentiable ops push their backward; gradients land in slots. A parameter's slot is its slice of
-// the flat gradient, so there are no temporary parameter gradients. All memory comes from the step arena.
+// the flat gradient, so there are no temporary parameter gradients. Tensors, keep bits and indices come from the step
+// arena, which is in the backend's memory; backward steps and gradient homes are the host's business and live in an
+// arena of the tape's own.
 #pragma once
 
 #include <cstdint>
 #include <new>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -56,9 +59,8 @@ class Tape {
   Tensor tensor(Shape shape) { return arena.tensor(shape, dtype_); }
   /// A fresh result; it gets a gradient home when recording.
   Var result(Shape shape);
-  int32_t* indices(int64_t n) {
-    return static_cast<int32_t*>(arena.allocate(static_cast<size_t>(n) * sizeof(int32_t)));
-  }
+  /// Copies host indices to where kernels can read them, until the step arena is reset.
+  const int32_t* upload(std::span<const int32_t> indices);
 
   /// Destination of a contribution to the gradient of `v`: memory and beta (0 for the first contribution).
   struct Slot {
@@ -70,18 +72,18 @@ class Tape {
   Tensor accumulation_slot(const Var& v);
   static bool has_grad(const Var& v) { return v.home != nullptr && v.home->touched; }
 
-  /// Registers a backward step. `f` lives in the arena: it may capture views and numbers only.
+  /// Registers a backward step. `f` is never destroyed: it may capture views and numbers only.
   template <typename F>
   void on_backward(F f) {
     static_assert(std::is_trivially_destructible_v<F>);
     if (!recording()) return;
-    void* place = arena.allocate(sizeof(F));
+    void* place = host_arena_.allocate(sizeof(F));
     steps_.push_back({new (place) F(f), [](void* p) { (*static_cast<F*>(p))(); }});
   }
 
   /// Runs the registered steps, last first.
   void backward();
-  /// Forgets all steps so that the object (and its vector's memory) can serve the next micro-batch.
+  /// Forgets all steps and homes so that the object (and its memory) can serve the next micro-batch.
   void restart(const PassOptions& pass);
   /// Changes with every pass: lets weights cache their value within one.
   uint64_t pass_id() const { return pass_id_; }
@@ -93,6 +95,8 @@ class Tape {
   };
   DType dtype_;
   PassOptions pass_;
+  static constexpr size_t kHostBlock = size_t{64} << 10;
+  Arena host_arena_{host_memory(), kHostBlock};  // steps and gradient homes
   std::vector<Step> steps_;
   uint64_t pass_id_ = next_pass_id();
   static uint64_t next_pass_id();

@@ -98,7 +98,8 @@ bool is_centroids(const Parameter& p) { return p.name.ends_with(".centroids"); }
 
 void add_dense_parameters(SafetensorsWriter& writer, const LanguageModel& model, ValueStorage storage) {
   for (const auto& p : model.parameters().all())
-    if (!is_centroids(*p)) add_values(writer, p->name, p->shape, p->value.span<float>(), storage);
+    if (!is_centroids(*p))
+      add_values(writer, p->name, p->shape, HostView(model.parameters().kernels(), p->value).span<float>(), storage);
 }
 
 int64_t parse_integer(const SafetensorsReader& file, const std::string& key) {
@@ -166,7 +167,9 @@ void restructure(LanguageModel& model, const SafetensorsReader& file, CentroidGr
 template <typename F>
 void for_each_stored(const PackedStorage& storage, LanguageModel& model, F&& f) {
   for (const auto& p : model.parameters().all())
-    f(p->value.span<float>(), is_centroids(*p) ? storage.centroids : storage.dense);
+    edit_on_host(model.parameters().kernels(), p->value, [&](const Tensor& host) {
+      f(host.span<float>(), is_centroids(*p) ? storage.centroids : storage.dense);
+    });
 }
 
 }  // namespace
@@ -188,18 +191,18 @@ uint64_t write_packed_model(const std::filesystem::path& path, const LanguageMod
   set_metadata(writer, info);
   for (const auto& w : model.weights().all())
     if (const PqSource* source = pq_source(*w))
-      add_table(writer, w->name(), source->current_table(), storage.centroids);
+      add_table(writer, w->name(), source->current_table(model.parameters()), storage.centroids);
   add_dense_parameters(writer, model, storage.dense);
   writer.write(path);
   return writer.file_size();
 }
 
-PackedModel load_packed_model(const std::filesystem::path& path) {
+PackedModel load_packed_model(const std::filesystem::path& path, const Kernels& kernels) {
   const SafetensorsReader file(path);
   PackedModel packed;
   packed.info = read_info(file, path.string());
   packed.model = make_language_model(packed.info.model, packed.info.vocabulary, packed.info.tokens_per_sample);
-  packed.model->parameters().allocate(DType::f32);
+  packed.model->parameters().allocate(DType::f32, kernels);
   restructure(*packed.model, file,
               packed.info.centroid_gradient == "mean" ? CentroidGradient::mean : CentroidGradient::sum);
   for (const auto& p : packed.model->parameters().all()) {
@@ -208,7 +211,7 @@ PackedModel load_packed_model(const std::filesystem::path& path) {
              "{}: tensor {} does not have the shape {} that the model needs", path.string(), p->name,
              p->shape.to_string());
     const std::vector<float> values = read_values(file, p->name);
-    std::copy(values.begin(), values.end(), p->value.as<float>());
+    upload(kernels, p->value, view_of(values.data(), p->shape));
   }
   return packed;
 }

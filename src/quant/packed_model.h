@@ -41,8 +41,9 @@ struct PackedModel {
   std::unique_ptr<LanguageModel> model;  ///< float32, ready to evaluate
 };
 
-/// Throws qn::Error naming file and tensor when it is no packed model or does not fit together.
-PackedModel load_packed_model(const std::filesystem::path& path);
+/// A model for use with `kernels`. Throws qn::Error naming file and tensor when it is no packed model or does not fit
+/// together.
+PackedModel load_packed_model(const std::filesystem::path& path, const Kernels& kernels = cpu_kernels());
 
 /// Sizes by tensor; the total is the file's size.
 SizeReport packed_sizes(const SafetensorsReader& file);

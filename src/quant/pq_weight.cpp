@@ -22,13 +22,14 @@ PqSource::PqSource(Parameter* centroids, PqTable table, CentroidGradient gradien
     : centroids_(centroids), table_(std::move(table)), gradient_(gradient) {}
 
 Var PqSource::value(Tape& tape) {
-  return pq_weight(tape, centroids_->var(tape), table_.codes.data(),
-                   gradient_ == CentroidGradient::mean ? table_.counts.data() : nullptr, {table_.rows, table_.cols});
+  const int64_t* counts = gradient_ == CentroidGradient::mean ? counts_.of(tape.k, table_.counts) : nullptr;
+  return pq_weight(tape, centroids_->var(tape), codes_.of(tape.k, table_.codes), counts, {table_.rows, table_.cols});
 }
 
-PqTable PqSource::current_table() const {
+PqTable PqSource::current_table(const ParameterStore& store) const {
   PqTable table = table_;
-  const Tensor& v = centroids_->value;
+  const HostView centroids(store.kernels(), centroids_->value);
+  const Tensor& v = centroids.view();
   if (v.dtype == DType::f64)
     table.centroids.assign(v.span<double>().begin(), v.span<double>().end());
   else
@@ -64,7 +65,8 @@ void Requantizer::replace(Weight& weight, PqTable table) {
 void Requantizer::finish() {
   ParameterStore& store = model_.parameters();
   store.allocate(store.dtype());
-  for (const Pending& p : pending_) write_values(p.parameter->value, p.values);
+  for (const Pending& p : pending_)
+    write_on_host(store.kernels(), p.parameter->value, [&](const Tensor& host) { write_values(host, p.values); });
   pending_.clear();
 }
 

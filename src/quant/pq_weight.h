@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "models/language_model.h"
+#include "ops/host_access.h"
 #include "quant/product_quantizer.h"
 
 namespace qn {
@@ -17,14 +18,16 @@ class PqSource : public WeightSource {
   PqSource(Parameter* centroids, PqTable table, CentroidGradient gradient);
   Var value(Tape& tape) override;
   const PqTable& table() const { return table_; }  ///< codes and counts; centroids are the parameter's
-  /// The table with the parameter's current centroids (float).
-  PqTable current_table() const;
+  /// The table with the current centroids (float) of its parameter, which is in `store`.
+  PqTable current_table(const ParameterStore& store) const;
   const Parameter* centroids() const { return centroids_; }
 
  private:
   Parameter* centroids_;
   PqTable table_;
   CentroidGradient gradient_;
+  DeviceCopy<uint16_t> codes_;
+  DeviceCopy<int64_t> counts_;
 };
 
 /// Name of the centroid parameter of a weight: "x.weight" -> "x.centroids".

@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include "core/profiler.h"
+#include "ops/host_access.h"
 
 namespace qn {
 
@@ -47,13 +48,13 @@ double Score::perplexity() const { return std::exp2(base2()); }
 Score validate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const LmDataset& data,
                const BatchList& batches) {
   const ProfileScope phase(Phase::validation);
-  Arena arena;
+  Arena arena(*kernels.memory);
   Tape tape(kernels, arena, model.parameters().dtype(), {});
   Score score;
   for (int64_t i = comm.rank(); i < batches.size(); i += comm.size()) {
     const Batch batch = data.collate(batches[i]);
     tape.restart({});
-    const Tensor losses = model.losses(tape, view_of(batch));
+    const HostView losses(kernels, model.losses(tape, view_of(batch)));
     for (const double loss : losses.span<double>()) score.loss += loss;
     score.tokens += batch.tokens;
     arena.reset();

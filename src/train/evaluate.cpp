@@ -6,6 +6,7 @@
 
 #include "core/profiler.h"
 #include "core/special_tokens.h"
+#include "ops/host_access.h"
 
 namespace qn {
 namespace {
@@ -67,7 +68,7 @@ EvalResult evaluate(LanguageModel& model, const Kernels& kernels, Communicator& 
   const ProfileScope phase(Phase::validation);
   const std::vector<EvalWindow> windows = eval_windows(stream, options, model.max_positions());
   const auto per_batch = static_cast<size_t>(std::max<int64_t>(1, options.max_tokens / options.tokens_per_sample));
-  Arena arena;
+  Arena arena(*kernels.memory);
   Tape tape(kernels, arena, model.parameters().dtype(), {});
   EvalResult result;
   const size_t batches = (windows.size() + per_batch - 1) / per_batch;
@@ -76,7 +77,8 @@ EvalResult evaluate(LanguageModel& model, const Kernels& kernels, Communicator& 
     const std::span group(windows.data() + first, std::min(per_batch, windows.size() - first));
     const Rows rows = collate(stream, group);
     tape.restart({});
-    const double* losses = model.losses(tape, {rows.rows, rows.cols, rows.source, rows.target}).as<double>();
+    const HostView view(kernels, model.losses(tape, {rows.rows, rows.cols, rows.source, rows.target}));
+    const double* losses = view.view().as<double>();
     for (size_t i = 0; i < group.size(); ++i)
       for (int64_t t = 0; t < group[i].length; ++t) {
         const int64_t at = static_cast<int64_t>(i) * rows.cols + group[i].context + t;

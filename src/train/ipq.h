@@ -49,9 +49,11 @@ class IpqMachine {
   void load(const StateDict& state);
 
  private:
-  std::vector<KMeansProblem> problems_of(int64_t stage);
+  HostView dense_values(const PlannedWeight& planned) const;
+  /// `values` gets what the problems point to.
+  std::vector<KMeansProblem> problems_of(int64_t stage, std::vector<HostView>& values);
   std::span<const float> row_importance_of(const Weight& weight);
-  StageReport apply(int64_t stage, std::vector<LayerResult> results);
+  StageReport apply(int64_t stage, std::vector<LayerResult> results, std::span<const HostView> values);
   void represent(const PlannedWeight& planned, PqTable table, Requantizer& requantizer);
 
   IpqConfig config_;

@@ -12,7 +12,7 @@
 namespace qn {
 namespace {
 
-ModelFile load_checkpoint(const std::filesystem::path& path, Communicator& comm) {
+ModelFile load_checkpoint(const std::filesystem::path& path, Communicator& comm, const Kernels& kernels) {
   const StateDict state = load_state(path);
   const auto config = read_config<RunConfig>(config_tree_from_text(state.text("config"), path.string() + " (config)"));
   const int64_t vocabulary = state.integer("vocabulary");
@@ -21,7 +21,7 @@ ModelFile load_checkpoint(const std::filesystem::path& path, Communicator& comm)
                  .info = {},
                  .model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample)};
   file.info = packed_info(config, vocabulary, state.text("dictionary_hash"), file.model->parameters().elements());
-  file.model->parameters().allocate(DType::f32);
+  file.model->parameters().allocate(DType::f32, kernels);
   if (state.ints.contains("ipq/stages_done")) {
     IpqMachine ipq(config.ipq, *file.model, comm, static_cast<uint64_t>(config.seed));
     ipq.load(state);
@@ -59,9 +59,9 @@ std::string kind_of_model_file(const std::filesystem::path& path) {
   fail("{} is neither a checkpoint (.h5) nor a packed model (safetensors)", path.string());
 }
 
-ModelFile load_model_file(const std::filesystem::path& path, Communicator& comm) {
-  if (kind_of_model_file(path) == "checkpoint") return load_checkpoint(path, comm);
-  PackedModel packed = load_packed_model(path);
+ModelFile load_model_file(const std::filesystem::path& path, Communicator& comm, const Kernels& kernels) {
+  if (kind_of_model_file(path) == "checkpoint") return load_checkpoint(path, comm, kernels);
+  PackedModel packed = load_packed_model(path, kernels);
   return {.kind = "packed",
           .state = format_bytes(std::filesystem::file_size(path)),
           .info = std::move(packed.info),

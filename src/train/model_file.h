@@ -18,8 +18,9 @@ struct ModelFile {
   std::unique_ptr<LanguageModel> model;
 };
 
-/// Recognises the file by its first bytes. Throws qn::Error when it is neither.
-ModelFile load_model_file(const std::filesystem::path& path, Communicator& comm);
+/// The model, for use with `kernels`. Recognises the file by its first bytes; throws qn::Error when it is neither.
+ModelFile load_model_file(const std::filesystem::path& path, Communicator& comm,
+                          const Kernels& kernels = cpu_kernels());
 
 /// "packed" or "checkpoint"; throws qn::Error otherwise.
 std::string kind_of_model_file(const std::filesystem::path& path);

@@ -1,9 +1,14 @@
 #include "train/optimizer.h"
 
-#include <cstring>
+#include "ops/host_access.h"
 
 namespace qn {
 namespace {
+
+/// A state as large as the parameters, beside them.
+OwnedTensor zeros_like_values(const ParameterStore& store) {
+  return {store.values().shape, store.dtype(), *store.kernels().memory};
+}
 
 /// The part of a flat state tensor that belongs to a parameter.
 Tensor state_slice(const OwnedTensor& flat, const Parameter& p) {
@@ -12,7 +17,7 @@ Tensor state_slice(const OwnedTensor& flat, const Parameter& p) {
 }
 
 void save_slices(const ParameterStore& store, const OwnedTensor& flat, const std::string& prefix, StateDict& state) {
-  for (const auto& p : store.all()) state.tensors[prefix + p->name] = copy_of(state_slice(flat, *p));
+  for (const auto& p : store.all()) state.tensors[prefix + p->name] = download(store.kernels(), state_slice(flat, *p));
 }
 
 void load_slices(const ParameterStore& store, const OwnedTensor& flat, const std::string& prefix,
@@ -21,7 +26,7 @@ void load_slices(const ParameterStore& store, const OwnedTensor& flat, const std
     const Tensor to = state_slice(flat, *p), &from = state.tensor(prefix + p->name);
     QN_CHECK(from.shape == to.shape && from.dtype == to.dtype, "{}{} is {} {} in the checkpoint, but {} {} here",
              prefix, p->name, name_of(from.dtype), from.shape.to_string(), name_of(to.dtype), to.shape.to_string());
-    std::memcpy(to.data, from.data, to.bytes());
+    upload(store.kernels(), to, from);
   }
 }
 
@@ -32,7 +37,7 @@ bool skipped(const OptimizerConfig& config, const Parameter& p) {
 class Nag : public Optimizer {
  public:
   Nag(const OptimizerConfig& config, const ParameterStore& store, double initial_lr)
-      : config_(config), lr_previous_(initial_lr), velocity_(store.values().shape, store.dtype()) {}
+      : config_(config), lr_previous_(initial_lr), velocity_(zeros_like_values(store)) {}
 
   void step(ParameterStore& store, const Kernels& kernels, double lr, double grad_scale) override {
     const NagStep args{lr, lr_previous_, config_.momentum, config_.weight_decay, grad_scale};
@@ -63,8 +68,8 @@ class Adam : public Optimizer {
  public:
   Adam(const OptimizerConfig& config, const ParameterStore& store)
       : config_(config),
-        mean_(store.values().shape, store.dtype()),
-        square_(store.values().shape, store.dtype()),
+        mean_(zeros_like_values(store)),
+        square_(zeros_like_values(store)),
         steps_(store.all().size(), 0) {}
 
   void step(ParameterStore& store, const Kernels& kernels, double lr, double grad_scale) override {

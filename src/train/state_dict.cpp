@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/text.h"
+#include "ops/host_access.h"
 
 namespace qn {
 namespace {
@@ -34,7 +35,7 @@ int64_t StateDict::integer(const std::string& name) const { return find(ints, na
 double StateDict::real(const std::string& name) const { return find(floats, name, "number"); }
 
 void save_parameters(const ParameterStore& store, StateDict& state) {
-  for (const auto& p : store.all()) state.tensors["parameters/" + p->name] = copy_of(p->value);
+  for (const auto& p : store.all()) state.tensors["parameters/" + p->name] = download(store.kernels(), p->value);
 }
 
 void load_parameters(ParameterStore& store, const StateDict& state) {
@@ -44,7 +45,7 @@ void load_parameters(ParameterStore& store, const StateDict& state) {
              "{} is {} in the checkpoint, but {} in this model: the section `model` of the config differs from the "
              "checkpoint's",
              p->name, from.shape.to_string(), p->shape.to_string());
-    std::memcpy(p->value.data, from.data, from.bytes());
+    upload(store.kernels(), p->value, from);
   }
 }
 

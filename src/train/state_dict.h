@@ -10,7 +10,7 @@
 
 namespace qn {
 
-/// A tensor with its own memory and the same elements.
+/// A host tensor with its own memory and the same elements.
 OwnedTensor copy_of(const Tensor& tensor);
 
 struct StateDict {

@@ -8,6 +8,7 @@
 
 #include "core/profiler.h"
 #include "core/text.h"
+#include "ops/host_access.h"
 #include "train/broadcast_state.h"
 
 namespace qn {
@@ -32,7 +33,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
            "this run would never end: set train.max_updates, max_epochs, patience, stop_min_lr or stop_time_hours");
   corpus_.prepare_training(model_->max_positions());
   original_parameters_ = model_->parameters().elements();
-  model_->parameters().allocate(DType::f32);
+  model_->parameters().allocate(DType::f32, kernels_);
   apply_noise(model_->weights(), config.quant_noise);
   if (options_.quantize) ipq_.emplace(config.ipq, *model_, comm, seed, token_counts());
   if (comm.is_root()) folder_.emplace(config.checkpoint);
@@ -101,7 +102,9 @@ void Trainer::initialize_weights() {
     load_parameters(load_state(source));
     spdlog::info("weights from {}", source);
   }
-  comm_.broadcast({static_cast<std::byte*>(store.values().data), store.values().bytes()});
+  edit_on_host(kernels_, store.values(), [&](const Tensor& host) {
+    comm_.broadcast({static_cast<std::byte*>(host.data), host.bytes()});
+  });
 }
 
 void Trainer::load_parameters(const StateDict& state) {

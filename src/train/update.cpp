@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/profiler.h"
+#include "ops/host_access.h"
 
 namespace qn {
 
@@ -12,6 +13,7 @@ UpdateRunner::UpdateRunner(LanguageModel& model, const Kernels& kernels, Communi
       kernels_(kernels),
       comm_(comm),
       options_(options),
+      arena_(*kernels.memory),
       tape_(kernels, arena_, model.parameters().dtype(), {}) {}
 
 void UpdateRunner::accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch,
@@ -27,7 +29,7 @@ void UpdateRunner::accumulate(int64_t update, int64_t count, const std::function
                    .micro_batch = static_cast<uint32_t>(i)});
     {
       const ProfileScope phase(Phase::forward, i);
-      const Tensor losses = model_.losses(tape_, micro.batch);
+      const HostView losses(kernels_, model_.losses(tape_, micro.batch));
       for (const double loss : losses.span<double>()) sum.loss += loss;
       sum.tokens += micro.tokens;
     }
@@ -45,11 +47,12 @@ void UpdateRunner::reduce(UpdateResult& sum) {
   const ProfileScope phase(Phase::all_reduce);
   sum.loss = comm_.all_reduce_sum_value(sum.loss);
   sum.tokens = comm_.all_reduce_sum_value(sum.tokens);
-  const Tensor& grads = model_.parameters().grads();
-  if (grads.dtype == DType::f64)
-    all_reduce_in_buckets(comm_, grads.span<double>(), options_.bucket_bytes);
-  else
-    all_reduce_in_buckets(comm_, grads.span<float>(), options_.bucket_bytes);
+  edit_on_host(kernels_, model_.parameters().grads(), [&](const Tensor& grads) {
+    if (grads.dtype == DType::f64)
+      all_reduce_in_buckets(comm_, grads.span<double>(), options_.bucket_bytes);
+    else
+      all_reduce_in_buckets(comm_, grads.span<float>(), options_.bucket_bytes);
+  });
   if (!options_.skip_missing) return;
   std::vector<double> touched;
   for (const auto& p : model_.parameters().all()) touched.push_back(p->home.touched ? 1.0 : 0.0);

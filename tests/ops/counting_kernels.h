@@ -24,7 +24,7 @@ struct CountedKernel<Member> {
 
 inline const Kernels& counting_kernels() {
 #define QN_ENTRY(name) .name = CountedKernel<&Kernels::name>::call,
-  static const Kernels table{.backend = "counting cpu", QN_EACH_KERNEL(QN_ENTRY)};
+  static const Kernels table{.backend = "counting cpu", .memory = &host_memory(), QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
   return table;
 }

@@ -24,7 +24,7 @@ struct Stub<Kernel> {
 
 const Kernels& stubs() {
 #define QN_ENTRY(name) .name = Stub<&Kernels::name>::count,
-  static const Kernels table{.backend = "stubs", QN_EACH_KERNEL(QN_ENTRY)};
+  static const Kernels table{.backend = "stubs", .memory = &host_memory(), QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
   return table;
 }

@@ -15,7 +15,7 @@ namespace {
 constexpr RandomKey kKey{.seed = 5, .purpose = Purpose::dropout, .id = 17, .update = 9, .micro_batch = 3};
 constexpr double kSigmas = 5.0;  // deviations beyond this are a bug, not bad luck
 
-/// The rule of philox_lanes.h: element 32 w + 2 lane + half of group g is that 16-bit half of word w of block
+/// The rule of ops/keep_bits.h: element 32 w + 2 lane + half of group g is that 16-bit half of word w of block
 /// 16 g + lane, kept when it is at least p * 2^16.
 bool keeps(const RandomKey& key, int64_t element, double p) {
   const auto group = static_cast<uint64_t>(element / 128), rest = static_cast<uint64_t>(element % 128);
@@ -56,7 +56,7 @@ TEST(KeepBits, FollowTheDocumentedRule) {
 TEST(KeepBits, FollowTheRuleBeyondFourBillionBlocks) {
   const int64_t group = (int64_t{1} << 28) + 3;  // block numbers need more than 32 bits from here on
   std::vector<uint64_t> words(2);
-  cpu::keep_bits_group(words.data(), group, cpu::drop_threshold(0.4), RandomStream(kKey));
+  cpu::keep_bits_group(words.data(), group, drop_threshold(0.4), RandomStream(kKey));
   for (int64_t i = 0; i < 128; ++i) ASSERT_EQ(bit(words, i), keeps(kKey, group * 128 + i, 0.4)) << i;
 }
 

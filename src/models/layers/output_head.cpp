@@ -5,6 +5,8 @@
 #include <cmath>
 #include <vector>
 
+#include "ops/host_access.h"
+
 namespace qn {
 namespace {
 
@@ -134,23 +136,27 @@ Tensor AdaptiveSoftmax::log_probabilities(Tape& tape, const Var& x) {
   const Tensor result = tape.tensor({n, vocabulary});
   const Var head = head_logits(tape, x);
   tape.k.log_softmax(head.value, head.value);
-  const auto fill = [&](auto tag) {
-    using T = decltype(tag);
-    for (int64_t r = 0; r < n; ++r)
-      std::copy_n(head.value.as<T>() + r * head.value.cols(), c0, result.as<T>() + r * vocabulary);
-    for (size_t i = 0; i < tails_.size(); ++i) {
-      const Var tail = tail_logits(tape, x, i);
-      tape.k.log_softmax(tail.value, tail.value);
-      const auto band = static_cast<int64_t>(i) + 1;
-      for (int64_t r = 0; r < n; ++r) {
-        const T cluster = head.value.as<T>()[r * head.value.cols() + c0 + static_cast<int64_t>(i)];
-        for (int64_t c = 0; c < bands_.size(band); ++c)
-          result.as<T>()[r * vocabulary + bands_.first(band) + c] =
-              cluster + tail.value.as<T>()[r * tail.value.cols() + c];
+  const HostView head_view(tape.k, head.value);
+  write_on_host(tape.k, result, [&](const Tensor& host) {
+    const auto fill = [&](auto tag) {
+      using T = decltype(tag);
+      const T* heads = head_view.view().as<T>();
+      for (int64_t r = 0; r < n; ++r) std::copy_n(heads + r * head.value.cols(), c0, host.as<T>() + r * vocabulary);
+      for (size_t i = 0; i < tails_.size(); ++i) {
+        const Var tail = tail_logits(tape, x, i);
+        tape.k.log_softmax(tail.value, tail.value);
+        const HostView tail_view(tape.k, tail.value);
+        const auto band = static_cast<int64_t>(i) + 1;
+        for (int64_t r = 0; r < n; ++r) {
+          const T cluster = heads[r * head.value.cols() + c0 + static_cast<int64_t>(i)];
+          const T* words = tail_view.view().as<T>() + r * tail.value.cols();
+          T* out = host.as<T>() + r * vocabulary + bands_.first(band);
+          for (int64_t c = 0; c < bands_.size(band); ++c) out[c] = cluster + words[c];
+        }
       }
-    }
-  };
-  tape.dtype() == DType::f64 ? fill(double{}) : fill(float{});
+    };
+    tape.dtype() == DType::f64 ? fill(double{}) : fill(float{});
+  });
   return result;
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "models/layers/token_embedding.h"
+#include "ops/host_access.h"
 
 namespace qn {
 
@@ -22,7 +23,7 @@ Var Positions::forward(Tape& tape, const Var& x, std::span<const int32_t> tokens
     index[i] = tokens[i] == kPadId ? kPadId : kPadId + static_cast<int32_t>(++count);
     largest = std::max(largest, index[i]);
   }
-  if (table_ == nullptr) return add_positions(tape, x, {sinusoids(largest + 1, tape.dtype()), nullptr}, index, kPadId);
+  if (table_ == nullptr) return add_positions(tape, x, {sinusoids(tape, largest + 1), nullptr}, index, kPadId);
   QN_CHECK(
       largest < table_->shape[0],
       "a sequence of {} tokens is longer than the {} learned positions: use shorter blocks (data.tokens_per_sample) "
@@ -53,14 +54,20 @@ void Positions::grow(int64_t rows) {
   }
 }
 
-const Tensor& Positions::sinusoids(int64_t rows, DType dtype) {
-  if (fixed_.defined() && fixed_.view().dtype == dtype && fixed_.view().shape[0] >= rows) return fixed_.view();
+const Tensor& Positions::sinusoids(const Tape& tape, int64_t rows) {
+  const DType dtype = tape.dtype();
+  if (fixed_.defined() && fixed_memory_ == tape.k.memory && fixed_.view().dtype == dtype &&
+      fixed_.view().shape[0] >= rows)
+    return fixed_.view();
   if (static_cast<int64_t>(rows_.size()) < rows * width_) grow(std::max(rows, max_positions_ + kPadId + 1));
-  fixed_ = OwnedTensor({static_cast<int64_t>(rows_.size()) / width_, width_}, dtype);
-  if (dtype == DType::f64)
-    std::copy(rows_.begin(), rows_.end(), fixed_.view().as<double>());
-  else
-    std::copy(rows_.begin(), rows_.end(), fixed_.view().as<float>());
+  fixed_ = OwnedTensor({static_cast<int64_t>(rows_.size()) / width_, width_}, dtype, *tape.k.memory);
+  fixed_memory_ = tape.k.memory;
+  write_on_host(tape.k, fixed_.view(), [&](const Tensor& host) {
+    if (dtype == DType::f64)
+      std::copy(rows_.begin(), rows_.end(), host.as<double>());
+    else
+      std::copy(rows_.begin(), rows_.end(), host.as<float>());
+  });
   return fixed_.view();
 }
 

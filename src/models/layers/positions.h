@@ -20,13 +20,14 @@ class Positions {
   void set_sinusoids(std::span<const float> table);
 
  private:
-  const Tensor& sinusoids(int64_t rows, DType dtype);
+  const Tensor& sinusoids(const Tape& tape, int64_t rows);
   void grow(int64_t rows);
 
   int64_t width_, max_positions_;
   Parameter* table_ = nullptr;
   std::vector<float> rows_;  // [n, width] in single precision, as the reference computes it
   OwnedTensor fixed_;
+  const Memory* fixed_memory_ = nullptr;
 };
 
 }  // namespace qn

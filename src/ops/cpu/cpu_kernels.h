@@ -5,6 +5,8 @@
 
 namespace qn::cpu {
 
+void upload(void* to, const void* from_host, size_t bytes);
+void download(void* to_host, const void* from, size_t bytes);
 void fill(const Tensor& x, double value);
 void copy(const Tensor& y, const Tensor& x);
 void axpy(const Tensor& y, const Tensor& x, double scale, int beta);

@@ -5,11 +5,11 @@
 #include <immintrin.h>
 #endif
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 
 #include "core/random.h"
+#include "ops/keep_bits.h"
 
 namespace qn::cpu {
 
@@ -81,16 +81,12 @@ inline uint32_t at_least(const std::array<uint32_t, 16>& words, uint32_t thresho
 #endif
 }
 
-/// Fills two words (128 elements) of keep bits: group g uses blocks 16 g .. 16 g + 15; element 32 w + 2 lane + half of
-/// the group is that half of word w of block 16 g + lane. Any backend draws the same bits from this rule.
+/// Fills the two words (128 elements) of keep bits of a group.
 inline void keep_bits_group(uint64_t* two_words, int64_t group, uint32_t threshold, const RandomStream& stream) {
   PhiloxLanes lanes;
   philox_lanes(lanes, static_cast<uint64_t>(group) * 16, stream);
   two_words[0] = at_least(lanes.word[0], threshold) | static_cast<uint64_t>(at_least(lanes.word[1], threshold)) << 32;
   two_words[1] = at_least(lanes.word[2], threshold) | static_cast<uint64_t>(at_least(lanes.word[3], threshold)) << 32;
 }
-
-/// Dropout probability as a threshold on 16 bits.
-inline uint32_t drop_threshold(double p) { return std::min<uint32_t>(static_cast<uint32_t>(p * 65536.0 + 0.5), 65535); }
 
 }  // namespace qn::cpu

@@ -5,6 +5,9 @@ namespace qn {
 const Kernels& cpu_kernels() {
   static const Kernels table{
       .backend = "cpu",
+      .memory = &host_memory(),
+      .upload = cpu::upload,
+      .download = cpu::download,
       .fill = cpu::fill,
       .copy = cpu::copy,
       .axpy = cpu::axpy,
