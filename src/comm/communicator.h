@@ -22,6 +22,13 @@ class Communicator {
   virtual void all_reduce_sum(std::span<float> values) = 0;
   virtual void all_reduce_sum(std::span<double> values) = 0;
   virtual void all_reduce_sum(std::span<int64_t> values) = 0;
+  /// Starts a sum that may go on while this thread computes: the values must not be touched before
+  /// finish_all_reduces(). All ranks must start the same sums in the same order, and no other collective in between.
+  virtual void start_all_reduce_sum(std::span<float> values) { all_reduce_sum(values); }
+  virtual void start_all_reduce_sum(std::span<double> values) { all_reduce_sum(values); }
+  /// Lets started sums go on, for transports that need the caller's thread for it.
+  virtual void poll() {}
+  virtual void finish_all_reduces() {}
   /// Element-wise maxima over all ranks, in place.
   virtual void all_reduce_max(std::span<double> values) = 0;
 

@@ -97,6 +97,19 @@ class MpiCommunicator : public Communicator {
   void all_reduce_sum(std::span<int64_t> values) override { all_reduce(values, MPI_SUM); }
   void all_reduce_max(std::span<double> values) override { all_reduce(values, MPI_MAX); }
 
+  void start_all_reduce_sum(std::span<float> values) override { start_all_reduce(values); }
+  void start_all_reduce_sum(std::span<double> values) override { start_all_reduce(values); }
+  void poll() override {
+    if (pending_.empty()) return;
+    int done = 0;
+    QN_MPI_CHECK(MPI_Testall(static_cast<int>(pending_.size()), pending_.data(), &done, MPI_STATUSES_IGNORE));
+    if (done != 0) pending_.clear();
+  }
+  void finish_all_reduces() override {
+    QN_MPI_CHECK(MPI_Waitall(static_cast<int>(pending_.size()), pending_.data(), MPI_STATUSES_IGNORE));
+    pending_.clear();
+  }
+
   void broadcast(std::span<std::byte> bytes) override {
     in_chunks(bytes,
               [](std::byte* data, int count) { QN_MPI_CHECK(MPI_Bcast(data, count, MPI_BYTE, 0, MPI_COMM_WORLD)); });
@@ -135,6 +148,16 @@ class MpiCommunicator : public Communicator {
     });
   }
 
+  template <typename T>
+  void start_all_reduce(std::span<T> values) {
+    in_chunks(values, [this](T* data, int count) {
+      MPI_Request request;
+      QN_MPI_CHECK(MPI_Iallreduce(MPI_IN_PLACE, data, count, MpiType<T>::get(), MPI_SUM, MPI_COMM_WORLD, &request));
+      pending_.push_back(request);
+    });
+  }
+
+  std::vector<MPI_Request> pending_;
   int rank_ = 0, size_ = 1;
 };
 

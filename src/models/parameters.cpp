@@ -29,8 +29,11 @@ void draw(const Tensor& value, const InitRule& rule, const RandomStream& stream)
 
 Parameter* ParameterStore::add(std::string name, Shape shape, InitRule init) {
   QN_ASSERT(find(name) == nullptr, "parameter {} exists already", name);
-  parameters_.push_back(std::make_unique<Parameter>(Parameter{std::move(name), shape, init, -1, {}, {}}));
-  return parameters_.back().get();
+  auto parameter = std::make_unique<Parameter>();
+  parameter->name = std::move(name);
+  parameter->shape = shape;
+  parameter->init = init;
+  return parameters_.emplace_back(std::move(parameter)).get();
 }
 
 void ParameterStore::remove(const Parameter* parameter) {

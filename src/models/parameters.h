@@ -27,7 +27,21 @@ struct Parameter {
   Tensor value;
   GradHome home;
 
-  Var var(const Tape& tape) { return {value, tape.recording() ? &home : nullptr}; }
+  Var var(const Tape& tape) {
+    if (pass_ != tape.pass_id()) {
+      pass_ = tape.pass_id();
+      first_step_ = tape.steps();
+    }
+    return {value, tape.recording() ? &home : nullptr};
+  }
+  bool used_in(const Tape& tape) const { return pass_ == tape.pass_id(); }
+  /// No backward step before this one contributes to the gradient: it is complete when the backward, which runs the
+  /// last step first, has done this one.
+  size_t first_step() const { return first_step_; }
+
+ private:
+  uint64_t pass_ = 0;  ///< the pass that used it last
+  size_t first_step_ = 0;
 };
 
 class ParameterStore {

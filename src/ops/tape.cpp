@@ -36,10 +36,6 @@ Tensor Tape::accumulation_slot(const Var& v) {
   return s.grad;
 }
 
-void Tape::backward() {
-  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) step->run(step->object);
-}
-
 void Tape::restart(const PassOptions& pass) {
   steps_.clear();
   host_arena_.reset();

@@ -81,8 +81,19 @@ class Tape {
     steps_.push_back({new (place) F(f), [](void* p) { (*static_cast<F*>(p))(); }});
   }
 
-  /// Runs the registered steps, last first.
-  void backward();
+  /// Number of registered steps.
+  size_t steps() const { return steps_.size(); }
+  /// Runs the registered steps, last first; calls after_step(index) after each.
+  template <typename F>
+  void backward(F&& after_step) {
+    for (size_t i = steps_.size(); i-- > 0;) {
+      steps_[i].run(steps_[i].object);
+      after_step(i);
+    }
+  }
+  void backward() {
+    backward([](size_t) {});
+  }
   /// Forgets all steps and homes so that the object (and its memory) can serve the next micro-batch.
   void restart(const PassOptions& pass);
   /// Changes with every pass: lets weights cache their value within one.

@@ -66,6 +66,7 @@ void CheckpointConfig::validate(const ConfigChecker& c) const {
 
 void CommConfig::visit(ConfigVisitor& v) {
   v.field("bucket_mib", bucket_mib, "size of the pieces in which gradients are summed over ranks, MiB");
+  v.field("overlap", overlap, "sum gradients over ranks while the backward still runs (pays between machines)");
 }
 
 void CommConfig::validate(const ConfigChecker& c) const {

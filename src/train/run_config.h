@@ -52,6 +52,7 @@ struct CheckpointConfig {
 /// The section `comm`.
 struct CommConfig {
   double bucket_mib = 4.0;
+  bool overlap = false;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };

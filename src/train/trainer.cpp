@@ -47,6 +47,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
                    UpdateOptions{.seed = seed,
                                  .clip_norm = config.optimizer.clip_norm,
                                  .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
+                                 .overlap = config.comm.overlap,
                                  .skip_missing = config.optimizer.missing_gradient == "skip"});
   if (resuming) resume(state);
   if (comm.is_root()) {

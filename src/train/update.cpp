@@ -14,7 +14,8 @@ UpdateRunner::UpdateRunner(LanguageModel& model, const Kernels& kernels, Communi
       comm_(comm),
       options_(options),
       arena_(*kernels.memory),
-      tape_(kernels, arena_, model.parameters().dtype(), {}) {}
+      tape_(kernels, arena_, model.parameters().dtype(), {}),
+      reducer_(model.parameters(), comm, options.bucket_bytes, options.overlap) {}
 
 void UpdateRunner::accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch,
                               UpdateResult& sum) {
@@ -35,24 +36,23 @@ void UpdateRunner::accumulate(int64_t update, int64_t count, const std::function
     }
     {
       const ProfileScope phase(Phase::backward, i);
-      tape_.backward();
+      if (i + comm_.size() < count) {
+        tape_.backward();
+      } else {
+        reducer_.begin(tape_);
+        tape_.backward([&](size_t index) { reducer_.step_done(index); });
+      }
     }
     arena_.reset();
   }
-  store.finish_gradients();
 }
 
 void UpdateRunner::reduce(UpdateResult& sum) {
-  if (comm_.size() == 1) return;
+  if (comm_.size() == 1) return reducer_.finish();
   const ProfileScope phase(Phase::all_reduce);
+  reducer_.finish();
   sum.loss = comm_.all_reduce_sum_value(sum.loss);
   sum.tokens = comm_.all_reduce_sum_value(sum.tokens);
-  edit_on_host(kernels_, model_.parameters().grads(), [&](const Tensor& grads) {
-    if (grads.dtype == DType::f64)
-      all_reduce_in_buckets(comm_, grads.span<double>(), options_.bucket_bytes);
-    else
-      all_reduce_in_buckets(comm_, grads.span<float>(), options_.bucket_bytes);
-  });
   if (!options_.skip_missing) return;
   std::vector<double> touched;
   for (const auto& p : model_.parameters().all()) touched.push_back(p->home.touched ? 1.0 : 0.0);

@@ -5,6 +5,7 @@
 
 #include "comm/communicator.h"
 #include "models/language_model.h"
+#include "train/gradient_reducer.h"
 #include "train/optimizer.h"
 
 namespace qn {
@@ -13,6 +14,7 @@ struct UpdateOptions {
   uint64_t seed = 1;
   double clip_norm = 0.0;
   size_t bucket_bytes = size_t{4} << 20;
+  bool overlap = false;       ///< all-reduce buckets while the backward still runs
   bool skip_missing = false;  ///< ranks must agree on which gradients are missing
 };
 
@@ -51,6 +53,7 @@ class UpdateRunner {
   UpdateOptions options_;
   Arena arena_;
   Tape tape_;
+  GradientReducer reducer_;
 };
 
 }  // namespace qn

@@ -109,6 +109,25 @@ TYPED_TEST(InexactReduce, RoughBucketsEndWithTheSameBits) {
   EXPECT_TRUE(same_on_all_ranks(std::as_bytes(std::span(values))));
 }
 
+TYPED_TEST(InexactReduce, StartedSumsAreCompleteAfterFinish) {
+  constexpr size_t kElements = 70001, kPiece = 10007;
+  std::vector<TypeParam> values(kElements), expected(kElements);
+  for (size_t i = 0; i < kElements; ++i) {
+    values[i] = exact_value<TypeParam>(comm().rank(), i);
+    for (int r = 0; r < comm().size(); ++r) expected[i] += exact_value<TypeParam>(r, i);
+  }
+  for (size_t begin = 0; begin < kElements; begin += kPiece) {
+    comm().start_all_reduce_sum(std::span(values).subspan(begin, std::min(kPiece, kElements - begin)));
+    comm().poll();
+  }
+  comm().finish_all_reduces();
+  EXPECT_EQ(values, expected);
+  values = rough_values<TypeParam>(kElements);
+  comm().start_all_reduce_sum(std::span(values));
+  comm().finish_all_reduces();
+  EXPECT_TRUE(same_on_all_ranks(std::as_bytes(std::span(values))));
+}
+
 TEST(AllReduce, RejectsBucketsSmallerThanAnElement) {
   std::vector<double> values(3);
   EXPECT_THROW(all_reduce_in_buckets(comm(), std::span(values), 7), Error);

@@ -253,11 +253,12 @@ struct Training {
 };
 
 /// Three updates.
-Training train(Communicator& ranks, uint64_t seed, double lr) {
+Training train(Communicator& ranks, uint64_t seed, double lr, bool overlap = false) {
   Training run;
   run.model = noisy_model(noisy_config());
   const auto optimizer = make_optimizer({}, run.model->parameters(), lr);
-  UpdateRunner runner(*run.model, cpu_kernels(), ranks, {.seed = seed, .clip_norm = 0.5, .bucket_bytes = 4096});
+  UpdateRunner runner(*run.model, cpu_kernels(), ranks,
+                      {.seed = seed, .clip_norm = 0.5, .bucket_bytes = 4096, .overlap = overlap});
   Tokens micro;
   for (int64_t u = 0; u < 3; ++u) {
     const auto fetch = [&](int64_t i) {
@@ -271,9 +272,11 @@ Training train(Communicator& ranks, uint64_t seed, double lr) {
   return run;
 }
 
-TEST(UpdateRanks, AnyNumberOfRanksTrainsTheSame) {
+class UpdateRanks : public testing::TestWithParam<bool> {};
+
+TEST_P(UpdateRanks, AnyNumberOfRanksTrainsTheSame) {
   const auto local = make_local_communicator();
-  const Training together = train(comm(), 1, 0.1), alone = train(*local, 1, 0.1);
+  const Training together = train(comm(), 1, 0.1, GetParam()), alone = train(*local, 1, 0.1);
   for (size_t u = 0; u < alone.losses.size(); ++u) {
     EXPECT_TRUE(close(together.losses[u], alone.losses[u], kSummationTolerance)) << "update " << u;
     EXPECT_TRUE(close(together.norms[u], alone.norms[u], kTrajectoryTolerance)) << "update " << u;
@@ -288,6 +291,24 @@ TEST(UpdateRanks, AnyNumberOfRanksTrainsTheSame) {
   EXPECT_TRUE(comm().broadcast_text(mine) == mine) << "rank " << comm().rank() << " differs from rank 0";
   // Random draws matter: another seed must be visible above the tolerance.
   EXPECT_FALSE(close(train(*local, 2, 0.1).losses[0], alone.losses[0], kSummationTolerance));
+}
+INSTANTIATE_TEST_SUITE_P(Overlap, UpdateRanks, testing::Bool());
+
+TEST(Parameter, KnowsTheStepThatCompletesItsGradient) {
+  const auto model = noisy_model(noisy_config());
+  Arena arena;
+  Tape tape(cpu_kernels(), arena, DType::f32, {.training = true, .recording = true});
+  const Tokens tokens = random_tokens(0, 0, 2, 9);
+  model->parameters().begin_gradients();
+  model->losses(tape, tokens.micro_batch().batch);
+  std::map<std::string, std::vector<double>> complete;
+  tape.backward([&](size_t index) {
+    for (const auto& p : model->parameters().all())
+      if (p->used_in(tape) && p->first_step() == index) complete[p->name] = to_doubles(p->home.grad);
+  });
+  EXPECT_GT(complete.size(), model->parameters().all().size() / 2);
+  for (const auto& [name, grad] : complete)
+    EXPECT_EQ(grad, to_doubles(model->parameters().find(name)->home.grad)) << name;
 }
 
 TEST(Update, NoiseNeverReachesTheMasterWeights) {

@@ -1,0 +1,42 @@
+// Sums the flat gradient over ranks in buckets. The backward completes parameters roughly in reverse order of their
+// registration, so the last buckets can travel while the first are still computed.
+#pragma once
+
+#include <vector>
+
+#include "comm/communicator.h"
+#include "models/parameters.h"
+
+namespace qn {
+
+class GradientReducer {
+ public:
+  /// With `overlap`, buckets start as soon as the last micro-batch has completed them; otherwise all at the end.
+  GradientReducer(ParameterStore& store, Communicator& comm, size_t bucket_bytes, bool overlap);
+
+  /// Before the backward of this rank's last micro-batch, whose forward has just been recorded.
+  void begin(const Tape& tape);
+  /// After that backward's step number `index` (they run last first).
+  void step_done(size_t index);
+  /// Sums what has not been summed yet. Gradients that no rank wrote become zero; `touched` stays as it was.
+  void finish();
+
+ private:
+  struct Bucket {
+    int64_t begin, end;                  ///< elements of the flat gradient
+    size_t first_parameter, parameters;  ///< those that share it
+    size_t ready_step;                   ///< complete once the backward has come down to this step
+  };
+  void lay_out();
+  void start_next();
+
+  ParameterStore& store_;
+  Communicator& comm_;
+  size_t bucket_bytes_;
+  bool overlap_, started_ = false;
+  int64_t elements_ = -1;
+  std::vector<Bucket> buckets_;
+  size_t waiting_ = 0;  ///< buckets [0, waiting_) have not been started
+};
+
+}  // namespace qn
