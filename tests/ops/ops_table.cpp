@@ -34,6 +34,7 @@ void add_linear(Cases& cases) {
   add("bias", 5, 7, 4, true);
   add("no_bias", 3, 17, 9, false);
   add("large", 130, 33, 129, true);
+  add("rows_of_4096_bytes", 9, 5, 1024, true);
   cases.push_back(
       {.name = "linear_weight_used_twice", .inputs = {{{5, 6}}, {{6, 6}}, {{6}}}, .forward = [](Tape& t, Inputs x) {
          return std::vector{linear(t, linear(t, x[0], x[1], x[2]), x[1], x[2])};
