@@ -5,6 +5,8 @@
 #include <memory>
 #include <utility>
 
+#include "ops/host_access.h"
+
 namespace qn::test {
 namespace {
 
@@ -21,6 +23,14 @@ std::vector<T> scattered(int64_t count, int64_t range) {
   std::vector<T> values;
   for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<T>(i * 7919 % range));
   return values;
+}
+
+/// A copy where the tape's kernels find it, until the end of the run.
+template <typename T>
+const T* uploaded(Tape& t, const std::vector<T>& values) {
+  auto* place = static_cast<T*>(t.arena.allocate(values.size() * sizeof(T)));
+  t.k.upload(place, values.data(), values.size() * sizeof(T));
+  return place;
 }
 
 void add_linear(Cases& cases) {
@@ -256,7 +266,8 @@ void add_pq_weight(Cases& cases) {
     OpCase op{.name = "pq_weight_" + name, .inputs = {{{k, d}}}};
     const auto shared = std::make_shared<const std::pair<std::vector<uint16_t>, std::vector<int64_t>>>(codes, counts);
     op.forward = [=](Tape& t, Inputs x) {
-      return std::vector{pq_weight(t, x[0], shared->first.data(), mean ? shared->second.data() : nullptr, shape)};
+      const int64_t* sizes = mean ? uploaded(t, shared->second) : nullptr;
+      return std::vector{pq_weight(t, x[0], uploaded(t, shared->first), sizes, shape)};
     };
     if (mean)  // a mean over blocks is the gradient of centroids that move more slowly
       op.surrogate = [=](Tape& t, Inputs x) {
@@ -302,9 +313,16 @@ void add_kernels(Cases& cases) {
       t.k.axpy(z.value, x[0].value, 0.3, 0);
       return std::vector{y, z};
     });
+    add("upload_and_download" + size, {{{n}}}, [](Tape& t, Inputs x) {
+      const OwnedTensor host(x[0].value.shape, x[0].value.dtype);
+      t.k.download(host.view().data, x[0].value.data, x[0].value.bytes());
+      const Var y{t.tensor(x[0].value.shape), nullptr};
+      t.k.upload(y.value.data, host.view().data, y.value.bytes());
+      return std::vector{y};
+    });
     add("sum_of_squares" + size, {{{n}}}, [](Tape& t, Inputs x) {
       const Tensor sum = t.arena.tensor({1}, DType::f64);
-      sum.as<double>()[0] = t.k.sum_of_squares(x[0].value);
+      write_on_host(t.k, sum, [&](const Tensor& host) { host.as<double>()[0] = t.k.sum_of_squares(x[0].value); });
       return std::vector{Var{sum, nullptr}};
     });
     add("nag_step" + size, {{{n}}, {{n}}, {{n}}}, [](Tape& t, Inputs x) {
