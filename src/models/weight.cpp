@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/ops.h"
+
 namespace qn {
 
 Weight::Weight(std::string name, std::string group, WeightKind kind, int64_t rows, int64_t cols, Parameter* dense)
@@ -13,18 +15,26 @@ Weight::Weight(std::string name, std::string group, WeightKind kind, int64_t row
       dense_(dense),
       source_(std::make_unique<DenseSource>(dense)) {}
 
-Var Weight::value(Tape& tape) {
-  if (cached_pass_ != tape.pass_id()) {
-    cached_ = source_->value(tape);
-    cached_pass_ = tape.pass_id();
+Var Weight::table(Tape& tape) {
+  if (table_pass_ != tape.pass_id()) {
+    table_ = source_->value(tape);
+    table_pass_ = tape.pass_id();
   }
-  return cached_;
+  return table_;
+}
+
+Var Weight::value(Tape& tape) {
+  if (value_pass_ != tape.pass_id()) {
+    value_ = operand(tape, table(tape));
+    value_pass_ = tape.pass_id();
+  }
+  return value_;
 }
 
 void Weight::set_source(std::unique_ptr<WeightSource> source, Parameter* dense) {
   source_ = std::move(source);
   dense_ = dense;
-  cached_pass_ = 0;
+  table_pass_ = value_pass_ = 0;
 }
 
 Weight* WeightSet::add(ParameterStore& store, std::string name, std::string group, WeightKind kind, int64_t rows,

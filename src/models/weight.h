@@ -25,7 +25,7 @@ enum class WeightKind : uint8_t { linear, embedding, conv };
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
-  /// The [rows, cols] value to compute with in this pass.
+  /// The [rows, cols] value to compute with in this pass: the tape's type, or the parameters'.
   virtual Var value(Tape& tape) = 0;
 };
 
@@ -56,8 +56,12 @@ class Weight {
   Parameter* dense() const { return dense_; }
   const WeightSource& source() const { return *source_; }
 
-  /// Computed once per pass: all uses of a tied weight see the same value.
+  /// The matrix to multiply by, in the tape's type. Computed once per pass: all uses of a tied weight see the same
+  /// value.
   Var value(Tape& tape);
+  /// The same value as its source gives it, which may be the master itself: for looking rows up without a cast of the
+  /// whole table.
+  Var table(Tape& tape);
   /// Replaces where values come from. `dense` is the trainable matrix behind the new source, or nullptr.
   void set_source(std::unique_ptr<WeightSource> source, Parameter* dense);
 
@@ -68,8 +72,8 @@ class Weight {
   int64_t first_token_ = -1;
   Parameter* dense_;
   std::unique_ptr<WeightSource> source_;
-  uint64_t cached_pass_ = 0;
-  Var cached_;
+  uint64_t table_pass_ = 0, value_pass_ = 0;  ///< passes that the cached values belong to
+  Var table_, value_;
 };
 
 /// A second use of a weight under a name of its own (tied softmax).

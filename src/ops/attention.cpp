@@ -14,7 +14,7 @@ Var attention(Tape& tape, const Var& qkv, int64_t batch, int64_t time, int64_t h
                            .dropout = tape.training() ? drop.p : 0.0,
                            .key = tape.key(Purpose::dropout, drop.site)};
   const Var out = tape.result({batch * time, width});
-  const Tensor lse = tape.tensor({batch * heads * time});
+  const Tensor lse = tape.parameter_tensor({batch * heads * time});
   tape.k.attention(out.value, lse, qkv.value, args);
   tape.on_backward([&tape, qkv, out, lse, args] {
     if (!Tape::has_grad(out)) return;

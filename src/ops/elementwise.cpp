@@ -49,7 +49,7 @@ void add_bias_grad(Tape& tape, const Var& bias, const Tensor& grad) {
 Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
   const int64_t n = x.value.rows();
   const Var y = tape.result({n, x.value.cols()});
-  const Tensor mean = tape.tensor({n}), rstd = tape.tensor({n});
+  const Tensor mean = tape.parameter_tensor({n}), rstd = tape.parameter_tensor({n});
   tape.k.layer_norm(y.value, mean, rstd, x.value, weight.value, bias.value, kLayerNormEps);
   tape.on_backward([&tape, x, y, weight, bias, mean, rstd] {
     if (!Tape::has_grad(y)) return;

@@ -9,9 +9,9 @@ uint64_t Tape::next_pass_id() {
   return ++counter;
 }
 
-Var Tape::result(Shape shape) {
+Var Tape::result_with_gradient(Shape shape, DType grad) {
   Var v{tensor(shape), nullptr};
-  if (recording()) v.home = new (host_arena_.allocate(sizeof(GradHome))) GradHome{{nullptr, shape, dtype_}, false};
+  if (recording()) v.home = new (host_arena_.allocate(sizeof(GradHome))) GradHome{{nullptr, shape, grad}, false};
   return v;
 }
 
@@ -24,7 +24,7 @@ const int32_t* Tape::upload(std::span<const int32_t> indices) {
 Tape::Slot Tape::slot(const Var& v) {
   QN_ASSERT(v.home != nullptr);
   GradHome& home = *v.home;
-  if (!home.grad.defined()) home.grad = tensor(v.value.shape);
+  if (!home.grad.defined()) home.grad = arena.tensor(v.value.shape, home.grad.dtype);
   const int beta = home.touched ? 1 : 0;
   home.touched = true;
   return {home.grad, beta};

@@ -18,7 +18,8 @@
 namespace qn {
 
 /// Where the gradient of a value collects. `touched` turns true at the first contribution; until then the memory holds
-/// garbage and must be overwritten.
+/// garbage and must be overwritten. Its type may differ from the value's: gradients of parameters collect in the
+/// parameters' type. Before there is memory, `grad` already has the type.
 struct GradHome {
   Tensor grad;
   bool touched = false;
@@ -41,13 +42,15 @@ struct PassOptions {
 
 class Tape {
  public:
+  /// `dtype` is the type of activations, whatever the parameters' masters are stored in; see ops/kernels.h.
   Tape(const Kernels& kernels, Arena& step_arena, DType dtype, const PassOptions& pass)
       : k(kernels), arena(step_arena), dtype_(dtype), pass_(pass) {}
 
   const Kernels& k;
   Arena& arena;
 
-  DType dtype() const { return dtype_; }
+  DType dtype() const { return dtype_; }                            ///< of activations
+  DType parameter_dtype() const { return parameter_type(dtype_); }  ///< of parameters and statistics
   const PassOptions& pass() const { return pass_; }
   bool recording() const { return pass_.recording; }
   bool training() const { return pass_.training; }
@@ -55,10 +58,14 @@ class Tape {
     return {pass_.seed, purpose, id, pass_.update, pass_.micro_batch};
   }
 
-  /// An uninitialised floating tensor of the tape's type.
+  /// An uninitialised tensor of activations.
   Tensor tensor(Shape shape) { return arena.tensor(shape, dtype_); }
-  /// A fresh result; it gets a gradient home when recording.
-  Var result(Shape shape);
+  /// An uninitialised tensor in the parameters' type: statistics, results that are read out.
+  Tensor parameter_tensor(Shape shape) { return arena.tensor(shape, parameter_dtype()); }
+  /// A fresh result; it gets a gradient home of the same type when recording.
+  Var result(Shape shape) { return result_with_gradient(shape, dtype_); }
+  /// The same for a computed weight, whose gradient collects in the parameters' type.
+  Var weight_result(Shape shape) { return result_with_gradient(shape, parameter_dtype()); }
   /// Copies host indices to where kernels can read them, until the step arena is reset.
   const int32_t* upload(std::span<const int32_t> indices);
 
@@ -104,6 +111,8 @@ class Tape {
     void* object;
     void (*run)(void*);
   };
+  Var result_with_gradient(Shape shape, DType grad);
+
   DType dtype_;
   PassOptions pass_;
   static constexpr size_t kHostBlock = size_t{64} << 10;

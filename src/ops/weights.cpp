@@ -1,7 +1,14 @@
-// Ops on weights: noise and decoding of product-quantization codes.
+// Ops on weights: the cast to the type of activations, noise, and decoding of product-quantization codes.
 #include "ops/ops.h"
 
 namespace qn {
+
+Var operand(Tape& tape, const Var& weight) {
+  if (weight.value.dtype == tape.dtype()) return weight;
+  const Tensor cast = tape.tensor(weight.value.shape);
+  tape.k.copy(cast, weight.value);
+  return {cast, weight.home};
+}
 
 Var block_noise(Tape& tape, const Var& weight, int64_t block, double p, uint64_t id) {
   if (!tape.training() || p <= 0.0) return weight;
@@ -11,7 +18,7 @@ Var block_noise(Tape& tape, const Var& weight, int64_t block, double p, uint64_t
 }
 
 Var pq_weight(Tape& tape, const Var& centroids, const uint16_t* codes, const int64_t* counts, Shape shape) {
-  const Var w = tape.result(shape);
+  const Var w = tape.weight_result(shape);
   tape.k.pq_decode(w.value, centroids.value, codes);
   tape.on_backward([&tape, w, centroids, codes, counts] {
     if (!Tape::has_grad(w) || centroids.home == nullptr) return;

@@ -7,6 +7,7 @@
 
 #include "core/hdf5_file.h"
 #include "models/transformer_lm.h"
+#include "support/tolerance.h"
 
 namespace qn::test {
 
@@ -32,6 +33,8 @@ std::unique_ptr<GoldenPass> make_pass(const Hdf5File& file, const std::string& g
 void run_loss(TransformerLm& model, GoldenPass& pass);
 
 /// Expects every gradient in `group` ("caseA/grads") to match; parameters absent there must have had no contribution.
-void expect_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model, double tolerance);
+/// `zero_tolerance` is for gradients that are zero in exact arithmetic.
+void expect_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model, double tolerance,
+                      double zero_tolerance = kZeroGradientTolerance);
 
 }  // namespace qn::test

@@ -181,6 +181,25 @@ TEST(Untie, GivesTiedUsesDenseWeightsOfTheirOwn) {
   EXPECT_TRUE(model->weights().untie(store, shared).empty()) << "nothing is tied any more";
 }
 
+TEST(Weight, ValueHasTheTypeOfActivationsAndTheMastersGradientHome) {
+  ParameterStore store;
+  WeightSet weights;
+  Weight* w = weights.add(store, "w.weight", groups::kFfn, WeightKind::linear, 2, 2, init::ones());
+  store.allocate(DType::f32);
+  store.initialize(1);
+  Arena arena;
+  Tape tape(cpu_kernels(), arena, DType::bf16, {.recording = true});
+  const Var value = w->value(tape), table = w->table(tape);
+  EXPECT_EQ(value.value.dtype, DType::bf16);
+  EXPECT_EQ(to_doubles(value.value), std::vector<double>(4, 1.0));
+  EXPECT_EQ(value.home, &w->dense()->home);
+  EXPECT_EQ(w->value(tape).value.data, value.value.data) << "cast once per pass";
+  EXPECT_EQ(table.value.data, w->dense()->value.data) << "rows are looked up in the master";
+  EXPECT_EQ(table.home, value.home);
+  Tape single(cpu_kernels(), arena, DType::f32, {});
+  EXPECT_EQ(w->value(single).value.data, w->dense()->value.data) << "no copy where none is needed";
+}
+
 TEST(Weight, OneValuePerPass) {
   ParameterStore store;
   WeightSet weights;

@@ -21,9 +21,10 @@ std::vector<double> real_rows(const std::vector<double>& values, const std::vect
   return kept;
 }
 
-void expect_rows(const Tensor& actual, const Hdf5File& file, const std::string& dataset, const GoldenPass& pass) {
-  EXPECT_TRUE(close(real_rows(to_doubles(actual), pass.tokens), real_rows(file.read<double>(dataset), pass.tokens),
-                    kForwardTolerance))
+void expect_rows(const Tensor& actual, const Hdf5File& file, const std::string& dataset, const GoldenPass& pass,
+                 double tolerance = kForwardTolerance) {
+  EXPECT_TRUE(
+      close(real_rows(to_doubles(actual), pass.tokens), real_rows(file.read<double>(dataset), pass.tokens), tolerance))
       << dataset;
 }
 
@@ -58,10 +59,27 @@ void check_forward(const Hdf5File& file, TransformerLm& model, const std::string
   EXPECT_TRUE(close(pass->losses, target_log_probability, kForwardTolerance));
 }
 
+/// Activations in bf16, parameters in float.
+void check_bf16(const Hdf5File& file, const std::string& model_group, const std::string& group) {
+  const auto model = load_golden_model(file, model_group, DType::f32);
+  auto forward = make_pass(file, group, DType::bf16, false);
+  const Var features = model->features(*forward->tape, forward->batch);
+  expect_rows(features.value, file, group + "/features", *forward, kBfloat16ModelTolerance);
+  const Tensor log_probabilities = model->head().log_probabilities(*forward->tape, features);
+  EXPECT_EQ(log_probabilities.dtype, DType::f32);
+  if (file.exists(group + "/log_prob_full"))
+    expect_rows(log_probabilities, file, group + "/log_prob_full", *forward, kBfloat16ModelTolerance);
+  auto pass = make_pass(file, group, DType::bf16, true);
+  run_loss(*model, *pass);
+  EXPECT_TRUE(close(pass->loss, file.read<double>(group + "/loss")[0], kBfloat16LossTolerance));
+  expect_gradients(file, group + "/grads", *model, kBfloat16GradientTolerance, kBfloat16ZeroGradientTolerance);
+}
+
 void check_case(const Hdf5File& file, const std::string& model_group, const std::string& group) {
   SCOPED_TRACE(group);
   const auto model = load_golden_model(file, model_group, DType::f32);
   check_forward(file, *model, group);
+  check_bf16(file, model_group, group);
   auto pass = make_pass(file, group, DType::f32, true);
   run_loss(*model, *pass);
   EXPECT_TRUE(close(pass->loss, file.read<double>(group + "/loss")[0], kLossTolerance));

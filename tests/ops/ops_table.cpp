@@ -17,6 +17,15 @@ using Values = OpInput::Values;
 
 constexpr double kP = 0.3;
 
+OpInput parameter(Shape shape, Values values = Values::any) { return {shape, values, true}; }
+
+/// Weights as linear maps want them.
+std::vector<Var> operands(Tape& tape, Inputs weights) {
+  std::vector<Var> result;
+  for (const Var& weight : weights) result.push_back(operand(tape, weight));
+  return result;
+}
+
 /// `count` numbers below `range`, in an order without pattern; every number occurs when there are enough.
 template <typename T>
 std::vector<T> scattered(int64_t count, int64_t range) {
@@ -35,9 +44,11 @@ const T* uploaded(Tape& t, const std::vector<T>& values) {
 
 void add_linear(Cases& cases) {
   const auto add = [&](const std::string& name, int64_t n, int64_t in, int64_t out, bool bias) {
-    OpCase op{.name = "linear_" + name, .inputs = {{{n, in}}, {{out, in}}}};
-    if (bias) op.inputs.push_back({{out}});
-    op.forward = [bias](Tape& t, Inputs x) { return std::vector{linear(t, x[0], x[1], bias ? x[2] : Var{})}; };
+    OpCase op{.name = "linear_" + name, .inputs = {{{n, in}}, parameter({out, in})}};
+    if (bias) op.inputs.push_back(parameter({out}));
+    op.forward = [bias](Tape& t, Inputs x) {
+      return std::vector{linear(t, x[0], operand(t, x[1]), bias ? x[2] : Var{})};
+    };
     cases.push_back(std::move(op));
   };
   add("one", 1, 1, 1, true);
@@ -45,38 +56,51 @@ void add_linear(Cases& cases) {
   add("no_bias", 3, 17, 9, false);
   add("large", 130, 33, 129, true);
   add("rows_of_4096_bytes", 9, 5, 1024, true);
-  cases.push_back(
-      {.name = "linear_weight_used_twice", .inputs = {{{5, 6}}, {{6, 6}}, {{6}}}, .forward = [](Tape& t, Inputs x) {
-         return std::vector{linear(t, linear(t, x[0], x[1], x[2]), x[1], x[2])};
-       }});
-  for (const auto& [n, in, out] : {std::array<int64_t, 3>{1, 1, 1}, {5, 7, 4}, {65, 32, 130}})
-    cases.push_back({.name = "linear_transposed_" + std::to_string(n),
-                     .inputs = {{{n, in}}, {{in, out}}},
-                     .forward = [](Tape& t, Inputs x) { return std::vector{linear_transposed(t, x[0], x[1])}; }});
-  cases.push_back({.name = "linear_projection_in_both_directions",
-                   .inputs = {{{5, 4}}, {{6, 4}}},
+  cases.push_back({.name = "linear_weight_used_twice",
+                   .inputs = {{{5, 6}}, parameter({6, 6}), parameter({6})},
                    .forward = [](Tape& t, Inputs x) {
-                     return std::vector{linear_transposed(t, linear(t, x[0], x[1], {}), x[1])};
+                     const Var w = operand(t, x[1]);
+                     return std::vector{linear(t, linear(t, x[0], w, x[2]), w, x[2])};
+                   }});
+  for (const auto& [n, in, out] : {std::array<int64_t, 3>{1, 1, 1}, {5, 7, 4}, {65, 32, 130}})
+    cases.push_back(
+        {.name = "linear_transposed_" + std::to_string(n),
+         .inputs = {{{n, in}}, parameter({in, out})},
+         .forward = [](Tape& t, Inputs x) { return std::vector{linear_transposed(t, x[0], operand(t, x[1]))}; }});
+  cases.push_back({.name = "linear_projection_in_both_directions",
+                   .inputs = {{{5, 4}}, parameter({6, 4})},
+                   .forward = [](Tape& t, Inputs x) {
+                     const Var w = operand(t, x[1]);
+                     return std::vector{linear_transposed(t, linear(t, x[0], w, {}), w)};
                    }});
   cases.push_back({.name = "linear_concat_two_parts",
-                   .inputs = {{{4, 5}}, {{3, 5}}, {{2, 5}}},
-                   .forward = [](Tape& t, Inputs x) { return std::vector{linear_concat(t, x[0], x.subspan(1), {})}; }});
-  cases.push_back({.name = "linear_concat_three_parts_with_biases",
-                   .inputs = {{{3, 6}}, {{4, 6}}, {{1, 6}}, {{5, 6}}, {{4}}, {{1}}, {{5}}},
+                   .inputs = {{{4, 5}}, parameter({3, 5}), parameter({2, 5})},
                    .forward = [](Tape& t, Inputs x) {
-                     return std::vector{linear_concat(t, x[0], x.subspan(1, 3), x.subspan(4, 3))};
+                     return std::vector{linear_concat(t, x[0], operands(t, x.subspan(1)), {})};
                    }});
-  cases.push_back(
-      {.name = "linear_concat_of_one_weight", .inputs = {{{3, 6}}, {{4, 6}}, {{4}}}, .forward = [](Tape& t, Inputs x) {
-         const std::array weights{x[1], x[1]}, biases{x[2], x[2]};
-         return std::vector{linear_concat(t, x[0], weights, biases)};
-       }});
+  cases.push_back({.name = "linear_concat_three_parts_with_biases",
+                   .inputs = {{{3, 6}},
+                              parameter({4, 6}),
+                              parameter({1, 6}),
+                              parameter({5, 6}),
+                              parameter({4}),
+                              parameter({1}),
+                              parameter({5})},
+                   .forward = [](Tape& t, Inputs x) {
+                     return std::vector{linear_concat(t, x[0], operands(t, x.subspan(1, 3)), x.subspan(4, 3))};
+                   }});
+  cases.push_back({.name = "linear_concat_of_one_weight",
+                   .inputs = {{{3, 6}}, parameter({4, 6}), parameter({4})},
+                   .forward = [](Tape& t, Inputs x) {
+                     const std::array weights{operand(t, x[1]), operand(t, x[1])}, biases{x[2], x[2]};
+                     return std::vector{linear_concat(t, x[0], weights, biases)};
+                   }});
 }
 
 void add_layer_norm(Cases& cases) {
   for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {1, 5}, {3, 7}, {18, 65}, {33, 520}})
     cases.push_back({.name = "layer_norm_" + std::to_string(n) + "x" + std::to_string(d),
-                     .inputs = {{{n, d}}, {{d}}, {{d}}},
+                     .inputs = {{{n, d}}, parameter({d}), parameter({d})},
                      .forward = [](Tape& t, Inputs x) { return std::vector{layer_norm(t, x[0], x[1], x[2])}; }});
 }
 
@@ -100,7 +124,7 @@ void add_dropout(Cases& cases) {
                            },
                        .training = training});
       cases.push_back({.name = "residual_bias_" + suffix,
-                       .inputs = {{{n, d}}, {{n, d}}, {{d}}},
+                       .inputs = {{{n, d}}, {{n, d}}, parameter({d})},
                        .forward =
                            [](Tape& t, Inputs x) {
                              return std::vector{residual_dropout(t, x[0], x[1], x[2], {kP, 5})};
@@ -109,7 +133,7 @@ void add_dropout(Cases& cases) {
       for (const Activation kind : {Activation::relu, Activation::gelu}) {
         const std::string name = kind == Activation::relu ? "relu_" : "gelu_";
         cases.push_back({.name = name + "bias_" + suffix,
-                         .inputs = {{{n, d}, Values::away_from_zero}, {{d}, Values::tiny}},
+                         .inputs = {{{n, d}, Values::away_from_zero}, parameter({d}, Values::tiny)},
                          .forward =
                              [kind](Tape& t, Inputs x) {
                                return std::vector{activation_dropout(t, x[0], x[1], kind, {kP, 6})};
@@ -139,9 +163,10 @@ void add_dropout(Cases& cases) {
 
 void add_rows(Cases& cases) {
   const auto add = [&](const std::string& name, int64_t rows, int64_t d, Ids ids, int32_t pad) {
-    cases.push_back({.name = "embedding_" + name, .inputs = {{{rows, d}}}, .forward = [ids, pad](Tape& t, Inputs x) {
-                       return std::vector{embedding(t, x[0], ids, 1.7, pad)};
-                     }});
+    cases.push_back(
+        {.name = "embedding_" + name, .inputs = {parameter({rows, d})}, .forward = [ids, pad](Tape& t, Inputs x) {
+           return std::vector{embedding(t, x[0], ids, 1.7, pad)};
+         }});
     if (pad >= 0)  // finite differences do not know that the padding row is left out
       cases.back().surrogate = [ids, pad](Tape& t, Inputs x) {
         const int64_t cols = x[0].value.cols();
@@ -167,7 +192,7 @@ void add_rows(Cases& cases) {
                    .single_use = true});
   const Ids positions{2, 3, 1, 2, 3, 4};
   cases.push_back(
-      {.name = "learned_positions", .inputs = {{{6, 5}}, {{6, 5}}}, .forward = [positions](Tape& t, Inputs x) {
+      {.name = "learned_positions", .inputs = {{{6, 5}}, parameter({6, 5})}, .forward = [positions](Tape& t, Inputs x) {
          return std::vector{add_positions(t, x[0], x[1], positions, -1)};
        }});
   cases.push_back({.name = "fixed_positions",
@@ -249,10 +274,10 @@ void add_block_noise(Cases& cases) {
              }});
   };
   const Use multiply = [](Tape& t, const Var& x, const Var& w) { return linear(t, x, w, {}); };
-  add("of_single_columns", 1, {{{3, 6}}, {{5, 6}}}, multiply);
-  add("of_eight_columns", 8, {{{5, 24}}, {{9, 24}}}, multiply);
-  add("large", 8, {{{3, 160}}, {{110, 160}}}, multiply);
-  add("of_a_tied_table", 4, {{{1, 1}}, {{9, 8}}}, [](Tape& t, const Var&, const Var& w) {
+  add("of_single_columns", 1, {{{3, 6}}, parameter({5, 6})}, multiply);
+  add("of_eight_columns", 8, {{{5, 24}}, parameter({9, 24})}, multiply);
+  add("large", 8, {{{3, 160}}, parameter({110, 160})}, multiply);
+  add("of_a_tied_table", 4, {{{1, 1}}, parameter({9, 8})}, [](Tape& t, const Var&, const Var& w) {
     return linear(t, embedding(t, w, Ids{2, 8, 2}, 1.0, -1), w, {});
   });
 }
@@ -263,7 +288,7 @@ void add_pq_weight(Cases& cases) {
     std::vector<int64_t> counts(static_cast<size_t>(k), 0);
     for (const uint16_t code : codes) ++counts[code];
     const Shape shape{rows, cols};
-    OpCase op{.name = "pq_weight_" + name, .inputs = {{{k, d}}}};
+    OpCase op{.name = "pq_weight_" + name, .inputs = {parameter({k, d})}};
     const auto shared = std::make_shared<const std::pair<std::vector<uint16_t>, std::vector<int64_t>>>(codes, counts);
     op.forward = [=](Tape& t, Inputs x) {
       const int64_t* sizes = mean ? uploaded(t, shared->second) : nullptr;
@@ -293,7 +318,7 @@ void add_pq_weight(Cases& cases) {
 
 /// A copy that a kernel may write to.
 Var copy_of(Tape& t, const Var& x) {
-  const Var y{t.tensor(x.value.shape), nullptr};
+  const Var y{t.arena.tensor(x.value.shape, x.value.dtype), nullptr};
   t.k.copy(y.value, x.value);
   return y;
 }
@@ -320,31 +345,66 @@ void add_kernels(Cases& cases) {
       t.k.upload(y.value.data, host.view().data, y.value.bytes());
       return std::vector{y};
     });
-    add("sum_of_squares" + size, {{{n}}}, [](Tape& t, Inputs x) {
+    add("sum_of_squares" + size, {parameter({n})}, [](Tape& t, Inputs x) {
       const Tensor sum = t.arena.tensor({1}, DType::f64);
       write_on_host(t.k, sum, [&](const Tensor& host) { host.as<double>()[0] = t.k.sum_of_squares(x[0].value); });
       return std::vector{Var{sum, nullptr}};
     });
-    add("nag_step" + size, {{{n}}, {{n}}, {{n}}}, [](Tape& t, Inputs x) {
+    add("nag_step" + size, {parameter({n}), parameter({n}), parameter({n})}, [](Tape& t, Inputs x) {
       const Var p = copy_of(t, x[0]), v = copy_of(t, x[1]);
       t.k.nag_step(p.value, v.value, x[2].value,
                    {.lr = 0.1, .lr_previous = 0.05, .momentum = 0.99, .weight_decay = 0.01, .grad_scale = 0.5});
       return std::vector{p, v};
     });
-    add("adam_step" + size, {{{n}}, {{n}}, {{n}, Values::positive}, {{n}}}, [](Tape& t, Inputs x) {
-      const Var p = copy_of(t, x[0]), m = copy_of(t, x[1]), v = copy_of(t, x[2]);
-      t.k.adam_step(
-          p.value, m.value, v.value, x[3].value,
-          {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.01, .grad_scale = 0.5, .step = 3});
-      return std::vector{p, m, v};
-    });
+    add("adam_step" + size, {parameter({n}), parameter({n}), parameter({n}, Values::positive), parameter({n})},
+        [](Tape& t, Inputs x) {
+          const Var p = copy_of(t, x[0]), m = copy_of(t, x[1]), v = copy_of(t, x[2]);
+          t.k.adam_step(p.value, m.value, v.value, x[3].value,
+                        {.lr = 0.1,
+                         .beta1 = 0.9,
+                         .beta2 = 0.98,
+                         .eps = 1e-6,
+                         .weight_decay = 0.01,
+                         .grad_scale = 0.5,
+                         .step = 3});
+          return std::vector{p, m, v};
+        });
   }
   for (const auto& [n, words] : {std::pair<int64_t, int64_t>{1, 1}, {5, 9}, {40, 603}})
     add("log_softmax_" + std::to_string(words), {{{n, words}}}, [](Tape& t, Inputs x) {
       const Var y = copy_of(t, x[0]);
+      const Var z{t.parameter_tensor(x[0].value.shape), nullptr};
+      t.k.log_softmax(z.value, x[0].value);
       t.k.log_softmax(y.value, y.value);  // in place is allowed
-      return std::vector{y};
+      return std::vector{y, z};
     });
+}
+
+/// Choices of types that no op makes.
+void add_types(Cases& cases) {
+  const auto add = [&](const std::string& name, std::vector<OpInput> inputs, OpCase::Forward forward) {
+    cases.push_back(
+        {.name = "types_" + name, .inputs = std::move(inputs), .forward = std::move(forward), .differentiable = false});
+  };
+  add("of_sums", {{{40, 7}}, parameter({40, 7})}, [](Tape& t, Inputs x) {
+    const Var narrow = copy_of(t, x[0]), wide = copy_of(t, x[1]), cast{t.parameter_tensor({40, 7}), nullptr};
+    t.k.axpy(narrow.value, x[1].value, 0.5, 1);
+    t.k.axpy(wide.value, x[0].value, 0.5, 1);
+    t.k.copy(cast.value, x[0].value);
+    return std::vector{narrow, wide, cast};
+  });
+  add("of_block_noise", {parameter({9, 24})}, [](Tape& t, Inputs x) {
+    const Var y{t.parameter_tensor({9, 24}), nullptr};
+    t.k.block_noise(y.value, x[0].value, 8, 0.4, t.key(Purpose::noise, 5));
+    return std::vector{y};
+  });
+  const auto codes = std::make_shared<const std::vector<uint16_t>>(scattered<uint16_t>(17 * 2, 9));
+  add("of_pq_weights", {parameter({9, 8}), {{17, 16}}}, [codes](Tape& t, Inputs x) {
+    const Var w{t.parameter_tensor({17, 16}), nullptr}, sums = copy_of(t, x[0]);
+    t.k.pq_decode(w.value, x[0].value, codes->data());
+    t.k.pq_centroid_grad(sums.value, x[1].value, codes->data(), nullptr, 1);
+    return std::vector{w, sums};
+  });
 }
 
 }  // namespace
@@ -353,7 +413,7 @@ const std::vector<OpCase>& ops_table() {
   static const Cases table = [] {
     Cases cases;
     for (const auto add : {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_cross_entropy,
-                           add_block_noise, add_pq_weight, add_kernels})
+                           add_block_noise, add_pq_weight, add_kernels, add_types})
       add(cases);
     return cases;
   }();

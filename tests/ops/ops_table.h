@@ -17,6 +17,8 @@ struct OpInput {
   Shape shape;
   /// away_from_zero keeps clear of kinks at zero, also after a tiny value is added.
   enum class Values { any, positive, away_from_zero, tiny } values = Values::any;
+  /// Of the type of parameters, not of activations (ops/kernels.h), and so is its gradient.
+  bool parameter = false;
 };
 
 struct OpCase {

@@ -18,6 +18,7 @@ namespace {
 using Doubles = std::vector<double>;
 
 Doubles to_doubles(const Tensor& t) {
+  if (t.dtype == DType::bf16) return {t.span<bfloat16>().begin(), t.span<bfloat16>().end()};
   if (t.dtype == DType::f64) return {t.span<double>().begin(), t.span<double>().end()};
   return {t.span<float>().begin(), t.span<float>().end()};
 }
@@ -25,6 +26,9 @@ Doubles to_doubles(const Tensor& t) {
 void from_doubles(const Tensor& t, const Doubles& values) {
   if (t.dtype == DType::f64)
     std::copy(values.begin(), values.end(), t.as<double>());
+  else if (t.dtype == DType::bf16)
+    std::transform(values.begin(), values.end(), t.as<bfloat16>(),
+                   [](double v) { return bfloat16(static_cast<float>(v)); });
   else
     std::copy(values.begin(), values.end(), t.as<float>());
 }
@@ -65,7 +69,7 @@ struct OpRun {
 class Runner {
  public:
   Runner(const OpCase& op, DType dtype, const Kernels& kernels = cpu_kernels())
-      : op_(op), dtype_(dtype), tape_(kernels, arena_, dtype, {}) {}
+      : op_(op), tape_(kernels, arena_, dtype, {}) {}
 
   OpRun run(const std::vector<Doubles>& inputs, Homes kind) { return run(op_.forward, inputs, kind); }
 
@@ -88,10 +92,12 @@ class Runner {
     arena_.reset();
   }
 
+  DType type_of(const OpInput& input) const { return input.parameter ? tape_.parameter_dtype() : tape_.dtype(); }
+
   GradHome make_home(const Tensor& value, Homes kind) {
-    GradHome home;
+    GradHome home{{nullptr, value.shape, value.dtype}, false};
     if (kind == Homes::fresh) return home;
-    home.grad = arena_.tensor(value.shape, dtype_);
+    home.grad = arena_.tensor(value.shape, value.dtype);
     cpu_kernels().fill(home.grad, kind == Homes::ones ? 1.0 : std::nan(""));
     home.touched = kind == Homes::ones;
     return home;
@@ -104,7 +110,8 @@ class Runner {
     std::vector<GradHome> homes(inputs.size());
     std::vector<Var> vars;
     for (size_t i = 0; i < inputs.size(); ++i) {
-      const Tensor value = arena_.tensor(op_.inputs[i % op_.inputs.size()].shape, dtype_);
+      const OpInput& input = op_.inputs[i % op_.inputs.size()];
+      const Tensor value = arena_.tensor(input.shape, type_of(input));
       from_doubles(value, inputs[i]);
       if (recording) homes[i] = make_home(value, kind);
       vars.push_back({value, recording ? &homes[i] : nullptr});
@@ -139,7 +146,6 @@ class Runner {
   }
 
   const OpCase& op_;
-  DType dtype_;
   Arena arena_;
   Tape tape_;
   std::vector<Doubles> weights_;  ///< of each output in the objective, from the last recorded run
@@ -203,6 +209,21 @@ TEST_P(OpTest, FloatMatchesDouble) {
     EXPECT_TRUE(close(a.grads[i], b.grads[i], kLayerTolerance, kZeroGradientTolerance)) << "gradient of input " << i;
 }
 
+TEST_P(OpTest, Bfloat16MatchesDouble) {
+  Runner coarse(op(), DType::bf16), exact(op(), DType::f64);
+  std::vector<Doubles> inputs = draw_inputs(op());
+  for (size_t i = 0; i < inputs.size(); ++i)  // activations that bf16 represents: both start from the same
+    if (!op().inputs[i].parameter)
+      for (double& v : inputs[i]) v = bfloat16(static_cast<float>(v));
+  const Homes homes = op().differentiable ? Homes::garbage : Homes::none;
+  const OpRun a = coarse.run(inputs, homes), b = exact.run(inputs, homes);
+  for (size_t o = 0; o < a.outputs.size(); ++o)
+    EXPECT_TRUE(close(a.outputs[o], b.outputs[o], kBfloat16LayerTolerance)) << "output " << o;
+  for (size_t i = 0; i < a.grads.size(); ++i)
+    EXPECT_TRUE(close(a.grads[i], b.grads[i], kBfloat16LayerTolerance, kBfloat16ZeroGradientTolerance))
+        << "gradient of input " << i;
+}
+
 TEST_P(OpTest, GradientsOverwriteGarbageAndAddToEarlierUses) {
   if (!op().differentiable) return;
   Runner runner(op(), DType::f64);
@@ -219,16 +240,16 @@ TEST_P(OpTest, GradientsOverwriteGarbageAndAddToEarlierUses) {
   }
 }
 
-TEST_P(OpTest, NumberOfThreadsDoesNotMatter) {
-  const std::vector<Doubles> inputs = draw_inputs(op());
-  const Homes homes = op().differentiable ? Homes::garbage : Homes::none;
-  Runner runner(op(), DType::f32, counting_kernels());
+void expect_same_on_any_threads(const OpCase& op, DType dtype, double product_tolerance) {
+  const std::vector<Doubles> inputs = draw_inputs(op);
+  const Homes homes = op.differentiable ? Homes::garbage : Homes::none;
+  Runner runner(op, dtype, counting_kernels());
   const int threads = omp_get_max_threads();
   omp_set_num_threads(1);
   const int64_t products = kernel_calls()["matmul"];
   const OpRun one = runner.run(inputs, homes);
   // Large matrix products are the library's, which may share them out along the summed dimension.
-  const double tolerance = kernel_calls()["matmul"] > products ? kSummationTolerance : 0.0;
+  const double tolerance = kernel_calls()["matmul"] > products ? product_tolerance : 0.0;
   omp_set_num_threads(3);
   const OpRun three = runner.run(inputs, homes);
   omp_set_num_threads(threads);
@@ -236,6 +257,11 @@ TEST_P(OpTest, NumberOfThreadsDoesNotMatter) {
     EXPECT_TRUE(close(three.outputs[o], one.outputs[o], tolerance)) << "output " << o;
   for (size_t i = 0; i < one.grads.size(); ++i)
     EXPECT_TRUE(close(three.grads[i], one.grads[i], tolerance)) << "gradient of input " << i;
+}
+
+TEST_P(OpTest, NumberOfThreadsDoesNotMatter) {
+  expect_same_on_any_threads(op(), DType::f32, kSummationTolerance);
+  expect_same_on_any_threads(op(), DType::bf16, kBfloat16LayerTolerance);
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, OpTest, testing::ValuesIn(ops_table()),

@@ -30,6 +30,16 @@ inline constexpr double kFiniteDifferenceTolerance =
     1e-6;                                            ///< analytic gradient against central differences, in double
 inline constexpr double kSummationTolerance = 1e-5;  ///< the same sums in another order (ranks, threads, backends)
 
+// With activations in bf16, whose values carry rounding of up to 2^-8; parameters and sums are float.
+inline constexpr double kBfloat16RoundingTolerance = 0.004;  ///< float results, rounded to bf16 once
+inline constexpr double kBfloat16LayerTolerance = 0.02;      ///< one layer against double: forward and gradients
+inline constexpr double kBfloat16ZeroGradientTolerance =
+    0.02;                                                  ///< gradients that are zero in exact arithmetic, absolute
+inline constexpr double kBfloat16ModelTolerance = 0.03;    ///< a whole model: features and losses by position
+inline constexpr double kBfloat16GradientTolerance = 0.1;  ///< gradients through a whole model
+inline constexpr double kBfloat16LossTolerance = 0.01;     ///< loss sums and loss curves, relative
+inline constexpr double kBfloat16TrajectoryTolerance = 0.005;  ///< parameters after several updates, in another order
+
 namespace detail {
 /// |a - b|; 0 for equal values and two NaNs, infinity when only one of them is finite.
 inline double difference(double a, double b) {

@@ -27,7 +27,7 @@ class Softmax : public OutputHead {
 
   Tensor log_probabilities(Tape& tape, const Var& x) override {
     const Var logits = linear(tape, x, weight_->value(tape), {});
-    const Tensor result = tape.tensor(logits.value.shape);
+    const Tensor result = tape.parameter_tensor(logits.value.shape);
     tape.k.log_softmax(result, logits.value);
     return result;
   }
@@ -133,29 +133,30 @@ void AdaptiveSoftmax::losses(Tape& tape, const Var& x, std::span<const int32_t> 
 Tensor AdaptiveSoftmax::log_probabilities(Tape& tape, const Var& x) {
   const int64_t n = x.value.rows(), c0 = bands_.size(0),
                 vocabulary = bands_.first(bands_.count() - 1) + bands_.size(bands_.count() - 1);
-  const Tensor result = tape.tensor({n, vocabulary});
-  const Var head = head_logits(tape, x);
-  tape.k.log_softmax(head.value, head.value);
-  const HostView head_view(tape.k, head.value);
+  const Tensor result = tape.parameter_tensor({n, vocabulary});
+  const auto log_softmax = [&](const Tensor& logits) {
+    const Tensor y = tape.parameter_tensor(logits.shape);
+    tape.k.log_softmax(y, logits);
+    return HostView(tape.k, y);
+  };
+  const HostView head_view = log_softmax(head_logits(tape, x).value);
+  const Tensor& head = head_view.view();
   write_on_host(tape.k, result, [&](const Tensor& host) {
     const auto fill = [&](auto tag) {
       using T = decltype(tag);
-      const T* heads = head_view.view().as<T>();
-      for (int64_t r = 0; r < n; ++r) std::copy_n(heads + r * head.value.cols(), c0, host.as<T>() + r * vocabulary);
+      for (int64_t r = 0; r < n; ++r) std::copy_n(head.as<T>() + r * head.cols(), c0, host.as<T>() + r * vocabulary);
       for (size_t i = 0; i < tails_.size(); ++i) {
-        const Var tail = tail_logits(tape, x, i);
-        tape.k.log_softmax(tail.value, tail.value);
-        const HostView tail_view(tape.k, tail.value);
+        const HostView tail_view = log_softmax(tail_logits(tape, x, i).value);
+        const Tensor& tail = tail_view.view();
         const auto band = static_cast<int64_t>(i) + 1;
         for (int64_t r = 0; r < n; ++r) {
-          const T cluster = heads[r * head.value.cols() + c0 + static_cast<int64_t>(i)];
-          const T* words = tail_view.view().as<T>() + r * tail.value.cols();
-          T* out = host.as<T>() + r * vocabulary + bands_.first(band);
-          for (int64_t c = 0; c < bands_.size(band); ++c) out[c] = cluster + words[c];
+          const T cluster = head.as<T>()[r * head.cols() + c0 + static_cast<int64_t>(i)];
+          for (int64_t c = 0; c < bands_.size(band); ++c)
+            host.as<T>()[r * vocabulary + bands_.first(band) + c] = cluster + tail.as<T>()[r * tail.cols() + c];
         }
       }
     };
-    tape.dtype() == DType::f64 ? fill(double{}) : fill(float{});
+    tape.parameter_dtype() == DType::f64 ? fill(double{}) : fill(float{});
   });
   return result;
 }

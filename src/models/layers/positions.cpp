@@ -55,7 +55,7 @@ void Positions::grow(int64_t rows) {
 }
 
 const Tensor& Positions::sinusoids(const Tape& tape, int64_t rows) {
-  const DType dtype = tape.dtype();
+  const DType dtype = tape.parameter_dtype();
   if (fixed_.defined() && fixed_memory_ == tape.k.memory && fixed_.view().dtype == dtype &&
       fixed_.view().shape[0] >= rows)
     return fixed_.view();

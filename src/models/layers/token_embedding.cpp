@@ -22,12 +22,12 @@ TokenEmbedding::TokenEmbedding(const Build& build, const Bands& bands, int64_t w
 }
 
 Var TokenEmbedding::forward(Tape& tape, std::span<const int32_t> ids, double scale) const {
-  if (!bands_) return embedding(tape, tables_[0]->value(tape), ids, scale, kPadId);
+  if (!bands_) return embedding(tape, tables_[0]->table(tape), ids, scale, kPadId);
   const Bands::Split split = bands_->split(ids);
   std::vector<RowPart> parts;
   for (size_t i = 0; i < tables_.size(); ++i) {
     if (split.rows[i].empty()) continue;
-    const Var rows = embedding(tape, tables_[i]->value(tape), split.ids[i], 1.0, i == 0 ? kPadId : -1);
+    const Var rows = embedding(tape, tables_[i]->table(tape), split.ids[i], 1.0, i == 0 ? kPadId : -1);
     parts.push_back({linear(tape, rows, projections_[i]->value(tape), {}), split.rows[i]});
   }
   return assemble_rows(tape, static_cast<int64_t>(ids.size()), width_, parts, scale);

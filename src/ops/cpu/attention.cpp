@@ -1,6 +1,8 @@
 // Attention by blocks of query rows: one block of scores per thread instead of a time x time matrix. The backward
-// recomputes the probabilities from the stored log of the softmax denominator.
+// recomputes the probabilities from the stored log of the softmax denominator. Everything is computed in P; of
+// activations in a storage type each thread keeps a copy of its head's rows in P.
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "ops/cpu/cpu_kernels.h"
@@ -14,56 +16,107 @@ namespace {
 
 constexpr int64_t kQueryBlock = 64;
 
-/// One head of one batch row: pointers into the interleaved tensors, and the scratch of its thread.
+/// A head's columns of an interleaved tensor: element c of part p (q, k or v) of row r is data[r * ld + p * part + c].
 template <typename T>
+struct Columns {
+  T* data;
+  int64_t ld, part;
+};
+
+/// Those of head `index` (b * heads + h) in a tensor of `parts` interleaved parts.
+template <typename T>
+Columns<T> columns_of(const Tensor& tensor, const AttentionArgs& args, int64_t index, int64_t parts) {
+  const int64_t width = args.heads * args.head_dim, b = index / args.heads, h = index % args.heads;
+  return {tensor.as<T>() + b * args.time * parts * width + h * args.head_dim, parts * width, width};
+}
+
+template <typename To, typename From>
+void convert(const Columns<To>& to, const Columns<From>& from, const AttentionArgs& args, int64_t parts) {
+  for (int64_t r = 0; r < args.time; ++r)
+    for (int64_t p = 0; p < parts; ++p) {
+      To* out = to.data + r * to.ld + p * to.part;
+      const From* in = from.data + r * from.ld + p * from.part;
+      for (int64_t c = 0; c < args.head_dim; ++c) out[c] = static_cast<To>(in[c]);
+    }
+}
+
+/// Where a head's result is computed in P: the columns themselves, or `buffer` when they are of a storage type.
+template <typename P, typename T>
+Columns<P> room_for(const Columns<T>& columns, std::vector<P>& buffer, const AttentionArgs& args, int64_t parts) {
+  if constexpr (std::is_same_v<T, P>) return columns;
+  buffer.resize(static_cast<size_t>(args.time * parts * args.head_dim));
+  return {buffer.data(), parts * args.head_dim, args.head_dim};
+}
+
+/// The columns in P.
+template <typename P, typename T>
+Columns<P> load(const Columns<T>& columns, std::vector<P>& buffer, const AttentionArgs& args, int64_t parts) {
+  const Columns<P> loaded = room_for(columns, buffer, args, parts);
+  if constexpr (!std::is_same_v<T, P>) convert(loaded, columns, args, parts);
+  return loaded;
+}
+
+/// Writes back what was computed in room_for(columns).
+template <typename P, typename T>
+void store(const Columns<T>& columns, const Columns<P>& computed, const AttentionArgs& args, int64_t parts) {
+  if constexpr (!std::is_same_v<T, P>) convert(columns, computed, args, parts);
+}
+
+/// What one thread needs; kept between calls.
+template <typename P>
+struct Scratch {
+  std::vector<P> scores, dscores, mask;
+  std::vector<P> qkv, out, dqkv, dout;  // copies in P
+};
+
+/// One head of one batch row.
+template <typename P>
 struct Head {
-  const T *q, *k, *v;
+  const P *q, *k, *v;
   int64_t ld, time, dim, row;  // row = (b * heads + h) * time: index of the first query in lse and in the mask
   bool causal;
-  T scale;
+  P scale;
   int64_t mask_stride;  // keep-bit elements per query row
   uint32_t threshold;   // 0: no dropout
-  T keep_scale;
+  P keep_scale;
   const RandomStream* stream;
 
   int64_t keys(int64_t first, int64_t count) const { return causal ? first + count : time; }
 };
 
-template <typename T>
-Head<T> head_of(const Tensor& qkv, const AttentionArgs& args, int64_t index, const RandomStream& stream) {
-  const int64_t width = args.heads * args.head_dim, b = index / args.heads, h = index % args.heads;
-  const T* base = qkv.as<T>() + b * args.time * 3 * width + h * args.head_dim;
-  return {.q = base,
-          .k = base + width,
-          .v = base + 2 * width,
-          .ld = 3 * width,
+template <typename P>
+Head<P> head_of(const Columns<P>& qkv, const AttentionArgs& args, int64_t index, const RandomStream& stream) {
+  return {.q = qkv.data,
+          .k = qkv.data + qkv.part,
+          .v = qkv.data + 2 * qkv.part,
+          .ld = qkv.ld,
           .time = args.time,
           .dim = args.head_dim,
           .row = index * args.time,
           .causal = args.causal,
-          .scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(args.head_dim))),
+          .scale = static_cast<P>(1.0 / std::sqrt(static_cast<double>(args.head_dim))),
           .mask_stride = (args.time + 127) / 128 * 128,
           .threshold = args.dropout > 0.0 ? drop_threshold(args.dropout) : 0,
-          .keep_scale = static_cast<T>(1.0 / (1.0 - args.dropout)),
+          .keep_scale = static_cast<P>(1.0 / (1.0 - args.dropout)),
           .stream = &stream};
 }
 
-/// scores[count, keys] = scale * Q_block K^T
-template <typename T>
-void block_scores(const Head<T>& head, int64_t first, int64_t count, int64_t keys, T* scores) {
-  gemm(false, true, count, keys, head.dim, head.scale, head.q + first * head.ld, head.ld, head.k, head.ld, T{0}, scores,
+/// scores[count, keys] = scale * Q_block K^P
+template <typename P>
+void block_scores(const Head<P>& head, int64_t first, int64_t count, int64_t keys, P* scores) {
+  gemm(false, true, count, keys, head.dim, head.scale, head.q + first * head.ld, head.ld, head.k, head.ld, P{0}, scores,
        keys);
 }
 
 /// Row r of the block sees keys 0 .. visible-1.
-template <typename T>
-int64_t visible(const Head<T>& head, int64_t query) {
+template <typename P>
+int64_t visible(const Head<P>& head, int64_t query) {
   return head.causal ? query + 1 : head.time;
 }
 
 /// Multiplies p[0, n) by its dropout mask: 0 or keep_scale.
-template <typename T>
-void drop_row(const Head<T>& head, int64_t query, T* p, int64_t n) {
+template <typename P>
+void drop_row(const Head<P>& head, int64_t query, P* p, int64_t n) {
   if (head.threshold == 0) return;
   const int64_t first_group = (head.row + query) * (head.mask_stride / 128);
   for (int64_t begin = 0; begin < n; begin += 128) {
@@ -73,102 +126,98 @@ void drop_row(const Head<T>& head, int64_t query, T* p, int64_t n) {
     __builtin_memcpy(bits, words, sizeof bits);
     const int64_t count = std::min<int64_t>(128, n - begin);
     for (int64_t part = 0; part * 32 < count; ++part) {
-      T* row = p + begin + part * 32;
+      P* row = p + begin + part * 32;
       const uint32_t word = bits[part], m = static_cast<uint32_t>(std::min<int64_t>(32, count - part * 32));
 #pragma omp simd
-      for (uint32_t j = 0; j < m; ++j) row[j] *= ((word >> j) & 1U) != 0 ? head.keep_scale : T{0};
+      for (uint32_t j = 0; j < m; ++j) row[j] *= ((word >> j) & 1U) != 0 ? head.keep_scale : P{0};
     }
   }
 }
 
 /// Scores become dropped-out probabilities; hidden keys become 0. Writes the log denominators.
-template <typename T>
-void softmax_block(const Head<T>& head, int64_t first, int64_t count, int64_t keys, T* scores, T* lse) {
+template <typename P>
+void softmax_block(const Head<P>& head, int64_t first, int64_t count, int64_t keys, P* scores, P* lse) {
   for (int64_t r = 0; r < count; ++r) {
-    T* s = scores + r * keys;
+    P* s = scores + r * keys;
     const int64_t n = visible(head, first + r);
-    T max = s[0];
+    P max = s[0];
 #pragma omp simd reduction(max : max)
     for (int64_t c = 1; c < n; ++c) max = s[c] > max ? s[c] : max;
-    T sum = 0;
+    P sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t c = 0; c < n; ++c) {
       s[c] = exp_nonpositive(s[c] - max);
       sum += s[c];
     }
-    const T inverse = T{1} / sum;
+    const P inverse = P{1} / sum;
     for (int64_t c = 0; c < n; ++c) s[c] *= inverse;
-    std::fill(s + n, s + keys, T{0});
+    std::fill(s + n, s + keys, P{0});
     lse[head.row + first + r] = max + std::log(sum);
     drop_row(head, first + r, s, n);
   }
 }
 
-/// scores -> dropped-out probabilities (in place); dscores (holding dOut V^T) -> gradient of the scaled scores.
-template <typename T>
-void softmax_grad_block(const Head<T>& head, int64_t first, int64_t count, int64_t keys, T* scores, T* dscores,
-                        const T* lse, const T* delta, std::vector<T>& mask) {
+/// scores -> dropped-out probabilities (in place); dscores (holding dOut V^P) -> gradient of the scaled scores.
+template <typename P>
+void softmax_grad_block(const Head<P>& head, int64_t first, int64_t count, int64_t keys, P* scores, P* dscores,
+                        const P* lse, const P* delta, std::vector<P>& mask) {
   for (int64_t r = 0; r < count; ++r) {
-    T *s = scores + r * keys, *d = dscores + r * keys;
+    P *s = scores + r * keys, *d = dscores + r * keys;
     const int64_t n = visible(head, first + r);
-    const T shift = lse[head.row + first + r], del = delta[r];
-    std::fill(mask.begin(), mask.begin() + n, T{1});
+    const P shift = lse[head.row + first + r], del = delta[r];
+    std::fill(mask.begin(), mask.begin() + n, P{1});
     drop_row(head, first + r, mask.data(), n);
     for (int64_t c = 0; c < n; ++c) {
-      const T x = s[c] - shift;
-      const T p = exp_nonpositive(x < T{0} ? x : T{0});
+      const P x = s[c] - shift;
+      const P p = exp_nonpositive(x < P{0} ? x : P{0});
       d[c] = p * (mask[static_cast<size_t>(c)] * d[c] - del);
       s[c] = p * mask[static_cast<size_t>(c)];
     }
-    std::fill(s + n, s + keys, T{0});
-    std::fill(d + n, d + keys, T{0});
+    std::fill(s + n, s + keys, P{0});
+    std::fill(d + n, d + keys, P{0});
   }
 }
 
-template <typename T>
-void head_forward(const Head<T>& head, T* out, int64_t ld_out, T* lse, std::vector<T>& scores) {
+template <typename P>
+void head_forward(const Head<P>& head, const Columns<P>& out, P* lse, std::vector<P>& scores) {
   scores.resize(static_cast<size_t>(kQueryBlock * head.time));
   for (int64_t first = 0; first < head.time; first += kQueryBlock) {
     const int64_t count = std::min(kQueryBlock, head.time - first), keys = head.keys(first, count);
     block_scores(head, first, count, keys, scores.data());
     softmax_block(head, first, count, keys, scores.data(), lse);
-    gemm(false, false, count, head.dim, keys, T{1}, scores.data(), keys, head.v, head.ld, T{0}, out + first * ld_out,
-         ld_out);
+    gemm(false, false, count, head.dim, keys, P{1}, scores.data(), keys, head.v, head.ld, P{0},
+         out.data + first * out.ld, out.ld);
   }
 }
 
-template <typename T>
-struct Scratch {
-  std::vector<T> scores, dscores, mask;
-};
-
-template <typename T>
-void head_backward(const Head<T>& head, T* dq, const T* out, const T* dout, int64_t ld_out, const T* lse,
-                   Scratch<T>& scratch) {
-  const int64_t width = ld_out;
-  T *dk = dq + width, *dv = dq + 2 * width;
+/// `dqkv` is laid out as the head's q, k and v are, `dout` as `out`.
+template <typename P>
+void head_backward(const Head<P>& head, const Columns<P>& dqkv, const Columns<P>& out, const Columns<P>& dout,
+                   const P* lse, Scratch<P>& scratch) {
+  const int64_t ld_out = out.ld;
+  P *dq = dqkv.data, *dk = dq + dqkv.part, *dv = dq + 2 * dqkv.part;
   scratch.scores.resize(static_cast<size_t>(kQueryBlock * head.time));
   scratch.dscores.resize(scratch.scores.size());
   scratch.mask.resize(static_cast<size_t>(head.time));
-  T *scores = scratch.scores.data(), *dscores = scratch.dscores.data();
+  P *scores = scratch.scores.data(), *dscores = scratch.dscores.data();
   // From the last block down: the first one handled covers all keys, so it may overwrite dk and dv.
-  T beta = 0;
+  P beta = 0;
   for (int64_t first = (head.time - 1) / kQueryBlock * kQueryBlock; first >= 0; first -= kQueryBlock) {
     const int64_t count = std::min(kQueryBlock, head.time - first), keys = head.keys(first, count);
-    const T* grad = dout + first * ld_out;
-    T delta[kQueryBlock];
+    const P* grad = dout.data + first * ld_out;
+    P delta[kQueryBlock];
     for (int64_t r = 0; r < count; ++r) {
-      const T *o = out + (first + r) * ld_out, *g = grad + r * ld_out;
-      T sum = 0;
+      const P *o = out.data + (first + r) * ld_out, *g = grad + r * ld_out;
+      P sum = 0;
 #pragma omp simd reduction(+ : sum)
       for (int64_t c = 0; c < head.dim; ++c) sum += o[c] * g[c];
       delta[r] = sum;
     }
     block_scores(head, first, count, keys, scores);
-    gemm(false, true, count, keys, head.dim, T{1}, grad, ld_out, head.v, head.ld, T{0}, dscores, keys);
+    gemm(false, true, count, keys, head.dim, P{1}, grad, ld_out, head.v, head.ld, P{0}, dscores, keys);
     softmax_grad_block(head, first, count, keys, scores, dscores, lse, delta, scratch.mask);
-    gemm(true, false, keys, head.dim, count, T{1}, scores, keys, grad, ld_out, beta, dv, head.ld);
-    gemm(false, false, count, head.dim, keys, head.scale, dscores, keys, head.k, head.ld, T{0}, dq + first * head.ld,
+    gemm(true, false, keys, head.dim, count, P{1}, scores, keys, grad, ld_out, beta, dv, head.ld);
+    gemm(false, false, count, head.dim, keys, head.scale, dscores, keys, head.k, head.ld, P{0}, dq + first * head.ld,
          head.ld);
     gemm(true, false, keys, head.dim, count, head.scale, dscores, keys, head.q + first * head.ld, head.ld, beta, dk,
          head.ld);
@@ -182,14 +231,17 @@ void attention(const Tensor& out, const Tensor& lse, const Tensor& qkv, const At
   const RandomStream stream(args.key);
   dispatch_float(qkv.dtype, [&](auto tag) {
     using T = decltype(tag);
-    const int64_t width = args.heads * args.head_dim;
+    using P = ParameterOf<T>;
 #pragma omp parallel
     {
-      static thread_local std::vector<T> scores;
+      static thread_local Scratch<P> scratch;
 #pragma omp for schedule(static)
       for (int64_t i = 0; i < args.batch * args.heads; ++i) {
-        T* o = out.as<T>() + (i / args.heads) * args.time * width + (i % args.heads) * args.head_dim;
-        head_forward(head_of<T>(qkv, args, i, stream), o, width, lse.as<T>(), scores);
+        const auto in = load(columns_of<T>(qkv, args, i, 3), scratch.qkv, args, 3);
+        const auto result = columns_of<T>(out, args, i, 1);
+        const auto computed = room_for(result, scratch.out, args, 1);
+        head_forward(head_of(in, args, i, stream), computed, lse.as<P>(), scratch.scores);
+        store(result, computed, args, 1);
       }
     }
   });
@@ -200,16 +252,19 @@ void attention_grad(const Tensor& dqkv, const Tensor& dout, const Tensor& out, c
   const RandomStream stream(args.key);
   dispatch_float(qkv.dtype, [&](auto tag) {
     using T = decltype(tag);
-    const int64_t width = args.heads * args.head_dim;
+    using P = ParameterOf<T>;
 #pragma omp parallel
     {
-      static thread_local Scratch<T> scratch;
+      static thread_local Scratch<P> scratch;
 #pragma omp for schedule(static)
       for (int64_t i = 0; i < args.batch * args.heads; ++i) {
-        const int64_t offset = (i / args.heads) * args.time * width + (i % args.heads) * args.head_dim;
-        T* dq = dqkv.as<T>() + (i / args.heads) * args.time * 3 * width + (i % args.heads) * args.head_dim;
-        head_backward(head_of<T>(qkv, args, i, stream), dq, out.as<T>() + offset, dout.as<T>() + offset, width,
-                      lse.as<T>(), scratch);
+        const auto in = load(columns_of<T>(qkv, args, i, 3), scratch.qkv, args, 3);
+        const auto forward = load(columns_of<T>(out, args, i, 1), scratch.out, args, 1);
+        const auto grad = load(columns_of<T>(dout, args, i, 1), scratch.dout, args, 1);
+        const auto result = columns_of<T>(dqkv, args, i, 3);
+        const auto computed = room_for(result, scratch.dqkv, args, 3);
+        head_backward(head_of(in, args, i, stream), computed, forward, grad, lse.as<P>(), scratch);
+        store(result, computed, args, 3);
       }
     }
   });

@@ -22,12 +22,12 @@ void axpy(const Tensor& y, const Tensor& x, double scale, int beta) { masked_axp
 void add_bias(const Tensor& y, int64_t column, const Tensor& bias) {
   dispatch_float(y.dtype, [&](auto tag) {
     using T = decltype(tag);
-    const T* b = bias.as<T>();
+    const auto* b = bias.as<ParameterOf<T>>();
     const int64_t width = bias.elements(), ld = y.cols();
     T* base = y.as<T>() + column;
     parallel_rows(y.rows(), width, [=](int64_t r) {
       T* row = base + r * ld;
-      for (int64_t c = 0; c < width; ++c) row[c] += b[c];
+      for (int64_t c = 0; c < width; ++c) row[c] = static_cast<T>(row[c] + b[c]);
     });
   });
 }
@@ -35,29 +35,30 @@ void add_bias(const Tensor& y, int64_t column, const Tensor& bias) {
 void bias_grad(const Tensor& dbias, const Tensor& dy, int64_t column, int beta) {
   dispatch_float(dy.dtype, [&](auto tag) {
     using T = decltype(tag);
+    using P = ParameterOf<T>;
     const int64_t width = dbias.elements(), ld = dy.cols(), rows = dy.rows();
     const T* base = dy.as<T>() + column;
-    T* out = dbias.as<T>();
+    P* out = dbias.as<P>();
     constexpr int64_t kStripe = 64;  // columns per task: every column is summed by one thread, in row order
     const int64_t stripes = (width + kStripe - 1) / kStripe;
 #pragma omp parallel for schedule(static) if (rows * width > 16384)
     for (int64_t s = 0; s < stripes; ++s) {
       const int64_t begin = s * kStripe, n = std::min(kStripe, width - begin);
-      T sums[kStripe] = {};
+      P sums[kStripe] = {};
       for (int64_t r = 0; r < rows; ++r) {
         const T* row = base + r * ld + begin;
         for (int64_t c = 0; c < n; ++c) sums[c] += row[c];
       }
-      for (int64_t c = 0; c < n; ++c) out[begin + c] = (beta != 0 ? out[begin + c] : T{0}) + sums[c];
+      for (int64_t c = 0; c < n; ++c) out[begin + c] = (beta != 0 ? out[begin + c] : P{0}) + sums[c];
     }
   });
 }
 
 double sum_of_squares(const Tensor& x) {
   double total = 0.0;
-  dispatch_float(x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    const T* p = x.as<T>();
+  dispatch_parameter(x.dtype, [&](auto tag) {
+    using P = decltype(tag);
+    const P* p = x.as<P>();
     constexpr int64_t kPiece = 4096;
     const int64_t n = x.elements(), pieces = (n + kPiece - 1) / kPiece;
     std::vector<double> sums(static_cast<size_t>(pieces));

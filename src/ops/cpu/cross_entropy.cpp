@@ -7,20 +7,34 @@
 namespace qn::cpu {
 namespace {
 
-template <typename T>
-T row_max(const T* x, int64_t n) {
-  T m = x[0];
+template <typename T, typename P = ParameterOf<T>>
+P row_max(const T* x, int64_t n) {
+  P m = x[0];
 #pragma omp simd reduction(max : m)
-  for (int64_t c = 1; c < n; ++c) m = x[c] > m ? x[c] : m;
+  for (int64_t c = 1; c < n; ++c) {
+    const P v = x[c];
+    m = v > m ? v : m;
+  }
   return m;
 }
 
-template <typename T>
-T row_exp_sum(const T* x, T max, int64_t n) {
-  T sum = 0;
+template <typename T, typename P = ParameterOf<T>>
+P row_exp_sum(const T* x, P max, int64_t n) {
+  P sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t c = 0; c < n; ++c) sum += exp_nonpositive(x[c] - max);
   return sum;
+}
+
+/// Logits of a row become the gradient of its loss.
+template <typename T, typename P = ParameterOf<T>>
+void row_gradient(T* x, P max, P sum, int32_t target, int64_t n) {
+  const P inverse = P{1} / sum, logit = x[target];
+  for (int64_t c = 0; c < n; ++c) x[c] = static_cast<T>(exp_nonpositive(x[c] - max) * inverse);
+  if constexpr (std::is_same_v<T, P>)
+    x[target] -= P{1};
+  else  // not from the rounded probability: near 1 nothing of the gradient would be left
+    x[target] = static_cast<T>(exp_nonpositive(logit - max) * inverse - P{1});
 }
 
 }  // namespace
@@ -36,30 +50,28 @@ void cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* ta
       T* x = base + r * n;
       const int32_t target = targets[r];
       if (target < 0) {
-        if (write_grad) std::fill(x, x + n, T{0});
+        if (write_grad) std::fill(x, x + n, T{});
         return;
       }
-      const T max = row_max(x, n), sum = row_exp_sum(x, max, n);
+      const auto max = row_max(x, n), sum = row_exp_sum(x, max, n);
       loss[rows != nullptr ? rows[r] : r] += static_cast<double>(std::log(sum) + max - x[target]);
-      if (!write_grad) return;
-      const T inverse = T{1} / sum;
-      for (int64_t c = 0; c < n; ++c) x[c] = exp_nonpositive(x[c] - max) * inverse;
-      x[target] -= T{1};
+      if (write_grad) row_gradient(x, max, sum, target, n);
     });
   });
 }
 
 void log_softmax(const Tensor& y, const Tensor& x) {
-  dispatch_float(x.dtype, [&](auto tag) {
-    using T = decltype(tag);
+  dispatch_pair(y.dtype, x.dtype, [&](auto y_tag, auto x_tag) {
+    using Y = decltype(y_tag);
+    using X = decltype(x_tag);
     const int64_t n = x.cols();
-    const T* in = x.as<T>();
-    T* out = y.as<T>();
+    const X* in = x.as<X>();
+    Y* out = y.as<Y>();
     parallel_rows(x.rows(), n, [=](int64_t r) {
-      const T* from = in + r * n;
-      const T max = row_max(from, n);
-      const T shift = max + std::log(row_exp_sum(from, max, n));
-      for (int64_t c = 0; c < n; ++c) out[r * n + c] = from[c] - shift;
+      const X* from = in + r * n;
+      const auto max = row_max(from, n);
+      const auto shift = max + std::log(row_exp_sum(from, max, n));
+      for (int64_t c = 0; c < n; ++c) out[r * n + c] = static_cast<Y>(from[c] - shift);
     });
   });
 }

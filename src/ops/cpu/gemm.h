@@ -1,4 +1,4 @@
-// Matrix products by element type: oneDNN for float, plain loops for double (gradient checks only).
+// Matrix products in P: oneDNN for float, plain loops for double (gradient checks only).
 #pragma once
 
 #include <cstdint>

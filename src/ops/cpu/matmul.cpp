@@ -5,6 +5,7 @@
 
 #include "ops/cpu/cpu_kernels.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/matmul_bf16.h"
 #include "ops/cpu/parallel.h"
 
 namespace qn::cpu {
@@ -70,9 +71,10 @@ void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, d
 }
 
 void matmul(const MatmulArgs& args) {
-  QN_ASSERT(args.dtype_c == args.dtype);
   if (args.m == 0 || args.n == 0) return;
-  dispatch_float(args.dtype, [&](auto tag) {
+  if (args.dtype == DType::bf16) return matmul_bf16(args);
+  QN_ASSERT(args.dtype_c == args.dtype);
+  dispatch_parameter(args.dtype, [&](auto tag) {
     using T = decltype(tag);
     gemm(args.transpose_a, args.transpose_b, args.m, args.n, args.k, static_cast<T>(args.alpha),
          static_cast<const T*>(args.a), args.lda, static_cast<const T*>(args.b), args.ldb, static_cast<T>(args.beta),

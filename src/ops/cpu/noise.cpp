@@ -8,22 +8,23 @@ namespace qn::cpu {
 void block_noise(const Tensor& y, const Tensor& w, int64_t block, double p, const RandomKey& key) {
   const RandomStream stream(key);
   const uint32_t threshold = drop_threshold(p);
-  dispatch_float(w.dtype, [&](auto tag) {
+  dispatch_float(y.dtype, [&](auto tag) {
     using T = decltype(tag);
+    using P = ParameterOf<T>;
     const int64_t blocks = w.elements() / block, groups = (blocks + 127) / 128;
-    const T* in = w.as<T>();
+    const P* in = w.as<P>();
     T* out = y.as<T>();
-    const T scale = static_cast<T>(1.0 / (1.0 - p));
+    const P scale = static_cast<P>(1.0 / (1.0 - p));
 #pragma omp parallel for schedule(static) if (groups > 8)
     for (int64_t g = 0; g < groups; ++g) {
       uint64_t bits[2];
       keep_bits_group(bits, g, threshold, stream);
       const int64_t first = g * 128, count = std::min<int64_t>(128, blocks - first);
       for (int64_t b = 0; b < count; ++b) {
-        const T factor = ((bits[b / 64] >> (b % 64)) & 1U) != 0 ? scale : T{0};
-        const T* from = in + (first + b) * block;
+        const P factor = ((bits[b / 64] >> (b % 64)) & 1U) != 0 ? scale : P{0};
+        const P* from = in + (first + b) * block;
         T* to = out + (first + b) * block;
-        for (int64_t c = 0; c < block; ++c) to[c] = factor * from[c];
+        for (int64_t c = 0; c < block; ++c) to[c] = static_cast<T>(factor * from[c]);
       }
     }
   });
@@ -32,7 +33,7 @@ void block_noise(const Tensor& y, const Tensor& w, int64_t block, double p, cons
 void decode_pq(const Tensor& w, const Tensor& centroids, const uint16_t* codes) {
   dispatch_float(w.dtype, [&](auto tag) {
     using T = decltype(tag);
-    pq_decode<T>(w.as<T>(), centroids.as<T>(), codes, w.rows(), w.cols(), centroids.cols());
+    pq_decode(w.as<T>(), centroids.as<ParameterOf<T>>(), codes, w.rows(), w.cols(), centroids.cols());
   });
 }
 
@@ -40,8 +41,8 @@ void grad_pq_centroids(const Tensor& dcentroids, const Tensor& dw, const uint16_
                        int beta) {
   dispatch_float(dw.dtype, [&](auto tag) {
     using T = decltype(tag);
-    pq_centroid_grad<T>(dcentroids.as<T>(), static_cast<float>(beta), dw.as<T>(), codes, dw.rows(), dw.cols(),
-                        dcentroids.cols(), dcentroids.rows(), counts);
+    pq_centroid_grad(dcentroids.as<ParameterOf<T>>(), static_cast<float>(beta), dw.as<T>(), codes, dw.rows(), dw.cols(),
+                     dcentroids.cols(), dcentroids.rows(), counts);
   });
 }
 

@@ -3,22 +3,55 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
-#include "core/tensor.h"
+#include "ops/kernels.h"
 
 namespace qn::cpu {
 
-/// Calls f(T{}) with the tensor's floating type.
+/// The type P of ops/kernels.h that goes with activations of type T: what kernels compute in.
+template <typename T>
+using ParameterOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+/// Calls f(T{}) with the type of activations.
 template <typename F>
 void dispatch_float(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::f32:
+      return f(float{});
+    case DType::bf16:
+      return f(bfloat16{});
+    case DType::f64:
+      return f(double{});
+    default:
+      QN_ASSERT(false, "no type of activations on the CPU: {}", name_of(dtype));
+  }
+}
+
+/// Calls f(P{}) with the type of parameters.
+template <typename F>
+void dispatch_parameter(DType dtype, F&& f) {
   switch (dtype) {
     case DType::f32:
       return f(float{});
     case DType::f64:
       return f(double{});
     default:
-      QN_ASSERT(false, "no floating type: {}", name_of(dtype));
+      QN_ASSERT(false, "no type of parameters: {}", name_of(dtype));
   }
+}
+
+/// Calls f(Y{}, X{}) for two tensors of which each is T or P.
+template <typename F>
+void dispatch_pair(DType y, DType x, F&& f) {
+  const bool wide = parameter_type(y) == DType::f64;
+  QN_ASSERT(wide == (parameter_type(x) == DType::f64), "{} and {} do not go together", name_of(y), name_of(x));
+  if (wide) return f(double{}, double{});
+  const auto dispatch_narrow = [](DType dtype, auto&& g) {
+    QN_ASSERT(dtype == DType::f32 || dtype == DType::bf16, "no floating type of the CPU: {}", name_of(dtype));
+    dtype == DType::bf16 ? g(bfloat16{}) : g(float{});
+  };
+  dispatch_narrow(y, [&](auto y_tag) { dispatch_narrow(x, [&](auto x_tag) { f(y_tag, x_tag); }); });
 }
 
 /// f(begin, end) over chunks of [0, n), in parallel when there is enough work. Chunks are multiples of 128 elements,

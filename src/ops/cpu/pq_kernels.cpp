@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <vector>
 
+#include "core/bfloat16.h"
+
 namespace qn::cpu {
 namespace {
 
@@ -22,8 +24,8 @@ inline void for_tile(int64_t r0, int64_t r1, int64_t j0, int64_t j1, F f) {
 }
 
 /// D is the block size when known at compile time, else 0.
-template <int64_t D, typename T>
-void decode(T* weight, const T* centroids, const uint16_t* codes, int64_t rows, int64_t cols, int64_t block) {
+template <int64_t D, typename T, typename P>
+void decode(T* weight, const P* centroids, const uint16_t* codes, int64_t rows, int64_t cols, int64_t block) {
   const int64_t d = D > 0 ? D : block;
   const int64_t blocks = cols / d;
   const int64_t row_tiles = (rows + kTileRows - 1) / kTileRows;
@@ -33,10 +35,10 @@ void decode(T* weight, const T* centroids, const uint16_t* codes, int64_t rows, 
     for (int64_t ct = 0; ct < column_tiles; ++ct) {
       for_tile(rt * kTileRows, std::min(rows, (rt + 1) * kTileRows), ct * kTileBlocks,
                std::min(blocks, (ct + 1) * kTileBlocks), [&](int64_t r, int64_t j) {
-                 const T* source = centroids + static_cast<int64_t>(codes[j * rows + r]) * d;
+                 const P* source = centroids + static_cast<int64_t>(codes[j * rows + r]) * d;
                  T* target = weight + r * cols + j * d;
 #pragma omp simd
-                 for (int64_t t = 0; t < d; ++t) target[t] = source[t];
+                 for (int64_t t = 0; t < d; ++t) target[t] = static_cast<T>(source[t]);
                });
     }
   }
@@ -79,8 +81,8 @@ void sum_groups(double* sums, int64_t groups, int64_t n_centroids, const T* grad
 
 }  // namespace
 
-template <typename T>
-void pq_decode(T* weight, const T* centroids, const uint16_t* codes, int64_t rows, int64_t cols, int64_t d) {
+template <typename T, typename P>
+void pq_decode(T* weight, const P* centroids, const uint16_t* codes, int64_t rows, int64_t cols, int64_t d) {
   switch (d) {
     case 4:
       return decode<4>(weight, centroids, codes, rows, cols, d);
@@ -93,8 +95,8 @@ void pq_decode(T* weight, const T* centroids, const uint16_t* codes, int64_t row
   }
 }
 
-template <typename T>
-void pq_centroid_grad(T* grad_centroids, float beta, const T* grad_weight, const uint16_t* codes, int64_t rows,
+template <typename P, typename T>
+void pq_centroid_grad(P* grad_centroids, float beta, const T* grad_weight, const uint16_t* codes, int64_t rows,
                       int64_t cols, int64_t d, int64_t n_centroids, const int64_t* counts) {
   const int64_t groups = group_count(rows, cols / d, n_centroids);
   const int64_t table = n_centroids * d;
@@ -121,15 +123,18 @@ void pq_centroid_grad(T* grad_centroids, float beta, const T* grad_weight, const
     for (int64_t i = k * d; i < (k + 1) * d; ++i) {
       double total = 0.0;
       for (int64_t g = 0; g < groups; ++g) total += sums[g * table + i];
-      const T value = static_cast<T>(total * scale);
+      const P value = static_cast<P>(total * scale);
       grad_centroids[i] = beta == 0.0f ? value : grad_centroids[i] + value;
     }
   }
 }
 
 template void pq_decode(float*, const float*, const uint16_t*, int64_t, int64_t, int64_t);
+template void pq_decode(bfloat16*, const float*, const uint16_t*, int64_t, int64_t, int64_t);
 template void pq_decode(double*, const double*, const uint16_t*, int64_t, int64_t, int64_t);
 template void pq_centroid_grad(float*, float, const float*, const uint16_t*, int64_t, int64_t, int64_t, int64_t,
+                               const int64_t*);
+template void pq_centroid_grad(float*, float, const bfloat16*, const uint16_t*, int64_t, int64_t, int64_t, int64_t,
                                const int64_t*);
 template void pq_centroid_grad(double*, float, const double*, const uint16_t*, int64_t, int64_t, int64_t, int64_t,
                                const int64_t*);

@@ -6,27 +6,29 @@
 namespace qn::cpu {
 
 void gather_rows(const Tensor& y, const Tensor& table, const int32_t* ids, double scale) {
-  dispatch_float(y.dtype, [&](auto tag) {
-    using T = decltype(tag);
+  dispatch_pair(y.dtype, table.dtype, [&](auto y_tag, auto table_tag) {
+    using Y = decltype(y_tag);
+    using X = decltype(table_tag);
     const int64_t d = y.cols();
-    const T* from = table.as<T>();
-    T* to = y.as<T>();
-    const T s = static_cast<T>(scale);
+    const X* from = table.as<X>();
+    Y* to = y.as<Y>();
+    const auto s = static_cast<ParameterOf<Y>>(scale);
     parallel_rows(y.rows(), d, [=](int64_t r) {
-      const T* in = from + ids[r] * d;
-      T* out = to + r * d;
-      for (int64_t c = 0; c < d; ++c) out[c] = s * in[c];
+      const X* in = from + ids[r] * d;
+      Y* out = to + r * d;
+      for (int64_t c = 0; c < d; ++c) out[c] = static_cast<Y>(s * in[c]);
     });
   });
 }
 
 void scatter_add_rows(const Tensor& table, const Tensor& x, const int32_t* ids, double scale, int32_t skip_id) {
-  dispatch_float(x.dtype, [&](auto tag) {
-    using T = decltype(tag);
+  dispatch_pair(table.dtype, x.dtype, [&](auto table_tag, auto x_tag) {
+    using Y = decltype(table_tag);
+    using X = decltype(x_tag);
     const int64_t d = x.cols(), rows = x.rows();
-    T* to = table.as<T>();
-    const T* from = x.as<T>();
-    const T s = static_cast<T>(scale);
+    Y* to = table.as<Y>();
+    const X* from = x.as<X>();
+    const auto s = static_cast<ParameterOf<Y>>(scale);
     // Ids repeat, so threads split the columns: every element is summed by one thread, in row order.
     constexpr int64_t kStripe = 64;
     const int64_t stripes = (d + kStripe - 1) / kStripe;
@@ -35,9 +37,9 @@ void scatter_add_rows(const Tensor& table, const Tensor& x, const int32_t* ids, 
       const int64_t begin = stripe * kStripe, end = std::min(d, begin + kStripe);
       for (int64_t r = 0; r < rows; ++r) {
         if (ids[r] == skip_id) continue;
-        T* out = to + ids[r] * d;
-        const T* in = from + r * d;
-        for (int64_t c = begin; c < end; ++c) out[c] += s * in[c];
+        Y* out = to + ids[r] * d;
+        const X* in = from + r * d;
+        for (int64_t c = begin; c < end; ++c) out[c] = static_cast<Y>(out[c] + s * in[c]);
       }
     }
   });
@@ -49,11 +51,11 @@ void scatter_rows(const Tensor& y, const Tensor& x, const int32_t* rows, double 
     const int64_t d = x.cols();
     T* to = y.as<T>();
     const T* from = x.as<T>();
-    const T s = static_cast<T>(scale);
+    const auto s = static_cast<ParameterOf<T>>(scale);
     parallel_rows(x.rows(), d, [=](int64_t r) {
       T* out = to + rows[r] * d;
       const T* in = from + r * d;
-      for (int64_t c = 0; c < d; ++c) out[c] = s * in[c];
+      for (int64_t c = 0; c < d; ++c) out[c] = static_cast<T>(s * in[c]);
     });
   });
 }
