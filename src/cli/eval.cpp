@@ -11,21 +11,23 @@
 #include "data/dictionary.h"
 #include "train/evaluate.h"
 #include "train/model_file.h"
+#include "train/precision.h"
 
 namespace qn::cli {
 namespace {
 
 struct EvalArguments {
-  std::string file, data, split = "test", break_mode = "none", bpe_marker, profile;
+  std::string file, data, split = "test", break_mode = "none", bpe_marker, profile, precision = precision::kFp32;
   int64_t context_window = 0, tokens_per_sample = 0, max_tokens = 8192;
   bool json = false;
 };
 
-EvalOptions options_of(const EvalArguments& a, const ModelFile& file, const Dictionary& dictionary) {
+EvalOptions options_of(const EvalArguments& a, const ModelFile& file, const Dictionary& dictionary, DType dtype) {
   EvalOptions options{.break_mode = parse_break_mode(a.break_mode),
                       .tokens_per_sample = a.tokens_per_sample > 0 ? a.tokens_per_sample : file.info.tokens_per_sample,
                       .context_window = a.context_window,
                       .max_tokens = a.max_tokens,
+                      .dtype = dtype,
                       .continues = {}};
   if (!a.bpe_marker.empty())
     options.continues = [&dictionary, marker = a.bpe_marker](int32_t id) {
@@ -82,7 +84,8 @@ int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm)
   const TokenStream stream = TokenStream::open(a.data, a.split);
   stream.check_vocabulary(dictionary.size());
   const auto start = std::chrono::steady_clock::now();
-  const EvalResult result = evaluate(*file.model, kernels, comm, stream, options_of(a, file, dictionary));
+  const EvalResult result =
+      evaluate(*file.model, kernels, comm, stream, options_of(a, file, dictionary, activation_type(a.precision, comm)));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (comm.is_root()) print_result(a, file, result, seconds);
   return kSuccess;
@@ -103,6 +106,10 @@ Command add_eval(CLI::App& app) {
   app.add_option("--max-tokens", a->max_tokens, "Tokens per batch")->capture_default_str();
   app.add_option("--bpe-marker", a->bpe_marker,
                  "Tokens ending in this belong to the next one, e.g. \"@@\": perplexity is then per word");
+  app.add_option("--precision", a->precision,
+                 "fp32; bf16: where the processor has instructions for it, else fp32; bf16_always: on any processor")
+      ->check(CLI::IsMember({precision::kFp32, precision::kBf16, precision::kBf16Always}))
+      ->capture_default_str();
   app.add_flag("--json", a->json, "Print one JSON object");
   add_profile_option(app, a->profile);
   app.footer("Loss is in bits (base 2), perplexity 2^loss; </s> and blank lines count, as in fairseq-eval-lm.");

@@ -79,8 +79,8 @@ void pack(Trainer& trainer, const RunConfig& config, int64_t parameters, const s
   const PackedModel packed =
       write_and_load(trainer, packed_info(config, dictionary.size(), hex64(dictionary.hash()), parameters), storage,
                      out, kernels, comm);
-  const Score from_file =
-      validate(*packed.model, kernels, comm, trainer.corpus().valid(), trainer.corpus().valid_batches());
+  const Score from_file = validate(*packed.model, kernels, comm, trainer.corpus().valid(),
+                                   trainer.corpus().valid_batches(), trainer.dtype());
   QN_CHECK(std::abs(from_file.base2() - rounded.base2()) < 1e-6,
            "{} evaluates to perplexity {:.4f}, the model in memory to {:.4f}: do not use the file, and report this",
            out.string(), from_file.perplexity(), rounded.perplexity());

@@ -46,10 +46,10 @@ double Score::base2() const { return loss / static_cast<double>(tokens) / std::n
 double Score::perplexity() const { return std::exp2(base2()); }
 
 Score validate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const LmDataset& data,
-               const BatchList& batches) {
+               const BatchList& batches, DType dtype) {
   const ProfileScope phase(Phase::validation);
   Arena arena(*kernels.memory);
-  Tape tape(kernels, arena, model.parameters().dtype(), {});
+  Tape tape(kernels, arena, dtype, {});
   Score score;
   for (int64_t i = comm.rank(); i < batches.size(); i += comm.size()) {
     const Batch batch = data.collate(batches[i]);

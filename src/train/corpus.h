@@ -49,8 +49,8 @@ struct Score {
   double perplexity() const;  ///< 2^base2
 };
 
-/// Validation: rank r takes batches r, r + size, ...; every batch counts exactly once.
+/// Validation with activations of type `dtype`: rank r takes batches r, r + size, ...; every batch counts exactly once.
 Score validate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const LmDataset& data,
-               const BatchList& batches);
+               const BatchList& batches, DType dtype = DType::f32);
 
 }  // namespace qn

@@ -69,7 +69,7 @@ EvalResult evaluate(LanguageModel& model, const Kernels& kernels, Communicator& 
   const std::vector<EvalWindow> windows = eval_windows(stream, options, model.max_positions());
   const auto per_batch = static_cast<size_t>(std::max<int64_t>(1, options.max_tokens / options.tokens_per_sample));
   Arena arena(*kernels.memory);
-  Tape tape(kernels, arena, model.parameters().dtype(), {});
+  Tape tape(kernels, arena, options.dtype, {});
   EvalResult result;
   const size_t batches = (windows.size() + per_batch - 1) / per_batch;
   for (size_t b = static_cast<size_t>(comm.rank()); b < batches; b += static_cast<size_t>(comm.size())) {

@@ -17,6 +17,7 @@ struct EvalOptions {
   int64_t tokens_per_sample = 512;  ///< longest input, context included
   int64_t context_window = 0;       ///< tokens of context before each block; blocks are shorter by as much
   int64_t max_tokens = 8192;        ///< per batch, padding included
+  DType dtype = DType::f32;         ///< of activations; see ops/kernels.h
   /// Marks ids that are continued by the next token (BPE pieces ending in a marker): normalisation is then per word.
   std::function<bool(int32_t)> continues;
 };

@@ -10,6 +10,7 @@
 #include "quant/noise.h"
 #include "train/lr_schedule.h"
 #include "train/optimizer.h"
+#include "train/precision.h"
 
 namespace qn {
 
@@ -27,8 +28,9 @@ struct DataConfig {
   void validate(const ConfigChecker& c) const;
 };
 
-/// The section `train`: how long, how often to look.
+/// The section `train`: in which precision, how long, how often to look.
 struct TrainConfig {
+  std::string precision = precision::kFp32;
   int64_t micro_batches = 1;
   int64_t max_updates = 0, max_epochs = 0;
   double stop_min_lr = -1.0, stop_time_hours = 0.0;

@@ -25,6 +25,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
       comm_(comm),
       options_(std::move(options)),
       kernels_(options_.kernels != nullptr ? *options_.kernels : cpu_kernels()),
+      dtype_(activation_type(config.train.precision, comm)),
       corpus_(config.data, static_cast<uint64_t>(config.seed)),
       model_(make_language_model(config.model, corpus_.dictionary().size(), config.data.tokens_per_sample)) {
   const auto seed = static_cast<uint64_t>(config.seed);
@@ -45,6 +46,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
   optimizer_ = make_optimizer(config.optimizer, model_->parameters(), config.schedule.lr);
   updates_.emplace(*model_, kernels_, comm,
                    UpdateOptions{.seed = seed,
+                                 .dtype = dtype_,
                                  .clip_norm = config.optimizer.clip_norm,
                                  .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
                                  .overlap = config.comm.overlap,
@@ -81,9 +83,9 @@ bool Trainer::find_checkpoint(StateDict& state) {
 
 void Trainer::log_start() const {
   const ParameterStore& store = model_->parameters();
-  spdlog::info("model: {} parameters ({} fp32) in {} tensors, vocabulary {}", group_digits(store.elements()),
-               format_bytes(static_cast<uint64_t>(store.elements()) * 4), store.all().size(),
-               group_digits(corpus_.dictionary().size()));
+  spdlog::info("model: {} parameters ({} fp32) in {} tensors, vocabulary {}; computing in {}",
+               group_digits(store.elements()), format_bytes(static_cast<uint64_t>(store.elements()) * 4),
+               store.all().size(), group_digits(corpus_.dictionary().size()), dtype_ == DType::bf16 ? "bf16" : "fp32");
   spdlog::info("data: {} training tokens in {} blocks, {} updates per epoch of {} micro-batches; {} rank{}",
                group_digits(corpus_.train().stream().total_tokens()), group_digits(corpus_.train().size()),
                group_digits(corpus_.sampler().updates_per_epoch(config_.train.micro_batches)),
@@ -300,7 +302,7 @@ void Trainer::report(const UpdateResult& result, double lr, double seconds) {
 }
 
 Score Trainer::validate_now() {
-  if (!score_) score_ = validate(*model_, kernels_, comm_, corpus_.valid(), corpus_.valid_batches());
+  if (!score_) score_ = validate(*model_, kernels_, comm_, corpus_.valid(), corpus_.valid_batches(), dtype_);
   return *score_;
 }
 

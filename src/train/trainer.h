@@ -41,6 +41,8 @@ class Trainer {
   int64_t update() const { return update_; }
   /// Elements of the dense model, each tied tensor once, whatever is quantized by now.
   int64_t original_parameters() const { return original_parameters_; }
+  /// Of activations, in training and validation.
+  DType dtype() const { return dtype_; }
   const Arena& arena() const { return updates_->arena(); }
   /// Validation of the model as it is; remembered until the model changes.
   Score validate_now();
@@ -72,6 +74,7 @@ class Trainer {
   Communicator& comm_;
   TrainerOptions options_;
   const Kernels& kernels_;
+  DType dtype_;
   Corpus corpus_;
   std::unique_ptr<LanguageModel> model_;
   std::optional<IpqMachine> ipq_;

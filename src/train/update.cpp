@@ -14,8 +14,10 @@ UpdateRunner::UpdateRunner(LanguageModel& model, const Kernels& kernels, Communi
       comm_(comm),
       options_(options),
       arena_(*kernels.memory),
-      tape_(kernels, arena_, model.parameters().dtype(), {}),
-      reducer_(model.parameters(), comm, options.bucket_bytes, options.overlap) {}
+      tape_(kernels, arena_, options.dtype, {}),
+      reducer_(model.parameters(), comm, options.bucket_bytes, options.overlap) {
+  QN_ASSERT(tape_.parameter_dtype() == model.parameters().dtype());
+}
 
 void UpdateRunner::accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch,
                               UpdateResult& sum) {

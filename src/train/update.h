@@ -12,6 +12,7 @@ namespace qn {
 
 struct UpdateOptions {
   uint64_t seed = 1;
+  DType dtype = DType::f32;  ///< of activations; see ops/kernels.h
   double clip_norm = 0.0;
   size_t bucket_bytes = size_t{4} << 20;
   bool overlap = false;       ///< all-reduce buckets while the backward still runs

@@ -11,8 +11,10 @@
 #include <sstream>
 #include <thread>
 
+#include "core/cpu_features.h"
 #include "core/file_io.h"
 #include "core/hdf5_file.h"
+#include "support/tolerance.h"
 #include "train/tiny_run.h"
 
 namespace qn::test {
@@ -109,6 +111,24 @@ TEST_F(CliTest, WholeJob) {
   EXPECT_EQ(run({"eval", checkpoint, "--data", (dir_ / "data").string()}).code, 0);
 }
 
+TEST_F(CliTest, ComputesInTheGivenPrecision) {
+  const std::string checkpoint = dense();
+  const auto perplexity = [&](const std::string& precision) {
+    const Result result =
+        run({"eval", checkpoint, "--data", (dir_ / "data").string(), "--json", "--precision", precision});
+    EXPECT_EQ(result.code, 0) << result.err;
+    const size_t warning = result.err.find("computing in fp32 instead of bf16");
+    EXPECT_EQ(warning != std::string::npos, precision == "bf16" && !cpu_multiplies_bf16()) << result.err;
+    EXPECT_EQ(result.err.find("computing in fp32 instead of bf16", warning + 1), std::string::npos) << "said twice";
+    return nlohmann::json::parse(result.out)["perplexity"].get<double>();
+  };
+  const double single = perplexity("fp32"), forced = perplexity("bf16_always");
+  EXPECT_NE(forced, single);
+  EXPECT_TRUE(close(forced, single, kBfloat16LossTolerance));
+  EXPECT_EQ(perplexity("bf16"), cpu_multiplies_bf16() ? forced : single);
+  EXPECT_EQ(run({"eval", checkpoint, "--data", (dir_ / "data").string(), "--precision", "fp8"}).code, 2);
+}
+
 TEST_F(CliTest, ProfilesAndReportsMemory) {
   const std::string config = config_file("run", tiny_config(dir_.path(), "run"));
   const std::string data = (dir_ / "data").string(), checkpoint = (dir_ / "run" / "checkpoint_last.h5").string();
@@ -200,6 +220,7 @@ TEST_F(CliTest, BadInputEndsInAClearError) {
     EXPECT_EQ(result.err.find("internal error"), std::string::npos) << result.err;
   };
   expect_error({"train", "-c", config, "-s", "optimizer.momentun=1"}, "did you mean 'optimizer.momentum'");
+  expect_error({"train", "-c", config, "-s", "train.precision=fp8"}, "bf16_always");
   expect_error({"train", "-c", config, "-s", "data.path=/nonexistent"}, "there is no folder");
   expect_error({"train", "-c", (dir_ / "none.yaml").string()}, "none.yaml");
   expect_error({"train", "-c", config, "-s", "quant_noise.block_size=7"}, "block_size 7 does not divide");

@@ -33,8 +33,8 @@ std::unique_ptr<GoldenPass> make_pass(const Hdf5File& file, const std::string& g
 void run_loss(TransformerLm& model, GoldenPass& pass);
 
 /// Expects every gradient in `group` ("caseA/grads") to match; parameters absent there must have had no contribution.
-/// `zero_tolerance` is for gradients that are zero in exact arithmetic.
-void expect_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model, double tolerance,
-                      double zero_tolerance = kZeroGradientTolerance);
+void expect_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model, double tolerance);
+/// The same after a pass with activations in bf16.
+void expect_bf16_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model);
 
 }  // namespace qn::test

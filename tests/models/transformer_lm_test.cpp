@@ -72,7 +72,7 @@ void check_bf16(const Hdf5File& file, const std::string& model_group, const std:
   auto pass = make_pass(file, group, DType::bf16, true);
   run_loss(*model, *pass);
   EXPECT_TRUE(close(pass->loss, file.read<double>(group + "/loss")[0], kBfloat16LossTolerance));
-  expect_gradients(file, group + "/grads", *model, kBfloat16GradientTolerance, kBfloat16ZeroGradientTolerance);
+  expect_bf16_gradients(file, group + "/grads", *model);
 }
 
 void check_case(const Hdf5File& file, const std::string& model_group, const std::string& group) {

@@ -37,6 +37,7 @@ inline constexpr double kBfloat16ZeroGradientTolerance =
     0.02;                                                  ///< gradients that are zero in exact arithmetic, absolute
 inline constexpr double kBfloat16ModelTolerance = 0.03;    ///< a whole model: features and losses by position
 inline constexpr double kBfloat16GradientTolerance = 0.1;  ///< gradients through a whole model
+inline constexpr double kBfloat16KinkTolerance = 0.2;      ///< those that come through ReLU, in norm
 inline constexpr double kBfloat16LossTolerance = 0.01;     ///< loss sums and loss curves, relative
 inline constexpr double kBfloat16TrajectoryTolerance = 0.005;  ///< parameters after several updates, in another order
 
@@ -88,7 +89,23 @@ requires(!std::is_arithmetic_v<A>) testing::AssertionResult
                                      << +expected[worst];
 }
 
-/// The same for single numbers.
+/// ||actual - expected|| <= tolerance * ||expected|| over the tensor: where rounding may take single elements to the
+/// other side of a kink (ReLU), which changes them altogether.
+inline testing::AssertionResult close_in_norm(std::span<const double> actual, std::span<const double> expected,
+                                              double tolerance) {
+  if (actual.size() != expected.size())
+    return testing::AssertionFailure() << actual.size() << " elements instead of " << expected.size();
+  double error = 0, scale = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    error += (actual[i] - expected[i]) * (actual[i] - expected[i]);
+    scale += expected[i] * expected[i];
+  }
+  if (std::sqrt(error) <= tolerance * std::sqrt(scale)) return testing::AssertionSuccess();
+  return testing::AssertionFailure() << "norm of the difference " << std::sqrt(error) << " exceeds " << tolerance
+                                     << " x " << std::sqrt(scale);
+}
+
+/// close() for single numbers.
 inline testing::AssertionResult close(double actual, double expected, double tolerance) {
   return close(std::span<const double>(&actual, 1), std::span<const double>(&expected, 1), tolerance);
 }

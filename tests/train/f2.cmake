@@ -1,6 +1,7 @@
 add_library(qn_tiny_run STATIC tiny_run.cpp)
 target_link_libraries(qn_tiny_run PUBLIC qn_test_support qn_train)
 qn_test(trainer_test SOURCES trainer_test.cpp DEPS qn_tiny_run)
+qn_test(precision_test SOURCES precision_test.cpp DEPS qn_tiny_run nlohmann_json::nlohmann_json)
 qn_test(profiled_run_test SOURCES profiled_run_test.cpp DEPS qn_tiny_run nlohmann_json::nlohmann_json)
 qn_test(rank_equality_test SOURCES rank_equality_test.cpp DEPS qn_tiny_run RANKS 1 2 4)
 qn_test(evaluate_test SOURCES evaluate_test.cpp DEPS qn_train qn_golden_model RANKS 1 2)

@@ -32,15 +32,28 @@ class SharedDir {
 
 std::string mine(const std::string& name) { return fmt::format("{}_{}", name, comm().rank()); }
 
-TEST(RankEquality, TrainingMatchesOneRank) {
+void expect_training_matches_one_rank(const char* precision, double parameters, double loss) {
   const SharedDir dir;
-  Trainer together(tiny_config(dir.path(), "together"), comm(), {});
+  const auto config = [&](const std::string& name) {
+    RunConfig c = tiny_config(dir.path(), name);
+    c.train.precision = precision;
+    return c;
+  };
+  Trainer together(config("together"), comm(), {});
   ASSERT_EQ(together.run(), Outcome::finished);
   const auto local = make_local_communicator();
-  Trainer alone(tiny_config(dir.path(), mine("alone")), *local, {});
+  Trainer alone(config(mine("alone")), *local, {});
   ASSERT_EQ(alone.run(), Outcome::finished);
-  EXPECT_TRUE(close(parameter_values(together.model()), parameter_values(alone.model()), kTrajectory));
-  EXPECT_TRUE(close(together.validate_now().loss, alone.validate_now().loss, kSummationTolerance));
+  EXPECT_TRUE(close(parameter_values(together.model()), parameter_values(alone.model()), parameters));
+  EXPECT_TRUE(close(together.validate_now().loss, alone.validate_now().loss, loss));
+}
+
+TEST(RankEquality, TrainingMatchesOneRank) {
+  expect_training_matches_one_rank(precision::kFp32, kTrajectory, kSummationTolerance);
+}
+
+TEST(RankEquality, TrainingInBf16MatchesOneRank) {
+  expect_training_matches_one_rank(precision::kBf16Always, kBfloat16TrajectoryTolerance, kBfloat16TrajectoryTolerance);
 }
 
 TEST(RankEquality, ResumeOnAnotherNumberOfRanks) {

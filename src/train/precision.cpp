@@ -1,0 +1,27 @@
+#include "train/precision.h"
+
+#include <spdlog/spdlog.h>
+
+#include "core/cpu_features.h"
+
+namespace qn {
+
+DType activation_type(const std::string& name, bool hardware) {
+  if (name == precision::kFp32) return DType::f32;
+  QN_ASSERT(name == precision::kBf16 || name == precision::kBf16Always, "precision '{}'", name);
+  if (hardware || name == precision::kBf16Always) return DType::bf16;
+  spdlog::warn(
+      "computing in fp32 instead of bf16: this processor has no instructions for bf16 matrices (AVX512_BF16, "
+      "AMX_BF16). "
+      "Results are as good as in bf16 or better; precision {} would insist on bf16, which only costs time here",
+      precision::kBf16Always);
+  return DType::f32;
+}
+
+DType activation_type(const std::string& name, Communicator& comm) {
+  double missing = cpu_multiplies_bf16() ? 0.0 : 1.0;
+  comm.all_reduce_max({&missing, 1});
+  return activation_type(name, missing == 0.0);
+}
+
+}  // namespace qn

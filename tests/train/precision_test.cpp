@@ -1,0 +1,128 @@
+// Runs in bf16: they learn what fp32 learns, resume bit by bit, and keep fp32 parameters.
+#include "train/precision.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "quant/packed_model.h"
+#include "support/test_comm.h"
+#include "support/tolerance.h"
+#include "tiny_run.h"
+#include "train/evaluate.h"
+#include "train/model_file.h"
+
+namespace qn::test {
+namespace {
+
+TEST(ActivationType, IsBf16WhereTheHardwareHasItOrWhenForced) {
+  EXPECT_EQ(activation_type(precision::kFp32, true), DType::f32);
+  EXPECT_EQ(activation_type(precision::kBf16, true), DType::bf16);
+  EXPECT_EQ(activation_type(precision::kBf16, false), DType::f32);
+  EXPECT_EQ(activation_type(precision::kBf16Always, false), DType::bf16);
+}
+
+class PrecisionTest : public testing::Test {
+ protected:
+  void SetUp() override { prepare_tiny_corpus(dir_.path()); }
+
+  RunConfig config(const std::string& name, const char* precision) const {
+    RunConfig c = tiny_config(dir_.path(), name);
+    c.train.precision = precision;
+    return c;
+  }
+
+  /// Losses of all updates as metrics.jsonl tells them.
+  static std::vector<double> losses(const RunConfig& config) {
+    std::vector<double> values;
+    std::ifstream metrics(std::filesystem::path(config.checkpoint.dir) / "metrics.jsonl");
+    for (std::string line; std::getline(metrics, line);) {
+      const auto record = nlohmann::json::parse(line);
+      if (record["kind"] == "train") values.push_back(record["loss"]);
+    }
+    return values;
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Communicator> local_ = make_local_communicator();
+};
+
+TEST_F(PrecisionTest, LossCurveFollowsFp32) {
+  std::vector<std::vector<double>> curves;
+  for (const char* precision : {precision::kFp32, precision::kBf16Always}) {
+    RunConfig c = config(precision, precision);
+    c.train.max_updates = 60;
+    Trainer trainer(c, *local_, {});
+    EXPECT_EQ(trainer.dtype() == DType::bf16, precision == precision::kBf16Always);
+    ASSERT_EQ(trainer.run(), Outcome::finished);
+    curves.push_back(losses(c));
+    curves.back().push_back(trainer.validate_now().base2());
+  }
+  ASSERT_EQ(curves[0].size(), 61U);
+  EXPECT_LT(curves[0].back(), 0.95 * curves[0].front()) << "nothing was learned";
+  for (size_t i = 0; i < curves[0].size(); ++i)
+    EXPECT_TRUE(close(curves[1][i], curves[0][i], kBfloat16LossTolerance)) << "update " << i + 1;
+  EXPECT_NE(curves[1], curves[0]);
+}
+
+TEST_F(PrecisionTest, ResumeIsBitExact) {
+  RunConfig c = config("straight", precision::kBf16Always);
+  Trainer straight(c, *local_, {});
+  ASSERT_EQ(straight.run(), Outcome::finished);
+  for (const int stop : {1, 5, 7}) {
+    c.checkpoint.dir = (dir_ / fmt::format("stopped_{}", stop)).string();
+    ASSERT_EQ(Trainer(c, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(stop)}).run(),
+              Outcome::stopped);
+    Trainer second(c, *local_, {});
+    ASSERT_EQ(second.update(), stop);
+    ASSERT_EQ(second.run(), Outcome::finished);
+    EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model())) << stop;
+  }
+}
+
+TEST_F(PrecisionTest, CheckpointsHoldFloatsThatAnyPrecisionLoads) {
+  const RunConfig c = config("run", precision::kBf16Always);
+  Trainer trainer(c, *local_, {});
+  ASSERT_EQ(trainer.run(), Outcome::finished);
+  const auto path = dir_ / "run" / "checkpoint_last.h5";
+  for (const auto& [name, tensor] : load_state(path).tensors) EXPECT_NE(tensor.view().dtype, DType::bf16) << name;
+  const ModelFile file = load_model_file(path, *local_);
+  EXPECT_EQ(parameter_values(*file.model), parameter_values(trainer.model()));
+  const auto score = [&](DType dtype) {
+    return validate(*file.model, cpu_kernels(), *local_, trainer.corpus().valid(), trainer.corpus().valid_batches(),
+                    dtype);
+  };
+  EXPECT_EQ(score(DType::bf16).loss, trainer.validate_now().loss);
+  EXPECT_NE(score(DType::f32).loss, trainer.validate_now().loss);
+  EXPECT_TRUE(close(score(DType::f32).loss, trainer.validate_now().loss, kBfloat16LossTolerance));
+  const TokenStream stream = TokenStream::open(c.data.path, "test");
+  const auto evaluated = [&](DType dtype) {
+    return evaluate(*file.model, cpu_kernels(), *local_, stream,
+                    {.tokens_per_sample = 24, .dtype = dtype, .continues = {}})
+        .loss;
+  };
+  EXPECT_NE(evaluated(DType::bf16), evaluated(DType::f32));
+  EXPECT_TRUE(close(evaluated(DType::bf16), evaluated(DType::f32), kBfloat16LossTolerance));
+}
+
+TEST_F(PrecisionTest, PackedFileComputesWhatTheModelDoes) {
+  ASSERT_EQ(Trainer(config("dense", precision::kBf16Always), *local_, {}).run(), Outcome::finished);
+  RunConfig c = tiny_ipq_config(dir_.path(), "ipq", dir_ / "dense" / "checkpoint_last.h5");
+  c.train.precision = precision::kBf16Always;
+  Trainer trainer(c, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(trainer.run(), Outcome::finished);
+  const PackedStorage storage = packed_storage(c.ipq);
+  trainer.round_weights(storage);
+  const auto path = dir_ / "model.safetensors";
+  write_packed_model(
+      path, trainer.model(),
+      packed_info(c, trainer.corpus().dictionary().size(), "0123456789abcdef", trainer.original_parameters()), storage);
+  const PackedModel packed = load_packed_model(path);
+  const Score score = validate(*packed.model, cpu_kernels(), *local_, trainer.corpus().valid(),
+                               trainer.corpus().valid_batches(), trainer.dtype());
+  EXPECT_EQ(score.loss, trainer.validate_now().loss);
+}
+
+}  // namespace
+}  // namespace qn::test
