@@ -1,17 +1,26 @@
 # Compiler flags live on one interface target; every library, program and test goes through the functions below.
 add_library(qn_flags INTERFACE)
-target_compile_options(qn_flags INTERFACE -Wall -Wextra -Wshadow -Werror)
+set(qn_warnings -Wall -Wextra -Wshadow -Werror)
+set(qn_cxx_flags ${qn_warnings})
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  target_compile_options(qn_flags INTERFACE -Wno-restrict -Wno-maybe-uninitialized)  # false alarms on std::string (GCC bugs 105651, 105562)
+  list(APPEND qn_cxx_flags -Wno-restrict -Wno-maybe-uninitialized)  # false alarms on std::string (GCC bugs 105651, 105562)
 endif()
 # Contraction into fused multiply-adds and vectorised reductions are wanted; NaN and infinity checks must keep working.
-target_compile_options(qn_flags INTERFACE -fno-math-errno -fno-trapping-math)
-target_include_directories(qn_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
+list(APPEND qn_cxx_flags -fno-math-errno -fno-trapping-math)
 if(QN_MARCH)
-  target_compile_options(qn_flags INTERFACE -march=${QN_MARCH} -mprefer-vector-width=512)
+  list(APPEND qn_cxx_flags -march=${QN_MARCH} -mprefer-vector-width=512)
 endif()
+list(JOIN qn_warnings "," qn_warnings_of_host_code)
+target_compile_options(qn_flags INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:${qn_cxx_flags}>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${qn_warnings_of_host_code}>")
+# nvcc does not get along with the compile-time checks of {fmt}; the C++ files that share its headers keep them.
+target_compile_definitions(qn_flags INTERFACE
+  "$<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1;FMT_CONSTEVAL=;FMT_USE_CONSTEVAL=0>")
+target_include_directories(qn_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 if(QN_SANITIZE)
-  target_compile_options(qn_flags INTERFACE -fsanitize=${QN_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_compile_options(qn_flags INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${QN_SANITIZE};-fno-sanitize-recover=all;-fno-omit-frame-pointer>")
   target_link_options(qn_flags INTERFACE -fsanitize=${QN_SANITIZE})
 endif()
 

@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "data/preprocess.h"
+#include "ops/host_access.h"
 #include "quant/pq_weight.h"
 
 namespace qn::test {
@@ -94,8 +95,10 @@ std::function<bool()> stop_at(int n) {
 
 std::vector<float> parameter_values(LanguageModel& model) {
   std::vector<float> values;
-  for (const auto& p : model.parameters().all())
-    values.insert(values.end(), p->value.span<float>().begin(), p->value.span<float>().end());
+  for (const auto& p : model.parameters().all()) {
+    const HostView view(model.parameters().kernels(), p->value);
+    values.insert(values.end(), view.span<float>().begin(), view.span<float>().end());
+  }
   return values;
 }
 

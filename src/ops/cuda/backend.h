@@ -1,0 +1,27 @@
+// The CUDA backend as the rest of the program sees it. Without a CUDA build the functions are there all the same and
+// say so.
+#pragma once
+
+#include <string>
+
+#include "ops/kernels.h"
+
+namespace qn {
+
+/// Devices that this program can compute on; 0 when there is none, or when cuda_problem() has something to say.
+int cuda_device_count();
+/// Why there is no device, and what to do about it; empty when there is one.
+std::string cuda_problem();
+
+/// Lets the calling thread compute on this device (0 .. cuda_device_count() - 1); 0 otherwise. Call it before the
+/// thread's first kernel. Throws qn::Error when there is no such device or the program has no code for it.
+void select_cuda_device(int device);
+/// f32 matrix products round their operands to TF32 (10 bits of mantissa): several times as fast, less exact. Off at
+/// first; applies to all threads.
+void allow_tf32(bool allow);
+
+/// The CUDA backend. Kernels are queued on a stream of the calling thread; download() and sum_of_squares() wait for
+/// them. Throws qn::Error with cuda_problem() when there is no device.
+const Kernels& cuda_kernels();
+
+}  // namespace qn

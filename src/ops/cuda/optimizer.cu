@@ -1,0 +1,110 @@
+// The norm of the gradient and the optimizers' steps, all in P.
+#include <cmath>
+
+#include "ops/cuda/cuda_kernels.h"
+#include "ops/cuda/reduce.cuh"
+#include "ops/cuda/types.cuh"
+
+namespace qn::cuda {
+namespace {
+
+constexpr unsigned kPartials = 512;
+
+// partial[block] = its share of the squares; which elements those are depends on n only.
+template <typename P>
+__global__ void square_partials(double* partial, const P* x, int64_t n) {
+  double sum = 0.0;
+  for (int64_t i = thread_index(); i < n; i += thread_count())
+    sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// One block.
+__global__ void add_partials(double* total, const double* partial, unsigned count) {
+  double sum = 0.0;
+  for (unsigned i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) *total = sum;
+}
+
+template <typename P>
+struct NagFactors {
+  P decay, momentum, look_ahead, rate, reach, scale;
+};
+
+template <typename P>
+__global__ void nag_kernel(P* p, P* velocity, const P* g, NagFactors<P> f, int64_t n) {
+  for (int64_t i = thread_index(); i < n; i += thread_count()) {
+    const P grad = f.scale * g[i], v = velocity[i];
+    p[i] = f.decay * p[i] + f.look_ahead * v - f.reach * grad;
+    velocity[i] = f.momentum * v - f.rate * grad;
+  }
+}
+
+template <typename P>
+struct AdamFactors {
+  P b1, b2, rate, eps, decay, scale;
+};
+
+template <typename P>
+__global__ void adam_kernel(P* p, P* mean, P* square, const P* g, AdamFactors<P> f, int64_t n) {
+  for (int64_t i = thread_index(); i < n; i += thread_count()) {
+    const P grad = f.scale * g[i];
+    const P m = f.b1 * mean[i] + (P{1} - f.b1) * grad;
+    const P v = f.b2 * square[i] + (P{1} - f.b2) * grad * grad;
+    mean[i] = m;
+    square[i] = v;
+    p[i] = f.decay * p[i] - f.rate * m / (sqrt(v) + f.eps);
+  }
+}
+
+}  // namespace
+
+double sum_of_squares(const Tensor& x) {
+  Context& context = Context::current();
+  const ScratchScope scope(context.scratch());
+  auto* partial = static_cast<double*>(context.scratch().allocate((kPartials + 1) * sizeof(double)));
+  double* total = partial + kPartials;
+  dispatch_parameter(x.dtype, [&](auto tag) {
+    using P = decltype(tag);
+    launch(square_partials<P>, dim3(kPartials), kThreads, partial, data_of<P>(x), x.elements());
+  });
+  launch(add_partials, dim3(1), kThreads, total, partial, kPartials);
+  double result = 0.0;
+  context.download(&result, total, sizeof result);
+  return result;
+}
+
+void nag_step(const Tensor& p, const Tensor& velocity, const Tensor& g, const NagStep& step) {
+  dispatch_parameter(p.dtype, [&](auto tag) {
+    using P = decltype(tag);
+    const double ratio = step.lr_previous > 0.0 ? step.lr / step.lr_previous : step.lr;
+    const NagFactors<P> factors{.decay = static_cast<P>(1.0 - step.lr * step.weight_decay),
+                                .momentum = static_cast<P>(step.momentum * ratio),
+                                .look_ahead = static_cast<P>(step.momentum * step.momentum * ratio),
+                                .rate = static_cast<P>(step.lr),
+                                .reach = static_cast<P>((1.0 + step.momentum) * step.lr),
+                                .scale = static_cast<P>(step.grad_scale)};
+    launch(nag_kernel<P>, flat_grid(p.elements()), kThreads, data_of<P>(p), data_of<P>(velocity), data_of<P>(g),
+           factors, p.elements());
+  });
+}
+
+void adam_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step) {
+  dispatch_parameter(p.dtype, [&](auto tag) {
+    using P = decltype(tag);
+    const auto t = static_cast<double>(step.step);
+    const double correction = std::sqrt(1.0 - std::pow(step.beta2, t)) / (1.0 - std::pow(step.beta1, t));
+    const AdamFactors<P> factors{.b1 = static_cast<P>(step.beta1),
+                                 .b2 = static_cast<P>(step.beta2),
+                                 .rate = static_cast<P>(step.lr * correction),
+                                 .eps = static_cast<P>(step.eps),
+                                 .decay = static_cast<P>(1.0 - step.lr * step.weight_decay),
+                                 .scale = static_cast<P>(step.grad_scale)};
+    launch(adam_kernel<P>, flat_grid(p.elements()), kThreads, data_of<P>(p), data_of<P>(m), data_of<P>(v),
+           data_of<P>(g), factors, p.elements());
+  });
+}
+
+}  // namespace qn::cuda

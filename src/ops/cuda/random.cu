@@ -1,0 +1,87 @@
+// Keep bits, and the noise made of them.
+#include "core/philox.h"
+#include "ops/cuda/cuda_kernels.h"
+#include "ops/cuda/keep_bits.h"
+#include "ops/cuda/launch.cuh"
+#include "ops/cuda/types.cuh"
+
+namespace qn::cuda {
+namespace {
+
+struct StreamWords {
+  uint32_t key0, key1, update, micro_batch;
+};
+
+/// Moves bit i of the low half to bit 2 i.
+__device__ uint32_t spread(uint32_t x) {
+  x &= 0xffffU;
+  x = (x | (x << 8)) & 0x00ff00ffU;
+  x = (x | (x << 4)) & 0x0f0f0f0fU;
+  x = (x | (x << 2)) & 0x33333333U;
+  return (x | (x << 1)) & 0x55555555U;
+}
+
+// A warp draws two groups: lane l computes block l % 16 of group l / 16, and lane j < 8 writes 32-bit word j of the
+// two groups together.
+__global__ void keep_bits_kernel(uint32_t* words, int64_t first_group, int64_t groups, uint32_t threshold,
+                                 StreamWords stream) {
+  const int64_t warps = thread_count() / 32;
+  const unsigned lane = threadIdx.x % 32;
+  for (int64_t pair = thread_index() / 32; 2 * pair < groups; pair += warps) {
+    const auto block = static_cast<uint64_t>(first_group + 2 * pair + lane / 16) * 16 + lane % 16;
+    uint32_t c[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), stream.update,
+                     stream.micro_batch};
+    philox_block(c, stream.key0, stream.key1);
+    uint32_t mine = 0;
+    for (unsigned w = 0; w < 4; ++w) {
+      const uint32_t low = __ballot_sync(0xffffffffU, (c[w] & 0xffffU) >= threshold);
+      const uint32_t high = __ballot_sync(0xffffffffU, (c[w] >> 16) >= threshold);
+      const unsigned shift = lane / 4 == 0 ? 0 : 16;  // the group that lane writes for
+      if (lane % 4 == w) mine = spread(low >> shift) | spread(high >> shift) << 1;
+    }
+    const int64_t group = 2 * pair + lane / 4;
+    if (lane < 8 && group < groups) words[group * 4 + lane % 4] = mine;
+  }
+}
+
+template <typename Y, typename P>
+__global__ void block_noise_kernel(Y* y, const P* w, const uint32_t* bits, int64_t block, P scale, int64_t n) {
+  for (int64_t i = thread_index(); i < n; i += thread_count()) {
+    const int64_t b = i / block;
+    const P factor = ((bits[b / 32] >> (b % 32)) & 1U) != 0 ? scale : P{0};
+    y[i] = static_cast<Y>(factor * w[i]);
+  }
+}
+
+}  // namespace
+
+void draw_keep_bits(uint64_t* bits, int64_t first_group, int64_t groups, uint32_t threshold, const RandomKey& key) {
+  const RandomStream stream(key);
+  const StreamWords words{stream.key()[0], stream.key()[1], stream.update(), stream.micro_batch()};
+  launch(keep_bits_kernel, flat_grid((groups + 1) / 2 * 32), kThreads, reinterpret_cast<uint32_t*>(bits), first_group,
+         groups, threshold, words);
+}
+
+void keep_bits(uint64_t* bits, int64_t n, double p, const RandomKey& key) {
+  draw_keep_bits(bits, 0, keep_words(n) / 2, drop_threshold(p), key);
+}
+
+void block_noise(const Tensor& y, const Tensor& w, int64_t block, double p, const RandomKey& key) {
+  Context& context = Context::current();
+  const ScratchScope scope(context.scratch());
+  const int64_t blocks = w.elements() / block;
+  auto* bits =
+      static_cast<uint64_t*>(context.scratch().allocate(static_cast<size_t>(keep_words(blocks)) * sizeof(uint64_t)));
+  keep_bits(bits, blocks, p, key);
+  dispatch_pair(y.dtype, w.dtype, [&](auto tag_y, auto tag_w) {
+    using Y = decltype(tag_y);
+    using P = decltype(tag_w);
+    if constexpr (std::is_same_v<P, ParameterOf<Y>>)
+      launch(block_noise_kernel<Y, P>, flat_grid(blocks * block), kThreads, data_of<Y>(y), data_of<P>(w),
+             reinterpret_cast<const uint32_t*>(bits), block, static_cast<P>(1.0 / (1.0 - p)), blocks * block);
+    else
+      QN_ASSERT(false, "noise is drawn on masters, not on {}", name_of(w.dtype));
+  });
+}
+
+}  // namespace qn::cuda

@@ -1,0 +1,98 @@
+// Whole runs on a backend whose memory is not the host's: trained, quantized, resumed, packed and evaluated.
+#include "ops/cuda/backend.h"
+
+#include <gtest/gtest.h>
+
+#include "guarded_kernels.h"
+#include "quant/packed_model.h"
+#include "support/tolerance.h"
+#include "tiny_run.h"
+#include "train/evaluate.h"
+#include "train/model_file.h"
+
+namespace qn::test {
+namespace {
+
+/// What a run leaves behind, as far as backends can be compared.
+struct Results {
+  std::vector<float> dense, quantized;
+  std::vector<uint16_t> codes;
+  double loss = 0.0, scored = 0.0;  ///< of the packed model: validation, evaluation
+};
+
+class Backends : public testing::Test {
+ protected:
+  void SetUp() override { prepare_tiny_corpus(dir_.path()); }
+
+  /// Trains (stopping and resuming once), then quantizes the same way, and evaluates the packed file.
+  Results run(const std::string& name, const Kernels& kernels) {
+    Results results;
+    const RunConfig dense = tiny_config(dir_.path(), name);
+    train(dense, {.quantize = false, .resume = true, .stop_requested = stop_at(5), .kernels = &kernels});
+    train(dense, {.quantize = false, .resume = true, .stop_requested = {}, .kernels = &kernels}, &results.dense);
+    const RunConfig ipq = tiny_ipq_config(dir_.path(), name + "_ipq", dir_ / name / "checkpoint_last.h5");
+    train(ipq, {.quantize = true, .resume = true, .stop_requested = stop_at(9), .kernels = &kernels});
+    Trainer trainer(ipq, *local_, {.quantize = true, .resume = true, .stop_requested = {}, .kernels = &kernels});
+    EXPECT_EQ(trainer.run(), Outcome::finished);
+    results.quantized = parameter_values(trainer.model());
+    results.codes = all_codes(trainer.model());
+    evaluate_packed(trainer, ipq, name, kernels, results);
+    return results;
+  }
+
+ private:
+  void train(const RunConfig& config, const TrainerOptions& options, std::vector<float>* values = nullptr) {
+    Trainer trainer(config, *local_, options);
+    EXPECT_EQ(trainer.run(), options.stop_requested ? Outcome::stopped : Outcome::finished);
+    if (values != nullptr) *values = parameter_values(trainer.model());
+  }
+
+  void evaluate_packed(Trainer& trainer, const RunConfig& config, const std::string& name, const Kernels& kernels,
+                       Results& results) {
+    const PackedStorage storage = packed_storage(config.ipq);
+    trainer.round_weights(storage);
+    results.loss = trainer.validate_now().loss;
+    const auto path = dir_ / (name + ".safetensors");
+    const PackedInfo info =
+        packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef", trainer.original_parameters());
+    write_packed_model(path, trainer.model(), info, storage);
+    const ModelFile file = load_model_file(path, *local_, kernels);
+    const TokenStream stream = TokenStream::open(config.data.path, "valid");
+    EvalOptions options;
+    options.tokens_per_sample = config.data.tokens_per_sample;
+    options.context_window = 4;
+    results.scored = evaluate(*file.model, kernels, *local_, stream, options).loss;
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Communicator> local_ = make_local_communicator();
+};
+
+TEST_F(Backends, HostCodeNeverTouchesTensorMemory) {
+  const Results plain = run("plain", cpu_kernels()), guarded = run("guarded", guarded_kernels());
+  EXPECT_EQ(guarded.dense, plain.dense);
+  EXPECT_EQ(guarded.quantized, plain.quantized);
+  EXPECT_EQ(guarded.codes, plain.codes);
+  EXPECT_EQ(guarded.loss, plain.loss);
+  EXPECT_EQ(guarded.scored, plain.scored);
+}
+
+TEST_F(Backends, CudaTrainsAsTheCpuDoes) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
+  const Results cpu = run("cpu", cpu_kernels()), cuda = run("cuda", cuda_kernels());
+  EXPECT_TRUE(close(cuda.dense, cpu.dense, kTrajectoryTolerance));
+  // k-means may decide near ties differently after a trajectory that differs in rounding: losses are compared.
+  EXPECT_NEAR(cuda.loss, cpu.loss, 0.01 * cpu.loss);
+  EXPECT_NEAR(cuda.scored, cpu.scored, 0.01 * cpu.scored);
+}
+
+TEST_F(Backends, CudaRepeatsItself) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
+  const Results first = run("first", cuda_kernels()), second = run("second", cuda_kernels());
+  EXPECT_EQ(second.dense, first.dense);
+  EXPECT_EQ(second.quantized, first.quantized);
+  EXPECT_EQ(second.scored, first.scored);
+}
+
+}  // namespace
+}  // namespace qn::test
