@@ -9,6 +9,7 @@
 
 #include "comm/communicator.h"
 #include "ops/kernels.h"
+#include "train/device.h"
 #include "train/run_config.h"
 
 namespace qn::cli {
@@ -34,11 +35,17 @@ struct ConfigOptions {
   RunConfig read() const;
 };
 
-/// --profile, for the commands that compute.
-void add_profile_option(CLI::App& command, std::string& file);
-/// Runs `work`, profiled if `profile` names a file, and returns its exit code. At the end every rank writes its profile
-/// (a file that cannot be written is a warning: the run is done) and rank 0 logs the table. Call it on every rank.
-int run_profiled(const std::string& profile, Communicator& comm, const std::function<int(const Kernels&)>& work);
+/// --device, --share-gpu and --profile, for the commands that compute.
+struct ComputeOptions {
+  std::string device = device::kCpu, profile;
+  bool share_gpu = false;
+
+  void add_to(CLI::App& command);
+  /// Runs `work` on the device, profiled if `profile` names a file, and returns its exit code. At the end every rank
+  /// writes its profile (a file that cannot be written is a warning: the run is done) and rank 0 logs the table. Call
+  /// it on every rank.
+  int run(Communicator& comm, const std::function<int(const Kernels&)>& work) const;
+};
 /// The last line of a command. Call it on every rank.
 void log_peak_memory(Communicator& comm);
 

@@ -61,17 +61,24 @@ RunConfig ConfigOptions::read() const {
                                              : load_config_tree(file, overrides));
 }
 
-void add_profile_option(CLI::App& command, std::string& file) {
-  command.add_option("--profile", file,
+void ComputeOptions::add_to(CLI::App& command) {
+  command
+      .add_option("--device", device,
+                  "cpu, or cuda: every rank computes on the GPU of its number on its machine (not run on a GPU yet)")
+      ->check(CLI::IsMember({device::kCpu, device::kCuda}))
+      ->capture_default_str();
+  command.add_flag("--share-gpu", share_gpu, "Allow more ranks than GPUs on a machine");
+  command.add_option("--profile", profile,
                      "Measure where the time goes: a table of phases and ops at the end, and the newest events in FILE "
                      "(Chrome trace; FILE.rankN.json for each of several ranks)");
 }
 
-int run_profiled(const std::string& profile, Communicator& comm, const std::function<int(const Kernels&)>& work) {
-  if (profile.empty()) return work(cpu_kernels());
-  if (comm.is_root()) check_profile_path(profile);
+int ComputeOptions::run(Communicator& comm, const std::function<int(const Kernels&)>& work) const {
+  if (!profile.empty() && comm.is_root()) check_profile_path(profile);
+  const Kernels& kernels = kernels_on(device, share_gpu, comm);
+  if (profile.empty()) return work(kernels);
   Profiler profiler;
-  const int code = work(profiled_kernels(cpu_kernels(), profiler));
+  const int code = work(profiled_kernels(kernels, profiler));
   report_profile(profiler, profile, comm);
   return code;
 }

@@ -17,7 +17,8 @@ namespace qn::cli {
 namespace {
 
 struct EvalArguments {
-  std::string file, data, split = "test", break_mode = "none", bpe_marker, profile, precision = precision::kFp32;
+  std::string file, data, split = "test", break_mode = "none", bpe_marker, precision = precision::kFp32;
+  ComputeOptions compute;
   int64_t context_window = 0, tokens_per_sample = 0, max_tokens = 8192;
   bool json = false;
 };
@@ -84,8 +85,8 @@ int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm)
   const TokenStream stream = TokenStream::open(a.data, a.split);
   stream.check_vocabulary(dictionary.size());
   const auto start = std::chrono::steady_clock::now();
-  const EvalResult result =
-      evaluate(*file.model, kernels, comm, stream, options_of(a, file, dictionary, activation_type(a.precision, comm)));
+  const EvalResult result = evaluate(*file.model, kernels, comm, stream,
+                                     options_of(a, file, dictionary, activation_type(a.precision, kernels, comm)));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (comm.is_root()) print_result(a, file, result, seconds);
   return kSuccess;
@@ -111,10 +112,10 @@ Command add_eval(CLI::App& app) {
       ->check(CLI::IsMember({precision::kFp32, precision::kBf16, precision::kBf16Always}))
       ->capture_default_str();
   app.add_flag("--json", a->json, "Print one JSON object");
-  add_profile_option(app, a->profile);
+  a->compute.add_to(app);
   app.footer("Loss is in bits (base 2), perplexity 2^loss; </s> and blank lines count, as in fairseq-eval-lm.");
   return [a](Communicator& comm) {
-    const int code = run_profiled(a->profile, comm, [&](const Kernels& k) { return run_eval(*a, k, comm); });
+    const int code = a->compute.run(comm, [&](const Kernels& k) { return run_eval(*a, k, comm); });
     log_peak_memory(comm);
     return code;
   };

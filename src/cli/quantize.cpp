@@ -16,7 +16,8 @@ namespace {
 
 struct QuantizeArguments {
   ConfigOptions config;
-  std::string from, out, profile;
+  std::string from, out;
+  ComputeOptions compute;
   int64_t vocabulary = 0;
   bool dry_run = false, json = false, fresh = false;
 };
@@ -124,7 +125,7 @@ Command add_quantize(CLI::App& app) {
   app.add_option("--vocab", a->vocabulary, "Dictionary size for --dry-run where there is no data.path");
   app.add_flag("--json", a->json, "With --dry-run: print one JSON object");
   app.add_flag("--fresh", a->fresh, "Start anew even if checkpoint.dir holds a quantization run");
-  add_profile_option(app, a->profile);
+  a->compute.add_to(app);
   app.footer(
       "Each stage: k-means on its weights (section ipq), then ipq.updates_per_stage updates that train centroids and\n"
       "everything not yet quantized. Interrupted runs are resumed, also inside k-means.\n"
@@ -135,7 +136,7 @@ Command add_quantize(CLI::App& app) {
       if (comm.is_root()) std::cout << describe_config<RunConfig>();
       return kSuccess;
     }
-    const int code = run_profiled(a->profile, comm, [&](const Kernels& k) { return run_quantize(*a, k, comm); });
+    const int code = a->compute.run(comm, [&](const Kernels& k) { return run_quantize(*a, k, comm); });
     log_peak_memory(comm);
     return code;
   };

@@ -11,7 +11,7 @@ namespace {
 
 struct TrainArguments {
   ConfigOptions config;
-  std::string profile;
+  ComputeOptions compute;
   bool fresh = false;
 };
 
@@ -35,7 +35,7 @@ Command add_train(CLI::App& app) {
   auto a = std::make_shared<TrainArguments>();
   a->config.add_to(app);
   app.add_flag("--fresh", a->fresh, "Start anew even if checkpoint.dir holds a run (its checkpoints get replaced)");
-  add_profile_option(app, a->profile);
+  a->compute.add_to(app);
   app.footer(
       "A run found in checkpoint.dir is resumed, on any number of ranks.\n"
       "Example: launch/run -n 2 build/release/bin/quantnoise train -c configs/wikitext2_small.yaml");
@@ -44,7 +44,7 @@ Command add_train(CLI::App& app) {
       if (comm.is_root()) std::cout << describe_config<RunConfig>();
       return kSuccess;
     }
-    const int code = run_profiled(a->profile, comm, [&](const Kernels& k) { return run_train(*a, k, comm); });
+    const int code = a->compute.run(comm, [&](const Kernels& k) { return run_train(*a, k, comm); });
     log_peak_memory(comm);
     return code;
   };

@@ -18,8 +18,9 @@ DType activation_type(const std::string& name, bool hardware) {
   return DType::f32;
 }
 
-DType activation_type(const std::string& name, Communicator& comm) {
-  double missing = cpu_multiplies_bf16() ? 0.0 : 1.0;
+DType activation_type(const std::string& name, const Kernels& kernels, Communicator& comm) {
+  const bool on_cpu = kernels.memory == &host_memory();  // every GPU that we compile for has them
+  double missing = on_cpu && !cpu_multiplies_bf16() ? 1.0 : 0.0;
   comm.all_reduce_max({&missing, 1});
   return activation_type(name, missing == 0.0);
 }

@@ -5,6 +5,7 @@
 
 #include "comm/communicator.h"
 #include "core/tensor.h"
+#include "ops/kernels.h"
 
 namespace qn {
 
@@ -19,7 +20,7 @@ inline constexpr const char* kBf16Always = "bf16_always";
 /// The type of activations and matrix operands for one of the names above. `hardware`: all ranks multiply bf16 matrices
 /// in hardware. Where `bf16` has to become fp32 a warning says so. Parameters are fp32 in any case.
 DType activation_type(const std::string& name, bool hardware);
-/// The same on the processors of all ranks; collective.
-DType activation_type(const std::string& name, Communicator& comm);
+/// The same on the devices of all ranks; collective.
+DType activation_type(const std::string& name, const Kernels& kernels, Communicator& comm);
 
 }  // namespace qn

@@ -25,7 +25,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
       comm_(comm),
       options_(std::move(options)),
       kernels_(options_.kernels != nullptr ? *options_.kernels : cpu_kernels()),
-      dtype_(activation_type(config.train.precision, comm)),
+      dtype_(activation_type(config.train.precision, kernels_, comm)),
       corpus_(config.data, static_cast<uint64_t>(config.seed)),
       model_(make_language_model(config.model, corpus_.dictionary().size(), config.data.tokens_per_sample)) {
   const auto seed = static_cast<uint64_t>(config.seed);

@@ -1,0 +1,42 @@
+#include "train/device.h"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "ops/cuda/backend.h"
+
+namespace qn {
+
+LocalRank local_rank(std::span<const std::string> hosts, int rank) {
+  const auto own = hosts.begin() + rank;
+  return {static_cast<int>(std::count(hosts.begin(), own, *own)),
+          static_cast<int>(std::count(hosts.begin(), hosts.end(), *own))};
+}
+
+int gpu_of(const LocalRank& local, int gpus, bool share) {
+  QN_ASSERT(gpus > 0);
+  QN_CHECK(share || local.size <= gpus,
+           "{} ranks on this machine, but {} GPU{}: start at most one rank per GPU, or let ranks share them with "
+           "--share-gpu",
+           local.size, gpus, gpus == 1 ? "" : "s");
+  return local.rank % gpus;
+}
+
+const Kernels& kernels_on(const std::string& name, bool share_gpu, Communicator& comm) {
+  if (name == device::kCpu) return cpu_kernels();
+  QN_ASSERT(name == device::kCuda, "device '{}'", name);
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  const std::vector<std::string> hosts = comm.all_gather(host.data());
+  const int gpus = cuda_device_count();
+  QN_CHECK(gpus > 0, "--device cuda: {}", cuda_problem());
+  const int gpu = gpu_of(local_rank(hosts, comm.rank()), gpus, share_gpu);
+  select_cuda_device(gpu);
+  spdlog::info("rank {} of {} computes on GPU {} of {}", comm.rank(), comm.size(), gpu, host.data());
+  return cuda_kernels();
+}
+
+}  // namespace qn

@@ -1,0 +1,45 @@
+#include "train/device.h"
+
+#include <gmock/gmock.h>
+
+#include "ops/cuda/backend.h"
+
+namespace qn::test {
+namespace {
+
+using testing::AllOf, testing::HasSubstr, testing::ThrowsMessage;
+
+TEST(LocalRank, CountsTheRanksOfOneMachine) {
+  const std::vector<std::string> hosts{"a", "b", "a", "a", "b"};
+  const std::vector<std::pair<int, int>> expected{{0, 3}, {0, 2}, {1, 3}, {2, 3}, {1, 2}};
+  for (int r = 0; r < 5; ++r) {
+    const LocalRank local = local_rank(hosts, r);
+    EXPECT_EQ(std::pair(local.rank, local.size), expected[static_cast<size_t>(r)]) << r;
+  }
+}
+
+TEST(GpuOf, GivesEveryRankItsOwn) {
+  for (int r = 0; r < 4; ++r) EXPECT_EQ(gpu_of({r, 4}, 4, false), r);
+  EXPECT_EQ(gpu_of({1, 2}, 8, false), 1);
+}
+
+TEST(GpuOf, RefusesToShareUnlessAsked) {
+  EXPECT_THAT(
+      [] {
+        gpu_of({0, 4}, 2, false);
+      },
+      ThrowsMessage<Error>(AllOf(HasSubstr("4 ranks"), HasSubstr("2 GPUs"), HasSubstr("--share-gpu"))));
+  EXPECT_EQ(gpu_of({3, 4}, 2, true), 1);
+}
+
+TEST(KernelsOn, SaysWhyThereIsNoGpu) {
+  const auto comm = make_local_communicator();
+  EXPECT_EQ(&kernels_on(device::kCpu, false, *comm), &cpu_kernels());
+  if (cuda_device_count() > 0)
+    EXPECT_STREQ(kernels_on(device::kCuda, false, *comm).backend, "cuda");
+  else
+    EXPECT_THAT([&] { kernels_on(device::kCuda, false, *comm); }, ThrowsMessage<Error>(HasSubstr(cuda_problem())));
+}
+
+}  // namespace
+}  // namespace qn::test
