@@ -1,9 +1,11 @@
-// The vectorised exponential of the softmax kernels against the standard library.
+// The vectorised exponential and normal distribution of the kernels against the standard library.
 #include "ops/cpu/exp.h"
 
 #include <gtest/gtest.h>
 
 #include <limits>
+
+#include "ops/cpu/gelu.h"
 
 namespace qn::cpu {
 namespace {
@@ -32,6 +34,30 @@ TEST(ExpNonpositive, VanishesFarBelowAndPassesNanOn) {
   for (const float x : {-87.4f, -1e4f, std::numeric_limits<float>::lowest(), -std::numeric_limits<float>::infinity()})
     EXPECT_EQ(exp_nonpositive(x), 0.0f) << x;
   EXPECT_TRUE(std::isnan(exp_nonpositive(std::numeric_limits<float>::quiet_NaN())));
+}
+
+TEST(StandardNormal, IsAccurate) {
+  constexpr int kSteps = 200'000;
+  double worst = 0.0, worst_gelu = 0.0, worst_derivative = 0.0;
+  for (int i = -kSteps; i <= kSteps; ++i) {
+    const float x = 12.0f * static_cast<float>(i) / kSteps;
+    const auto exact = static_cast<double>(x);
+    worst = std::max(
+        worst, std::abs(static_cast<double>(standard_normal(x).distribution) - standard_normal(exact).distribution));
+    worst_gelu = std::max(worst_gelu, std::abs(static_cast<double>(gelu(x)) - gelu(exact)) / (1.0 + std::abs(exact)));
+    worst_derivative =
+        std::max(worst_derivative, std::abs(static_cast<double>(gelu_derivative(x)) - gelu_derivative(exact)));
+  }
+  EXPECT_LT(worst, 3e-7);
+  EXPECT_LT(worst_gelu, 3e-7);
+  EXPECT_LT(worst_derivative, 5e-7);
+}
+
+TEST(StandardNormal, KnowsItsEnds) {
+  EXPECT_EQ(gelu(0.0f), 0.0f);
+  EXPECT_EQ(gelu(-40.0f), 0.0f);
+  EXPECT_EQ(gelu(40.0f), 40.0f);
+  EXPECT_TRUE(std::isnan(gelu(std::numeric_limits<float>::quiet_NaN())));
 }
 
 }  // namespace

@@ -1,8 +1,6 @@
 // Keep bits, and the element-wise kernels that apply them.
-#include <cmath>
-#include <numbers>
-
 #include "ops/cpu/cpu_kernels.h"
+#include "ops/cpu/gelu.h"
 #include "ops/cpu/parallel.h"
 #include "ops/cpu/philox_lanes.h"
 
@@ -61,18 +59,6 @@ void masked_kernel(const Tensor& like, const Tensor& bias, const uint64_t* bits,
   const BiasRow<P> row(bias, like.cols());
   parallel_chunks(like.elements(),
                   [&](int64_t b, int64_t e) { masked_loop(b, e, bits, static_cast<P>(scale), row, f); });
-}
-
-template <typename T>
-T gelu(T x) {
-  return x * T{0.5} * (T{1} + std::erf(x * static_cast<T>(std::numbers::sqrt2 / 2)));
-}
-
-template <typename T>
-T gelu_derivative(T x) {
-  const T cdf = T{0.5} * (T{1} + std::erf(x * static_cast<T>(std::numbers::sqrt2 / 2)));
-  const T pdf = std::exp(T{-0.5} * x * x) * static_cast<T>(std::numbers::inv_sqrtpi / std::numbers::sqrt2);
-  return cdf + x * pdf;
 }
 
 }  // namespace
