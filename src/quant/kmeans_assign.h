@@ -8,6 +8,9 @@
 
 #include "quant/kmeans_kernel.h"
 #include "quant/kmeans_lanes.h"
+#ifdef QN_FILTER
+#include "quant/kmeans_filter.h"
+#endif
 
 namespace qn::QN_ISA {
 namespace {
@@ -61,16 +64,28 @@ class Assigner {
         importance_(x_ + d_ * kColumns) {}
 
   void run(const AssignTask& task) {
+#ifdef QN_FILTER
+    if constexpr (!Weighted && (D == 4 || D == 8))
+      if (GroupFilter<D>::suits(v_, table_)) {
+        const GroupFilter<D> filter(v_, table_);
+        return run(task, [&](int64_t m, int n, uint16_t* codes) { assign_filtered(filter, m, n, codes); });
+      }
+#endif
+    run(task, [&](int64_t m, int n, uint16_t* codes) { assign(m, n, codes); });
+  }
+
+ private:
+  template <typename F>
+  void run(const AssignTask& task, const F& assign_batch) {
     for (int64_t m = task.begin; m < task.end; m += kBatch) {
       const int n = static_cast<int>(task.end - m < kBatch ? task.end - m : kBatch);
       uint16_t* codes = task.codes + (m - task.begin);
-      assign(m, n, codes);
+      assign_batch(m, n, codes);
       if (task.stats == nullptr) continue;
       v_.weighted() ? add<true>(m, n, codes, task.stats) : add<false>(m, n, codes, task.stats);
     }
   }
 
- private:
   int64_t dim() const { return D > 0 ? D : d_; }
   const float* importance_of(int64_t m) const {
     return Weighted ? v_.importance + (m % v_.blocks_per_row) * dim() : nullptr;
@@ -178,9 +193,8 @@ class Assigner {
     }
   }
 
-  /// The nearest centroid of a group to one sub-vector, one centroid a lane; -1 when a second one is too close to tell.
-  int32_t nearest_in_group(const float* transposed, int32_t g, const float* x, const float* importance,
-                           float limit) const {
+  /// Scores of a group's centroids for one sub-vector, one centroid a lane.
+  Lanes group_scores(const float* transposed, int32_t g, const float* x, const float* importance) const {
     const int64_t d = dim();
     const auto* c = reinterpret_cast<const Lanes*>(transposed + int64_t{g} * kGroup * d);
     Lanes score;
@@ -192,9 +206,52 @@ class Assigner {
       else
         score = minus_product(score, c[t], splat(x[t]));
     }
-    const uint32_t near = at_most(score, splat(limit));
+    return score;
+  }
+
+  /// The nearest centroid of a group to one sub-vector; -1 when a second one is too close to tell.
+  int32_t nearest_in_group(const float* transposed, int32_t g, const float* x, const float* importance,
+                           float limit) const {
+    const uint32_t near = at_most(group_scores(transposed, g, x, importance), splat(limit));
     return near != 0 && (near & (near - 1)) == 0 ? g * kGroup + __builtin_ctz(near) : -1;
   }
+
+#ifdef QN_FILTER
+  void assign_filtered(const GroupFilter<(D > 0 ? D : 4)>& filter, int64_t m, int n, uint16_t* codes) const {
+    Candidates candidates[kBatch];
+    const float *x = v_.data + m * D, *transposed = table_.transposed(kLanes);
+    filter.select(x, n, candidates);
+    for (int i = 0; i < n; ++i, x += D) {
+      const Candidates& c = candidates[i];
+      int32_t code = -1;
+      if ((c.groups & (c.groups - 1)) == 0)
+        code = nearest_in_group(transposed, __builtin_ctz(c.groups), x, nullptr, c.limit);
+      if (code < 0) code = nearest_of_groups(transposed, c.groups, x, filter.rounding());
+      codes[i] = static_cast<uint16_t>(code < 0 ? nearest_centroid_exactly(x, nullptr, table_) : code);
+    }
+  }
+
+  /// The nearest centroid of several groups; -1 when a second one is within `rounding` of it.
+  int32_t nearest_of_groups(const float* transposed, uint32_t groups, const float* x, float rounding) const {
+    Lanes scores[32], smallest = splat(FLT_MAX);
+    for (uint32_t rest = groups; rest != 0; rest &= rest - 1) {
+      const int g = __builtin_ctz(rest);
+      scores[g] = group_scores(transposed, g, x, nullptr);
+      smallest = smaller(smallest, scores[g]);
+    }
+    float best = FLT_MAX;
+    for (int lane = 0; lane < kLanes; ++lane) best = smallest[lane] < best ? smallest[lane] : best;
+    int32_t code = -1;
+    for (uint32_t rest = groups; rest != 0; rest &= rest - 1) {
+      const int g = __builtin_ctz(rest);
+      const uint32_t near = at_most(scores[g], splat(best + rounding));
+      if (near == 0) continue;
+      if (code >= 0 || (near & (near - 1)) != 0) return -1;
+      code = g * kGroup + __builtin_ctz(near);
+    }
+    return code;
+  }
+#endif
 
   /// A row's factor is common to all centroids: it matters to the sums only.
   double row_importance_of(int64_t m) const {

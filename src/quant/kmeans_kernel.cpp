@@ -9,6 +9,9 @@
 
 namespace qn {
 
+namespace avx512vnni {
+void assign(const AssignTask& task);
+}
 namespace avx512 {
 void assign(const AssignTask& task);
 }
@@ -45,11 +48,11 @@ const AssignVariant& fastest_variant() {
 }  // namespace
 
 std::span<const AssignVariant> assign_variants() {
+  static const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
   static const AssignVariant variants[] = {
-      {"avx512",
-       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512bw"),
-       avx512::assign},
+      {"avx512vnni", avx512 && __builtin_cpu_supports("avx512vnni"), avx512vnni::assign},
+      {"avx512", avx512, avx512::assign},
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::assign},
       {"baseline", true, baseline::assign}};
   return variants;

@@ -146,6 +146,44 @@ INSTANTIATE_TEST_SUITE_P(Sizes, KMeansKernel,
                                          Case{2000, 4, 64, 3000, false}, Case{2000, 8, 64, 0, true},
                                          Case{2000, 4, 64, 3000, true}, Case{700, 6, 20, 0, true}));
 
+/// Sub-vectors and centroids of one size, with bounds no larger than they must be.
+struct Spread {
+  double scale;
+  float outlier;  ///< times the scale; one element in sub-vectors and in centroids
+  int64_t dim, n_centroids;
+};
+
+class KMeansKernelRange : public testing::TestWithParam<Spread> {};
+
+TEST_P(KMeansKernelRange, EveryInstructionSetFindsTheNearest) {
+  const Spread p = GetParam();
+  std::vector<float> weight = random_weight(1500 * p.dim, "weight"),
+                     centroids = random_weight(p.n_centroids * p.dim, "c");
+  for (int64_t i = 0; i < p.dim; ++i)  // equal centroids: the first one wins
+    centroids[static_cast<size_t>((p.n_centroids / 2) * p.dim + i)] = centroids[static_cast<size_t>(i)];
+  weight[7] = centroids[centroids.size() - 2] = p.outlier;
+  double largest = 0.0;
+  for (std::vector<float>* values : {&weight, &centroids})
+    for (float& v : *values) {
+      v *= static_cast<float>(p.scale);
+      largest = std::max(largest, std::abs(static_cast<double>(v)));
+    }
+  const SubVectors vectors{.data = weight.data(), .count = 1500, .dim = p.dim, .max_abs = largest};
+  const std::vector<uint16_t> expected = naive_codes(vectors, centroids);
+  const CentroidTable table(centroids, p.dim);
+  for (const AssignVariant& variant : assign_variants()) {
+    if (!variant.supported) continue;
+    std::vector<uint16_t> codes(expected.size());
+    assign_range(vectors, 0, vectors.count, table, codes.data(), nullptr, &variant);
+    EXPECT_EQ(codes, expected) << variant.name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Spreads, KMeansKernelRange,
+                         testing::Values(Spread{1, 4, 8, 256}, Spread{1, -40, 8, 256}, Spread{1, 1e4f, 8, 255},
+                                         Spread{1e-6, 30, 4, 512}, Spread{1e-6, 30, 4, 513}, Spread{1e12, 5, 8, 17},
+                                         Spread{1e-16, 5, 8, 64}, Spread{1e16, 5, 4, 64}, Spread{0, 1, 8, 32}));
+
 TEST(KMeansKernelTies, LowestIndexWins) {
   const std::vector<float> weight = {1, 1, 0, 0};
   const std::vector<float> centroids = {2, 2, 0, 0, 0, 2, 0, 0, 2, 0};  // 1,1 is equally far from all
