@@ -65,7 +65,7 @@ void store(const Columns<T>& columns, const Columns<P>& computed, const Attentio
 /// What one thread needs; kept between calls.
 template <typename P>
 struct Scratch {
-  std::vector<P> scores, dscores, mask;
+  std::vector<P> scores, dscores;
   std::vector<P> qkv, out, dqkv, dout;  // copies in P
 };
 
@@ -114,31 +114,26 @@ int64_t visible(const Head<P>& head, int64_t query) {
   return head.causal ? query + 1 : head.time;
 }
 
-/// p[j] *= bit j of `word` ? scale : 0, for j < n <= 32.
-template <typename P>
-void keep_or_drop(P* p, uint32_t word, int64_t n, P scale) {
-  const auto drop = [&](int64_t j) { p[j] *= ((word >> j) & 1U) != 0 ? scale : P{0}; };
-  if (n == 32) {  // of a known length the compiler makes a few masked multiplications: a quarter of the time
-#pragma omp simd
-    for (int64_t j = 0; j < 32; ++j) drop(j);
-  } else {
-    for (int64_t j = 0; j < n; ++j) drop(j);
-  }
-}
-
-/// Multiplies p[0, n) by its dropout mask: 0 or keep_scale.
-template <typename P>
-void drop_row(const Head<P>& head, int64_t query, P* p, int64_t n) {
-  if (head.threshold == 0) return;
+/// Calls f(c, factor) for keys c = 0, ..., n - 1 of a query, and for further ones below `room` where that keeps the
+/// loop's length a constant: factor = `kept`, or 0 for keys that dropout drops.
+template <typename P, typename F>
+void for_each_key(const Head<P>& head, int64_t query, int64_t n, int64_t room, P kept, const F& f) {
   const int64_t first_group = (head.row + query) * (head.mask_stride / 128);
-  for (int64_t begin = 0; begin < n; begin += 128) {
-    uint64_t words[2];
-    keep_bits_group(words, first_group + begin / 128, head.threshold, *head.stream);
-    uint32_t bits[4];
-    __builtin_memcpy(bits, words, sizeof bits);
-    const int64_t count = std::min<int64_t>(128, n - begin);
-    for (int64_t part = 0; part * 32 < count; ++part)
-      keep_or_drop(p + begin + part * 32, bits[part], std::min<int64_t>(32, count - part * 32), head.keep_scale);
+  uint32_t bits[4] = {~0U, ~0U, ~0U, ~0U};
+  for (int64_t begin = 0; begin < n; begin += 32) {
+    if (head.threshold != 0 && begin % 128 == 0) {
+      uint64_t words[2];
+      keep_bits_group(words, first_group + begin / 128, head.threshold, *head.stream);
+      __builtin_memcpy(bits, words, sizeof bits);
+    }
+    const uint32_t word = bits[begin / 32 % 4];
+    const auto visit = [&](int64_t j) { f(begin + j, ((word >> j) & 1U) != 0 ? kept : P{0}); };
+    if (begin + 32 <= room) {  // of a known length the compiler makes a few masked instructions: a quarter of the time
+#pragma omp simd
+      for (int64_t j = 0; j < 32; ++j) visit(j);
+    } else {
+      for (int64_t j = 0; j < n - begin; ++j) visit(j);
+    }
   }
 }
 
@@ -157,30 +152,26 @@ void softmax_block(const Head<P>& head, int64_t first, int64_t count, int64_t ke
       s[c] = exp_nonpositive(s[c] - max);
       sum += s[c];
     }
-    const P inverse = P{1} / sum;
-    for (int64_t c = 0; c < n; ++c) s[c] *= inverse;
+    for_each_key(head, first + r, n, keys, head.keep_scale / sum, [s](int64_t c, P factor) { s[c] *= factor; });
     std::fill(s + n, s + keys, P{0});
     lse[head.row + first + r] = max + std::log(sum);
-    drop_row(head, first + r, s, n);
   }
 }
 
 /// scores -> dropped-out probabilities (in place); dscores (holding dOut V^P) -> gradient of the scaled scores.
 template <typename P>
 void softmax_grad_block(const Head<P>& head, int64_t first, int64_t count, int64_t keys, P* scores, P* dscores,
-                        const P* lse, const P* delta, std::vector<P>& mask) {
+                        const P* lse, const P* delta) {
   for (int64_t r = 0; r < count; ++r) {
     P *s = scores + r * keys, *d = dscores + r * keys;
     const int64_t n = visible(head, first + r);
     const P shift = lse[head.row + first + r], del = delta[r];
-    std::fill(mask.begin(), mask.begin() + n, P{1});
-    drop_row(head, first + r, mask.data(), n);
-    for (int64_t c = 0; c < n; ++c) {
+    for_each_key(head, first + r, n, keys, head.keep_scale, [=](int64_t c, P factor) {
       const P x = s[c] - shift;
       const P p = exp_nonpositive(x < P{0} ? x : P{0});
-      d[c] = p * (mask[static_cast<size_t>(c)] * d[c] - del);
-      s[c] = p * mask[static_cast<size_t>(c)];
-    }
+      d[c] = p * (factor * d[c] - del);
+      s[c] = p * factor;
+    });
     std::fill(s + n, s + keys, P{0});
     std::fill(d + n, d + keys, P{0});
   }
@@ -206,7 +197,6 @@ void head_backward(const Head<P>& head, const Columns<P>& dqkv, const Columns<P>
   P *dq = dqkv.data, *dk = dq + dqkv.part, *dv = dq + 2 * dqkv.part;
   scratch.scores.resize(static_cast<size_t>(kQueryBlock * head.time));
   scratch.dscores.resize(scratch.scores.size());
-  scratch.mask.resize(static_cast<size_t>(head.time));
   P *scores = scratch.scores.data(), *dscores = scratch.dscores.data();
   // From the last block down: the first one handled covers all keys, so it may overwrite dk and dv.
   P beta = 0;
@@ -223,7 +213,7 @@ void head_backward(const Head<P>& head, const Columns<P>& dqkv, const Columns<P>
     }
     block_scores(head, first, count, keys, scores);
     gemm(false, true, count, keys, head.dim, P{1}, grad, ld_out, head.v, head.ld, P{0}, dscores, keys);
-    softmax_grad_block(head, first, count, keys, scores, dscores, lse, delta, scratch.mask);
+    softmax_grad_block(head, first, count, keys, scores, dscores, lse, delta);
     gemm(true, false, keys, head.dim, count, P{1}, scores, keys, grad, ld_out, beta, dv, head.ld);
     gemm(false, false, count, head.dim, keys, head.scale, dscores, keys, head.k, head.ld, P{0}, dq + first * head.ld,
          head.ld);
