@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# launch/slurm.sbatch with stand-ins for srun and scontrol: what it starts, and what it does with each exit status.
+set -euo pipefail
+script=$1/launch/slurm.sbatch
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cat >"$folder/srun" <<'TEXT'
+#!/bin/sh
+echo "threads $OMP_NUM_THREADS: $*" >"$(dirname "$0")/srun.log"
+exit "$SRUN_STATUS"
+TEXT
+cat >"$folder/scontrol" <<'TEXT'
+#!/bin/sh
+echo "$*" >"$(dirname "$0")/scontrol.log"
+TEXT
+printf '#!/bin/sh\n' >"$folder/program"
+chmod +x "$folder/srun" "$folder/scontrol" "$folder/program"
+export PATH=$folder:$PATH QN_PROGRAM=$folder/program SLURM_SUBMIT_DIR=$folder SLURM_CPUS_PER_TASK=4
+
+fail() {
+  echo "slurm_test: $*" >&2
+  exit 1
+}
+job() { # SRUN_STATUS ARGUMENTS...: its exit status in `status`
+  rm -f "$folder"/*.log
+  status=0
+  SLURM_JOB_ID=17 SRUN_STATUS=$1 "$script" "${@:2}" >"$folder/out" 2>&1 || status=$?
+}
+
+job 0 train -c some.yaml
+((status == 0)) || fail "a finished job ends with $status"
+grep -q -- "threads 4: --mpi=pmix .* $folder/program train -c some.yaml" "$folder/srun.log" || fail "$(cat "$folder/srun.log")"
+[[ ! -e $folder/scontrol.log ]] || fail "a finished job was queued again"
+job 3 train -c some.yaml
+((status == 0)) || fail "a stopped job ends with $status"
+[[ $(cat "$folder/scontrol.log") == "requeue 17" ]] || fail "a stopped job was not queued again"
+job 1 train -c some.yaml
+((status == 1)) || fail "a failed job ends with $status"
+[[ ! -e $folder/scontrol.log ]] || fail "a failed job was queued again"
+job 0
+((status == 2)) && grep -q "no command given" "$folder/out" || fail "a job without a command ends with $status"
+status=0
+"$script" train >"$folder/out" 2>&1 || status=$?
+((status == 2)) && grep -q "start it with: sbatch" "$folder/out" || fail "outside of Slurm it ends with $status"
+echo "slurm_test: passed"
