@@ -1,11 +1,13 @@
 // The entries of Kernels by name, for what must treat every one of them alike.
 #pragma once
 
+#include <type_traits>
+
 #include "ops/kernels.h"
 
 namespace qn {
 
-/// Every function of Kernels, in any order. The assertion below fails to compile when one is missing here.
+/// Every function of Kernels, in its order. The assertion below fails to compile when one is missing here.
 // The formatter never settles on the continuation marks.
 // clang-format off
 #define QN_EACH_KERNEL(X)                                                                            \
@@ -22,5 +24,8 @@ inline constexpr size_t kKernels = 0 QN_EACH_KERNEL(QN_ENTRY);
 
 static_assert(sizeof(Kernels) == (2 + kKernels) * sizeof(void*),
               "name the new kernel in QN_EACH_KERNEL and give it an entry in tests/ops/ops_table.cpp");
+
+/// Declares a backend's function for an entry: QN_EACH_KERNEL(QN_DECLARE_KERNEL) in the backend's namespace.
+#define QN_DECLARE_KERNEL(name) std::remove_pointer_t<decltype(::qn::Kernels::name)> name;
 
 }  // namespace qn

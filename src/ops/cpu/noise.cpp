@@ -30,15 +30,15 @@ void block_noise(const Tensor& y, const Tensor& w, int64_t block, double p, cons
   });
 }
 
-void decode_pq(const Tensor& w, const Tensor& centroids, const uint16_t* codes) {
+void pq_decode(const Tensor& w, const Tensor& centroids, const uint16_t* codes) {
   dispatch_float(w.dtype, [&](auto tag) {
     using T = decltype(tag);
     pq_decode(w.as<T>(), centroids.as<ParameterOf<T>>(), codes, w.rows(), w.cols(), centroids.cols());
   });
 }
 
-void grad_pq_centroids(const Tensor& dcentroids, const Tensor& dw, const uint16_t* codes, const int64_t* counts,
-                       int beta) {
+void pq_centroid_grad(const Tensor& dcentroids, const Tensor& dw, const uint16_t* codes, const int64_t* counts,
+                      int beta) {
   dispatch_float(dw.dtype, [&](auto tag) {
     using T = decltype(tag);
     pq_centroid_grad(dcentroids.as<ParameterOf<T>>(), static_cast<float>(beta), dw.as<T>(), codes, dw.rows(), dw.cols(),
