@@ -6,6 +6,7 @@
 
 #include "ops/cuda/check.h"
 #include "ops/cuda/context.h"
+#include "ops/cuda/start_kernel.cuh"
 
 namespace qn::cuda {
 
@@ -15,7 +16,7 @@ inline constexpr int kThreads = 256;  // of a block, unless said otherwise
 template <typename... Params, typename... Args>
 void launch(void (*kernel)(Params...), dim3 grid, dim3 block, Args&&... args) {
   if (grid.x == 0 || grid.y == 0) return;
-  kernel<<<grid, block, 0, Context::current().stream()>>>(std::forward<Args>(args)...);
+  start_kernel(kernel, grid, block, 0, Context::current().stream(), std::forward<Args>(args)...);
   QN_CUDA_CHECK(cudaGetLastError());
 }
 
