@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <vector>
 
 #include "streams.h"
 
@@ -66,21 +68,32 @@ struct Operand {
 
   int64_t rows() const { return transposed ? layout.cols : layout.rows; }
   int64_t cols() const { return transposed ? layout.rows : layout.cols; }
-  double at(int64_t batch, int64_t r, int64_t c) const {
-    const int64_t offset = transposed ? c + r * layout.ld : r + c * layout.ld;
-    return get(data, layout.type, batch * layout.stride + offset);
+  /// op(matrix) of a batch in double, or its transpose; row-major.
+  std::vector<double> values(int64_t batch, bool transpose) const {
+    const int64_t m = transpose ? cols() : rows(), n = transpose ? rows() : cols();
+    std::vector<double> result;
+    result.reserve(static_cast<size_t>(m * n));
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j) {
+        const int64_t offset = transpose == transposed ? i + j * layout.ld : j + i * layout.ld;
+        result.push_back(get(data, layout.type, batch * layout.stride + offset));
+      }
+    return result;
   }
 };
 
 void multiply(const Operand& a, const Operand& b, void* out, const Layout& c, double alpha, double beta) {
-  for (int64_t i = 0; i < c.batch; ++i)
+  for (int64_t i = 0; i < c.batch; ++i) {
+    const std::vector<double> x = a.values(i, false), y = b.values(i, true);
+    const int64_t depth = a.cols();
     for (int64_t col = 0; col < c.cols; ++col)
       for (int64_t row = 0; row < c.rows; ++row) {
-        double sum = 0.0;
-        for (int64_t k = 0; k < a.cols(); ++k) sum += a.at(i, row, k) * b.at(i, k, col);
+        const double sum =
+            std::inner_product(x.begin() + row * depth, x.begin() + (row + 1) * depth, y.begin() + col * depth, 0.0);
         const int64_t at = i * c.stride + row + col * c.ld;
         put(out, c.type, at, alpha * sum + (beta != 0.0 ? beta * get(out, c.type, at) : 0.0));
       }
+  }
 }
 
 double scalar(const void* p, cudaDataType_t type) { return get(p, type, 0); }

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -42,23 +43,23 @@ namespace {
 
 constexpr size_t kStackBytes = size_t{64} << 10;
 
-/// Threads that wait here go on when `arrived` reaches the number expected.
-struct Barrier {
-  unsigned arrived = 0, generation = 0;
-};
-
 /// A stack that runs the kernel's body for one thread after the other.
 struct Fiber {
   std::unique_ptr<std::byte[]> stack = std::make_unique<std::byte[]>(kStackBytes);
   void* top = nullptr;
-  unsigned thread = 0;
+  Index thread{};
   bool finished = true;
-  const Barrier* waits_for = nullptr;
-  unsigned seen = 0;  ///< generation of that barrier when the wait began
+};
+
+/// Threads that wait here go on when `arrived` reaches the number expected.
+struct Barrier {
+  unsigned arrived = 0;
+  std::vector<Fiber*> waiting;
 };
 
 std::vector<std::unique_ptr<Fiber>> all_fibers;
-std::vector<Fiber*> idle, waiting;
+std::vector<Fiber*> idle;
+std::deque<Fiber*> ready;
 Fiber* running = nullptr;
 void* scheduler = nullptr;
 const std::function<void()>* kernel_body = nullptr;
@@ -70,11 +71,16 @@ alignas(128) std::array<std::byte, kSharedLimit> shared;
 
 void leave() { qn_switch_stack(&running->top, scheduler); }
 
+void release(Barrier& barrier) {
+  barrier.arrived = 0;
+  // The last to wait goes on first: an order of threads that changes from barrier to barrier hides no missing one.
+  ready.insert(ready.end(), barrier.waiting.rbegin(), barrier.waiting.rend());
+  barrier.waiting.clear();
+}
+
 /// Threads that have ended do not hold up those at a barrier of the block.
-void release_if_complete() {
-  if (block_barrier.arrived == 0 || block_barrier.arrived < alive) return;
-  block_barrier.arrived = 0;
-  ++block_barrier.generation;
+void release_block_if_complete() {
+  if (block_barrier.arrived > 0 && block_barrier.arrived >= alive) release(block_barrier);
 }
 
 void fiber_main() {
@@ -82,7 +88,7 @@ void fiber_main() {
     (*kernel_body)();
     running->finished = true;
     --alive;
-    release_if_complete();
+    release_block_if_complete();
     leave();
   }
 }
@@ -103,48 +109,35 @@ Fiber* take_fiber() {
   return fiber;
 }
 
-void wait_at(const Barrier& barrier) {
-  running->waits_for = &barrier;
-  running->seen = barrier.generation;
+void wait_at(Barrier& barrier) {
+  barrier.waiting.push_back(running);
   leave();
 }
 
 /// Lets a fiber run until it waits or its thread has ended.
 void resume(Fiber* fiber) {
-  const unsigned t = fiber->thread;
-  thread_idx = {t % block_dim.x, t / block_dim.x % block_dim.y, t / (block_dim.x * block_dim.y)};
+  thread_idx = fiber->thread;
   running = fiber;
   qn_switch_stack(&scheduler, fiber->top);
-  (fiber->finished ? idle : waiting).push_back(fiber);
+  if (fiber->finished) idle.push_back(fiber);
 }
 
-void run_block(unsigned threads) {
-  alive = threads;
-  block_barrier.arrived = 0;
-  for (Barrier& barrier : warp_barriers) barrier.arrived = 0;
-  for (unsigned t = 0; t < threads; ++t) {
-    Fiber* fiber = take_fiber();
-    fiber->thread = t;
-    fiber->finished = false;
+void run_block() {
+  alive = block_dim.x * block_dim.y * block_dim.z;
+  for (unsigned z = 0; z < block_dim.z; ++z)
+    for (unsigned y = 0; y < block_dim.y; ++y)
+      for (unsigned x = 0; x < block_dim.x; ++x) {
+        Fiber* fiber = take_fiber();
+        fiber->thread = {x, y, z};
+        fiber->finished = false;
+        resume(fiber);
+      }
+  while (!ready.empty()) {
+    Fiber* fiber = ready.front();
+    ready.pop_front();
     resume(fiber);
   }
-  std::vector<Fiber*> round;
-  while (!waiting.empty()) {
-    round.swap(waiting);
-    waiting.clear();
-    // The last to wait goes on first: an order of threads that changes from barrier to barrier hides no missing one.
-    bool progress = false;
-    for (auto it = round.rbegin(); it != round.rend(); ++it) {
-      if ((*it)->waits_for->generation == (*it)->seen) {
-        waiting.push_back(*it);
-      } else {
-        progress = true;
-        resume(*it);
-      }
-    }
-    round.clear();
-    if (!progress) refuse("threads of a block wait for others that do not come");
-  }
+  if (alive > 0) refuse("threads of a block wait for others that do not come");
 }
 
 unsigned linear_thread() { return thread_idx.x + block_dim.x * (thread_idx.y + block_dim.y * thread_idx.z); }
@@ -171,20 +164,19 @@ void run_kernel(dim3 grid, dim3 block, size_t shared_bytes, const std::function<
       for (unsigned x = 0; x < grid.x; ++x) {
         block_idx = {x, y, z};
         std::memset(shared.data(), 0xff, shared_bytes);
-        run_block(threads);
+        run_block();
       }
 }
 
 void sync_threads() {
-  if (++block_barrier.arrived == alive) return release_if_complete();
+  if (++block_barrier.arrived == alive) return release(block_barrier);
   wait_at(block_barrier);
 }
 
 void sync_warp() {
   Barrier& barrier = warp_barriers[linear_thread() / kWarp];
-  if (++barrier.arrived < kWarp) return wait_at(barrier);
-  barrier.arrived = 0;
-  ++barrier.generation;
+  if (++barrier.arrived == kWarp) return release(barrier);
+  wait_at(barrier);
 }
 
 std::byte* shared_memory() { return shared.data(); }
