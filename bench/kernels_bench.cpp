@@ -273,7 +273,7 @@ void add_losses(const Model& m) {
         const OwnedTensor logits = random_tensor({rows, words}), losses({rows}, DType::f64);
         const std::vector<int32_t> targets = ids_below(rows, words);
         measure(state, 0.0, traffic(rows * words, grad ? 2 : 1),
-                [&] { k().cross_entropy(losses.view(), logits.view(), targets.data(), nullptr, grad); });
+                [&] { k().cross_entropy(losses.view(), logits.view(), targets.data(), nullptr, grad, nullptr); });
       });
   };
   add_band("head", m.positions(), Model::kWords[0] + 2);
@@ -316,18 +316,24 @@ void add_optimizers(const Model& m) {
   const int64_t n = m.parameters;
   add(m, "sum_of_squares", [=](benchmark::State& state) {
     const OwnedTensor x = random_tensor({n});
-    measure(state, 0.0, traffic(n, 1), [&] { benchmark::DoNotOptimize(k().sum_of_squares(x.view())); });
+    measure(state, 0.0, traffic(n, 1), [&] {
+      double squares = 0.0;
+      k().sum_of_squares(&squares, x.view());
+      benchmark::DoNotOptimize(squares);
+    });
   });
   add(m, "nag_step", [=](benchmark::State& state) {
     const OwnedTensor p = random_tensor({n}), velocity({n}, DType::f32), g = random_tensor({n});
-    const NagStep step{.lr = 1e-3, .lr_previous = 1e-3, .momentum = 0.99, .weight_decay = 0.0, .grad_scale = 1e-3};
-    measure(state, 0.0, traffic(n, 5), [&] { k().nag_step(p.view(), velocity.view(), g.view(), step); });
+    const NagStep step{.lr = 1e-3, .lr_previous = 1e-3, .momentum = 0.99, .weight_decay = 0.0};
+    const StepDecision decision{.grad_scale = 1e-3};
+    measure(state, 0.0, traffic(n, 5), [&] { k().nag_step(p.view(), velocity.view(), g.view(), step, &decision); });
   });
   add(m, "adam_step", [=](benchmark::State& state) {
     const OwnedTensor p = random_tensor({n}), mean({n}, DType::f32), square({n}, DType::f32), g = random_tensor({n});
-    AdamStep step{
-        .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-8, .weight_decay = 0.0, .grad_scale = 1e-3, .step = 1000};
-    measure(state, 0.0, traffic(n, 7), [&] { k().adam_step(p.view(), mean.view(), square.view(), g.view(), step); });
+    AdamStep step{.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-8, .weight_decay = 0.0, .step = 1000};
+    const StepDecision decision{.grad_scale = 1e-3};
+    measure(state, 0.0, traffic(n, 7),
+            [&] { k().adam_step(p.view(), mean.view(), square.view(), g.view(), step, &decision); });
   });
 }
 

@@ -9,7 +9,7 @@ void upload(const Kernels& kernels, const Tensor& to, const Tensor& from_host) {
 }
 
 OwnedTensor download(const Kernels& kernels, const Tensor& from) {
-  OwnedTensor host(from.shape, from.dtype);
+  OwnedTensor host(from.shape, from.dtype, *kernels.transfer);
   kernels.download(host.view().data, from.data, from.bytes());
   return host;
 }

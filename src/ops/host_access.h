@@ -13,7 +13,7 @@ inline bool on_host(const Kernels& kernels) { return kernels.memory == &host_mem
 
 /// Overwrites `to` with a host tensor of the same shape and type.
 void upload(const Kernels& kernels, const Tensor& to, const Tensor& from_host);
-/// The elements in host memory of their own.
+/// The elements in host memory of their own, of the kind that copies reach fastest.
 OwnedTensor download(const Kernels& kernels, const Tensor& from);
 
 /// A tensor's elements for host code to read: the tensor itself if it is in host memory, else a copy made now.

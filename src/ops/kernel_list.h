@@ -11,18 +11,19 @@ namespace qn {
 // The formatter never settles on the continuation marks.
 // clang-format off
 #define QN_EACH_KERNEL(X)                                                                            \
-  X(upload) X(download)                                                                              \
+  X(upload) X(download) X(start_download) X(mark) X(wait)                                            \
   X(fill) X(copy) X(axpy) X(matmul) X(add_bias) X(bias_grad) X(layer_norm) X(layer_norm_grad)        \
   X(keep_bits) X(masked_axpy) X(residual_add) X(activation) X(activation_grad) X(gather_rows)        \
   X(scatter_add_rows) X(scatter_rows) X(attention) X(attention_grad) X(cross_entropy) X(log_softmax) \
-  X(block_noise) X(pq_decode) X(pq_centroid_grad) X(sum_of_squares) X(nag_step) X(adam_step)
+  X(block_noise) X(pq_decode) X(pq_centroid_grad) X(add_sum) X(sum_of_squares) X(decide_update)      \
+  X(nag_step) X(adam_step)
 // clang-format on
 
 #define QN_ENTRY(name) +1
 inline constexpr size_t kKernels = 0 QN_EACH_KERNEL(QN_ENTRY);
 #undef QN_ENTRY
 
-static_assert(sizeof(Kernels) == (2 + kKernels) * sizeof(void*),
+static_assert(sizeof(Kernels) == (4 + kKernels) * sizeof(void*),
               "name the new kernel in QN_EACH_KERNEL and give it an entry in tests/ops/ops_table.cpp");
 
 /// Declares a backend's function for an entry: QN_EACH_KERNEL(QN_DECLARE_KERNEL) in the backend's namespace.

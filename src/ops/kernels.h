@@ -12,6 +12,7 @@
 
 #include "core/random.h"
 #include "core/tensor.h"
+#include "ops/update_state.h"
 
 namespace qn {
 
@@ -47,23 +48,46 @@ enum class Activation { relu, gelu };
 
 /// One parameter range of a flat optimizer step.
 struct NagStep {
-  double lr, lr_previous, momentum, weight_decay, grad_scale;
+  double lr, lr_previous, momentum, weight_decay;
 };
 struct AdamStep {
-  double lr, beta1, beta2, eps, weight_decay, grad_scale;
-  int64_t step;  ///< 1 for the first update
+  double lr, beta1, beta2, eps, weight_decay;
+  int64_t step;  ///< 1 for the first update; skipped ones, which the decision counts, are taken off
+};
+
+/// Recording what kernels a pass queues, to queue them again in one call (CUDA graphs). What is recorded keeps its
+/// addresses and shapes.
+struct GraphSupport {
+  /// From here on, kernels that this thread calls are recorded and not run. Uploads are left out: what they bring has
+  /// to be in place when the graph is launched.
+  void (*begin)();
+  /// Ends the recording.
+  void* (*end)();
+  /// Queues the recorded kernels. Random keys get these numbers in place of those they were recorded with.
+  void (*launch)(void* graph, uint32_t update, uint32_t micro_batch);
+  void (*release)(void* graph);
 };
 
 struct Kernels {
   const char* backend;
   /// Where every tensor, bit, index and code that the kernels are given lives.
   const Memory* memory;
+  /// Host memory that start_download() writes to, and that copies from the backend reach fastest. May hold
+  /// anything at first.
+  const Memory* transfer;
+  const GraphSupport* graphs;  ///< null where there is none
 
   /// Copies host memory to the backend's. The host memory may be reused as soon as this returns; kernels called later
   /// see the copy.
   void (*upload)(void* to, const void* from_host, size_t bytes);
   /// Copies the backend's memory to the host's, after everything called before.
   void (*download)(void* to_host, const void* from, size_t bytes);
+  /// As download(), without waiting: the copy is there after wait(mark()). `to` is in the memory `transfer`.
+  void (*start_download)(void* to, const void* from, size_t bytes);
+  /// A point in the sequence of calls of this thread, for wait(): marks count up.
+  int64_t (*mark)();
+  /// Returns when everything called before the mark was set is done.
+  void (*wait)(int64_t mark);
 
   /// Here and in axpy and masked_axpy every tensor is T or P; copy is the cast.
   void (*fill)(const Tensor& x, double value);
@@ -99,12 +123,14 @@ struct Kernels {
   void (*activation_grad)(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& bias, Activation kind,
                           const uint64_t* bits, double scale);
 
-  /// y[i, :] = scale * table[ids[i], :]. y T; table T or P: token tables are read from the master.
+  /// y[i, :] = scale * table[ids[i], :]; zeros where the id is negative. y T; table T or P: token tables are read from
+  /// the master.
   void (*gather_rows)(const Tensor& y, const Tensor& table, const int32_t* ids, double scale);
-  /// table[ids[i], :] += scale * x[i, :] in the order of i; rows with id == skip_id are left out (-1: none).
+  /// table[ids[i], :] += scale * x[i, :] in the order of i; rows with id == skip_id or a negative id are left
+  /// out.
   /// x T; table (a gradient's home) P or T.
   void (*scatter_add_rows)(const Tensor& table, const Tensor& x, const int32_t* ids, double scale, int32_t skip_id);
-  /// y[rows[i], :] = scale * x[i, :]. Both T, or both f64 (losses).
+  /// y[rows[i], :] = scale * x[i, :]; nothing where the row is negative. Both T, or both f64 (losses).
   void (*scatter_rows)(const Tensor& y, const Tensor& x, const int32_t* rows, double scale);
 
   /// out [batch * time, width]; lse [batch * heads * time] is the log of the softmax denominator, kept for the
@@ -115,9 +141,10 @@ struct Kernels {
                          const Tensor& qkv, const AttentionArgs& args);
 
   /// losses[rows ? rows[i] : i] += -log softmax(logits[i, :])[targets[i]] (f64); rows with target -1 add nothing.
-  /// With `write_grad` the logits (T) are overwritten with the gradient of the sum of these losses.
+  /// With `write_grad` the logits (T) are overwritten with the gradient of the sum of these losses, times *grad_scale
+  /// (in the backend's memory; null: 1).
   void (*cross_entropy)(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
-                        bool write_grad);
+                        bool write_grad, const double* grad_scale);
   /// y = log softmax(x) by rows. x T; y T or P.
   void (*log_softmax)(const Tensor& y, const Tensor& x);
 
@@ -131,10 +158,18 @@ struct Kernels {
   void (*pq_centroid_grad)(const Tensor& dcentroids, const Tensor& dw, const uint16_t* codes, const int64_t* counts,
                            int beta);
 
-  /// Sum of squares in double, in an order that does not depend on the number of threads. P, here and below.
-  double (*sum_of_squares)(const Tensor& x);
-  void (*nag_step)(const Tensor& p, const Tensor& velocity, const Tensor& g, const NagStep& step);
-  void (*adam_step)(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step);
+  /// *total += the sum of x (f64), in order. Here and below, pointers to doubles and to states point into the backend's
+  /// memory.
+  void (*add_sum)(double* total, const Tensor& x);
+  /// *result = sum of squares in double, in an order that does not depend on the number of threads. x P, here and
+  /// below.
+  void (*sum_of_squares)(double* result, const Tensor& x);
+  /// See ops/update_state.h.
+  void (*decide_update)(UpdateState* state, const UpdateRule& rule);
+  void (*nag_step)(const Tensor& p, const Tensor& velocity, const Tensor& g, const NagStep& step,
+                   const StepDecision* decision);
+  void (*adam_step)(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step,
+                    const StepDecision* decision);
 };
 
 /// Words that keep_bits fills for n elements (whole groups of 128 bits).

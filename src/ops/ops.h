@@ -33,11 +33,12 @@ Var residual_dropout(Tape& tape, const Var& residual, const Var& x, const Var& b
 /// dropout(act(x + bias))
 Var activation_dropout(Tape& tape, const Var& x, const Var& bias, Activation kind, const Dropout& drop);
 
-/// scale * table[ids]: [count, dim]. Rows with id == pad_id get no gradient (-1: all do).
+/// scale * table[ids]: [count, dim]; zeros for negative ids. Rows with id == pad_id get no gradient (-1: all do).
 Var embedding(Tape& tape, const Var& table, std::span<const int32_t> ids, double scale, int32_t pad_id);
-/// Rows of x: [count, D].
+/// Rows of x: [count, D]; zeros for negative ones.
 Var select_rows(Tape& tape, const Var& x, std::span<const int32_t> rows);
-/// out[rows_b[i]] = scale * parts[b][i]: puts per-band results back in place. Every row must be named exactly once.
+/// out[rows_b[i]] = scale * parts[b][i]: puts per-band results back in place. Every row must be named exactly once;
+/// negative ones name none.
 struct RowPart {
   Var value;
   std::span<const int32_t> rows;

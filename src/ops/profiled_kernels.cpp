@@ -31,6 +31,8 @@ template <>
 struct WorkOf<&Kernels::upload> : TransferWork {};
 template <>
 struct WorkOf<&Kernels::download> : TransferWork {};
+template <>
+struct WorkOf<&Kernels::start_download> : TransferWork {};
 
 template <>
 struct WorkOf<&Kernels::matmul> {
@@ -111,19 +113,20 @@ struct WorkOf<&Kernels::scatter_rows> {
 
 template <>
 struct WorkOf<&Kernels::cross_entropy> {
-  static Work of(const Tensor&, const Tensor& logits, const int32_t*, const int32_t*, bool write_grad) {
+  static Work of(const Tensor&, const Tensor& logits, const int32_t*, const int32_t*, bool write_grad, const double*) {
     return {.bytes = bytes_of(logits) * (write_grad ? 2.0 : 1.0)};
   }
 };
 template <>
 struct WorkOf<&Kernels::nag_step> {
-  static Work of(const Tensor& p, const Tensor& velocity, const Tensor& g, const NagStep&) {
+  static Work of(const Tensor& p, const Tensor& velocity, const Tensor& g, const NagStep&, const StepDecision*) {
     return {.bytes = 2.0 * (bytes_of(p) + bytes_of(velocity)) + bytes_of(g)};
   }
 };
 template <>
 struct WorkOf<&Kernels::adam_step> {
-  static Work of(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep&) {
+  static Work of(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep&,
+                 const StepDecision*) {
     return {.bytes = 2.0 * (bytes_of(p) + bytes_of(m) + bytes_of(v)) + bytes_of(g)};
   }
 };
@@ -168,11 +171,14 @@ const Kernels& profiled_kernels(const Kernels& inner, Profiler& profiler) {
   static constexpr const char* kNames[] = {QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
 #define QN_ENTRY(name) .name = Timed<&Kernels::name, name##_op>::call,
-  static Kernels table{.backend = "profiled", .memory = nullptr, QN_EACH_KERNEL(QN_ENTRY)};
+  static Kernels table{
+      .backend = "profiled", .memory = nullptr, .transfer = nullptr, .graphs = nullptr, QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
   QN_ASSERT(&inner != &table);
   inner_kernels = &inner;
   table.memory = inner.memory;
+  table.transfer = inner.transfer;
+  table.graphs = nullptr;  // a graph has no ops to time
   profiler.name_ops(kNames);
   return table;
 }

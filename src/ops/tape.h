@@ -38,6 +38,11 @@ struct PassOptions {
   uint64_t seed = 1;
   uint32_t update = 0;       ///< completed updates
   uint32_t micro_batch = 0;  ///< global index within the update
+  /// In the backend's memory: gradients are those of *loss_scale * loss; null: 1.
+  const double* loss_scale = nullptr;
+  /// Parts of a batch whose size depends on the data (bands of a vocabulary) are filled up to a multiple of so many
+  /// rows with rows that count for nothing, so that few different shapes exist.
+  int64_t row_multiple = 1;
 };
 
 class Tape {

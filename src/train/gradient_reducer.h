@@ -18,6 +18,8 @@ class GradientReducer {
   void begin(const Tape& tape);
   /// After that backward's step number `index` (they run last first).
   void step_done(size_t index);
+  /// Whether sums start before the backward has ended.
+  bool overlaps() const { return overlap_; }
   /// Sums what has not been summed yet. Gradients that no rank wrote become zero; `touched` stays as it was.
   void finish();
 

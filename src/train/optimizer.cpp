@@ -39,13 +39,13 @@ class Nag : public Optimizer {
   Nag(const OptimizerConfig& config, const ParameterStore& store, double initial_lr)
       : config_(config), lr_previous_(initial_lr), velocity_(zeros_like_values(store)) {}
 
-  void step(ParameterStore& store, const Kernels& kernels, double lr, double grad_scale) override {
-    const NagStep args{lr, lr_previous_, config_.momentum, config_.weight_decay, grad_scale};
+  void step(ParameterStore& store, const Kernels& kernels, double lr, const StepDecision* decision) override {
+    const NagStep args{lr, lr_previous_, config_.momentum, config_.weight_decay};
     if (config_.missing_gradient == "skip") {
       for (const auto& p : store.all())
-        if (!skipped(config_, *p)) kernels.nag_step(p->value, state_slice(velocity_, *p), p->home.grad, args);
+        if (!skipped(config_, *p)) kernels.nag_step(p->value, state_slice(velocity_, *p), p->home.grad, args, decision);
     } else {
-      kernels.nag_step(store.values(), velocity_.view(), store.grads(), args);
+      kernels.nag_step(store.values(), velocity_.view(), store.grads(), args, decision);
     }
     lr_previous_ = lr;
   }
@@ -72,16 +72,17 @@ class Adam : public Optimizer {
         square_(zeros_like_values(store)),
         steps_(store.all().size(), 0) {}
 
-  void step(ParameterStore& store, const Kernels& kernels, double lr, double grad_scale) override {
-    AdamStep args{lr, config_.beta1, config_.beta2, config_.eps, config_.weight_decay, grad_scale, 0};
+  void step(ParameterStore& store, const Kernels& kernels, double lr, const StepDecision* decision) override {
+    AdamStep args{lr, config_.beta1, config_.beta2, config_.eps, config_.weight_decay, 0};
     const bool flat = config_.missing_gradient != "skip";
     for (size_t i = 0; i < steps_.size(); ++i) {
       const Parameter& p = *store.all()[i];
       if (skipped(config_, p)) continue;
       args.step = ++steps_[i];
-      if (!flat) kernels.adam_step(p.value, state_slice(mean_, p), state_slice(square_, p), p.home.grad, args);
+      if (!flat)
+        kernels.adam_step(p.value, state_slice(mean_, p), state_slice(square_, p), p.home.grad, args, decision);
     }
-    if (flat) kernels.adam_step(store.values(), mean_.view(), square_.view(), store.grads(), args);
+    if (flat) kernels.adam_step(store.values(), mean_.view(), square_.view(), store.grads(), args, decision);
   }
   void save(const ParameterStore& store, StateDict& state) const override {
     save_slices(store, mean_, "optimizer/mean/", state);

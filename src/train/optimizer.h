@@ -26,9 +26,9 @@ struct OptimizerConfig {
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
-  /// One step on all parameters with gradients scaled by `grad_scale`. With missing_gradient = skip, parameters whose
-  /// gradient nobody touched are left alone, state included.
-  virtual void step(ParameterStore& store, const Kernels& kernels, double lr, double grad_scale) = 0;
+  /// One step on all parameters, as the decision (in the backend's memory) says. With missing_gradient = skip,
+  /// parameters whose gradient nobody touched are left alone, state included.
+  virtual void step(ParameterStore& store, const Kernels& kernels, double lr, const StepDecision* decision) = 0;
   /// Saves to and restores from entries "optimizer/...".
   virtual void save(const ParameterStore& store, StateDict& state) const = 0;
   virtual void load(const ParameterStore& store, const StateDict& state) = 0;

@@ -26,9 +26,16 @@ void DataConfig::validate(const ConfigChecker& c) const {
 
 void TrainConfig::visit(ConfigVisitor& v) {
   v.choice(
-      "precision", precision, {precision::kFp32, precision::kBf16, precision::kBf16Always},
+      "precision", precision, {precision::kFp32, precision::kBf16, precision::kBf16Always, precision::kFp16},
       "type of activations and matrix operands; parameters, their gradients and checkpoints stay fp32. bf16: where "
-      "the processor has instructions for it, else fp32; bf16_always: on any processor, emulated if need be");
+      "the processor has instructions for it, else fp32; bf16_always: on any processor, emulated if need be; "
+      "fp16: with dynamic loss scaling, GPUs only");
+  v.field("loss_scale", loss_scale, "fp16: what the loss is multiplied by at first; halved when gradients overflow");
+  v.field("loss_scale_window", loss_scale_window,
+          "fp16: the loss scale doubles after so many updates without overflow (0: 16384 / micro_batches, as fairseq)");
+  v.choice("cuda_graphs", cuda_graphs, {"auto", "on", "off"},
+           "GPUs get a micro-batch's forward and backward in one call once its shape has come twice; auto: with one "
+           "rank. With several, the last micro-batch is left out if gradients travel during its backward");
   v.field("micro_batches", micro_batches,
           "global micro-batches per update; ranks share them out, so it should be a multiple of their number");
   v.field("max_updates", max_updates, "stop after this many updates (0: no limit)");
@@ -43,6 +50,8 @@ void TrainConfig::visit(ConfigVisitor& v) {
 
 void TrainConfig::validate(const ConfigChecker& c) const {
   c.check(micro_batches >= 1, "micro_batches", "must be at least 1, got {}", micro_batches);
+  c.check(loss_scale > 0.0, "loss_scale", "must be positive, got {}", loss_scale);
+  c.check(loss_scale_window >= 0, "loss_scale_window", "must not be negative, got {}", loss_scale_window);
   c.check(log_every_updates >= 1, "log_every_updates", "must be at least 1, got {}", log_every_updates);
   for (const auto& [name, value] : {std::pair{"max_updates", max_updates},
                                     {"max_epochs", max_epochs},

@@ -31,6 +31,9 @@ struct DataConfig {
 /// The section `train`: in which precision, how long, how often to look.
 struct TrainConfig {
   std::string precision = precision::kFp32;
+  double loss_scale = 128.0;
+  int64_t loss_scale_window = 0;
+  std::string cuda_graphs = "auto";
   int64_t micro_batches = 1;
   int64_t max_updates = 0, max_epochs = 0;
   double stop_min_lr = -1.0, stop_time_hours = 0.0;

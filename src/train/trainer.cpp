@@ -18,6 +18,11 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+LossScaling loss_scaling(const TrainConfig& train) {
+  const int64_t window = train.loss_scale_window > 0 ? train.loss_scale_window : (1 << 14) / train.micro_batches;
+  return {.initial = train.loss_scale, .growth_interval = std::max<int64_t>(1, window)};
+}
+
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions options)
@@ -50,7 +55,10 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
                                  .clip_norm = config.optimizer.clip_norm,
                                  .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
                                  .overlap = config.comm.overlap,
-                                 .skip_missing = config.optimizer.missing_gradient == "skip"});
+                                 .skip_missing = config.optimizer.missing_gradient == "skip",
+                                 .loss_scaling = loss_scaling(config.train),
+                                 .graphs = config.train.cuda_graphs == "on" ||
+                                           (config.train.cuda_graphs == "auto" && comm.size() == 1)});
   if (resuming) resume(state);
   if (comm.is_root()) {
     metrics_.emplace(folder_->dir() / "metrics.jsonl", resuming);
@@ -85,7 +93,7 @@ void Trainer::log_start() const {
   const ParameterStore& store = model_->parameters();
   spdlog::info("model: {} parameters ({} fp32) in {} tensors, vocabulary {}; computing in {}",
                group_digits(store.elements()), format_bytes(static_cast<uint64_t>(store.elements()) * 4),
-               store.all().size(), group_digits(corpus_.dictionary().size()), dtype_ == DType::bf16 ? "bf16" : "fp32");
+               store.all().size(), group_digits(corpus_.dictionary().size()), precision_name(dtype_));
   spdlog::info("data: {} training tokens in {} blocks, {} updates per epoch of {} micro-batches; {} rank{}",
                group_digits(corpus_.train().stream().total_tokens()), group_digits(corpus_.train().size()),
                group_digits(corpus_.sampler().updates_per_epoch(config_.train.micro_batches)),
@@ -125,6 +133,7 @@ void Trainer::resume(const StateDict& state) {
       spdlog::warn("changed since the checkpoint: {}", line);
   load_parameters(state);
   optimizer_->load(model_->parameters(), state);
+  updates_->load(state);
   QN_CHECK(
       state.text("data_fingerprint") == hex64(corpus_.sampler().fingerprint()),
       "the training batches differ from those of the checkpoint (other data, data.* options or seed): restore them, "
@@ -143,6 +152,7 @@ StateDict Trainer::capture() {
   StateDict state;
   save_parameters(model_->parameters(), state);
   optimizer_->save(model_->parameters(), state);
+  updates_->save(state);
   if (ipq_) ipq_->save(state);
   const SamplerState& sampler = corpus_.sampler().state();
   state.ints["sampler/epoch"] = sampler.epoch;
@@ -161,6 +171,7 @@ StateDict Trainer::capture() {
 }
 
 void Trainer::save(const SaveReason& reason) {
+  settle();
   const ProfileScope phase(Phase::checkpoint, update_);
   if (folder_) folder_->save(capture(), corpus_.sampler().state().epoch, update_, reason);
 }
@@ -201,6 +212,7 @@ bool Trainer::agreed_stop() {
 bool Trainer::run_due_stages() {
   while (ipq_ && ipq_->stages_done() < ipq_->stages() &&
          update_ >= ipq_->stages_done() * config_.ipq.updates_per_stage) {
+    settle();
     const int64_t every = config_.ipq.save_every_kmeans_iterations;
     const auto report = ipq_->run_stage([&](int64_t iteration) {
       const bool stop = agreed_stop();
@@ -209,6 +221,7 @@ bool Trainer::run_due_stages() {
     });
     if (!report) return false;
     optimizer_ = make_optimizer(config_.optimizer, model_->parameters(), config_.schedule.lr);
+    updates_->forget_skipped();
     score_.reset();
     const Score score = validate_now();
     spdlog::info(
@@ -231,6 +244,7 @@ bool Trainer::run_due_stages() {
 
 Outcome Trainer::run() {
   const Outcome outcome = run_to_end();
+  settle();
   {
     const ProfileScope phase(Phase::checkpoint);
     if (folder_) folder_->wait();
@@ -266,42 +280,56 @@ void Trainer::one_update() {
     batch = corpus_.train().collate(groups[static_cast<size_t>(i)]);
     return MicroBatch{view_of(batch), batch.tokens};
   };
-  const UpdateResult result = updates_->run(update_, static_cast<int64_t>(groups.size()), fetch, *optimizer_, lr);
-  ++update_;
+  updates_->start(update_, static_cast<int64_t>(groups.size()), fetch, *optimizer_, lr);
+  unreported_.push_back({++update_, corpus_.sampler().state().epoch, lr, 0.0});
   score_.reset();
-  const double seconds = seconds_since(start);
-  training_seconds_ += seconds;
-  report(result, lr, seconds);
+  // A device computes this update while the host prepares the next.
+  const size_t under_way = on_host(kernels_) ? 0 : 1;
+  std::vector<UpdateResult> finished;
+  while (updates_->pending() > under_way) finished.push_back(updates_->finish());
+  unreported_.back().seconds = seconds_since(start);
+  training_seconds_ += unreported_.back().seconds;
+  for (const UpdateResult& result : finished) report(result);
 }
 
-void Trainer::report(const UpdateResult& result, double lr, double seconds) {
+void Trainer::settle() {
+  while (updates_->pending() > 0) report(updates_->finish());
+}
+
+void Trainer::report(const UpdateResult& result) {
+  const Started started = unreported_.front();
+  unreported_.pop_front();
   if (!progress_) return;
+  if (result.skipped)
+    progress_->message(fmt::format("update {} skipped: its gradient overflows fp16; the loss scale is now {}",
+                                   started.update, result.loss_scale));
   clipped_ += result.clipped ? 1 : 0;
   ++reported_;
   const double loss = result.loss / static_cast<double>(result.tokens) / std::numbers::ln2;
-  progress_->report({.update = update_,
+  progress_->report({.update = started.update,
                      .max_updates = max_updates(),
-                     .epoch = corpus_.sampler().state().epoch,
+                     .epoch = started.epoch,
                      .tokens = result.tokens,
                      .loss_base2 = loss,
-                     .lr = lr,
+                     .lr = started.lr,
                      .grad_norm = result.grad_norm,
                      .clip_share = static_cast<double>(clipped_) / static_cast<double>(reported_),
-                     .seconds = seconds,
+                     .seconds = started.seconds,
                      .peak_rss_bytes = peak_rss_bytes()});
-  metrics_->write({{"kind", std::string("train")},
-                   {"update", update_},
-                   {"epoch", corpus_.sampler().state().epoch},
-                   {"loss", loss},
-                   {"ppl", std::exp2(loss)},
-                   {"lr", lr},
-                   {"grad_norm", result.grad_norm},
-                   {"clipped", result.clipped},
-                   {"tokens", result.tokens},
-                   {"seconds", seconds}});
+  std::vector<MetricField> fields{{"kind", std::string("train")},  {"update", started.update},
+                                  {"epoch", started.epoch},        {"loss", loss},
+                                  {"ppl", std::exp2(loss)},        {"lr", started.lr},
+                                  {"grad_norm", result.grad_norm}, {"clipped", result.clipped},
+                                  {"tokens", result.tokens},       {"seconds", started.seconds}};
+  if (dtype_ == DType::f16) {
+    fields.push_back({"loss_scale", result.loss_scale});
+    fields.push_back({"skipped", result.skipped});
+  }
+  metrics_->write(fields);
 }
 
 Score Trainer::validate_now() {
+  settle();
   if (!score_) score_ = validate(*model_, kernels_, comm_, corpus_.valid(), corpus_.valid_batches(), dtype_);
   return *score_;
 }

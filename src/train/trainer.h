@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -44,6 +45,7 @@ class Trainer {
   /// Of activations, in training and validation.
   DType dtype() const { return dtype_; }
   const Arena& arena() const { return updates_->arena(); }
+  const UpdateRunner& updates() const { return *updates_; }
   /// Validation of the model as it is; remembered until the model changes.
   Score validate_now();
   /// Rounds the model to what a packed file will hold (see round_to_storage()).
@@ -63,7 +65,9 @@ class Trainer {
   bool finished() const;
   double current_lr() const;
   void one_update();
-  void report(const UpdateResult& result, double lr, double seconds);
+  /// Waits for all updates that are under way and reports them.
+  void settle();
+  void report(const UpdateResult& result);
   void after_update();
   void record_validation(const Score& score, bool& improved);
   bool agreed_stop();
@@ -84,10 +88,17 @@ class Trainer {
   std::optional<MetricsLog> metrics_;         // rank 0
   std::optional<ProgressReporter> progress_;  // rank 0
 
+  /// What is known of an update when it starts.
+  struct Started {
+    int64_t update, epoch;
+    double lr, seconds;
+  };
+
   int64_t original_parameters_ = 0;
-  int64_t update_ = 0;
-  std::optional<Score> score_;  // of the model as it is, if known
-  double best_loss_ = 0.0;      // base 2; meaningful once validations_ > 0
+  int64_t update_ = 0;              // started so far
+  std::deque<Started> unreported_;  // oldest first
+  std::optional<Score> score_;      // of the model as it is, if known
+  double best_loss_ = 0.0;          // base 2; meaningful once validations_ > 0
   int64_t validations_ = 0, bad_validations_ = 0;
   double training_seconds_ = 0.0;
   int64_t clipped_ = 0, reported_ = 0;

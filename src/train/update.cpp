@@ -1,11 +1,19 @@
 #include "train/update.h"
 
 #include <cmath>
+#include <cstddef>
 
 #include "core/profiler.h"
 #include "ops/host_access.h"
 
 namespace qn {
+namespace {
+
+// Of 3072 positions a band of the vocabulary has some hundreds, give or take a few dozen from batch to batch.
+constexpr int64_t kRowMultiple = 256;
+constexpr int64_t kStateNumbers = sizeof(UpdateState) / sizeof(double);
+
+}  // namespace
 
 UpdateRunner::UpdateRunner(LanguageModel& model, const Kernels& kernels, Communicator& comm,
                            const UpdateOptions& options)
@@ -15,76 +23,145 @@ UpdateRunner::UpdateRunner(LanguageModel& model, const Kernels& kernels, Communi
       options_(options),
       arena_(*kernels.memory),
       tape_(kernels, arena_, options.dtype, {}),
-      reducer_(model.parameters(), comm, options.bucket_bytes, options.overlap) {
+      reducer_(model.parameters(), comm, options.bucket_bytes, options.overlap),
+      state_({kStateNumbers}, DType::f64, *kernels.memory) {
   QN_ASSERT(tape_.parameter_dtype() == model.parameters().dtype());
+  if (options.graphs && kernels.graphs != nullptr) graphed_.emplace(kernels, arena_, options.dtype, model.parameters());
+  UpdateState start;
+  if (scaling()) start.loss_scale = options.loss_scaling.initial;
+  write_state(start);
 }
 
-void UpdateRunner::accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch,
-                              UpdateResult& sum) {
-  ParameterStore& store = model_.parameters();
-  store.begin_gradients();
+UpdateState UpdateRunner::read_state() const {
+  UpdateState state;
+  kernels_.download(&state, state_.view().data, sizeof state);
+  return state;
+}
+
+void UpdateRunner::write_state(const UpdateState& state) { kernels_.upload(state_.view().data, &state, sizeof state); }
+
+/// Forward and backward of a micro-batch; after the last of this rank, gradients may be on their way to other ranks.
+void UpdateRunner::pass(Tape& tape, const TokenBatch& batch, int64_t micro_batch, bool last) {
+  {
+    const ProfileScope phase(Phase::forward, micro_batch);
+    tape.k.add_sum(&state()->loss, model_.losses(tape, batch));
+  }
+  const ProfileScope phase(Phase::backward, micro_batch);
+  if (!last) return tape.backward();
+  reducer_.begin(tape);
+  tape.backward([&](size_t index) { reducer_.step_done(index); });
+}
+
+int64_t UpdateRunner::accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch) {
+  model_.parameters().begin_gradients();
+  kernels_.fill(view_of(&state()->loss, {1}), 0.0);
+  int64_t tokens = 0;
   for (int64_t i = comm_.rank(); i < count; i += comm_.size()) {
     const MicroBatch micro = fetch(i);
-    tape_.restart({.training = true,
-                   .recording = true,
-                   .seed = options_.seed,
-                   .update = static_cast<uint32_t>(update),
-                   .micro_batch = static_cast<uint32_t>(i)});
-    {
-      const ProfileScope phase(Phase::forward, i);
-      const HostView losses(kernels_, model_.losses(tape_, micro.batch));
-      for (const double loss : losses.span<double>()) sum.loss += loss;
-      sum.tokens += micro.tokens;
+    tokens += micro.tokens;
+    const bool last = i + comm_.size() >= count;
+    const PassOptions options{.training = true,
+                              .recording = true,
+                              .seed = options_.seed,
+                              .update = static_cast<uint32_t>(update),
+                              .micro_batch = static_cast<uint32_t>(i),
+                              .loss_scale = scaling() ? &state()->loss_scale : nullptr,
+                              .row_multiple = graphed_ ? kRowMultiple : 1};
+    if (graphed_ && !(last && reducer_.overlaps())) {
+      graphed_->run(options, [&](Tape& tape) { pass(tape, micro.batch, i, false); });
+    } else {
+      tape_.restart(options);
+      pass(tape_, micro.batch, i, last);
+      arena_.reset();
     }
-    {
-      const ProfileScope phase(Phase::backward, i);
-      if (i + comm_.size() < count) {
-        tape_.backward();
-      } else {
-        reducer_.begin(tape_);
-        tape_.backward([&](size_t index) { reducer_.step_done(index); });
-      }
-    }
-    arena_.reset();
   }
+  return tokens;
 }
 
-void UpdateRunner::reduce(UpdateResult& sum) {
-  if (comm_.size() == 1) return reducer_.finish();
+/// Sums gradients and target tokens over the ranks; losses only where the host can read them without waiting.
+int64_t UpdateRunner::reduce(int64_t tokens) {
+  if (comm_.size() == 1) {
+    reducer_.finish();
+    return tokens;
+  }
   const ProfileScope phase(Phase::all_reduce);
   reducer_.finish();
-  sum.loss = comm_.all_reduce_sum_value(sum.loss);
-  sum.tokens = comm_.all_reduce_sum_value(sum.tokens);
-  if (!options_.skip_missing) return;
+  if (on_host(kernels_)) state()->loss = comm_.all_reduce_sum_value(state()->loss);
+  tokens = comm_.all_reduce_sum_value(tokens);
+  if (!options_.skip_missing) return tokens;
   std::vector<double> touched;
   for (const auto& p : model_.parameters().all()) touched.push_back(p->home.touched ? 1.0 : 0.0);
   comm_.all_reduce_max(touched);
   for (size_t i = 0; i < touched.size(); ++i) model_.parameters().all()[i]->home.touched = touched[i] > 0.0;
+  return tokens;
 }
 
-UpdateResult UpdateRunner::run(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch,
-                               Optimizer& optimizer, double lr) {
-  UpdateResult result;
-  accumulate(update, count, fetch, result);
-  reduce(result);
-  QN_CHECK(result.tokens > 0, "update {} has no target tokens: the data holds nothing but padding", update + 1);
+void UpdateRunner::start(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch,
+                         Optimizer& optimizer, double lr) {
+  const int64_t tokens = reduce(accumulate(update, count, fetch));
+  QN_CHECK(tokens > 0, "update {} has no target tokens: the data holds nothing but padding", update + 1);
   const ProfileScope phase(Phase::optimizer);
   ParameterStore& store = model_.parameters();
-  const double mean = 1.0 / static_cast<double>(result.tokens);
-  result.grad_norm = std::sqrt(kernels_.sum_of_squares(store.grads())) * mean;
-  QN_CHECK(std::isfinite(result.grad_norm) && std::isfinite(result.loss),
+  kernels_.sum_of_squares(&state()->squares, store.grads());
+  UpdateRule rule{.tokens = static_cast<double>(tokens), .clip_norm = options_.clip_norm};
+  if (scaling()) {
+    rule.growth_interval = static_cast<double>(options_.loss_scaling.growth_interval);
+    rule.minimum_scale = options_.loss_scaling.minimum;
+  }
+  kernels_.decide_update(state(), rule);
+  optimizer.step(store, kernels_, lr, &state()->decision);
+  OwnedTensor copy({kStateNumbers}, DType::f64, *kernels_.transfer);
+  kernels_.start_download(copy.view().data, state_.view().data, sizeof(UpdateState));
+  const int64_t mark = kernels_.mark();
+  pending_.push_back({update, tokens, std::move(copy), mark});
+}
+
+UpdateResult UpdateRunner::finish() {
+  QN_ASSERT(!pending_.empty());
+  const Pending done = std::move(pending_.front());
+  pending_.pop_front();
+  kernels_.wait(done.mark);
+  const UpdateState& s = *static_cast<const UpdateState*>(done.copy.view().data);
+  UpdateResult result{.loss = s.loss,
+                      .tokens = done.tokens,
+                      .grad_norm = s.grad_norm,
+                      .clipped = s.clipped != 0.0,
+                      .skipped = s.overflow != 0.0,
+                      .loss_scale = s.loss_scale};
+  if (comm_.size() > 1 && !on_host(kernels_)) result.loss = comm_.all_reduce_sum_value(result.loss);
+  QN_CHECK(s.failed == 0.0 || !scaling(),
+           "the gradient of update {} overflows fp16 even at a loss scale of {}: the run has diverged; resume from the "
+           "last checkpoint with a lower schedule.lr, or in bf16",
+           done.update + 1, s.loss_scale);
+  QN_CHECK(s.failed == 0.0,
            "the gradient of update {} is not finite (loss {}, norm {}): resume from the last checkpoint with a lower "
            "schedule.lr, a longer schedule.warmup_updates or a smaller optimizer.clip_norm",
-           update + 1, result.loss, result.grad_norm);
-  double scale = mean;
-  if (options_.clip_norm > 0.0) {
-    // fairseq's rule in fp32: multiply by min(1, c / (norm + 1e-6)) (reference 7.3)
-    const double factor = options_.clip_norm / (result.grad_norm + 1e-6);
-    result.clipped = factor < 1.0;
-    scale *= std::min(1.0, factor);
-  }
-  optimizer.step(store, kernels_, lr, scale);
+           done.update + 1, result.loss, result.grad_norm);
   return result;
+}
+
+void UpdateRunner::forget_skipped() {
+  UpdateState state = read_state();
+  state.decision.skipped = 0.0;
+  write_state(state);
+}
+
+void UpdateRunner::save(StateDict& dict) const {
+  QN_ASSERT(pending_.empty());
+  if (!scaling()) return;
+  const UpdateState state = read_state();
+  dict.floats["update/loss_scale"] = state.loss_scale;
+  dict.floats["update/good_updates"] = state.good_updates;
+  dict.floats["update/skipped"] = state.decision.skipped;
+}
+
+void UpdateRunner::load(const StateDict& dict) {
+  if (!scaling() || !dict.floats.contains("update/loss_scale")) return;  // a run that has changed to fp16
+  UpdateState state = read_state();
+  state.loss_scale = dict.real("update/loss_scale");
+  state.good_updates = dict.real("update/good_updates");
+  state.decision.skipped = dict.real("update/skipped");
+  write_state(state);
 }
 
 }  // namespace qn

@@ -1,14 +1,24 @@
 // One update: forward and backward of this rank's share of the global micro-batches, all-reduce, clipping, optimizer.
 #pragma once
 
+#include <deque>
 #include <functional>
+#include <optional>
 
 #include "comm/communicator.h"
 #include "models/language_model.h"
 #include "train/gradient_reducer.h"
+#include "train/graphed_passes.h"
 #include "train/optimizer.h"
 
 namespace qn {
+
+/// Dynamic loss scaling of fp16 (reference 7.7).
+struct LossScaling {
+  double initial = 128.0;
+  int64_t growth_interval = 2000;  ///< good updates after which the scale doubles
+  double minimum = 1e-4;           ///< below this the run has diverged
+};
 
 struct UpdateOptions {
   uint64_t seed = 1;
@@ -17,6 +27,8 @@ struct UpdateOptions {
   size_t bucket_bytes = size_t{4} << 20;
   bool overlap = false;       ///< all-reduce buckets while the backward still runs
   bool skip_missing = false;  ///< ranks must agree on which gradients are missing
+  LossScaling loss_scaling;   ///< for activations in fp16 only
+  bool graphs = false;        ///< queue passes as graphs, where the backend has them
 };
 
 struct UpdateResult {
@@ -24,6 +36,8 @@ struct UpdateResult {
   int64_t tokens = 0;      ///< target tokens of all ranks
   double grad_norm = 0.0;  ///< of the gradient of the mean loss, before clipping
   bool clipped = false;
+  bool skipped = false;     ///< the scaled gradient overflowed, nothing was changed
+  double loss_scale = 1.0;  ///< of the next update
 };
 
 /// A micro-batch and its number of target tokens.
@@ -36,17 +50,46 @@ class UpdateRunner {
  public:
   UpdateRunner(LanguageModel& model, const Kernels& kernels, Communicator& comm, const UpdateOptions& options);
 
-  /// Update number `update` + 1 from `count` global micro-batches; `fetch(i)` is called for those of this rank
-  /// (i % size == rank), and what it returns must live until the next call. Throws qn::Error when the gradient is not
-  /// finite; parameters are then unchanged.
+  /// Queues update number `update` + 1 from `count` global micro-batches; `fetch(i)` is called for those of this rank
+  /// (i % size == rank), and what it returns must live until the next call. The host waits for nothing that a device
+  /// computes. Throws qn::Error when there are no target tokens.
+  void start(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch, Optimizer& optimizer,
+             double lr);
+  /// Waits for the oldest update that was started and not finished; collective. Throws qn::Error when its gradient is
+  /// not finite; from then on nothing changes the parameters.
+  UpdateResult finish();
+  /// Updates started and not finished.
+  size_t pending() const { return pending_.size(); }
   UpdateResult run(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch, Optimizer& optimizer,
-                   double lr);
+                   double lr) {
+    start(update, count, fetch, optimizer, lr);
+    return finish();
+  }
+
+  /// The optimizer is a new one: it has skipped nothing yet.
+  void forget_skipped();
+  /// The loss scale and its counters, as entries "update/..."; nothing unless activations are fp16. No update may be
+  /// pending.
+  void save(StateDict& state) const;
+  void load(const StateDict& state);
 
   const Arena& arena() const { return arena_; }
+  /// Null when passes are not queued as graphs.
+  const GraphedPasses* graphed() const { return graphed_ ? &*graphed_ : nullptr; }
 
  private:
-  void accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch, UpdateResult& sum);
-  void reduce(UpdateResult& sum);
+  struct Pending {
+    int64_t update, tokens;
+    OwnedTensor copy;  ///< of the state
+    int64_t mark;
+  };
+  bool scaling() const { return options_.dtype == DType::f16; }
+  UpdateState* state() const { return static_cast<UpdateState*>(state_.view().data); }
+  void pass(Tape& tape, const TokenBatch& batch, int64_t micro_batch, bool last);
+  int64_t accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch);
+  int64_t reduce(int64_t tokens);
+  UpdateState read_state() const;
+  void write_state(const UpdateState& state);
 
   LanguageModel& model_;
   const Kernels& kernels_;
@@ -55,6 +98,9 @@ class UpdateRunner {
   Arena arena_;
   Tape tape_;
   GradientReducer reducer_;
+  std::optional<GraphedPasses> graphed_;
+  OwnedTensor state_;  // UpdateState as doubles, in the backend's memory
+  std::deque<Pending> pending_;
 };
 
 }  // namespace qn

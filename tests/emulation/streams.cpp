@@ -29,6 +29,7 @@ struct Event {
 
 Stream legacy_stream;  // nullptr of the runtime's functions
 std::set<Stream*> streams{&legacy_stream};
+int64_t waits = 0;
 
 Stream& stream_of(cudaStream_t stream) {
   return stream == nullptr ? legacy_stream : *reinterpret_cast<Stream*>(stream);
@@ -55,11 +56,21 @@ void enqueue(cudaStream_t stream, Work work) {
 void finish(cudaStream_t stream) {
   Stream& s = stream_of(stream);
   if (s.capture) refuse("the host waits for a stream that is being captured");
+  ++waits;
   run_until(s, s.queued);
 }
 
 void finish_all() {
+  ++waits;
   for (Stream* s : streams) run_until(*s, s->queued);
+}
+
+int64_t host_waits() { return waits; }
+
+int64_t work_under_way() {
+  int64_t work = 0;
+  for (const Stream* s : streams) work += static_cast<int64_t>(s->queue.size());
+  return work;
 }
 
 bool capturing(cudaStream_t stream) { return stream_of(stream).capture != nullptr; }
@@ -110,6 +121,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  ++waits;
   const Event e = *reinterpret_cast<const Event*>(event);
   if (e.stream != nullptr) run_until(*e.stream, e.position);
   return cudaSuccess;

@@ -18,5 +18,9 @@ void enqueue(cudaStream_t stream, Work work);
 void finish(cudaStream_t stream);
 void finish_all();
 bool capturing(cudaStream_t stream);
+/// How often the host has waited for the device so far.
+int64_t host_waits();
+/// Work that is queued and not done, on all streams.
+int64_t work_under_way();
 
 }  // namespace qn::emulation

@@ -249,9 +249,13 @@ TEST(Bands, CutTheVocabulary) {
   EXPECT_EQ(bands.dim(2), 4);
   EXPECT_EQ(Bands({20, 100}, 100, 64, 4.0).count(), 2) << "the vocabulary may be named as the last cutoff";
   const std::vector<int32_t> ids{5, 20, -1, 99, 59, 60, 19};
-  const Bands::Split split = bands.split(ids);
+  const Bands::Split split = bands.split(ids, 1);
   EXPECT_THAT(split.rows, ElementsAre(ElementsAre(0, 6), ElementsAre(1, 4), ElementsAre(3, 5)));
   EXPECT_THAT(split.ids, ElementsAre(ElementsAre(5, 19), ElementsAre(0, 39), ElementsAre(39, 0)));
+  const std::vector<int32_t> of_two_bands{5, 20, 6, 7};
+  const Bands::Split filled = bands.split(of_two_bands, 3);
+  EXPECT_THAT(filled.rows, ElementsAre(ElementsAre(0, 2, 3), ElementsAre(1, -1, -1), ElementsAre()));
+  EXPECT_THAT(filled.ids, ElementsAre(ElementsAre(5, 6, 7), ElementsAre(0, -1, -1), ElementsAre()));
 }
 
 TEST(Bands, ImpossibleCutoffsAreErrors) {

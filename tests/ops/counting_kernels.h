@@ -24,7 +24,11 @@ struct CountedKernel<Member> {
 
 inline const Kernels& counting_kernels() {
 #define QN_ENTRY(name) .name = CountedKernel<&Kernels::name>::call,
-  static const Kernels table{.backend = "counting cpu", .memory = &host_memory(), QN_EACH_KERNEL(QN_ENTRY)};
+  static const Kernels table{.backend = "counting cpu",
+                             .memory = &host_memory(),
+                             .transfer = &host_memory(),
+                             .graphs = nullptr,
+                             QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
   return table;
 }

@@ -88,7 +88,12 @@ TEST_F(Definitions, PqWeightReadsCodesByBlockColumn) {
 
 TEST_F(Definitions, SumsAndSteps) {
   const Var x = in({3}, {1, -2, 3});
-  EXPECT_DOUBLE_EQ(tape_.k.sum_of_squares(x.value), 14.0);
+  double squares = 7.0;
+  tape_.k.sum_of_squares(&squares, x.value);
+  EXPECT_DOUBLE_EQ(squares, 14.0);
+  std::vector<double> terms{1, 2, 4};
+  tape_.k.add_sum(&squares, view_of(terms.data(), {3}));
+  EXPECT_DOUBLE_EQ(squares, 21.0);
   const Var y = in({3}, {10, 20, 30});
   tape_.k.axpy(y.value, x.value, 2.0, 1);
   expect(y, {3}, {12, 16, 36});

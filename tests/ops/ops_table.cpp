@@ -178,8 +178,11 @@ void add_rows(Cases& cases) {
   add("repeated_ids", 6, 5, {3, 0, 3, 5, 3, 0, 1}, -1);
   add("padding", 6, 5, {3, 1, 3, 1, 5}, 1);
   add("large", 40, 130, scattered<int32_t>(300, 37), 1);
+  // Negative ids fill up a shape. 15 and 7 are what -1 looks like in 4 and 3 bits.
+  add("nothing_at_some_places", 16, 3, {15, -1, 3, -1, 15, 7, 0, -1, 15}, -1);
+  add("nothing_at_the_end", 8, 3, {7, 0, 7, -1, -1}, -1);
   cases.push_back({.name = "select_rows", .inputs = {{{6, 3}}}, .forward = [](Tape& t, Inputs x) {
-                     return std::vector{select_rows(t, x[0], Ids{4, 0, 4})};
+                     return std::vector{select_rows(t, x[0], Ids{4, 0, 4}), select_rows(t, x[0], Ids{2, -1, 4, -1})};
                    }});
   cases.push_back({.name = "assemble_rows",
                    .inputs = {{{2, 5}}, {{3, 5}}, {{1, 5}}},
@@ -188,6 +191,15 @@ void add_rows(Cases& cases) {
                          const Ids a{5, 0}, b{1, 2, 4}, c{3};
                          const std::array parts{RowPart{x[0], a}, RowPart{x[1], b}, RowPart{x[2], c}};
                          return std::vector{assemble_rows(t, 6, 5, parts, 2.5)};
+                       },
+                   .single_use = true});
+  cases.push_back({.name = "assemble_filled_up_rows",
+                   .inputs = {{{4, 5}}, {{3, 5}}},
+                   .forward =
+                       [](Tape& t, Inputs x) {
+                         const Ids a{2, 0, -1, -1}, b{1, 3, -1};
+                         const std::array parts{RowPart{x[0], a}, RowPart{x[1], b}};
+                         return std::vector{assemble_rows(t, 4, 5, parts, 2.5)};
                        },
                    .single_use = true});
   const Ids positions{2, 3, 1, 2, 3, 4};
@@ -248,6 +260,7 @@ void add_cross_entropy(Cases& cases) {
   add("plain", 4, 7, {6, 0, 3, 3}, {}, 4);
   add("ignored_rows", 5, 9, {-1, 2, -1, 8, 0}, {}, 5);
   add("mapped_rows", 3, 6, {5, -1, 1}, {4, 0, 2}, 5);
+  add("filled_up_rows", 4, 6, {5, 2, -1, -1}, {4, 0, -1, -1}, 5);
   add("large", 40, 603, scattered<int32_t>(40, 603), {}, 40);
 }
 
@@ -323,6 +336,57 @@ Var copy_of(Tape& t, const Var& x) {
   return y;
 }
 
+/// A copy in the backend's memory.
+template <typename T>
+T* placed(Tape& t, const T& value) {
+  auto* place = static_cast<T*>(t.arena.allocate(sizeof value));
+  t.k.upload(place, &value, sizeof value);
+  return place;
+}
+
+const StepDecision* decision(Tape& t, const StepDecision& value) { return placed(t, value); }
+
+/// What becomes of a state: every number of it.
+Var decided(Tape& t, const UpdateState& before, const UpdateRule& rule) {
+  UpdateState* state = placed(t, before);
+  t.k.decide_update(state, rule);
+  return {{state, {sizeof(UpdateState) / sizeof(double)}, DType::f64}, nullptr};
+}
+
+void add_decisions(Cases& cases) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  cases.push_back(
+      {.name = "decide_update",
+       .inputs = {{{1}}},
+       .forward =
+           [=](Tape& t, Inputs) {
+             const UpdateState plain{.loss = 3.0, .squares = 400.0};
+             UpdateState scaled = plain;
+             scaled.loss_scale = 64.0;
+             scaled.good_updates = 4.0;
+             const UpdateRule rule{.tokens = 10.0, .clip_norm = 0.5, .growth_interval = 5.0, .minimum_scale = 1.0};
+             return std::vector{decided(t, plain, {.tokens = 10.0}),
+                                decided(t, plain, {.tokens = 10.0, .clip_norm = 0.5}), decided(t, scaled, rule)};
+           },
+       .differentiable = false});
+  cases.push_back(
+      {.name = "updates_that_go_nowhere",
+       .inputs = {parameter({5}), parameter({5})},
+       .forward =
+           [=](Tape& t, Inputs x) {
+             UpdateState state{.loss = 3.0, .squares = infinity};
+             state.loss_scale = 64.0;
+             UpdateState* s = placed(t, state);
+             t.k.decide_update(s, {.tokens = 10.0, .clip_norm = 0.0, .growth_interval = 5.0, .minimum_scale = 1.0});
+             const Var p = copy_of(t, x[0]), v = copy_of(t, x[1]), w = copy_of(t, x[1]);
+             t.k.nag_step(p.value, v.value, x[0].value, {0.1, 0.1, 0.9, 0.1}, &s->decision);
+             t.k.adam_step(p.value, v.value, w.value, x[0].value, {0.1, 0.9, 0.9, 1e-6, 0.1, 1}, &s->decision);
+             return std::vector{p, v, w, Var{view_of(&s->loss_scale, {1}), nullptr},
+                                Var{view_of(&s->decision.skipped, {1}), nullptr}};
+           },
+       .differentiable = false});
+}
+
 /// Kernels that no op reaches.
 void add_kernels(Cases& cases) {
   const auto add = [&](const std::string& name, std::vector<OpInput> inputs, OpCase::Forward forward) {
@@ -347,26 +411,32 @@ void add_kernels(Cases& cases) {
     });
     add("sum_of_squares" + size, {parameter({n})}, [](Tape& t, Inputs x) {
       const Tensor sum = t.arena.tensor({1}, DType::f64);
-      write_on_host(t.k, sum, [&](const Tensor& host) { host.as<double>()[0] = t.k.sum_of_squares(x[0].value); });
+      t.k.sum_of_squares(sum.as<double>(), x[0].value);
+      return std::vector{Var{sum, nullptr}};
+    });
+    add("add_sum" + size, {{{n}}}, [](Tape& t, Inputs x) {
+      const Tensor terms = t.arena.tensor(x[0].value.shape, DType::f64), sum = t.arena.tensor({1}, DType::f64);
+      write_on_host(t.k, terms, [&](const Tensor& host) {
+        const HostView values(t.k, x[0].value);
+        for (int64_t i = 0; i < host.elements(); ++i) host.as<double>()[i] = 0.1 * static_cast<double>(i % 17);
+      });
+      t.k.fill(sum, 0.25);
+      t.k.add_sum(sum.as<double>(), terms);
       return std::vector{Var{sum, nullptr}};
     });
     add("nag_step" + size, {parameter({n}), parameter({n}), parameter({n})}, [](Tape& t, Inputs x) {
       const Var p = copy_of(t, x[0]), v = copy_of(t, x[1]);
       t.k.nag_step(p.value, v.value, x[2].value,
-                   {.lr = 0.1, .lr_previous = 0.05, .momentum = 0.99, .weight_decay = 0.01, .grad_scale = 0.5});
+                   {.lr = 0.1, .lr_previous = 0.05, .momentum = 0.99, .weight_decay = 0.01},
+                   decision(t, {.grad_scale = 0.5}));
       return std::vector{p, v};
     });
     add("adam_step" + size, {parameter({n}), parameter({n}), parameter({n}, Values::positive), parameter({n})},
         [](Tape& t, Inputs x) {
           const Var p = copy_of(t, x[0]), m = copy_of(t, x[1]), v = copy_of(t, x[2]);
           t.k.adam_step(p.value, m.value, v.value, x[3].value,
-                        {.lr = 0.1,
-                         .beta1 = 0.9,
-                         .beta2 = 0.98,
-                         .eps = 1e-6,
-                         .weight_decay = 0.01,
-                         .grad_scale = 0.5,
-                         .step = 3});
+                        {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.01, .step = 5},
+                        decision(t, {.grad_scale = 0.5, .go = 1.0, .skipped = 2.0}));
           return std::vector{p, m, v};
         });
   }
@@ -413,7 +483,7 @@ const std::vector<OpCase>& ops_table() {
   static const Cases table = [] {
     Cases cases;
     for (const auto add : {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_cross_entropy,
-                           add_block_noise, add_pq_weight, add_kernels, add_types})
+                           add_block_noise, add_pq_weight, add_decisions, add_kernels, add_types})
       add(cases);
     return cases;
   }();

@@ -1,6 +1,7 @@
 // Whole runs on a backend whose memory is not the host's: trained, quantized, resumed, packed and evaluated.
 #include "ops/cuda/backend.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "guarded_kernels.h"
@@ -9,6 +10,7 @@
 #include "tiny_run.h"
 #include "train/evaluate.h"
 #include "train/model_file.h"
+#include "train/precision.h"
 
 namespace qn::test {
 namespace {
@@ -40,6 +42,9 @@ class Backends : public testing::Test {
     return results;
   }
 
+ protected:
+  TempDir dir_;
+
  private:
   void train(const RunConfig& config, const TrainerOptions& options, std::vector<float>* values = nullptr) {
     Trainer trainer(config, *local_, options);
@@ -64,7 +69,6 @@ class Backends : public testing::Test {
     results.scored = evaluate(*file.model, kernels, *local_, stream, options).loss;
   }
 
-  TempDir dir_;
   std::unique_ptr<Communicator> local_ = make_local_communicator();
 };
 
@@ -92,6 +96,66 @@ TEST_F(Backends, CudaRepeatsItself) {
   EXPECT_EQ(second.dense, first.dense);
   EXPECT_EQ(second.quantized, first.quantized);
   EXPECT_EQ(second.scored, first.scored);
+}
+
+/// A short run, without quantization.
+struct ShortRun {
+  std::vector<float> values;
+  double loss = 0.0;
+  GraphedPasses::Counts passes;
+};
+
+ShortRun short_run(const RunConfig& config, const Kernels& kernels) {
+  const auto local = make_local_communicator();
+  Trainer trainer(config, *local, {.quantize = false, .resume = false, .stop_requested = {}, .kernels = &kernels});
+  EXPECT_EQ(trainer.run(), Outcome::finished);
+  const GraphedPasses* graphed = trainer.updates().graphed();
+  return {parameter_values(trainer.model()), trainer.validate_now().loss,
+          graphed != nullptr ? graphed->counts() : GraphedPasses::Counts{}};
+}
+
+TEST_F(Backends, CudaGraphsComputeWhatTheirPassesDo) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
+  RunConfig config = tiny_config(dir_.path(), "graphs");
+  config.train.max_updates = 4;
+  config.train.cuda_graphs = "off";
+  const ShortRun plain = short_run(config, cuda_kernels());
+  EXPECT_EQ(plain.passes.launched, 0);
+  config.train.cuda_graphs = "on";
+  const ShortRun graphed = short_run(config, cuda_kernels());
+  EXPECT_EQ(graphed.passes.computed + graphed.passes.launched, config.train.max_updates * config.train.micro_batches);
+  EXPECT_GE(graphed.passes.recorded, 1);
+  EXPECT_GT(graphed.passes.launched, 2 * graphed.passes.recorded) << "hardly any pass was like an earlier one";
+  // Rows that fill up a band take part in sums as zeros; masks and noise must be those of each micro-batch.
+  EXPECT_TRUE(close(graphed.values, plain.values, kTrajectoryTolerance));
+  EXPECT_NEAR(graphed.loss, plain.loss, 1e-4 * plain.loss);
+}
+
+TEST_F(Backends, CudaTrainsInHalfPrecisionWithLossScaling) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
+  RunConfig config = tiny_config(dir_.path(), "half");
+  config.train.max_updates = 6;
+  const ShortRun single = short_run(config, cpu_kernels());
+  config.train.precision = precision::kFp16;
+  config.train.max_updates = 2;
+  config.train.loss_scale = 0x1p100;  // every gradient overflows
+  const ShortRun nothing = short_run(config, cuda_kernels());
+  EXPECT_GT(nothing.loss, 1.02 * single.loss);
+  config.train.max_updates = 9;
+  config.train.loss_scale = 0x1p18;  // comes down in a few updates, which are skipped
+  const ShortRun recovered = short_run(config, cuda_kernels());
+  EXPECT_LT(recovered.loss, 1.02 * single.loss);
+  config.train.loss_scale = 128.0;
+  config.train.max_updates = 6;
+  const ShortRun half = short_run(config, cuda_kernels());
+  EXPECT_NEAR(half.loss, single.loss, 0.01 * single.loss);
+}
+
+TEST_F(Backends, HalfPrecisionOnTheCpuIsAnErrorThatSaysWhatToDo) {
+  RunConfig config = tiny_config(dir_.path(), "half");
+  config.train.precision = precision::kFp16;
+  EXPECT_THAT([&] { short_run(config, cpu_kernels()); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("fp16 is for GPUs (--device cuda)")));
 }
 
 }  // namespace

@@ -53,7 +53,11 @@ struct Guarded<Member> {
 const Kernels& guarded_kernels() {
   static const Memory memory{"guarded", allocate, release};
 #define QN_ENTRY(name) .name = Guarded<&Kernels::name>::call,
-  static const Kernels table{.backend = "guarded cpu", .memory = &memory, QN_EACH_KERNEL(QN_ENTRY)};
+  static const Kernels table{.backend = "guarded cpu",
+                             .memory = &memory,
+                             .transfer = &host_memory(),
+                             .graphs = nullptr,
+                             QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
   return table;
 }

@@ -39,7 +39,8 @@ class Trajectory {
       p->home.touched = true;
     }
     store.finish_gradients();
-    optimizer->step(store, cpu_kernels(), lr_[static_cast<size_t>(k)], 1.0);
+    const StepDecision decision;
+    optimizer->step(store, cpu_kernels(), lr_[static_cast<size_t>(k)], &decision);
   }
 
   void expect_state_after(int64_t k) const {

@@ -117,7 +117,9 @@ class GivenGradients : public LanguageModel {
 /// Keeps what an update hands to its optimizer.
 class Recorder : public Optimizer {
  public:
-  void step(ParameterStore&, const Kernels&, double, double grad_scale) override { scale = grad_scale; }
+  void step(ParameterStore&, const Kernels&, double, const StepDecision* decision) override {
+    scale = decision->grad_scale;
+  }
   void save(const ParameterStore&, StateDict&) const override {}
   void load(const ParameterStore&, const StateDict&) override {}
   double scale = -1.0;
@@ -324,9 +326,9 @@ TEST(Update, NoiseNeverReachesTheMasterWeights) {
 std::vector<const void*> logit_addresses;
 
 void recorded_cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
-                            bool write_grad) {
+                            bool write_grad, const double* grad_scale) {
   logit_addresses.push_back(logits.data);
-  cpu_kernels().cross_entropy(losses, logits, targets, rows, write_grad);
+  cpu_kernels().cross_entropy(losses, logits, targets, rows, write_grad, grad_scale);
 }
 
 void expect_addresses_to_be_reused(DType dtype) {

@@ -21,7 +21,7 @@ Bands::Bands(std::vector<int64_t> cutoffs, int64_t vocabulary, int64_t dim, doub
   }
 }
 
-Bands::Split Bands::split(std::span<const int32_t> ids) const {
+Bands::Split Bands::split(std::span<const int32_t> ids, int64_t multiple) const {
   Split result;
   result.rows.resize(ends_.size());
   result.ids.resize(ends_.size());
@@ -31,6 +31,11 @@ Bands::Split Bands::split(std::span<const int32_t> ids) const {
     while (ids[i] >= ends_[band]) ++band;
     result.rows[band].push_back(static_cast<int32_t>(i));
     result.ids[band].push_back(ids[i] - static_cast<int32_t>(first(static_cast<int64_t>(band))));
+  }
+  for (size_t band = 0; band < ends_.size(); ++band) {
+    const auto m = static_cast<size_t>(multiple), size = (result.rows[band].size() + m - 1) / m * m;
+    result.rows[band].resize(size, -1);
+    result.ids[band].resize(size, -1);
   }
   return result;
 }

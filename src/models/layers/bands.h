@@ -19,11 +19,12 @@ class Bands {
   int64_t size(int64_t band) const { return ends_[static_cast<size_t>(band)] - first(band); }
   int64_t dim(int64_t band) const { return dims_[static_cast<size_t>(band)]; }
 
-  /// Positions of a flat id list by band, with ids relative to the band's first. Negative ids belong to no band.
+  /// Positions of a flat id list by band, with ids relative to the band's first. Negative ids belong to no band. Bands
+  /// that are not empty are filled up to a multiple of `multiple` with rows and ids of -1.
   struct Split {
     std::vector<std::vector<int32_t>> rows, ids;
   };
-  Split split(std::span<const int32_t> ids) const;
+  Split split(std::span<const int32_t> ids, int64_t multiple) const;
 
  private:
   std::vector<int64_t> ends_, dims_;

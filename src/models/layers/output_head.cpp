@@ -116,11 +116,12 @@ Var AdaptiveSoftmax::tail_logits(Tape& tape, const Var& x, size_t i) const {
 
 void AdaptiveSoftmax::losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses) {
   const Var features = dropped(tape, x, kFirstSite);
-  const Bands::Split split = bands_.split(targets);
+  const Bands::Split split = bands_.split(targets, tape.pass().row_multiple);
   std::vector<int32_t> head_targets(targets.begin(), targets.end());
   for (size_t i = 0; i < tails_.size(); ++i)
     for (const int32_t row : split.rows[i + 1])
-      head_targets[static_cast<size_t>(row)] = static_cast<int32_t>(bands_.size(0)) + static_cast<int32_t>(i);
+      if (row >= 0)
+        head_targets[static_cast<size_t>(row)] = static_cast<int32_t>(bands_.size(0)) + static_cast<int32_t>(i);
   cross_entropy(tape, losses, head_logits(tape, features), head_targets, {});
   for (size_t i = 0; i < tails_.size(); ++i) {
     const std::vector<int32_t>& rows = split.rows[i + 1];

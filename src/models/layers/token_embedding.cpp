@@ -23,7 +23,7 @@ TokenEmbedding::TokenEmbedding(const Build& build, const Bands& bands, int64_t w
 
 Var TokenEmbedding::forward(Tape& tape, std::span<const int32_t> ids, double scale) const {
   if (!bands_) return embedding(tape, tables_[0]->table(tape), ids, scale, kPadId);
-  const Bands::Split split = bands_->split(ids);
+  const Bands::Split split = bands_->split(ids, tape.pass().row_multiple);
   std::vector<RowPart> parts;
   for (size_t i = 0; i < tables_.size(); ++i) {
     if (split.rows[i].empty()) continue;

@@ -54,7 +54,11 @@ void bias_grad(const Tensor& dbias, const Tensor& dy, int64_t column, int beta) 
   });
 }
 
-double sum_of_squares(const Tensor& x) {
+void add_sum(double* total, const Tensor& x) {
+  for (const double v : x.span<double>()) *total += v;
+}
+
+void sum_of_squares(double* result, const Tensor& x) {
   double total = 0.0;
   dispatch_parameter(x.dtype, [&](auto tag) {
     using P = decltype(tag);
@@ -72,7 +76,7 @@ double sum_of_squares(const Tensor& x) {
     }
     for (const double s : sums) total += s;
   });
-  return total;
+  *result = total;
 }
 
 }  // namespace qn::cpu

@@ -28,22 +28,21 @@ P row_exp_sum(const T* x, P max, int64_t n) {
 
 /// Logits of a row become the gradient of its loss.
 template <typename T, typename P = ParameterOf<T>>
-void row_gradient(T* x, P max, P sum, int32_t target, int64_t n) {
-  const P inverse = P{1} / sum, logit = x[target];
-  for (int64_t c = 0; c < n; ++c) x[c] = static_cast<T>(exp_nonpositive(x[c] - max) * inverse);
-  if constexpr (std::is_same_v<T, P>)
-    x[target] -= P{1};
-  else  // not from the rounded probability: near 1 nothing of the gradient would be left
-    x[target] = static_cast<T>(exp_nonpositive(logit - max) * inverse - P{1});
+void row_gradient(T* x, P max, P sum, int32_t target, int64_t n, P scale) {
+  const P inverse = P{1} / sum, share = exp_nonpositive(x[target] - max) * inverse, factor = scale * inverse;
+  for (int64_t c = 0; c < n; ++c) x[c] = static_cast<T>(exp_nonpositive(x[c] - max) * factor);
+  // Not from the rounded probability: near 1 nothing of the gradient would be left.
+  x[target] = static_cast<T>(scale * (share - P{1}));
 }
 
 }  // namespace
 
 void cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
-                   bool write_grad) {
+                   bool write_grad, const double* grad_scale) {
   auto* loss = losses.as<double>();
   dispatch_float(logits.dtype, [&](auto tag) {
     using T = decltype(tag);
+    const auto scale = static_cast<ParameterOf<T>>(grad_scale != nullptr ? *grad_scale : 1.0);
     const int64_t n = logits.cols();
     T* base = logits.as<T>();
     parallel_rows(logits.rows(), n, [=](int64_t r) {
@@ -55,7 +54,7 @@ void cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* ta
       }
       const auto max = row_max(x, n), sum = row_exp_sum(x, max, n);
       loss[rows != nullptr ? rows[r] : r] += static_cast<double>(std::log(sum) + max - x[target]);
-      if (write_grad) row_gradient(x, max, sum, target, n);
+      if (write_grad) row_gradient(x, max, sum, target, n, scale);
     });
   });
 }

@@ -5,7 +5,11 @@
 
 namespace qn::cpu {
 
-void nag_step(const Tensor& p, const Tensor& velocity, const Tensor& g, const NagStep& step) {
+void decide_update(UpdateState* state, const UpdateRule& rule) { qn::decide_update(*state, rule); }
+
+void nag_step(const Tensor& p, const Tensor& velocity, const Tensor& g, const NagStep& step,
+              const StepDecision* decision) {
+  if (decision->go == 0.0) return;
   dispatch_parameter(p.dtype, [&](auto tag) {
     using P = decltype(tag);
     const double ratio = step.lr_previous > 0.0 ? step.lr / step.lr_previous : step.lr;
@@ -13,7 +17,7 @@ void nag_step(const Tensor& p, const Tensor& velocity, const Tensor& g, const Na
     const P momentum = static_cast<P>(step.momentum * ratio);
     const P look_ahead = static_cast<P>(step.momentum * step.momentum * ratio);
     const P rate = static_cast<P>(step.lr), reach = static_cast<P>((1.0 + step.momentum) * step.lr);
-    const P scale = static_cast<P>(step.grad_scale);
+    const P scale = static_cast<P>(decision->grad_scale);
     P *ps = p.as<P>(), *vs = velocity.as<P>();
     const P* gs = g.as<P>();
     parallel_chunks(p.elements(), [=](int64_t b, int64_t e) {
@@ -26,15 +30,17 @@ void nag_step(const Tensor& p, const Tensor& velocity, const Tensor& g, const Na
   });
 }
 
-void adam_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step) {
+void adam_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step,
+               const StepDecision* decision) {
+  if (decision->go == 0.0) return;
   dispatch_parameter(p.dtype, [&](auto tag) {
     using P = decltype(tag);
-    const auto t = static_cast<double>(step.step);
+    const auto t = static_cast<double>(step.step) - decision->skipped;
     const double correction = std::sqrt(1.0 - std::pow(step.beta2, t)) / (1.0 - std::pow(step.beta1, t));
     const P b1 = static_cast<P>(step.beta1), b2 = static_cast<P>(step.beta2);
     const P rate = static_cast<P>(step.lr * correction), eps = static_cast<P>(step.eps);
     const P decay = static_cast<P>(1.0 - step.lr * step.weight_decay);
-    const P scale = static_cast<P>(step.grad_scale);
+    const P scale = static_cast<P>(decision->grad_scale);
     P *ps = p.as<P>(), *ms = m.as<P>(), *vs = v.as<P>();
     const P* gs = g.as<P>();
     parallel_chunks(p.elements(), [=](int64_t b, int64_t e) {

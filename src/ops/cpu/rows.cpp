@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <vector>
 
 #include "ops/cpu/cpu_kernels.h"
@@ -14,8 +15,12 @@ void gather_rows(const Tensor& y, const Tensor& table, const int32_t* ids, doubl
     Y* to = y.as<Y>();
     const auto s = static_cast<ParameterOf<Y>>(scale);
     parallel_rows(y.rows(), d, [=](int64_t r) {
-      const X* in = from + ids[r] * d;
       Y* out = to + r * d;
+      if (ids[r] < 0) {
+        std::fill_n(out, d, Y{});
+        return;
+      }
+      const X* in = from + ids[r] * d;
       for (int64_t c = 0; c < d; ++c) out[c] = static_cast<Y>(s * in[c]);
     });
   });
@@ -36,7 +41,7 @@ void scatter_add_rows(const Tensor& table, const Tensor& x, const int32_t* ids, 
     for (int64_t stripe = 0; stripe < stripes; ++stripe) {
       const int64_t begin = stripe * kStripe, end = std::min(d, begin + kStripe);
       for (int64_t r = 0; r < rows; ++r) {
-        if (ids[r] == skip_id) continue;
+        if (ids[r] == skip_id || ids[r] < 0) continue;
         Y* out = to + ids[r] * d;
         const X* in = from + r * d;
         for (int64_t c = begin; c < end; ++c) out[c] = static_cast<Y>(out[c] + s * in[c]);
@@ -53,6 +58,7 @@ void scatter_rows(const Tensor& y, const Tensor& x, const int32_t* rows, double 
     const T* from = x.as<T>();
     const auto s = static_cast<ParameterOf<T>>(scale);
     parallel_rows(x.rows(), d, [=](int64_t r) {
+      if (rows[r] < 0) return;
       T* out = to + rows[r] * d;
       const T* in = from + r * d;
       for (int64_t c = 0; c < d; ++c) out[c] = static_cast<T>(s * in[c]);

@@ -4,7 +4,11 @@ namespace qn {
 
 const Kernels& cpu_kernels() {
 #define QN_ENTRY(name) .name = cpu::name,
-  static const Kernels table{.backend = "cpu", .memory = &host_memory(), QN_EACH_KERNEL(QN_ENTRY)};
+  static const Kernels table{.backend = "cpu",
+                             .memory = &host_memory(),
+                             .transfer = &host_memory(),
+                             .graphs = nullptr,
+                             QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
   return table;
 }

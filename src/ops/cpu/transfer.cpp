@@ -13,4 +13,9 @@ void download(void* to_host, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to_host, from, bytes);
 }
 
+// Everything is done when it returns.
+void start_download(void* to, const void* from, size_t bytes) { download(to, from, bytes); }
+int64_t mark() { return 0; }
+void wait(int64_t) {}
+
 }  // namespace qn::cpu

@@ -4,6 +4,7 @@
 
 #include "ops/cuda/check.h"
 #include "ops/cuda/matmul_plans.h"
+#include "ops/cuda/pinned_memory.h"
 
 namespace qn::cuda {
 namespace {
@@ -44,41 +45,67 @@ Context& Context::current() {
   return *context;
 }
 
-Context::Context() : scratch_(device_memory()) {
+Context::Context()
+    : staging_(2 * kStagingHalf, pinned_memory()),
+      pass_numbers_(2 * sizeof(uint32_t), device_memory()),
+      scratch_(device_memory()) {
   QN_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-  void* staging = nullptr;
-  QN_CUDA_CHECK(cudaMallocHost(&staging, kStaging));
-  staging_ = static_cast<std::byte*>(staging);
+  for (cudaEvent_t& event : events_) QN_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
   plans_ = std::make_unique<MatmulPlans>();
 }
 
 Context::~Context() {
   cudaStreamSynchronize(stream_);
-  cudaFreeHost(staging_);
+  for (cudaEvent_t event : events_) cudaEventDestroy(event);
   cudaStreamDestroy(stream_);
 }
 
+/// Room for a copy that has not ended when this returns.
+std::byte* Context::staging_place(size_t bytes) {
+  if (staged_ + bytes > kStagingHalf) {
+    half_done_[half_] = mark();
+    half_ = 1 - half_;
+    staged_ = 0;
+    wait(half_done_[half_]);
+  }
+  std::byte* place = staging_.data() + half_ * kStagingHalf + staged_;
+  staged_ += (bytes + 63) / 64 * 64;
+  return place;
+}
+
 void Context::upload(void* to, const void* from_host, size_t bytes) {
-  if (bytes == 0) return;
-  if (bytes > kStaging) {
+  if (bytes == 0 || recording_) return;
+  if (bytes > kStagingHalf) {
     QN_CUDA_CHECK(cudaMemcpyAsync(to, from_host, bytes, cudaMemcpyHostToDevice, stream_));
     QN_CUDA_CHECK(cudaStreamSynchronize(stream_));
     return;
   }
-  // Small ones (indices) must not make the host wait for the kernels queued before: they go through a buffer of their
-  // own, which is used again from the start once all copies out of it are done.
-  if (staged_ + bytes > kStaging) {
-    QN_CUDA_CHECK(cudaStreamSynchronize(stream_));
-    staged_ = 0;
-  }
-  std::memcpy(staging_ + staged_, from_host, bytes);
-  QN_CUDA_CHECK(cudaMemcpyAsync(to, staging_ + staged_, bytes, cudaMemcpyHostToDevice, stream_));
-  staged_ += (bytes + 63) / 64 * 64;
+  // Small ones (indices) must not make the host wait for the kernels queued before.
+  std::byte* place = staging_place(bytes);
+  std::memcpy(place, from_host, bytes);
+  QN_CUDA_CHECK(cudaMemcpyAsync(to, place, bytes, cudaMemcpyHostToDevice, stream_));
 }
 
 void Context::download(void* to_host, const void* from, size_t bytes) {
+  QN_ASSERT(!recording_, "a pass that the host waits in cannot be recorded");
   if (bytes > 0) QN_CUDA_CHECK(cudaMemcpyAsync(to_host, from, bytes, cudaMemcpyDeviceToHost, stream_));
   QN_CUDA_CHECK(cudaStreamSynchronize(stream_));
+}
+
+void Context::start_download(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) QN_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_));
+}
+
+int64_t Context::mark() {
+  ++marks_;
+  QN_CUDA_CHECK(cudaEventRecord(events_[static_cast<size_t>(marks_) % events_.size()], stream_));
+  return marks_;
+}
+
+/// An event that was recorded again since then lies behind the mark: waiting takes longer, and is right.
+void Context::wait(int64_t mark) {
+  QN_ASSERT(mark <= marks_, "mark {} of {}", mark, marks_);
+  if (mark > 0) QN_CUDA_CHECK(cudaEventSynchronize(events_[static_cast<size_t>(mark) % events_.size()]));
 }
 
 }  // namespace qn::cuda

@@ -20,23 +20,27 @@ __global__ void square_partials(double* partial, const P* x, int64_t n) {
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// One block.
-__global__ void add_partials(double* total, const double* partial, unsigned count) {
+// One block. *total = beta * *total + the sum.
+__global__ void add_partials(double* total, const double* partial, unsigned count, double beta) {
   double sum = 0.0;
   for (unsigned i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
   sum = block_sum(sum);
-  if (threadIdx.x == 0) *total = sum;
+  if (threadIdx.x == 0) *total = beta == 0.0 ? sum : *total + sum;
 }
+
+__global__ void decide_kernel(UpdateState* state, UpdateRule rule) { qn::decide_update(*state, rule); }
 
 template <typename P>
 struct NagFactors {
-  P decay, momentum, look_ahead, rate, reach, scale;
+  P decay, momentum, look_ahead, rate, reach;
 };
 
 template <typename P>
-__global__ void nag_kernel(P* p, P* velocity, const P* g, NagFactors<P> f, int64_t n) {
+__global__ void nag_kernel(P* p, P* velocity, const P* g, NagFactors<P> f, const StepDecision* decision, int64_t n) {
+  if (decision->go == 0.0) return;
+  const P scale = static_cast<P>(decision->grad_scale);
   for (int64_t i = thread_index(); i < n; i += thread_count()) {
-    const P grad = f.scale * g[i], v = velocity[i];
+    const P grad = scale * g[i], v = velocity[i];
     p[i] = f.decay * p[i] + f.look_ahead * v - f.reach * grad;
     velocity[i] = f.momentum * v - f.rate * grad;
   }
@@ -44,39 +48,52 @@ __global__ void nag_kernel(P* p, P* velocity, const P* g, NagFactors<P> f, int64
 
 template <typename P>
 struct AdamFactors {
-  P b1, b2, rate, eps, decay, scale;
+  P b1, b2, eps, decay;
 };
 
 template <typename P>
-__global__ void adam_kernel(P* p, P* mean, P* square, const P* g, AdamFactors<P> f, int64_t n) {
+__global__ void adam_kernel(P* p, P* mean, P* square, const P* g, AdamFactors<P> f, AdamStep step,
+                            const StepDecision* decision, int64_t n) {
+  if (decision->go == 0.0) return;
+  __shared__ P shared_rate;
+  if (threadIdx.x == 0) {
+    const double t = static_cast<double>(step.step) - decision->skipped;
+    shared_rate = static_cast<P>(step.lr * (sqrt(1.0 - pow(step.beta2, t)) / (1.0 - pow(step.beta1, t))));
+  }
+  __syncthreads();
+  const P rate = shared_rate, scale = static_cast<P>(decision->grad_scale);
   for (int64_t i = thread_index(); i < n; i += thread_count()) {
-    const P grad = f.scale * g[i];
+    const P grad = scale * g[i];
     const P m = f.b1 * mean[i] + (P{1} - f.b1) * grad;
     const P v = f.b2 * square[i] + (P{1} - f.b2) * grad * grad;
     mean[i] = m;
     square[i] = v;
-    p[i] = f.decay * p[i] - f.rate * m / (sqrt(v) + f.eps);
+    p[i] = f.decay * p[i] - rate * m / (sqrt(v) + f.eps);
   }
 }
 
 }  // namespace
 
-double sum_of_squares(const Tensor& x) {
+void sum_of_squares(double* result, const Tensor& x) {
   Context& context = Context::current();
   const ScratchScope scope(context.scratch());
-  auto* partial = static_cast<double*>(context.scratch().allocate((kPartials + 1) * sizeof(double)));
-  double* total = partial + kPartials;
+  auto* partial = static_cast<double*>(context.scratch().allocate(kPartials * sizeof(double)));
   dispatch_parameter(x.dtype, [&](auto tag) {
     using P = decltype(tag);
     launch(square_partials<P>, dim3(kPartials), kThreads, partial, data_of<P>(x), x.elements());
   });
-  launch(add_partials, dim3(1), kThreads, total, partial, kPartials);
-  double result = 0.0;
-  context.download(&result, total, sizeof result);
-  return result;
+  launch(add_partials, dim3(1), kThreads, result, partial, kPartials, 0.0);
 }
 
-void nag_step(const Tensor& p, const Tensor& velocity, const Tensor& g, const NagStep& step) {
+void add_sum(double* total, const Tensor& x) {
+  launch(add_partials, dim3(1), kThreads, total, static_cast<const double*>(data_of<double>(x)),
+         static_cast<unsigned>(x.elements()), 1.0);
+}
+
+void decide_update(UpdateState* state, const UpdateRule& rule) { launch(decide_kernel, dim3(1), dim3(1), state, rule); }
+
+void nag_step(const Tensor& p, const Tensor& velocity, const Tensor& g, const NagStep& step,
+              const StepDecision* decision) {
   dispatch_parameter(p.dtype, [&](auto tag) {
     using P = decltype(tag);
     const double ratio = step.lr_previous > 0.0 ? step.lr / step.lr_previous : step.lr;
@@ -84,26 +101,22 @@ void nag_step(const Tensor& p, const Tensor& velocity, const Tensor& g, const Na
                                 .momentum = static_cast<P>(step.momentum * ratio),
                                 .look_ahead = static_cast<P>(step.momentum * step.momentum * ratio),
                                 .rate = static_cast<P>(step.lr),
-                                .reach = static_cast<P>((1.0 + step.momentum) * step.lr),
-                                .scale = static_cast<P>(step.grad_scale)};
+                                .reach = static_cast<P>((1.0 + step.momentum) * step.lr)};
     launch(nag_kernel<P>, flat_grid(p.elements()), kThreads, data_of<P>(p), data_of<P>(velocity), data_of<P>(g),
-           factors, p.elements());
+           factors, decision, p.elements());
   });
 }
 
-void adam_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step) {
+void adam_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step,
+               const StepDecision* decision) {
   dispatch_parameter(p.dtype, [&](auto tag) {
     using P = decltype(tag);
-    const auto t = static_cast<double>(step.step);
-    const double correction = std::sqrt(1.0 - std::pow(step.beta2, t)) / (1.0 - std::pow(step.beta1, t));
     const AdamFactors<P> factors{.b1 = static_cast<P>(step.beta1),
                                  .b2 = static_cast<P>(step.beta2),
-                                 .rate = static_cast<P>(step.lr * correction),
                                  .eps = static_cast<P>(step.eps),
-                                 .decay = static_cast<P>(1.0 - step.lr * step.weight_decay),
-                                 .scale = static_cast<P>(step.grad_scale)};
+                                 .decay = static_cast<P>(1.0 - step.lr * step.weight_decay)};
     launch(adam_kernel<P>, flat_grid(p.elements()), kThreads, data_of<P>(p), data_of<P>(m), data_of<P>(v),
-           data_of<P>(g), factors, p.elements());
+           data_of<P>(g), factors, step, decision, p.elements());
   });
 }
 

@@ -10,6 +10,7 @@ namespace {
 
 struct StreamWords {
   uint32_t key0, key1, update, micro_batch;
+  const uint32_t* recorded_pass;  // see Context
 };
 
 /// Moves bit i of the low half to bit 2 i.
@@ -27,10 +28,12 @@ __global__ void keep_bits_kernel(uint32_t* words, int64_t first_group, int64_t g
                                  StreamWords stream) {
   const int64_t warps = thread_count() / 32;
   const unsigned lane = threadIdx.x % 32;
+  const bool recorded = stream.recorded_pass != nullptr;
+  const uint32_t update = recorded ? stream.recorded_pass[0] : stream.update;
+  const uint32_t micro_batch = recorded ? stream.recorded_pass[1] : stream.micro_batch;
   for (int64_t pair = thread_index() / 32; 2 * pair < groups; pair += warps) {
     const auto block = static_cast<uint64_t>(first_group + 2 * pair + lane / 16) * 16 + lane % 16;
-    uint32_t c[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), stream.update,
-                     stream.micro_batch};
+    uint32_t c[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), update, micro_batch};
     philox_block(c, stream.key0, stream.key1);
     uint32_t mine = 0;
     for (unsigned w = 0; w < 4; ++w) {
@@ -57,7 +60,8 @@ __global__ void block_noise_kernel(Y* y, const P* w, const uint32_t* bits, int64
 
 void draw_keep_bits(uint64_t* bits, int64_t first_group, int64_t groups, uint32_t threshold, const RandomKey& key) {
   const RandomStream stream(key);
-  const StreamWords words{stream.key()[0], stream.key()[1], stream.update(), stream.micro_batch()};
+  const StreamWords words{stream.key()[0], stream.key()[1], stream.update(), stream.micro_batch(),
+                          Context::current().recorded_pass()};
   launch(keep_bits_kernel, flat_grid((groups + 1) / 2 * 32), kThreads, reinterpret_cast<uint32_t*>(bits), first_group,
          groups, threshold, words);
 }

@@ -11,24 +11,26 @@ template <typename Y, typename X, typename P>
 __global__ void gather_kernel(Y* y, const X* table, const int32_t* ids, P scale, int64_t rows, int64_t cols) {
   const int64_t r = static_cast<int64_t>(blockIdx.x) * kWarpRows + threadIdx.y;
   if (r >= rows) return;
-  const X* from = table + ids[r] * cols;
-  for (int64_t c = threadIdx.x; c < cols; c += 32) y[r * cols + c] = static_cast<Y>(scale * static_cast<P>(from[c]));
+  const X* from = ids[r] < 0 ? nullptr : table + ids[r] * cols;
+  for (int64_t c = threadIdx.x; c < cols; c += 32)
+    y[r * cols + c] = static_cast<Y>(from == nullptr ? P{0} : scale * static_cast<P>(from[c]));
 }
 
 template <typename T, typename P>
 __global__ void scatter_kernel(T* y, const T* x, const int32_t* to, P scale, int64_t rows, int64_t cols) {
   const int64_t r = static_cast<int64_t>(blockIdx.x) * kWarpRows + threadIdx.y;
-  if (r >= rows) return;
+  if (r >= rows || to[r] < 0) return;
   for (int64_t c = threadIdx.x; c < cols; c += 32)
     y[to[r] * cols + c] = static_cast<T>(scale * static_cast<P>(x[r * cols + c]));
 }
 
 // One block per place in the sorted list; those at which a new id begins add up all rows of that id, in the order of i.
 template <typename Y, typename X, typename P>
-__global__ void scatter_add_kernel(Y* table, const X* x, SortedKeys ids, P scale, int32_t skip_id, int64_t cols) {
+__global__ void scatter_add_kernel(Y* table, const X* x, SortedKeys ids, P scale, int32_t skip_id, int64_t table_rows,
+                                   int64_t cols) {
   const int64_t first = blockIdx.x;
   const int32_t id = ids.keys[first];
-  if (id == skip_id || (first > 0 && ids.keys[first - 1] == id)) return;
+  if (id == skip_id || id >= table_rows || (first > 0 && ids.keys[first - 1] == id)) return;
   for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
     P sum = static_cast<P>(table[id * cols + c]);
     for (int64_t i = first; i < ids.count && ids.keys[i] == id; ++i)
@@ -57,7 +59,7 @@ void scatter_add_rows(const Tensor& table, const Tensor& x, const int32_t* ids, 
     using X = decltype(tag_x);
     using P = ParameterOf<Y>;
     launch(scatter_add_kernel<Y, X, P>, dim3(static_cast<unsigned>(x.rows())), kThreads, data_of<Y>(table),
-           data_of<X>(x), sorted, static_cast<P>(scale), skip_id, x.cols());
+           data_of<X>(x), sorted, static_cast<P>(scale), skip_id, table.rows(), x.cols());
   });
 }
 

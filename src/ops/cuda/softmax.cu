@@ -42,7 +42,7 @@ __device__ ExpSum<P> row_exp_sum(const T* x, int64_t cols) {
 
 template <typename T, typename P>
 __global__ void cross_entropy_kernel(double* losses, T* logits, const int32_t* targets, const int32_t* rows,
-                                     int64_t cols, bool write_grad) {
+                                     int64_t cols, bool write_grad, const double* grad_scale) {
   const int64_t row = blockIdx.x;
   T* x = logits + row * cols;
   const int32_t target = targets[row];
@@ -56,10 +56,10 @@ __global__ void cross_entropy_kernel(double* losses, T* logits, const int32_t* t
   if (threadIdx.x == 0)
     losses[rows != nullptr ? rows[row] : row] += static_cast<double>(log(total.sum) + total.max - chosen);
   if (!write_grad) return;
-  const P inverse = P{1} / total.sum;
+  const P inverse = P{1} / total.sum, scale = grad_scale != nullptr ? static_cast<P>(*grad_scale) : P{1};
   for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
     const P p = exp(static_cast<P>(x[c]) - total.max) * inverse;
-    x[c] = static_cast<T>(c == target ? p - P{1} : p);
+    x[c] = static_cast<T>(scale * (c == target ? p - P{1} : p));
   }
 }
 
@@ -76,11 +76,11 @@ __global__ void log_softmax_kernel(Y* y, const X* x, int64_t cols) {
 }  // namespace
 
 void cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
-                   bool write_grad) {
+                   bool write_grad, const double* grad_scale) {
   dispatch_float(logits.dtype, [&](auto tag) {
     using T = decltype(tag);
     launch(cross_entropy_kernel<T, ParameterOf<T>>, dim3(static_cast<unsigned>(logits.rows())), kThreads,
-           data_of<double>(losses), data_of<T>(logits), targets, rows, logits.cols(), write_grad);
+           data_of<double>(losses), data_of<T>(logits), targets, rows, logits.cols(), write_grad, grad_scale);
   });
 }
 

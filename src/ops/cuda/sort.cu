@@ -10,9 +10,9 @@ namespace qn::cuda {
 namespace {
 
 template <typename K>
-__global__ void number_keys(const K* keys, uint32_t* widened, int32_t* order, int64_t n) {
+__global__ void number_keys(const K* keys, uint32_t* widened, int32_t* order, int64_t n, uint32_t range) {
   for (int64_t i = thread_index(); i < n; i += thread_count()) {
-    widened[i] = static_cast<uint32_t>(keys[i]);
+    widened[i] = keys[i] < 0 ? range : static_cast<uint32_t>(keys[i]);
     order[i] = static_cast<int32_t>(i);
   }
 }
@@ -24,12 +24,12 @@ T* scratch_array(int64_t n) {
 
 template <typename K>
 SortedKeys sort_any(const K* keys, int64_t count, int64_t range) {
-  QN_ASSERT(count <= std::numeric_limits<int32_t>::max() && range <= std::numeric_limits<int32_t>::max(),
+  QN_ASSERT(count <= std::numeric_limits<int32_t>::max() && range < std::numeric_limits<int32_t>::max(),
             "{} keys below {}", count, range);
   auto *in = scratch_array<uint32_t>(count), *out = scratch_array<uint32_t>(count);
   auto *order_in = scratch_array<int32_t>(count), *order_out = scratch_array<int32_t>(count);
-  launch(number_keys<K>, flat_grid(count), kThreads, keys, in, order_in, count);
-  const int bits = std::max(1, static_cast<int>(std::bit_width(static_cast<uint64_t>(range - 1))));
+  launch(number_keys<K>, flat_grid(count), kThreads, keys, in, order_in, count, static_cast<uint32_t>(range));
+  const int bits = std::max(1, static_cast<int>(std::bit_width(static_cast<uint64_t>(range))));
   const auto n = static_cast<int>(count);
   const cudaStream_t stream = Context::current().stream();
   size_t bytes = 0;
