@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "core/activity.h"
 #include "ops/cuda/check.h"
 #include "ops/cuda/matmul_plans.h"
 
@@ -77,6 +78,7 @@ void Context::upload(void* to, const void* from_host, size_t bytes) {
 }
 
 void Context::download(void* to_host, const void* from, size_t bytes) {
+  const WaitingScope waiting("kernels of its GPU");
   if (bytes > 0) QN_CUDA_CHECK(cudaMemcpyAsync(to_host, from, bytes, cudaMemcpyDeviceToHost, stream_));
   QN_CUDA_CHECK(cudaStreamSynchronize(stream_));
 }
