@@ -15,7 +15,7 @@ UpdateRunner::UpdateRunner(LanguageModel& model, const Kernels& kernels, Communi
       options_(options),
       arena_(*kernels.memory),
       tape_(kernels, arena_, options.dtype, {}),
-      reducer_(model.parameters(), comm, options.bucket_bytes, options.overlap) {
+      reducer_(model.parameters(), comm, options.bucket_bytes, options.overlap, options.device) {
   QN_ASSERT(tape_.parameter_dtype() == model.parameters().dtype());
 }
 
