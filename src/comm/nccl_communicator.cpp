@@ -13,7 +13,7 @@
 
 #include "comm/device_communicator.h"
 #include "comm/machine.h"
-#include "comm/watchdog.h"
+#include "comm/transport_guard.h"
 #include "core/activity.h"
 
 namespace qn {

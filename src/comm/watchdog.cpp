@@ -9,13 +9,13 @@
 #include <algorithm>
 #include <atomic>
 #include <future>
-#include <mutex>
 #include <random>
 #include <sstream>
 #include <thread>
 #include <utility>
 
 #include "comm/machine.h"
+#include "comm/transport_guard.h"
 #include "comm/watchdog_judge.h"
 #include "comm/watchdog_socket.h"
 #include "core/activity.h"
@@ -23,43 +23,6 @@
 #include "core/profiler.h"
 
 namespace qn {
-
-/// The guards of this process.
-class TransportGuards {
- public:
-  static TransportGuards& instance() {
-    static TransportGuards guards;
-    return guards;
-  }
-  void add(TransportGuard* guard) {
-    const std::lock_guard lock(mutex_);
-    guards_.push_back(guard);
-  }
-  void remove(TransportGuard* guard) {
-    const std::lock_guard lock(mutex_);
-    std::erase(guards_, guard);
-  }
-  std::string problem() {
-    const std::lock_guard lock(mutex_);
-    for (const TransportGuard* guard : guards_)
-      if (std::string text = guard->problem_(); !text.empty()) return text;
-    return {};
-  }
-  void abort() {
-    const std::lock_guard lock(mutex_);
-    for (const TransportGuard* guard : guards_) guard->abort_();
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<TransportGuard*> guards_;
-};
-
-TransportGuard::TransportGuard(std::function<std::string()> problem, std::function<void()> abort)
-    : problem_(std::move(problem)), abort_(std::move(abort)) {
-  TransportGuards::instance().add(this);
-}
-TransportGuard::~TransportGuard() { TransportGuards::instance().remove(this); }
 
 namespace {
 
@@ -104,7 +67,7 @@ void print_error(const std::string& text) {
 }
 
 [[noreturn]] void end_process() {
-  run_at_most(kLastWordsSeconds, [] { TransportGuards::instance().abort(); });
+  run_at_most(kLastWordsSeconds, abort_transports);
   _exit(kWatchdogExit);
 }
 
@@ -114,7 +77,7 @@ RankReport own_report() {
           .waits = activity.waits.load(std::memory_order_relaxed),
           .waiting = waiting != nullptr,
           .doing = waiting != nullptr ? waiting : name_of(current_phase.load(std::memory_order_relaxed)),
-          .problem = TransportGuards::instance().problem()};
+          .problem = transport_problem()};
 }
 
 RankReport report_in(const WatchMessage& message) {

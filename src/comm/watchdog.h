@@ -3,9 +3,7 @@
 // hangs.
 #pragma once
 
-#include <functional>
 #include <memory>
-#include <string>
 
 #include "comm/communicator.h"
 
@@ -26,21 +24,5 @@ class Watchdog {
 /// decides (comm/watchdog_judge.h) and tells all, who print one error and end with kWatchdogExit. Null with one rank,
 /// with 0 seconds, and, after a warning, where ranks cannot connect to rank 0.
 std::unique_ptr<Watchdog> start_watchdog(Communicator& comm, double seconds);
-
-/// Lets the watchdog look after a transport for as long as this object lives. Both functions are called from the
-/// watchdog's thread: `problem` about once a second (what is wrong, completing "rank 1 ..."; empty: nothing), `abort`
-/// before the process ends, which it does a few seconds later even if `abort` hangs.
-class TransportGuard {
- public:
-  TransportGuard(std::function<std::string()> problem, std::function<void()> abort);
-  ~TransportGuard();
-  TransportGuard(const TransportGuard&) = delete;
-  TransportGuard& operator=(const TransportGuard&) = delete;
-
- private:
-  friend class TransportGuards;
-  std::function<std::string()> problem_;
-  std::function<void()> abort_;
-};
 
 }  // namespace qn

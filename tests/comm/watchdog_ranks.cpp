@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "comm/communicator.h"
+#include "comm/transport_guard.h"
 #include "comm/watchdog.h"
 #include "core/activity.h"
 #include "core/error.h"

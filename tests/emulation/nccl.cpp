@@ -5,6 +5,7 @@
 #include <nccl.h>
 
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "streams.h"
@@ -15,6 +16,7 @@ struct ncclComm {
   MPI_Comm mpi = MPI_COMM_NULL;  ///< none for a process without ranks
   Work pending;                  ///< what the last call is to do
   int asked = 0, queued = 0;
+  std::thread::id thread = std::this_thread::get_id();
 };
 
 namespace {
@@ -63,7 +65,9 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int ranks, ncclUniqueId id
 }
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
   if (comm == nullptr) return ncclInvalidArgument;
-  if (comm->pending && ++comm->asked >= kPolls) std::exchange(comm->pending, nullptr)();
+  // The watchdog asks as well, from a thread that may not call MPI.
+  const bool computing_thread = std::this_thread::get_id() == comm->thread;
+  if (comm->pending && computing_thread && ++comm->asked >= kPolls) std::exchange(comm->pending, nullptr)();
   *state = comm->pending ? ncclInProgress : ncclSuccess;
   return ncclSuccess;
 }
