@@ -1,12 +1,14 @@
 // A job for watchdog_test to watch: some collectives, then one rank misbehaves.
 //   watchdog_ranks CASE CULPRIT SECONDS
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -46,8 +48,28 @@ void misbehave(const std::string& what, double seconds) {
   if (what == "slow") work_as_long_as_allowed(seconds);
 }
 
+/// Lets this process open no files and sockets as long as it lives.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const rlimit none{3, before_.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &none);
+  }
+  ~NoDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+std::unique_ptr<Watchdog> start(Communicator& comm, const std::string& what, int culprit, double seconds) {
+  std::optional<NoDescriptors> limit;
+  if (what == "unreachable" && comm.rank() == culprit) limit.emplace();
+  return start_watchdog(comm, seconds);
+}
+
 void run(Communicator& comm, const std::string& what, int culprit, double seconds) {
-  const auto watchdog = start_watchdog(comm, seconds);
+  const auto watchdog = start(comm, what, culprit, seconds);
   const TransportGuard guard(
       [&] { return what == "transport" && comm.rank() == culprit ? "has lost its network" : ""; },
       [] { std::fprintf(stderr, "transport aborted\n"); });

@@ -120,6 +120,15 @@ TEST(Watchdog, IsSilentWhenAllIsWell) {
   }
 }
 
+TEST(Watchdog, SaysThatItIsNotThereWhereRanksCannotConnect) {
+  for (const int culprit : {0, 1}) {
+    const Outcome outcome = run("unreachable", culprit);
+    EXPECT_EQ(outcome.status, 0) << outcome.output;
+    EXPECT_THAT(outcome.output, AllOf(HasSubstr("no watchdog in this run"), HasSubstr("rank 0 finished"),
+                                      HasSubstr("rank 1 finished"), HasSubstr("rank 2 finished")));
+  }
+}
+
 TEST(Watchdog, IsOffForOneRankAndOnRequest) {
   const auto local = make_local_communicator();
   EXPECT_EQ(start_watchdog(*local, 10.0), nullptr);
