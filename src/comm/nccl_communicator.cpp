@@ -131,10 +131,8 @@ class NcclCommunicator final : public DeviceCommunicator {
 
   std::string explain(ncclResult_t status) const {
     return fmt::format(
-        "{} ({}). The first rank that reports an error is the one to look at; run with NCCL_DEBUG=INFO to see what "
-        "NCCL "
-        "was doing, with NCCL_SOCKET_IFNAME=<interface> where it takes the wrong network, or without NCCL: "
-        "comm.nccl=false",
+        "{} ({}). Look at the first rank that reports an error. NCCL_DEBUG=INFO shows what NCCL was doing, "
+        "NCCL_SOCKET_IFNAME=<interface> names another network, comm.nccl=false goes through host memory",
         ncclGetErrorString(status), ncclGetLastError(comm_));
   }
 
