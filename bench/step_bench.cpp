@@ -128,7 +128,7 @@ Measured train(const RunConfig& config, const Options& options, Tokens& tokens, 
                       {.seed = static_cast<uint64_t>(config.seed),
                        .clip_norm = config.optimizer.clip_norm,
                        .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
-                       .overlap = config.comm.overlap,
+                       .overlap = config.comm.overlap.value_or(false),
                        .skip_missing = config.optimizer.missing_gradient == "skip"});
   const int64_t updates = options.warmup + options.steps;
   for (int64_t update = 0; update < updates; ++update) {

@@ -14,7 +14,7 @@
 
 namespace qn::cli {
 
-/// Exit codes, documented in --help.
+/// Exit codes, documented in --help; kWatchdogExit (4) is one more.
 inline constexpr int kSuccess = 0, kFailure = 1, kUsage = 2, kStopped = 3;
 
 using Command = std::function<int(Communicator&)>;

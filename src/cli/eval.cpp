@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "comm/watchdog.h"
 #include "core/profiler.h"
 #include "core/text.h"
 #include "data/dictionary.h"
@@ -20,6 +21,7 @@ struct EvalArguments {
   std::string file, data, split = "test", break_mode = "none", bpe_marker, precision = precision::kFp32;
   ComputeOptions compute;
   int64_t context_window = 0, tokens_per_sample = 0, max_tokens = 8192;
+  double watchdog_seconds = CommConfig{}.watchdog_seconds;
   bool json = false;
 };
 
@@ -75,6 +77,7 @@ ModelFile load(const EvalArguments& a, const Kernels& kernels, Communicator& com
 }
 
 int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm) {
+  const auto watchdog = start_watchdog(comm, a.watchdog_seconds);
   const ModelFile file = load(a, kernels, comm);
   const Dictionary dictionary = Dictionary::load(std::filesystem::path(a.data) / "dict.txt");
   QN_CHECK(
@@ -111,6 +114,9 @@ Command add_eval(CLI::App& app) {
                  "fp32; bf16: where the processor has instructions for it, else fp32; bf16_always: on any processor; "
                  "fp16: GPUs only")
       ->check(CLI::IsMember({precision::kFp32, precision::kBf16, precision::kBf16Always, precision::kFp16}))
+      ->capture_default_str();
+  app.add_option("--watchdog-seconds", a->watchdog_seconds, "As comm.watchdog_seconds of a run (0: off)")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_flag("--json", a->json, "Print one JSON object");
   a->compute.add_to(app);

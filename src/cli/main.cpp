@@ -15,7 +15,8 @@ using namespace qn;
 
 constexpr const char* kFooter =
     "Every command runs alone, under `mpirun -np N` (or launch/run -n N, which also pins threads) or under srun.\n"
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped by a signal after saving (run the same command to go on).";
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped by a signal after saving (run the same command to go on),\n"
+    "4 ended by the watchdog on every rank because one was dead, stuck or silent (comm.watchdog_seconds).";
 
 int run(int argc, char** argv, Communicator& comm) {
   CLI::App app(

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "comm/watchdog.h"
 #include "core/profiler.h"
 #include "core/text.h"
 #include "train/model_file.h"
@@ -101,6 +102,7 @@ int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicato
     if (comm.is_root()) dry_run(a, config);
     return kSuccess;
   }
+  const auto watchdog = start_watchdog(comm, config.comm.watchdog_seconds);
   const std::filesystem::path out =
       a.out.empty() ? std::filesystem::path(config.checkpoint.dir) / "model.safetensors" : std::filesystem::path(a.out);
   Trainer trainer(config, comm,

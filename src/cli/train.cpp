@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "comm/watchdog.h"
 #include "train/trainer.h"
 
 namespace qn::cli {
@@ -17,6 +18,7 @@ struct TrainArguments {
 
 int run_train(const TrainArguments& a, const Kernels& kernels, Communicator& comm) {
   const RunConfig config = a.config.read();
+  const auto watchdog = start_watchdog(comm, config.comm.watchdog_seconds);
   Trainer trainer(config, comm,
                   {.quantize = false, .resume = !a.fresh, .stop_requested = stop_requested, .kernels = &kernels});
   const Outcome outcome = trainer.run();

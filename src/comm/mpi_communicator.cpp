@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 
+#include "core/activity.h"
 #include "core/error.h"
 
 namespace qn {
@@ -106,18 +107,24 @@ class MpiCommunicator : public Communicator {
     if (done != 0) pending_.clear();
   }
   void finish_all_reduces() override {
+    const WaitingScope waiting("all-reduce");
     QN_MPI_CHECK(MPI_Waitall(static_cast<int>(pending_.size()), pending_.data(), MPI_STATUSES_IGNORE));
     pending_.clear();
   }
 
   void broadcast(std::span<std::byte> bytes) override {
+    const CollectiveScope collective("broadcast");
     in_chunks(bytes,
               [](std::byte* data, int count) { QN_MPI_CHECK(MPI_Bcast(data, count, MPI_BYTE, 0, MPI_COMM_WORLD)); });
   }
 
-  void barrier() override { QN_MPI_CHECK(MPI_Barrier(MPI_COMM_WORLD)); }
+  void barrier() override {
+    const CollectiveScope collective("barrier");
+    QN_MPI_CHECK(MPI_Barrier(MPI_COMM_WORLD));
+  }
 
   std::vector<std::string> all_gather(const std::string& text) override {
+    const CollectiveScope collective("all-gather");
     const auto ranks = static_cast<size_t>(size_);
     std::vector<int64_t> lengths(ranks);
     const auto mine = static_cast<int64_t>(text.size());
@@ -143,6 +150,7 @@ class MpiCommunicator : public Communicator {
   // compute each element on one rank and pass it on, so all ranks end with the same bits.
   template <typename T>
   void all_reduce(std::span<T> values, MPI_Op operation) {
+    const CollectiveScope collective("all-reduce");
     in_chunks(values, [operation](T* data, int count) {
       QN_MPI_CHECK(MPI_Allreduce(MPI_IN_PLACE, data, count, MpiType<T>::get(), operation, MPI_COMM_WORLD));
     });
@@ -150,6 +158,7 @@ class MpiCommunicator : public Communicator {
 
   template <typename T>
   void start_all_reduce(std::span<T> values) {
+    const CollectiveScope collective("all-reduce");
     in_chunks(values, [this](T* data, int count) {
       MPI_Request request;
       QN_MPI_CHECK(MPI_Iallreduce(MPI_IN_PLACE, data, count, MpiType<T>::get(), MPI_SUM, MPI_COMM_WORLD, &request));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -26,6 +27,8 @@ enum class Phase : uint8_t {
 };
 inline constexpr size_t kPhases = 10;
 const char* name_of(Phase phase);
+/// The phase that the computing thread is in, profiled or not: other threads may ask.
+inline constinit std::atomic<Phase> current_phase{Phase::other};
 
 /// What an op had to do; 0 where it is not known.
 struct Work {
@@ -112,16 +115,20 @@ class Profiler {
   int64_t recorded_ = 0;
 };
 
-/// The time from here to the end of the scope belongs to a phase. Does nothing without an active profiler.
+/// From here to the end of the scope the process is in a phase; an active profiler counts the time as the phase's.
+/// For the computing thread only.
 class ProfileScope {
  public:
   /// `number` tells scopes apart in the trace, e.g. updates.
-  explicit ProfileScope(Phase phase, int64_t number = -1) : profiler_(Profiler::active()), number_(number) {
+  explicit ProfileScope(Phase phase, int64_t number = -1)
+      : profiler_(Profiler::active()), number_(number), enclosing_(current_phase.load(std::memory_order_relaxed)) {
+    current_phase.store(phase, std::memory_order_relaxed);
     if (profiler_ == nullptr) return;
     start_ = profiler_->now();
     outer_ = profiler_->enter(phase, start_);
   }
   ~ProfileScope() {
+    current_phase.store(enclosing_, std::memory_order_relaxed);
     if (profiler_ != nullptr) profiler_->leave(outer_, start_, number_);
   }
   ProfileScope(const ProfileScope&) = delete;
@@ -130,7 +137,7 @@ class ProfileScope {
  private:
   Profiler* profiler_;
   int64_t number_, start_ = 0;
-  Phase outer_ = Phase::other;
+  Phase enclosing_, outer_ = Phase::other;
 };
 
 }  // namespace qn

@@ -1,11 +1,10 @@
 #include "train/device.h"
 
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 
+#include "comm/machine.h"
 #include "ops/cuda/backend.h"
 
 namespace qn {
@@ -28,15 +27,18 @@ int gpu_of(const LocalRank& local, int gpus, bool share) {
 const Kernels& kernels_on(const std::string& name, bool share_gpu, Communicator& comm) {
   if (name == device::kCpu) return cpu_kernels();
   QN_ASSERT(name == device::kCuda, "device '{}'", name);
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  const std::vector<std::string> hosts = comm.all_gather(host.data());
+  const std::vector<std::string> hosts = comm.all_gather(host_name());
   const int gpus = cuda_device_count();
   QN_CHECK(gpus > 0, "--device cuda: {}", cuda_problem());
   const int gpu = gpu_of(local_rank(hosts, comm.rank()), gpus, share_gpu);
   select_cuda_device(gpu);
-  spdlog::info("rank {} of {} computes on GPU {} of {}", comm.rank(), comm.size(), gpu, host.data());
+  spdlog::info("rank {} of {} computes on GPU {} of {}", comm.rank(), comm.size(), gpu, host_name());
   return cuda_kernels();
+}
+
+std::unique_ptr<DeviceCommunicator> device_communicator(const Kernels& kernels, Communicator& comm) {
+  const bool on_gpu = cuda_device_count() > 0 && kernels.memory == cuda_kernels().memory;
+  return on_gpu && comm.size() > 1 ? make_device_communicator(comm, cuda_stream()) : nullptr;
 }
 
 }  // namespace qn

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "comm/communicator.h"
+#include "comm/device_communicator.h"
 #include "ops/kernels.h"
 
 namespace qn {
@@ -28,5 +29,9 @@ int gpu_of(const LocalRank& local, int gpus, bool share);
 /// The kernels of `name` (one of the names above) for this rank, after selecting its GPU; collective. Throws qn::Error
 /// with what to do where there is no GPU, or too few.
 const Kernels& kernels_on(const std::string& name, bool share_gpu, Communicator& comm);
+
+/// NCCL between the GPUs of the ranks, ordered with the kernels of the calling thread; collective. Null for one rank,
+/// for kernels of another backend, and where NCCL cannot be used, which is then logged.
+std::unique_ptr<DeviceCommunicator> device_communicator(const Kernels& kernels, Communicator& comm);
 
 }  // namespace qn

@@ -9,11 +9,13 @@
 
 namespace qn {
 
-GradientReducer::GradientReducer(ParameterStore& store, Communicator& comm, size_t bucket_bytes, bool overlap)
+GradientReducer::GradientReducer(ParameterStore& store, Communicator& comm, size_t bucket_bytes, bool overlap,
+                                 DeviceCommunicator* device)
     : store_(store),
       comm_(comm),
+      device_(device),
       bucket_bytes_(bucket_bytes),
-      overlap_(overlap && comm.size() > 1 && store.kernels().memory == &host_memory()) {
+      overlap_(overlap && comm.size() > 1 && (device != nullptr || on_host(store.kernels()))) {
   QN_CHECK(bucket_bytes_ >= sizeof(double), "a bucket of {} bytes is smaller than one element of {} bytes",
            bucket_bytes_, sizeof(double));
 }
@@ -57,39 +59,44 @@ void GradientReducer::step_done(size_t index) {
     const ProfileScope phase(Phase::all_reduce);
     while (waiting_ > 0 && buckets_[waiting_ - 1].ready_step >= index) start_next();
   }
-  comm_.poll();
+  if (device_ == nullptr) comm_.poll();
 }
 
 void GradientReducer::start_next() {
   const Bucket& bucket = buckets_[--waiting_];
+  const Tensor grads = store_.grads().reshaped({elements_, 1});
   for (size_t i = 0; i < bucket.parameters; ++i) {
     const Parameter& p = *store_.all()[bucket.first_parameter + i];
     if (p.home.touched) continue;
     // Only this bucket's part: a neighbour that holds the rest may be on its way already.
     const int64_t begin = std::max(bucket.begin, p.offset), end = std::min(bucket.end, p.offset + p.shape.elements());
-    const Tensor& grads = store_.grads();
-    if (begin < end) store_.kernels().fill(grads.reshaped({elements_, 1}).row_slice(begin, end - begin), 0.0);
+    if (begin < end) store_.kernels().fill(grads.row_slice(begin, end - begin), 0.0);
   }
-  const auto start = [&](auto tag) {
-    using T = decltype(tag);
-    comm_.start_all_reduce_sum(store_.grads().span<T>().subspan(static_cast<size_t>(bucket.begin),
-                                                                static_cast<size_t>(bucket.end - bucket.begin)));
-  };
-  store_.grads().dtype == DType::f64 ? start(double{}) : start(float{});
+  start_sum(grads.row_slice(bucket.begin, bucket.end - bucket.begin));
+}
+
+void GradientReducer::start_sum(const Tensor& grads) {
+  if (device_ != nullptr)
+    device_->start_all_reduce_sum(grads);
+  else if (grads.dtype == DType::f64)
+    comm_.start_all_reduce_sum(grads.span<double>());
+  else
+    comm_.start_all_reduce_sum(grads.span<float>());
 }
 
 void GradientReducer::finish() {
   if (comm_.size() == 1) return store_.finish_gradients();
-  if (overlap_) {
-    if (!started_) {  // no micro-batch of this update is ours
-      lay_out();
-      waiting_ = buckets_.size();
-    }
-    while (waiting_ > 0) start_next();
-    comm_.finish_all_reduces();
-    started_ = false;
-    return;
+  if (!overlap_ && device_ == nullptr) return sum_on_host();
+  if (!started_) {  // no micro-batch of this update is ours, or nothing is to be started early
+    lay_out();
+    waiting_ = buckets_.size();
   }
+  while (waiting_ > 0) start_next();
+  device_ != nullptr ? device_->join() : comm_.finish_all_reduces();
+  started_ = false;
+}
+
+void GradientReducer::sum_on_host() {
   store_.finish_gradients();
   edit_on_host(store_.kernels(), store_.grads(), [&](const Tensor& grads) {
     if (grads.dtype == DType::f64)

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/device_communicator.h"
 #include "models/parameters.h"
 
 namespace qn {
@@ -12,7 +13,10 @@ namespace qn {
 class GradientReducer {
  public:
   /// With `overlap`, buckets start as soon as the last micro-batch has completed them; otherwise all at the end.
-  GradientReducer(ParameterStore& store, Communicator& comm, size_t bucket_bytes, bool overlap);
+  /// `device`, which must outlive this, sums gradients where they are; without it those that are not in host memory
+  /// travel through it, all at the end.
+  GradientReducer(ParameterStore& store, Communicator& comm, size_t bucket_bytes, bool overlap,
+                  DeviceCommunicator* device = nullptr);
 
   /// Before the backward of this rank's last micro-batch, whose forward has just been recorded.
   void begin(const Tape& tape);
@@ -20,7 +24,8 @@ class GradientReducer {
   void step_done(size_t index);
   /// Whether sums start before the backward has ended.
   bool overlaps() const { return overlap_; }
-  /// Sums what has not been summed yet. Gradients that no rank wrote become zero; `touched` stays as it was.
+  /// Sums what has not been summed yet: with a device, kernels called from now on see the sums. Gradients that no rank
+  /// wrote become zero; `touched` stays as it was.
   void finish();
 
  private:
@@ -31,9 +36,12 @@ class GradientReducer {
   };
   void lay_out();
   void start_next();
+  void start_sum(const Tensor& grads);
+  void sum_on_host();
 
   ParameterStore& store_;
   Communicator& comm_;
+  DeviceCommunicator* device_;
   size_t bucket_bytes_;
   bool overlap_, started_ = false;
   int64_t elements_ = -1;

@@ -79,11 +79,20 @@ void CheckpointConfig::validate(const ConfigChecker& c) const {
 
 void CommConfig::visit(ConfigVisitor& v) {
   v.field("bucket_mib", bucket_mib, "size of the pieces in which gradients are summed over ranks, MiB");
-  v.field("overlap", overlap, "sum gradients over ranks while the backward still runs (pays between machines)");
+  v.field(
+      "overlap", overlap,
+      "sum gradients over ranks while the backward still runs (null: with NCCL yes, with MPI no, where it pays only "
+      "between machines)");
+  v.field("nccl", nccl, "let NCCL sum gradients between GPUs, where it is there (false: through host memory)");
+  v.field("watchdog_seconds", watchdog_seconds,
+          "longest time that a rank may be silent or keep the others waiting, validation and writing files included; "
+          "then the job ends on all ranks with the rank's name (0: wait for ever)");
 }
 
 void CommConfig::validate(const ConfigChecker& c) const {
   c.check(bucket_mib > 0.0, "bucket_mib", "must be positive, got {}", bucket_mib);
+  c.check(watchdog_seconds == 0.0 || (watchdog_seconds >= 1.0 && watchdog_seconds <= 1e9), "watchdog_seconds",
+          "must be 0 or at least 1, got {}", watchdog_seconds);
 }
 
 void IpqConfig::visit(ConfigVisitor& v) {

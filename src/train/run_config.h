@@ -57,7 +57,9 @@ struct CheckpointConfig {
 /// The section `comm`.
 struct CommConfig {
   double bucket_mib = 4.0;
-  bool overlap = false;
+  std::optional<bool> overlap;
+  bool nccl = true;
+  double watchdog_seconds = 600.0;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };

@@ -10,6 +10,7 @@
 #include "core/text.h"
 #include "ops/host_access.h"
 #include "train/broadcast_state.h"
+#include "train/device.h"
 
 namespace qn {
 namespace {
@@ -42,6 +43,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
   model_->parameters().allocate(DType::f32, kernels_);
   apply_noise(model_->weights(), config.quant_noise);
   if (options_.quantize) ipq_.emplace(config.ipq, *model_, comm, seed, token_counts());
+  if (config.comm.nccl) device_comm_ = device_communicator(kernels_, comm);
   if (comm.is_root()) folder_.emplace(config.checkpoint);
 
   StateDict state;
@@ -54,11 +56,12 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
                                  .dtype = dtype_,
                                  .clip_norm = config.optimizer.clip_norm,
                                  .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
-                                 .overlap = config.comm.overlap,
+                                 .overlap = config.comm.overlap.value_or(device_comm_ != nullptr),
                                  .skip_missing = config.optimizer.missing_gradient == "skip",
                                  .loss_scaling = loss_scaling(config.train),
                                  .graphs = config.train.cuda_graphs == "on" ||
-                                           (config.train.cuda_graphs == "auto" && comm.size() == 1)});
+                                           (config.train.cuda_graphs == "auto" && comm.size() == 1),
+                                 .device = device_comm_.get()});
   if (resuming) resume(state);
   if (comm.is_root()) {
     metrics_.emplace(folder_->dir() / "metrics.jsonl", resuming);
@@ -112,6 +115,10 @@ void Trainer::initialize_weights() {
   if (!source.empty() && comm_.is_root()) {
     load_parameters(load_state(source));
     spdlog::info("weights from {}", source);
+  }
+  if (device_comm_ != nullptr) {
+    device_comm_->start_broadcast(store.values());
+    return device_comm_->join();
   }
   edit_on_host(kernels_, store.values(), [&](const Tensor& host) {
     comm_.broadcast({static_cast<std::byte*>(host.data), host.bytes()});

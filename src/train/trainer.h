@@ -83,6 +83,7 @@ class Trainer {
   std::unique_ptr<LanguageModel> model_;
   std::optional<IpqMachine> ipq_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<DeviceCommunicator> device_comm_;  // null: what is on a device travels through host memory
   std::optional<UpdateRunner> updates_;
   std::optional<CheckpointFolder> folder_;    // rank 0
   std::optional<MetricsLog> metrics_;         // rank 0

@@ -23,7 +23,7 @@ UpdateRunner::UpdateRunner(LanguageModel& model, const Kernels& kernels, Communi
       options_(options),
       arena_(*kernels.memory),
       tape_(kernels, arena_, options.dtype, {}),
-      reducer_(model.parameters(), comm, options.bucket_bytes, options.overlap),
+      reducer_(model.parameters(), comm, options.bucket_bytes, options.overlap, options.device),
       state_({kStateNumbers}, DType::f64, *kernels.memory) {
   QN_ASSERT(tape_.parameter_dtype() == model.parameters().dtype());
   if (options.graphs && kernels.graphs != nullptr) graphed_.emplace(kernels, arena_, options.dtype, model.parameters());

@@ -25,10 +25,11 @@ struct UpdateOptions {
   DType dtype = DType::f32;  ///< of activations; see ops/kernels.h
   double clip_norm = 0.0;
   size_t bucket_bytes = size_t{4} << 20;
-  bool overlap = false;       ///< all-reduce buckets while the backward still runs
-  bool skip_missing = false;  ///< ranks must agree on which gradients are missing
-  LossScaling loss_scaling;   ///< for activations in fp16 only
-  bool graphs = false;        ///< queue passes as graphs, where the backend has them
+  bool overlap = false;                  ///< all-reduce buckets while the backward still runs
+  bool skip_missing = false;             ///< ranks must agree on which gradients are missing
+  LossScaling loss_scaling;              ///< for activations in fp16 only
+  bool graphs = false;                   ///< queue passes as graphs, where the backend has them
+  DeviceCommunicator* device = nullptr;  ///< sums gradients that are not in host memory
 };
 
 struct UpdateResult {

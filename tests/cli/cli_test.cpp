@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
@@ -45,8 +46,20 @@ class CliTest : public testing::Test {
 
   /// Starts the program with its output in files; returns the process id.
   pid_t start(const std::vector<std::string>& arguments) {
-    std::vector<char*> argv{binary_.data()};
-    std::vector<std::string> kept = arguments;
+    std::vector<std::string> command{binary_};
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return start_command(command);
+  }
+
+  /// The same on several ranks; the process is that of the launcher.
+  pid_t start_ranks(int ranks, const std::vector<std::string>& arguments) {
+    std::vector<std::string> command{QN_SOURCE_DIR "/launch/run", "-n", std::to_string(ranks), binary_};
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return start_command(command);
+  }
+
+  pid_t start_command(std::vector<std::string> kept) {
+    std::vector<char*> argv;
     for (std::string& a : kept) argv.push_back(a.data());
     argv.push_back(nullptr);
     const std::string out = (dir_ / "stdout").string(), err = (dir_ / "stderr").string();
@@ -210,6 +223,24 @@ TEST_F(CliTest, SignalSavesAndStops) {
   EXPECT_TRUE(std::filesystem::exists(dir_ / "signal" / "checkpoint_last.h5"));
 }
 
+TEST_F(CliTest, AStoppedRankEndsTheJobByItsName) {
+  RunConfig config = tiny_config(dir_.path(), "stopped");
+  config.train.max_updates = 1000000;
+  config.train.validate_every_updates = 0;
+  config.comm.watchdog_seconds = 2.0;
+  const pid_t launcher = start_ranks(2, {"train", "-c", config_file("stopped", config)});
+  for (int i = 0; i < 800 && text_of(dir_ / "stderr").find("updates |") == std::string::npos; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(25));
+  std::istringstream children(text_of(fmt::format("/proc/{}/task/{}/children", launcher, launcher)));
+  const std::vector<pid_t> ranks{std::istream_iterator<pid_t>(children), {}};
+  EXPECT_EQ(ranks.size(), 2U) << text_of(dir_ / "stderr");
+  kill(ranks.size() == 2 ? ranks[1] : launcher, ranks.size() == 2 ? SIGSTOP : SIGKILL);
+  const Result result = finish(launcher);
+  EXPECT_EQ(result.code, 4) << result.err;
+  EXPECT_NE(result.err.find("has not answered for 2 s"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("watchdog: rank 1 ("), std::string::npos) << result.err;
+}
+
 TEST_F(CliTest, BadInputEndsInAClearError) {
   const std::string checkpoint = dense();
   const std::string config = config_file("run", tiny_config(dir_.path(), "run"));
@@ -221,6 +252,7 @@ TEST_F(CliTest, BadInputEndsInAClearError) {
   };
   expect_error({"train", "-c", config, "-s", "optimizer.momentun=1"}, "did you mean 'optimizer.momentum'");
   expect_error({"train", "-c", config, "-s", "train.precision=fp8"}, "bf16_always");
+  expect_error({"train", "-c", config, "-s", "comm.watchdog_seconds=0.5"}, "must be 0 or at least 1");
   expect_error({"train", "-c", config, "-s", "data.path=/nonexistent"}, "there is no folder");
   expect_error({"train", "-c", (dir_ / "none.yaml").string()}, "none.yaml");
   expect_error({"train", "-c", config, "-s", "quant_noise.block_size=7"}, "block_size 7 does not divide");

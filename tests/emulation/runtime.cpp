@@ -1,4 +1,6 @@
-// The functions of the CUDA runtime that the backend calls, for one emulated device.
+// The functions of the CUDA runtime that the backend calls. A process computes on one emulated device; how many there
+// are to choose from says QN_EMULATED_DEVICES (default: 1).
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -16,6 +18,13 @@ bool is_pinned(const void* p) {
   const auto* address = static_cast<const std::byte*>(p);
   const auto after = pinned.upper_bound(address);
   return after != pinned.begin() && address < std::prev(after)->first + std::prev(after)->second;
+}
+
+int selected_device = 0;
+
+int devices() {
+  const char* number = std::getenv("QN_EMULATED_DEVICES");
+  return number == nullptr ? 1 : std::atoi(number);
 }
 
 cudaError_t allocate(void** p, size_t bytes) {
@@ -71,14 +80,27 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
 }
 
 cudaError_t cudaGetDeviceCount(int* n) {
-  *n = 1;
+  *n = devices();
   return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = selected_device;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= devices()) return cudaErrorInvalidDevice;
+  selected_device = device;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int device) {
+  std::snprintf(id, static_cast<size_t>(size), "0000:%02x:00.0", static_cast<unsigned>(device));
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  *least = 0;
+  *greatest = -1;
+  return cudaSuccess;
+}
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = CUDART_VERSION;
   return cudaSuccess;

@@ -254,13 +254,51 @@ struct Training {
   std::unique_ptr<LanguageModel> model;
 };
 
+/// A device whose sums are done as late as allowed. What is being summed must be complete and left alone: it is
+/// compared with its state at the start, and is garbage until then.
+class LateSums final : public DeviceCommunicator {
+ public:
+  explicit LateSums(Communicator& ranks) : ranks_(ranks) {}
+  const char* name() const override { return "late"; }
+  void start_all_reduce_sum(const Tensor& x) override {
+    const std::span<float> values = x.span<float>();
+    started_.push_back({values, {values.begin(), values.end()}});
+    std::fill(values.begin(), values.end(), kGarbage);
+  }
+  void start_broadcast(const Tensor&) override { FAIL() << "not used by an update"; }
+  void join() override {
+    for (Started& sum : started_) {
+      EXPECT_TRUE(std::all_of(sum.values.begin(), sum.values.end(), [](float v) { return v == kGarbage; }))
+          << "a gradient changed after its sum had started";
+      std::copy(sum.at_start.begin(), sum.at_start.end(), sum.values.begin());
+      ranks_.all_reduce_sum(sum.values);
+    }
+    sums_ += started_.size();
+    started_.clear();
+    ++joins_;
+  }
+  size_t sums() const { return sums_; }
+  size_t joins() const { return joins_; }
+
+ private:
+  static constexpr float kGarbage = -1.25e30f;
+  struct Started {
+    std::span<float> values;
+    std::vector<float> at_start;
+  };
+  Communicator& ranks_;
+  std::vector<Started> started_;
+  size_t sums_ = 0, joins_ = 0;
+};
+
 /// Three updates.
-Training train(Communicator& ranks, uint64_t seed, double lr, bool overlap = false) {
+Training train(Communicator& ranks, uint64_t seed, double lr, bool overlap = false,
+               DeviceCommunicator* device = nullptr) {
   Training run;
   run.model = noisy_model(noisy_config());
   const auto optimizer = make_optimizer({}, run.model->parameters(), lr);
   UpdateRunner runner(*run.model, cpu_kernels(), ranks,
-                      {.seed = seed, .clip_norm = 0.5, .bucket_bytes = 4096, .overlap = overlap});
+                      {.seed = seed, .clip_norm = 0.5, .bucket_bytes = 4096, .overlap = overlap, .device = device});
   Tokens micro;
   for (int64_t u = 0; u < 3; ++u) {
     const auto fetch = [&](int64_t i) {
@@ -274,11 +312,19 @@ Training train(Communicator& ranks, uint64_t seed, double lr, bool overlap = fal
   return run;
 }
 
-class UpdateRanks : public testing::TestWithParam<bool> {};
+/// How gradients are summed over ranks: overlapped with the backward or after it, by the communicator or by a device's.
+class UpdateRanks : public testing::TestWithParam<std::tuple<bool, bool>> {};
 
 TEST_P(UpdateRanks, AnyNumberOfRanksTrainsTheSame) {
+  const auto [overlap, on_device] = GetParam();
   const auto local = make_local_communicator();
-  const Training together = train(comm(), 1, 0.1, GetParam()), alone = train(*local, 1, 0.1);
+  LateSums device(comm());
+  const Training together = train(comm(), 1, 0.1, overlap, on_device ? &device : nullptr);
+  const Training alone = train(*local, 1, 0.1);
+  if (on_device && comm().size() > 1) {
+    EXPECT_EQ(device.joins(), 3U);
+    EXPECT_GT(device.sums(), 3 * 4U) << "several buckets per update";
+  }
   for (size_t u = 0; u < alone.losses.size(); ++u) {
     EXPECT_TRUE(close(together.losses[u], alone.losses[u], kSummationTolerance)) << "update " << u;
     EXPECT_TRUE(close(together.norms[u], alone.norms[u], kTrajectoryTolerance)) << "update " << u;
@@ -294,7 +340,7 @@ TEST_P(UpdateRanks, AnyNumberOfRanksTrainsTheSame) {
   // Random draws matter: another seed must be visible above the tolerance.
   EXPECT_FALSE(close(train(*local, 2, 0.1).losses[0], alone.losses[0], kSummationTolerance));
 }
-INSTANTIATE_TEST_SUITE_P(Overlap, UpdateRanks, testing::Bool());
+INSTANTIATE_TEST_SUITE_P(OverlapAndDevice, UpdateRanks, testing::Combine(testing::Bool(), testing::Bool()));
 
 TEST(Parameter, KnowsTheStepThatCompletesItsGradient) {
   const auto model = noisy_model(noisy_config());

@@ -1,6 +1,7 @@
 #include "ops/cuda/backend.h"
 
 #include "ops/cuda/check.h"
+#include "ops/cuda/context.h"
 #include "ops/cuda/cuda_kernels.h"
 #include "ops/cuda/matmul_plans.h"
 
@@ -57,6 +58,11 @@ void select_cuda_device(int device) {
            found().devices);
   QN_CUDA_CHECK(cudaSetDevice(device));
   check_code_for(device);
+}
+
+void* cuda_stream() {
+  QN_CHECK(found().problem.empty(), "{}", found().problem);
+  return cuda::Context::current().stream();
 }
 
 void allow_tf32(bool allow) { cuda::MatmulPlans::set_tf32(allow); }

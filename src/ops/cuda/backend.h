@@ -20,6 +20,9 @@ void select_cuda_device(int device);
 /// first; applies to all threads.
 void allow_tf32(bool allow);
 
+/// The stream (a cudaStream_t) that the calling thread's kernels are queued on, for what has to be ordered with them.
+void* cuda_stream();
+
 /// The CUDA backend. Kernels are queued on a stream of the calling thread; download() and sum_of_squares() wait for
 /// them. Throws qn::Error with cuda_problem() when there is no device.
 const Kernels& cuda_kernels();

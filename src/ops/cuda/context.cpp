@@ -2,12 +2,15 @@
 
 #include <cstring>
 
+#include "core/activity.h"
 #include "ops/cuda/check.h"
 #include "ops/cuda/matmul_plans.h"
 #include "ops/cuda/pinned_memory.h"
 
 namespace qn::cuda {
 namespace {
+
+constexpr const char* kWaiting = "kernels of its GPU";  // what the host says it is doing
 
 void* allocate_device(size_t bytes) {
   void* p = nullptr;
@@ -76,6 +79,7 @@ std::byte* Context::staging_place(size_t bytes) {
 void Context::upload(void* to, const void* from_host, size_t bytes) {
   if (bytes == 0 || recording_) return;
   if (bytes > kStagingHalf) {
+    const WaitingScope waiting(kWaiting);
     QN_CUDA_CHECK(cudaMemcpyAsync(to, from_host, bytes, cudaMemcpyHostToDevice, stream_));
     QN_CUDA_CHECK(cudaStreamSynchronize(stream_));
     return;
@@ -88,6 +92,7 @@ void Context::upload(void* to, const void* from_host, size_t bytes) {
 
 void Context::download(void* to_host, const void* from, size_t bytes) {
   QN_ASSERT(!recording_, "a pass that the host waits in cannot be recorded");
+  const WaitingScope waiting(kWaiting);
   if (bytes > 0) QN_CUDA_CHECK(cudaMemcpyAsync(to_host, from, bytes, cudaMemcpyDeviceToHost, stream_));
   QN_CUDA_CHECK(cudaStreamSynchronize(stream_));
 }
@@ -105,6 +110,7 @@ int64_t Context::mark() {
 /// An event that was recorded again since then lies behind the mark: waiting takes longer, and is right.
 void Context::wait(int64_t mark) {
   QN_ASSERT(mark <= marks_, "mark {} of {}", mark, marks_);
+  const WaitingScope waiting(kWaiting);
   if (mark > 0) QN_CUDA_CHECK(cudaEventSynchronize(events_[static_cast<size_t>(mark) % events_.size()]));
 }
 
