@@ -20,6 +20,10 @@ void select_cuda_device(int device);
 /// first; applies to all threads.
 void allow_tf32(bool allow);
 
+/// Float32 multiply-adds that the calling thread's device could do at its highest clock, in GFLOP/s (two each): the
+/// limit that reports compare with. Throws qn::Error when there is no device.
+double cuda_fma_gflops();
+
 /// The CUDA backend. Kernels are queued on a stream of the calling thread; download() and sum_of_squares() wait for
 /// them. Throws qn::Error with cuda_problem() when there is no device.
 const Kernels& cuda_kernels();
