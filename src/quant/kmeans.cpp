@@ -36,19 +36,6 @@ void check_problem(const KMeansProblem& p) {
            "k-means: weight '{}' has {} importance weights for {} rows", p.name, p.row_importance.size(), p.rows);
 }
 
-/// Largest magnitude; infinity when a value is not a number.
-double largest_magnitude(const float* values, int64_t count) {
-  double largest = 0.0;
-#pragma omp parallel for reduction(max : largest) schedule(static) if (count > 1 << 16)
-  for (int64_t i = 0; i < count; ++i) {
-    const double magnitude = std::abs(static_cast<double>(values[i]));
-    largest = std::max(largest, std::isnan(magnitude) ? std::numeric_limits<double>::infinity() : magnitude);
-  }
-  return largest;
-}
-
-double largest_magnitude(std::span<const float> values) { return largest_magnitude(values.data(), std::ssize(values)); }
-
 /// Largest importance; infinity when one is negative or not a number.
 double largest_importance(std::span<const float> values) {
   if (values.empty()) return 1.0;
@@ -115,12 +102,14 @@ int64_t capped_centroids(int64_t blocks, int64_t n_centroids) {
   return std::min(n_centroids, std::max<int64_t>(1, blocks / 4));
 }
 
-StageKMeans::StageKMeans(std::vector<KMeansProblem> problems, KMeansOptions options, Communicator& comm)
+StageKMeans::StageKMeans(std::vector<KMeansProblem> problems, KMeansOptions options, Communicator& comm,
+                         const Kernels& kernels)
     : problems_(std::move(problems)), options_(options), comm_(comm), all_layers_(problems_.size()) {
   QN_CHECK(options_.iterations >= 1, "k-means needs at least one iteration, got {}", options_.iterations);
   for (const KMeansProblem& problem : problems_) check_problem(problem);
   std::iota(all_layers_.begin(), all_layers_.end(), size_t{0});
-  prepare_layers();
+  prepare_layers(kernels);
+  check_values();
   state_.centroids.resize(problems_.size());
   state_.objective_history.resize(problems_.size());
   state_.splits.assign(problems_.size(), 0);
@@ -128,8 +117,8 @@ StageKMeans::StageKMeans(std::vector<KMeansProblem> problems, KMeansOptions opti
   state_.assigning_centroids = state_.centroids;
 }
 
-void StageKMeans::prepare_layers() {
-  std::vector<double> largest;
+void StageKMeans::prepare_layers(const Kernels& kernels) {
+  std::vector<WeightShare> shares;
   for (KMeansProblem& p : problems_) {
     const int64_t blocks_per_row = p.cols / p.block_size;
     const int64_t blocks = p.rows * blocks_per_row;
@@ -139,34 +128,40 @@ void StageKMeans::prepare_layers() {
                    blocks);
       p.n_centroids = cap;
     }
-    Layer layer;
-    layer.vectors = {.data = p.weight,
+    WeightShare share;
+    share.vectors = {.data = p.weight,
                      .count = blocks,
                      .dim = p.block_size,
                      .blocks_per_row = blocks_per_row,
                      .importance = p.importance.empty() ? nullptr : p.importance.data(),
                      .row_importance = p.row_importance.empty() ? nullptr : p.row_importance.data()};
-    layer.layout = {p.n_centroids, p.block_size, layer.vectors.weighted()};
+    share.n_centroids = p.n_centroids;
     const int64_t chunks = (blocks + kSubVectorChunk - 1) / kSubVectorChunk;
-    layer.begin = std::min(blocks, chunks * comm_.rank() / comm_.size() * kSubVectorChunk);
-    layer.end = std::min(blocks, chunks * (comm_.rank() + 1) / comm_.size() * kSubVectorChunk);
-    layer.codes.resize(static_cast<size_t>(layer.end - layer.begin));
-    largest.push_back(
-        std::max(largest_magnitude(p.weight + layer.begin * p.block_size, (layer.end - layer.begin) * p.block_size),
-                 largest_magnitude(p.initial_centroids)));
+    share.begin = std::min(blocks, chunks * comm_.rank() / comm_.size() * kSubVectorChunk);
+    share.end = std::min(blocks, chunks * (comm_.rank() + 1) / comm_.size() * kSubVectorChunk);
+    shares.push_back(share);
+    layers_.push_back({share, share.layout(), {}});
+  }
+  backend_ = make_kmeans_backend(kernels, std::move(shares));
+}
+
+void StageKMeans::check_values() {
+  std::vector<double> largest = backend_->largest_magnitudes();
+  for (const size_t i : all_layers_) {
+    const KMeansProblem& p = problems_[i];
+    largest[i] = std::max(largest[i], largest_magnitude(p.initial_centroids));
     largest.push_back(largest_importance(p.importance) * largest_importance(p.row_importance));
-    layers_.push_back(std::move(layer));
   }
   // Each rank looked at its share only; every rank must come to the same verdict.
   comm_.all_reduce_max(largest);
   for (const size_t i : all_layers_) {
-    QN_CHECK(largest[2 * i] <= kLargestValue,
+    const double magnitude = largest[i], importance = largest[problems_.size() + i];
+    QN_CHECK(magnitude <= kLargestValue,
              "k-means: weight '{}' holds values that are not finite or beyond 1e12; the model has diverged",
              problems_[i].name);
-    QN_CHECK(largest[2 * i + 1] <= kLargestValue, "k-means: importance weights of '{}' must lie in [0, 1e12]",
+    QN_CHECK(importance <= kLargestValue, "k-means: importance weights of '{}' must lie in [0, 1e12]",
              problems_[i].name);
-    layers_[i].vectors.max_abs = largest[2 * i];
-    layers_[i].vectors.max_importance = largest[2 * i + 1];
+    backend_->set_bounds(i, magnitude, importance);
   }
 }
 
@@ -177,41 +172,36 @@ void StageKMeans::draw_initial_centroids(size_t index) {
     centroids = p.initial_centroids;
     return;
   }
-  const SubVectors& vectors = layers_[index].vectors;
+  const int64_t count = layers_[index].share.vectors.count;
   const auto d = static_cast<size_t>(p.block_size);
+  const auto at = [d](size_t i) { return static_cast<std::ptrdiff_t>(i * d); };
   const RandomStream stream({options_.seed, Purpose::kmeans_init, hash_name(p.name.c_str()), options_.stage, 0});
   // Two equal centroids would leave one cluster empty: take further samples (a longer draw only appends) until K
   // different values are found or it is clear that they are rare. Then repeats fill up, and splitting sees to them.
-  const int64_t limit = std::min(vectors.count, 64 * p.n_centroids);
-  std::vector<int64_t> fresh, repeats;
+  const int64_t limit = std::min(count, 64 * p.n_centroids);
+  std::vector<size_t> fresh, repeats;  // places in the draw
+  std::vector<float> values;
   for (int64_t draw = p.n_centroids;; draw = std::min(limit, 8 * draw)) {
     std::unordered_set<std::string> seen;
     fresh.clear();
     repeats.clear();
-    for (const int64_t m : stream.sample_without_replacement(vectors.count, draw)) {
-      std::vector<float> value(vectors.data + m * p.block_size, vectors.data + (m + 1) * p.block_size);
+    values = backend_->gather(index, stream.sample_without_replacement(count, draw));
+    for (size_t i = 0; i < static_cast<size_t>(draw); ++i) {
+      std::vector<float> value(values.begin() + at(i), values.begin() + at(i + 1));
       for (float& x : value) x += 0.0f;  // -0 equals 0
       (seen.emplace(reinterpret_cast<const char*>(value.data()), d * sizeof(float)).second ? fresh : repeats)
-          .push_back(m);
+          .push_back(i);
     }
     if (std::ssize(fresh) >= p.n_centroids || draw >= limit) break;
   }
   fresh.insert(fresh.end(), repeats.begin(), repeats.end());
   centroids.reserve(static_cast<size_t>(p.n_centroids) * d);
   for (size_t k = 0; k < static_cast<size_t>(p.n_centroids); ++k)
-    centroids.insert(centroids.end(), vectors.data + fresh[k] * p.block_size,
-                     vectors.data + (fresh[k] + 1) * p.block_size);
+    centroids.insert(centroids.end(), values.begin() + at(fresh[k]), values.begin() + at(fresh[k] + 1));
 }
 
 void StageKMeans::assign(std::span<const size_t> layers) {
-  reduction_.clear();
-  for (const size_t i : layers) {
-    Layer& layer = layers_[i];
-    const size_t offset = reduction_.size();
-    reduction_.resize(offset + static_cast<size_t>(layer.layout.size()));
-    const CentroidTable table(state_.assigning_centroids[i], layer.layout.dim);
-    assign_parallel(layer.vectors, layer.begin, layer.end, table, layer.codes.data(), reduction_.data() + offset);
-  }
+  backend_->assign(layers, state_.assigning_centroids, reduction_);
   comm_.all_reduce_sum(std::span<double>(reduction_));
   auto from = reduction_.cbegin();
   for (const size_t i : layers) {
@@ -312,16 +302,16 @@ void StageKMeans::restore(KMeansState state) {
   codes_current_ = false;
 }
 
-std::vector<uint16_t> StageKMeans::gather_codes(const Layer& layer) {
+std::vector<uint16_t> StageKMeans::gather_codes(size_t index) {
   // Four codes per 64-bit word; every rank fills its own positions of a zeroed table, so the sum is the union.
   constexpr size_t kPiece = size_t{1} << 20;
-  std::vector<int64_t> words(static_cast<size_t>(layer.vectors.count + 3) / 4, 0);
-  if (!layer.codes.empty())
-    std::memcpy(reinterpret_cast<uint16_t*>(words.data()) + layer.begin, layer.codes.data(),
-                layer.codes.size() * sizeof(uint16_t));
+  const WeightShare& share = layers_[index].share;
+  std::vector<int64_t> words(static_cast<size_t>(share.vectors.count + 3) / 4, 0);
+  if (const std::vector<uint16_t> mine = backend_->codes(index); !mine.empty())
+    std::memcpy(reinterpret_cast<uint16_t*>(words.data()) + share.begin, mine.data(), mine.size() * sizeof(uint16_t));
   for (size_t at = 0; at < words.size(); at += kPiece)
     comm_.all_reduce_sum(std::span<int64_t>(words).subspan(at, std::min(kPiece, words.size() - at)));
-  std::vector<uint16_t> codes(static_cast<size_t>(layer.vectors.count));
+  std::vector<uint16_t> codes(static_cast<size_t>(share.vectors.count));
   std::memcpy(codes.data(), words.data(), codes.size() * sizeof(uint16_t));
   return codes;
 }
@@ -340,7 +330,7 @@ std::vector<LayerResult> StageKMeans::finish() {
                     p.block_size,
                     p.n_centroids,
                     state_.centroids[i],
-                    codes_from_memory_order(gather_codes(layer), p.rows, layer.vectors.blocks_per_row),
+                    codes_from_memory_order(gather_codes(i), p.rows, p.cols / p.block_size),
                     {}};
     for (int64_t k = 0; k < p.n_centroids; ++k) {
       const double count = layer.stats[static_cast<size_t>(layer.layout.count(k))];
@@ -356,6 +346,16 @@ std::vector<LayerResult> StageKMeans::finish() {
     results.push_back(std::move(result));
   }
   return results;
+}
+
+std::vector<SquaredErrors> StageKMeans::squared_errors() {
+  QN_ASSERT(codes_current_);
+  std::vector<SquaredErrors> errors = backend_->squared_errors(state_.centroids);
+  std::vector<double> sums;
+  for (const SquaredErrors& e : errors) sums.insert(sums.end(), {e.error, e.original});
+  comm_.all_reduce_sum(std::span<double>(sums));
+  for (size_t i = 0; i < errors.size(); ++i) errors[i] = {sums[2 * i], sums[2 * i + 1]};
+  return errors;
 }
 
 }  // namespace qn

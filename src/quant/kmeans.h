@@ -1,8 +1,9 @@
 // Distributed k-means over the sub-vectors of many weights at once (fairseq semantics, "Iterative PQ" 3.2).
 //
-// Every rank holds every weight and assigns its share of each weight's sub-vectors; sums travel in one reduction per
-// iteration for all weights together, then every rank takes the same M-step. Because sums are exact (see
-// kmeans_kernel.h), centroids and codes are bitwise the same on any number of ranks and threads.
+// Every rank holds every weight and assigns its share of each weight's sub-vectors, where the weights are (see
+// kmeans_backend.h); sums travel in one reduction per iteration for all weights together, then every rank takes the
+// same M-step on the host. Because sums are exact (see kmeans_kernel.h), centroids and codes are bitwise the same on
+// any number of ranks and threads, on CPUs and GPUs.
 //
 // One iteration: E-step (nearest centroid, lowest index on ties); empty clusters are resolved, each attempt repeating
 // the E-step; M-step (arithmetic mean, or weighted mean under importance weights); objective. The final codes are those
@@ -15,12 +16,13 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "quant/kmeans_kernel.h"
+#include "quant/kmeans_backend.h"
 #include "quant/product_quantizer.h"
 
 namespace qn {
 
-/// One weight to quantize. The memory behind the pointers must outlive the StageKMeans.
+/// One weight to quantize. The memory behind the pointers must outlive the StageKMeans; the weight's is the backend's,
+/// the importances' the host's.
 struct KMeansProblem {
   std::string name;               ///< keys the random choices: the same name and seed give the same start
   const float* weight = nullptr;  ///< [rows, cols]
@@ -61,9 +63,10 @@ int64_t capped_centroids(int64_t blocks, int64_t n_centroids);
 
 class StageKMeans {
  public:
-  /// All ranks must pass equal problems. Draws the initial centroids. Throws qn::Error naming the weight when sizes do
-  /// not fit or a value is not finite (on every rank alike).
-  StageKMeans(std::vector<KMeansProblem> problems, KMeansOptions options, Communicator& comm);
+  /// All ranks must pass equal problems, with weights in the memory of `kernels`. Draws the initial centroids. Throws
+  /// qn::Error naming the weight when sizes do not fit or a value is not finite (on every rank alike).
+  StageKMeans(std::vector<KMeansProblem> problems, KMeansOptions options, Communicator& comm,
+              const Kernels& kernels = cpu_kernels());
 
   /// One iteration of all weights together; collective. False once options.iterations are done (the call that finds
   /// nothing to do changes nothing).
@@ -73,28 +76,31 @@ class StageKMeans {
   void restore(KMeansState state);
   /// The quantized weights, in problem order, the same on every rank; collective. At least one iteration must be done.
   std::vector<LayerResult> finish();
+  /// Of the weights that finish() gave, summed over all ranks; collective, after finish(). Equal to rounding on any
+  /// number of ranks and any backend: for reports.
+  std::vector<SquaredErrors> squared_errors();
 
  private:
   struct Layer {
-    SubVectors vectors;
+    WeightShare share;
     StatsLayout layout;
-    int64_t begin = 0, end = 0;   ///< this rank's sub-vectors
-    std::vector<uint16_t> codes;  ///< of [begin, end), by assigning_centroids
-    std::vector<double> stats;    ///< sums over all ranks
+    std::vector<double> stats;  ///< sums over all ranks
   };
 
-  void prepare_layers();
+  void prepare_layers(const Kernels& kernels);
+  void check_values();
   void draw_initial_centroids(size_t index);
   void assign(std::span<const size_t> layers);
   void resolve_empty_clusters();
   bool split_into_empty(size_t index, uint32_t attempt);
   void update_centroids(size_t index);
-  std::vector<uint16_t> gather_codes(const Layer& layer);
+  std::vector<uint16_t> gather_codes(size_t index);
 
   std::vector<KMeansProblem> problems_;
   KMeansOptions options_;
   Communicator& comm_;
   std::vector<Layer> layers_;
+  std::unique_ptr<KMeansBackend> backend_;
   std::vector<size_t> all_layers_;
   std::vector<double> reduction_;
   KMeansState state_;

@@ -32,13 +32,6 @@ double grid_magic(double largest_term, int64_t terms) {
   return std::ldexp(1.5, std::ilogb(bound) + 2);
 }
 
-AssignGrids make_grids(const SubVectors& v) {
-  const double reach = 2.0 * v.max_abs;  // no distance along one axis is longer
-  return {grid_magic(reach * v.max_importance, v.count),
-          grid_magic(reach * reach * v.max_importance * static_cast<double>(v.dim), v.count),
-          grid_magic(v.max_importance, v.count)};
-}
-
 const AssignVariant& fastest_variant() {
   static const AssignVariant& fastest = *std::find_if(assign_variants().begin(), assign_variants().end(),
                                                       [](const AssignVariant& v) { return v.supported; });
@@ -46,6 +39,13 @@ const AssignVariant& fastest_variant() {
 }
 
 }  // namespace
+
+AssignGrids make_grids(const SubVectors& v) {
+  const double reach = 2.0 * v.max_abs;  // no distance along one axis is longer
+  return {grid_magic(reach * v.max_importance, v.count),
+          grid_magic(reach * reach * v.max_importance * static_cast<double>(v.dim), v.count),
+          grid_magic(v.max_importance, v.count)};
+}
 
 std::span<const AssignVariant> assign_variants() {
   static const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
@@ -67,7 +67,9 @@ int32_t nearest_centroid_exactly(const float* x, const float* importance, const 
     double distance = 0.0;
     for (int64_t t = 0; t < d; ++t) {
       const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]);
-      distance += diff * diff * (importance == nullptr ? 1.0 : static_cast<double>(importance[t]));
+      // Written out: what is left to the compiler depends on what it compiles for, and so would the nearest of two.
+      distance = importance == nullptr ? std::fma(diff, diff, distance)
+                                       : std::fma(diff * diff, static_cast<double>(importance[t]), distance);
     }
     if (distance < best) {
       best = distance;
@@ -147,6 +149,18 @@ void assign_parallel(const SubVectors& vectors, int64_t begin, int64_t end, cons
       for (size_t i = 0; i < size; ++i) stats[i] += mine[i];
     }
   }
+}
+
+double largest_magnitude(std::span<const float> values) {
+  const float* const from = values.data();
+  const int64_t count = std::ssize(values);
+  double largest = 0.0;
+#pragma omp parallel for reduction(max : largest) schedule(static) if (count > 1 << 16)
+  for (int64_t i = 0; i < count; ++i) {
+    const double magnitude = std::abs(static_cast<double>(from[i]));
+    largest = std::max(largest, std::isnan(magnitude) ? std::numeric_limits<double>::infinity() : magnitude);
+  }
+  return largest;
 }
 
 }  // namespace qn

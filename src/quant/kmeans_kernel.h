@@ -68,6 +68,7 @@ struct StatsLayout {
 struct AssignGrids {
   double residual, error, weight;
 };
+AssignGrids make_grids(const SubVectors& vectors);
 
 /// Everything that one call of an instruction set's `assign` works on.
 struct AssignTask {
@@ -89,7 +90,8 @@ struct AssignVariant {
 /// Fastest first; the last one is always supported.
 std::span<const AssignVariant> assign_variants();
 
-/// Nearest centroid by distances in double; the lowest index wins ties. `importance` [dim] may be null.
+/// Nearest centroid by distances in double, added up element by element with fused multiply-adds; the lowest index wins
+/// ties. `importance` [dim] may be null.
 int32_t nearest_centroid_exactly(const float* x, const float* importance, const CentroidTable& table);
 
 /// Assigns sub-vectors [begin, end) to their nearest centroid (lowest index on ties) and adds their sums to `stats`
@@ -106,6 +108,9 @@ void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const C
 /// assign_range over [begin, end) with OpenMP. `stats` (may be null) is overwritten with the sums of the range.
 void assign_parallel(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
                      double* stats);
+
+/// Largest magnitude; infinity when a value is not a number.
+double largest_magnitude(std::span<const float> values);
 
 /// Sub-vectors per unit of work: shares of ranks and threads are whole numbers of these.
 constexpr int64_t kSubVectorChunk = 1024;

@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "core/profiler.h"
-#include "ops/host_access.h"
 #include "quant/fairseq_config.h"
 
 namespace qn {
@@ -37,12 +36,6 @@ OwnedTensor tensor_of(const std::vector<T>& values, Shape shape) {
 template <typename T>
 std::vector<T> values_of(const Tensor& tensor) {
   return {tensor.span<T>().begin(), tensor.span<T>().end()};
-}
-
-double norm(std::span<const float> values) {
-  double sum = 0.0;
-  for (const float v : values) sum += static_cast<double>(v) * static_cast<double>(v);
-  return std::sqrt(sum);
 }
 
 }  // namespace
@@ -82,17 +75,12 @@ std::span<const float> IpqMachine::row_importance_of(const Weight& weight) {
   return importance;
 }
 
-HostView IpqMachine::dense_values(const PlannedWeight& planned) const {
-  return {model_.parameters().kernels(), model_.weights().find(planned.name)->dense()->value};
-}
-
-std::vector<KMeansProblem> IpqMachine::problems_of(int64_t stage, std::vector<HostView>& values) {
+std::vector<KMeansProblem> IpqMachine::problems_of(int64_t stage) {
   std::vector<KMeansProblem> problems;
   for (const PlannedWeight& planned : plan_.stages[static_cast<size_t>(stage)]) {
     const Weight* weight = model_.weights().find(planned.name);
-    values.push_back(dense_values(planned));
     problems.push_back({.name = planned.name,
-                        .weight = values.back().view().as<float>(),
+                        .weight = weight->dense()->value.as<float>(),
                         .rows = planned.rows,
                         .cols = planned.cols,
                         .block_size = planned.block_size,
@@ -110,15 +98,14 @@ void IpqMachine::represent(const PlannedWeight& planned, PqTable table, Requanti
   requantizer.replace(*weight, std::move(table));
 }
 
-StageReport IpqMachine::apply(int64_t stage, std::vector<LayerResult> results, std::span<const HostView> values) {
+StageReport IpqMachine::apply(int64_t stage, std::vector<LayerResult> results, std::span<const SquaredErrors> errors) {
   StageReport report{.stage = stage, .weights = static_cast<int64_t>(results.size())};
   Requantizer requantizer(model_, gradient_of(config_));
   double error = 0.0, original = 0.0;
   for (size_t i = 0; i < results.size(); ++i) {
     const PlannedWeight& planned = plan_.stages[static_cast<size_t>(stage)][i];
-    const std::span<const float> dense = values[i].span<float>();
-    error += std::pow(reconstruction_error(results[i].table, dense.data()), 2);
-    original += std::pow(norm(dense), 2);
+    error += errors[i].error;
+    original += errors[i].original;
     report.splits += results[i].resolved_empty;
     if (results[i].still_empty > 0)
       spdlog::info("{}: {} of {} centroids are unused: the weight has fewer distinct blocks", planned.name,
@@ -134,16 +121,17 @@ std::optional<StageReport> IpqMachine::run_stage(const std::function<bool(int64_
   QN_ASSERT(stages_done_ < stages());
   const ProfileScope phase(Phase::kmeans, stages_done_ + 1);
   const auto start = std::chrono::steady_clock::now();
-  std::vector<HostView> values;
   StageKMeans kmeans(
-      problems_of(stages_done_, values),
-      {.iterations = config_.kmeans_iterations, .seed = seed_, .stage = static_cast<uint32_t>(stages_done_)}, comm_);
+      problems_of(stages_done_),
+      {.iterations = config_.kmeans_iterations, .seed = seed_, .stage = static_cast<uint32_t>(stages_done_)}, comm_,
+      model_.parameters().kernels());
   if (pending_) kmeans.restore(*pending_);
   while (kmeans.step()) {
     pending_ = kmeans.state();
     if (!keep_going(pending_->iteration)) return std::nullopt;
   }
-  StageReport report = apply(stages_done_, kmeans.finish(), values);
+  std::vector<LayerResult> results = kmeans.finish();
+  StageReport report = apply(stages_done_, std::move(results), kmeans.squared_errors());
   pending_.reset();
   ++stages_done_;
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

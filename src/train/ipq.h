@@ -49,11 +49,9 @@ class IpqMachine {
   void load(const StateDict& state);
 
  private:
-  HostView dense_values(const PlannedWeight& planned) const;
-  /// `values` gets what the problems point to.
-  std::vector<KMeansProblem> problems_of(int64_t stage, std::vector<HostView>& values);
+  std::vector<KMeansProblem> problems_of(int64_t stage);
   std::span<const float> row_importance_of(const Weight& weight);
-  StageReport apply(int64_t stage, std::vector<LayerResult> results, std::span<const HostView> values);
+  StageReport apply(int64_t stage, std::vector<LayerResult> results, std::span<const SquaredErrors> errors);
   void represent(const PlannedWeight& planned, PqTable table, Requantizer& requantizer);
 
   IpqConfig config_;

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "quant_data.h"
+#include "same_bits.h"
 #include "support/golden.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
@@ -25,17 +26,6 @@ std::vector<LayerResult> run(StageKMeans& kmeans) {
   while (kmeans.step()) {
   }
   return kmeans.finish();
-}
-
-void expect_same_bits(const std::vector<LayerResult>& a, const std::vector<LayerResult>& b) {
-  ASSERT_EQ(a.size(), b.size());
-  for (size_t i = 0; i < a.size(); ++i) {
-    EXPECT_EQ(a[i].table.centroids, b[i].table.centroids) << "weight " << i;
-    EXPECT_EQ(a[i].table.codes, b[i].table.codes) << "weight " << i;
-    EXPECT_EQ(a[i].table.counts, b[i].table.counts) << "weight " << i;
-    EXPECT_EQ(a[i].objective, b[i].objective) << "weight " << i;
-    EXPECT_EQ(a[i].resolved_empty, b[i].resolved_empty) << "weight " << i;
-  }
 }
 
 void expect_never_rises(const std::vector<double>& objective) {

@@ -67,6 +67,19 @@ void* cuda_stream() {
 
 void allow_tf32(bool allow) { cuda::MatmulPlans::set_tf32(allow); }
 
+double cuda_fma_gflops() {
+  QN_CHECK(found().problem.empty(), "{}", found().problem);
+  int device = 0, processors = 0, kilohertz = 0, major = 0, minor = 0;
+  QN_CUDA_CHECK(cudaGetDevice(&device));
+  QN_CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
+  QN_CUDA_CHECK(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, device));
+  QN_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  QN_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+  // Lanes of a multiprocessor: the programming guide's table of arithmetic throughput.
+  const int lanes = major * 10 + minor <= 80 ? 64 : 128;
+  return 2.0 * lanes * processors * kilohertz * 1e-6;
+}
+
 const Kernels& cuda_kernels() {
   static const Kernels* const table = [] {
     QN_CHECK(found().problem.empty(), "{}", found().problem);

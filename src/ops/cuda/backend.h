@@ -22,6 +22,9 @@ void allow_tf32(bool allow);
 
 /// The stream (a cudaStream_t) that the calling thread's kernels are queued on, for what has to be ordered with them.
 void* cuda_stream();
+/// Float32 multiply-adds that the calling thread's device could do at its highest clock, in GFLOP/s (two each): the
+/// limit that reports compare with. Throws qn::Error when there is no device.
+double cuda_fma_gflops();
 
 /// The CUDA backend. Kernels are queued on a stream of the calling thread; download() and sum_of_squares() wait for
 /// them. Throws qn::Error with cuda_problem() when there is no device.
