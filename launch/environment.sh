@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts of this folder, before they change folders: with QN_BUNDLE=DIR the packages come from a bundle
 # (see launch/bundle).
 if [[ -n ${QN_BUNDLE:-} ]]; then
