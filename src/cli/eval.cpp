@@ -108,8 +108,9 @@ Command add_eval(CLI::App& app) {
   app.add_option("--bpe-marker", a->bpe_marker,
                  "Tokens ending in this belong to the next one, e.g. \"@@\": perplexity is then per word");
   app.add_option("--precision", a->precision,
-                 "fp32; bf16: where the processor has instructions for it, else fp32; bf16_always: on any processor")
-      ->check(CLI::IsMember({precision::kFp32, precision::kBf16, precision::kBf16Always}))
+                 "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
+                 "else fp32; bf16_always: on any processor")
+      ->check(CLI::IsMember({precision::kFp32, precision::kTf32, precision::kBf16, precision::kBf16Always}))
       ->capture_default_str();
   app.add_flag("--json", a->json, "Print one JSON object");
   a->compute.add_to(app);

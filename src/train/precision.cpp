@@ -3,11 +3,12 @@
 #include <spdlog/spdlog.h>
 
 #include "core/cpu_features.h"
+#include "ops/cuda/backend.h"
 
 namespace qn {
 
 DType activation_type(const std::string& name, bool hardware) {
-  if (name == precision::kFp32) return DType::f32;
+  if (name == precision::kFp32 || name == precision::kTf32) return DType::f32;
   QN_ASSERT(name == precision::kBf16 || name == precision::kBf16Always, "precision '{}'", name);
   if (hardware || name == precision::kBf16Always) return DType::bf16;
   spdlog::warn(
@@ -19,10 +20,19 @@ DType activation_type(const std::string& name, bool hardware) {
 }
 
 DType activation_type(const std::string& name, const Kernels& kernels, Communicator& comm) {
+  const bool tf32 = name == precision::kTf32;
+  allow_tf32(tf32);
+  if (tf32 && kernels.memory == &host_memory())
+    spdlog::warn("precision tf32 has no effect on the CPU: computing in fp32. GPUs have it (--device cuda)");
   const bool on_cpu = kernels.memory == &host_memory();  // every GPU that we compile for has them
   double missing = on_cpu && !cpu_multiplies_bf16() ? 1.0 : 0.0;
   comm.all_reduce_max({&missing, 1});
   return activation_type(name, missing == 0.0);
+}
+
+const char* precision_text(const std::string& name, DType dtype, const Kernels& kernels) {
+  if (dtype == DType::bf16) return "bf16";
+  return name == precision::kTf32 && kernels.memory != &host_memory() ? "fp32 with TF32 products" : "fp32";
 }
 
 }  // namespace qn

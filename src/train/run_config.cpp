@@ -25,10 +25,10 @@ void DataConfig::validate(const ConfigChecker& c) const {
 }
 
 void TrainConfig::visit(ConfigVisitor& v) {
-  v.choice(
-      "precision", precision, {precision::kFp32, precision::kBf16, precision::kBf16Always},
-      "type of activations and matrix operands; parameters, their gradients and checkpoints stay fp32. bf16: where "
-      "the processor has instructions for it, else fp32; bf16_always: on any processor, emulated if need be");
+  v.choice("precision", precision, {precision::kFp32, precision::kTf32, precision::kBf16, precision::kBf16Always},
+           "type of activations and matrix operands; parameters, their gradients and checkpoints stay fp32. tf32: fp32 "
+           "with products in TF32 on GPUs, no effect on CPUs; bf16: where "
+           "the processor has instructions for it, else fp32; bf16_always: on any processor, emulated if need be");
   v.field("micro_batches", micro_batches,
           "global micro-batches per update; ranks share them out, so it should be a multiple of their number");
   v.field("max_updates", max_updates, "stop after this many updates (0: no limit)");
