@@ -39,6 +39,9 @@ void TrainConfig::visit(ConfigVisitor& v) {
   v.field("validate_every_epochs", validate_every_epochs, "validate at every n-th epoch end (0: not there)");
   v.field("validate_every_updates", validate_every_updates, "validate every n updates as well (0: no)");
   v.field("log_every_updates", log_every_updates, "updates between log lines where stderr is no terminal");
+  v.choice("measure_matmul", measure_matmul, {"auto", "always", "never"},
+           "measure at the start how fast matrix products are here (0.2 s), and show which share of that rate the "
+           "training uses (MFU); auto: on GPUs");
 }
 
 void TrainConfig::validate(const ConfigChecker& c) const {

@@ -1,6 +1,7 @@
 #include "ops/cuda/backend.h"
 
 #include "ops/cuda/check.h"
+#include "ops/cuda/context.h"
 #include "ops/cuda/cuda_kernels.h"
 #include "ops/cuda/matmul_plans.h"
 
@@ -60,6 +61,14 @@ void select_cuda_device(int device) {
 }
 
 void allow_tf32(bool allow) { cuda::MatmulPlans::set_tf32(allow); }
+
+CudaMemoryUse cuda_memory_use() {
+  QN_CHECK(found().problem.empty(), "{}", found().problem);
+  CudaMemoryUse use;
+  QN_CUDA_CHECK(cudaMemGetInfo(&use.free, &use.total));
+  use.scratch = cuda::Context::current().scratch().capacity();
+  return use;
+}
 
 const Kernels& cuda_kernels() {
   static const Kernels* const table = [] {

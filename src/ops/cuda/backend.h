@@ -20,6 +20,14 @@ void select_cuda_device(int device);
 /// first; applies to all threads.
 void allow_tf32(bool allow);
 
+/// Memory of the calling thread's device, in bytes.
+struct CudaMemoryUse {
+  size_t free = 0, total = 0;  ///< as the driver tells: other processes' use is not free
+  size_t scratch = 0;          ///< what this thread's kernels hold for temporary results
+};
+/// Throws qn::Error when there is no device.
+CudaMemoryUse cuda_memory_use();
+
 /// The CUDA backend. Kernels are queued on a stream of the calling thread; download() and sum_of_squares() wait for
 /// them. Throws qn::Error with cuda_problem() when there is no device.
 const Kernels& cuda_kernels();

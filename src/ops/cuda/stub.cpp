@@ -12,6 +12,7 @@ std::string cuda_problem() {
 
 void select_cuda_device(int) { fail("{}", cuda_problem()); }
 void allow_tf32(bool) {}
+CudaMemoryUse cuda_memory_use() { fail("{}", cuda_problem()); }
 const Kernels& cuda_kernels() { fail("{}", cuda_problem()); }
 
 }  // namespace qn
