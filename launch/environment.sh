@@ -6,5 +6,5 @@ if [[ -n ${QN_BUNDLE:-} ]]; then
     echo "QN_BUNDLE=$QN_BUNDLE: there is no bundle; make one with launch/bundle, or unset QN_BUNDLE" >&2
     exit 2
   fi
-  . "$QN_BUNDLE/env.sh"
+  . "$QN_BUNDLE/env.sh" || exit 2
 fi

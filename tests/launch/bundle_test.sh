@@ -81,9 +81,10 @@ PATH=$folder/fakes:$PATH
 
 "$source_dir/launch/bundle" "$folder/made" --pack "$folder/made.tar.gz" >"$folder/out" 2>&1 || fail "$(cat "$folder/out")"
 rm -rf "$folder/made"
-mkdir "$folder/a folder"
-tar -C "$folder/a folder" -xf "$folder/made.tar.gz"
-bundle="$folder/a folder/made"
+mkdir "$folder/moved" "$folder/a space"
+tar -C "$folder/moved" -xf "$folder/made.tar.gz"
+tar -C "$folder/a space" -xf "$folder/made.tar.gz"
+bundle=$folder/moved/made
 root=$bundle/root
 
 has() { [[ -e $1 ]] || fail "there is no ${1#"$bundle"/}"; }
@@ -132,5 +133,8 @@ got=$(QN_BUNDLE=$bundle "$source_dir/launch/run" -n 2 --threads 1 program)
 status=0
 QN_BUNDLE=$folder/nothing "$source_dir/launch/run" -n 1 true 2>"$folder/out" || status=$?
 ((status == 2)) && grep -q "there is no bundle; make one with launch/bundle" "$folder/out" || fail "$(cat "$folder/out")"
+status=0
+QN_BUNDLE="$folder/a space/made" "$source_dir/launch/run" -n 1 true 2>"$folder/out" || status=$?
+((status == 2)) && grep -q "takes no path with spaces" "$folder/out" || fail "$(cat "$folder/out")"
 grep -qx g++ <("$source_dir/launch/setup" --list) || fail "launch/setup --list"
 echo "bundle_test: passed"
