@@ -118,10 +118,10 @@ void measure(benchmark::State& state, double flops, size_t bytes, Call call) {
 using Body = std::function<void(benchmark::State&)>;
 
 void add(const Model& model, const std::string& name, Body body) {
-  benchmark::RegisterBenchmark((name + "/" + model.name).c_str(),
-                               [body = std::move(body)](benchmark::State& state) { body(state); })
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
+  auto* const registered = benchmark::RegisterBenchmark(
+      (name + "/" + model.name).c_str(), [body = std::move(body)](benchmark::State& state) { body(state); });
+  registered->UseManualTime()->Unit(benchmark::kMicrosecond);
+  if (on_gpu()) registered->Iterations(5);  // of many calls each: to look for a number would repeat the large set-ups
 }
 
 /// A kernel over activations: `tensors` is how many of so many elements it reads and writes.

@@ -44,9 +44,8 @@ OwnedTensor random_tensor(const Kernels& kernels, Shape shape, DType dtype, uint
 }
 
 void wait_for(const Kernels& kernels) {
-  std::byte byte{};
-  const Buffer source(1, *kernels.memory);
-  kernels.download(&byte, source.data(), 1);
+  std::byte nothing{};
+  kernels.download(&nothing, &nothing, 0);  // waits all the same, and costs no allocation in a timed loop
 }
 
 void write_raw(const std::filesystem::path& path, std::span<const std::byte> bytes) { atomic_write(path, bytes); }
