@@ -13,8 +13,9 @@ inline double matmul_flops(const MatmulArgs& args) {
 double attention_flops(const AttentionArgs& args);
 double attention_grad_flops(const AttentionArgs& args);
 
-/// The CPU's kernels; calls of matmul and attention are counted. For one thread's use, like the tape.
-const Kernels& counting_kernels();
+/// The kernels of a backend; calls of matmul and attention are counted. For one thread's use, like the tape, and for
+/// one backend at a time: the table is overwritten by the next call.
+const Kernels& counting_kernels(const Kernels& backend = cpu_kernels());
 /// Multiplications and additions of those calls since the last call of this function.
 double take_flops();
 

@@ -1,12 +1,13 @@
-// Every kernel of the CPU table on the shapes of real training steps. Beside the time each line gives what was achieved
-// (GFLOP/s or GB/s) and its share of what this machine can do, measured in the same run: matrix products and attention
-// against the best matrix product, everything else against copying a working set of the same size.
+// Every kernel of a backend's table on the shapes of real training steps. Beside the time each line gives what was
+// achieved (GFLOP/s or GB/s) and its share of what this machine can do, measured in the same run: matrix products and
+// attention against the best matrix product, everything else against copying a working set of the same size.
 #include <benchmark/benchmark.h>
 #include <omp.h>
 
 #include <array>
 #include <chrono>
 #include <functional>
+#include <iostream>
 #include <numeric>
 #include <string>
 
@@ -15,6 +16,7 @@
 #include "bench/program.h"
 #include "bench/synthetic.h"
 #include "ops/kernels.h"
+#include "train/device.h"
 
 namespace {
 
@@ -26,14 +28,16 @@ struct Model {
   std::string name;
   int64_t batch, time, width, ffn, heads;
   int64_t parameters;
-
-  // WikiText-2's 33280 entries in bands of factor 4, and the share of positions that falls into each.
-  static constexpr int64_t kWords[3] = {2000, 8000, 23280};
-  static constexpr double kShare[3] = {0.75, 0.15, 0.10};
+  // Bands of factor 4: their words (here WikiText-2's 33280), and the share of positions that falls into each.
+  std::array<int64_t, 3> words{2000, 8000, 23280};
+  std::array<double, 3> share{0.75, 0.15, 0.10};
 
   int64_t positions() const { return batch * time; }
+  int64_t band_words(int band) const { return words[static_cast<size_t>(band)]; }
   int64_t dim(int band) const { return width >> (2 * band); }
-  int64_t rows(int band) const { return static_cast<int64_t>(kShare[band] * static_cast<double>(positions())); }
+  int64_t rows(int band) const {
+    return static_cast<int64_t>(share[static_cast<size_t>(band)] * static_cast<double>(positions()));
+  }
 };
 
 const std::vector<Model>& models() {
@@ -43,29 +47,68 @@ const std::vector<Model>& models() {
   return list;
 }
 
-const Kernels& k() { return cpu_kernels(); }
-Limits g_limits;
-
-/// A tensor of normal numbers.
-OwnedTensor random_tensor(Shape shape) {
-  OwnedTensor tensor(shape, DType::f32);
-  const std::vector<float> values = normal_values(shape.elements(), 1);
-  std::copy(values.begin(), values.end(), tensor.view().as<float>());
-  return tensor;
+/// configs/wikitext103.yaml; too large for the CPU.
+const Model& gpu_model() {
+  static const Model model{.name = "wikitext103",
+                           .batch = 1,
+                           .time = 3072,
+                           .width = 1024,
+                           .ffn = 4096,
+                           .heads = 8,
+                           .parameters = 246'933'504,
+                           .words = {20000, 40000, 207735}};
+  return model;
 }
 
-/// Row numbers of a table, small ones often.
-std::vector<int32_t> ids_below(int64_t count, int64_t range) { return zipf_tokens(count, range, 1); }
+// Google Benchmark calls functions without context.
+const Kernels* g_kernels = &cpu_kernels();
+DType g_dtype = DType::f32;  // of activations
+Limits g_limits;
 
-/// Runs `call` and sets the counters. `flops` 0: a kernel that moves `bytes`.
+const Kernels& k() { return *g_kernels; }
+bool on_gpu() { return g_kernels->memory != &host_memory(); }
+
+/// A tensor of normal numbers: of activations, or of parameters and what goes with them.
+OwnedTensor random_tensor(Shape shape) { return bench::random_tensor(k(), shape, g_dtype); }
+OwnedTensor random_parameter(Shape shape) { return bench::random_tensor(k(), shape, parameter_type(g_dtype)); }
+/// The same, for results.
+OwnedTensor empty_tensor(Shape shape) { return {shape, g_dtype, *k().memory}; }
+OwnedTensor empty_parameter(Shape shape) { return {shape, parameter_type(g_dtype), *k().memory}; }
+
+/// Numbers where the kernels read them.
+template <typename V>
+class OnDevice {
+ public:
+  explicit OnDevice(const std::vector<V>& values) : buffer_(values.size() * sizeof(V), *k().memory) {
+    k().upload(buffer_.data(), values.data(), bytes());
+  }
+  V* data() const { return reinterpret_cast<V*>(buffer_.data()); }
+  size_t bytes() const { return buffer_.size(); }
+
+ private:
+  Buffer buffer_;
+};
+
+/// Row numbers of a table, small ones often.
+OnDevice<int32_t> ids_below(int64_t count, int64_t range) { return OnDevice<int32_t>(zipf_tokens(count, range, 1)); }
+
+/// Runs `call` and sets the counters. `flops` 0: a kernel that moves `bytes`. A GPU gets several calls at a time, so
+/// that it does not wait for the host; the time is that of one.
 template <typename Call>
 void measure(benchmark::State& state, double flops, size_t bytes, Call call) {
-  const auto start = std::chrono::steady_clock::now();
+  const int calls = on_gpu() ? 20 : 1;
+  double seconds = 0.0;
+  call();
+  wait_for(k());
   for (auto _ : state) {
-    call();
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < calls; ++i) call();
+    if (on_gpu()) wait_for(k());
     benchmark::ClobberMemory();
+    const double one = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / calls;
+    state.SetIterationTime(one);
+    seconds += one;
   }
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const double amount = flops > 0.0 ? flops : static_cast<double>(bytes);
   const double rate = amount * static_cast<double>(state.iterations()) / seconds * 1e-9;
   state.counters[flops > 0.0 ? "GFLOP/s" : "GB/s"] = rate;
@@ -75,15 +118,20 @@ void measure(benchmark::State& state, double flops, size_t bytes, Call call) {
 using Body = std::function<void(benchmark::State&)>;
 
 void add(const Model& model, const std::string& name, Body body) {
-  benchmark::RegisterBenchmark((name + "/" + model.name).c_str(),
-                               [body = std::move(body)](benchmark::State& state) { body(state); })
-      ->UseRealTime()
-      ->Unit(benchmark::kMicrosecond);
+  auto* const registered = benchmark::RegisterBenchmark(
+      (name + "/" + model.name).c_str(), [body = std::move(body)](benchmark::State& state) { body(state); });
+  registered->UseManualTime()->Unit(benchmark::kMicrosecond);
+  if (on_gpu()) registered->Iterations(5);  // of many calls each: to look for a number would repeat the large set-ups
 }
 
-/// A kernel over `x` elements of floats: `tensors` is how many such tensors it reads and writes.
+/// A kernel over activations: `tensors` is how many of so many elements it reads and writes.
 size_t traffic(int64_t elements, double tensors) {
-  return static_cast<size_t>(static_cast<double>(elements) * sizeof(float) * tensors);
+  return static_cast<size_t>(static_cast<double>(elements) * static_cast<double>(size_of(g_dtype)) * tensors);
+}
+/// The same for parameters.
+size_t parameter_traffic(int64_t elements, double tensors) {
+  return static_cast<size_t>(static_cast<double>(elements) * static_cast<double>(size_of(parameter_type(g_dtype))) *
+                             tensors);
 }
 
 /// A linear layer's three products: y = x W^T, dx = dy W, dW += dy^T x.
@@ -93,9 +141,11 @@ void add_linear(const Model& m, const std::string& layer, int64_t rows, int64_t 
     args.ldb = args.transpose_b ? args.k : args.n;
     args.ldc = args.n;
     add(m, fmt::format("matmul/{}/{}_{}x{}x{}", layer, pass, args.m, args.n, args.k), [args](benchmark::State& state) {
-      const OwnedTensor a = random_tensor({args.m, args.k}), b = random_tensor({args.k, args.n}),
-                        c({args.m, args.n}, DType::f32);
       MatmulArgs full = args;
+      full.dtype = g_dtype;
+      full.dtype_c = args.beta == 1 ? parameter_type(g_dtype) : g_dtype;  // gradients of weights collect in fp32
+      const OwnedTensor a = random_tensor({args.m, args.k}), b = random_tensor({args.k, args.n}),
+                        c({args.m, args.n}, full.dtype_c, *k().memory);
       full.a = a.view().data;
       full.b = b.view().data;
       full.c = c.view().data;
@@ -111,38 +161,38 @@ void add_matmuls(const Model& m) {
   add_linear(m, "attention", m.positions(), m.width, m.width);
   add_linear(m, "fc1", m.positions(), m.width, m.ffn);
   add_linear(m, "fc2", m.positions(), m.ffn, m.width);
-  add_linear(m, "head_words", m.positions(), m.width, Model::kWords[0]);
+  add_linear(m, "head_words", m.positions(), m.width, m.band_words(0));
   add_linear(m, "head_clusters", m.positions(), m.width, 2);
   for (int band = 0; band < 3; ++band)
     add_linear(m, fmt::format("input_projection{}", band), m.rows(band), m.dim(band), m.width);
   for (int band = 1; band < 3; ++band)
-    add_linear(m, fmt::format("tail_words{}", band), m.rows(band), m.dim(band), Model::kWords[band]);
+    add_linear(m, fmt::format("tail_words{}", band), m.rows(band), m.dim(band), m.band_words(band));
 }
 
 void add_copies(const Model& m) {
   const Shape shape{m.positions(), m.width};
   const int64_t n = shape.elements();
   add(m, "fill", [=](benchmark::State& state) {
-    const OwnedTensor y(shape, DType::f32);
+    const OwnedTensor y = empty_tensor(shape);
     measure(state, 0.0, traffic(n, 1), [&] { k().fill(y.view(), 0.5); });
   });
   add(m, "copy", [=](benchmark::State& state) {
-    const OwnedTensor x = random_tensor(shape), y(shape, DType::f32);
+    const OwnedTensor x = random_tensor(shape), y = empty_tensor(shape);
     measure(state, 0.0, traffic(n, 2), [&] { k().copy(y.view(), x.view()); });
   });
   for (const int beta : {0, 1})
     add(m, fmt::format("axpy/beta{}", beta), [=](benchmark::State& state) {
-      const OwnedTensor x = random_tensor(shape), y(shape, DType::f32);
+      const OwnedTensor x = random_tensor(shape), y = empty_tensor(shape);
       measure(state, 0.0, traffic(n, 2 + beta), [&] { k().axpy(y.view(), x.view(), 0.5, beta); });
     });
   for (const int64_t cols : {m.width, m.ffn}) {
     const int64_t elements = m.positions() * cols;
     add(m, fmt::format("add_bias/{}", cols), [=](benchmark::State& state) {
-      const OwnedTensor y({m.positions(), cols}, DType::f32), bias = random_tensor({cols});
+      const OwnedTensor y = empty_tensor({m.positions(), cols}), bias = random_parameter({cols});
       measure(state, 0.0, traffic(elements, 2), [&] { k().add_bias(y.view(), 0, bias.view()); });
     });
     add(m, fmt::format("bias_grad/{}", cols), [=](benchmark::State& state) {
-      const OwnedTensor dy = random_tensor({m.positions(), cols}), bias({cols}, DType::f32);
+      const OwnedTensor dy = random_tensor({m.positions(), cols}), bias = empty_parameter({cols});
       measure(state, 0.0, traffic(elements, 1), [&] { k().bias_grad(bias.view(), dy.view(), 0, 1); });
     });
   }
@@ -151,12 +201,8 @@ void add_copies(const Model& m) {
 void add_norms(const Model& m) {
   const Shape shape{m.positions(), m.width};
   const auto inputs = [=] {
-    return std::array{random_tensor(shape),
-                      random_tensor({m.width}),
-                      random_tensor({m.width}),
-                      OwnedTensor(shape, DType::f32),
-                      OwnedTensor({m.positions()}, DType::f32),
-                      OwnedTensor({m.positions()}, DType::f32)};
+    return std::array{random_tensor(shape), random_parameter({m.width}),      random_parameter({m.width}),
+                      empty_tensor(shape),  empty_parameter({m.positions()}), empty_parameter({m.positions()})};
   };
   add(m, "layer_norm", [=](benchmark::State& state) {
     const auto [x, weight, bias, y, mean, rstd] = inputs();
@@ -166,8 +212,8 @@ void add_norms(const Model& m) {
   add(m, "layer_norm_grad", [=](benchmark::State& state) {
     const auto [x, weight, bias, y, mean, rstd] = inputs();
     k().layer_norm(y.view(), mean.view(), rstd.view(), x.view(), weight.view(), bias.view(), 1e-5);
-    const OwnedTensor dy = random_tensor(shape), dx(shape, DType::f32), dw({m.width}, DType::f32),
-                      db({m.width}, DType::f32);
+    const OwnedTensor dy = random_tensor(shape), dx = empty_tensor(shape), dw = empty_parameter({m.width}),
+                      db = empty_parameter({m.width});
     measure(state, 0.0, traffic(shape.elements(), 3), [&] {
       k().layer_norm_grad(dx.view(), 0, dw.view(), 1, db.view(), 1, dy.view(), x.view(), mean.view(), rstd.view(),
                           weight.view());
@@ -178,38 +224,38 @@ void add_norms(const Model& m) {
 void add_dropout(const Model& m) {
   const Shape shape{m.positions(), m.width}, hidden{m.positions(), m.ffn};
   const auto bits_of = [](int64_t n) {
-    std::vector<uint64_t> bits(static_cast<size_t>(keep_words(n)));
+    OnDevice<uint64_t> bits(std::vector<uint64_t>(static_cast<size_t>(keep_words(n))));
     k().keep_bits(bits.data(), n, 0.1, {});
     return bits;
   };
   add(m, "keep_bits", [=](benchmark::State& state) {
-    std::vector<uint64_t> bits = bits_of(shape.elements());
+    const auto bits = bits_of(shape.elements());
     // Nothing is read: bound by the random numbers, not by memory.
-    measure(state, 0.0, bits.size() * 8, [&] { k().keep_bits(bits.data(), shape.elements(), 0.1, {}); });
+    measure(state, 0.0, bits.bytes(), [&] { k().keep_bits(bits.data(), shape.elements(), 0.1, {}); });
     state.SetItemsProcessed(state.iterations() * shape.elements());
   });
   add(m, "masked_axpy", [=](benchmark::State& state) {
-    const OwnedTensor x = random_tensor(shape), y(shape, DType::f32);
-    const std::vector<uint64_t> bits = bits_of(shape.elements());
-    measure(state, 0.0, traffic(shape.elements(), 2) + bits.size() * 8,
+    const OwnedTensor x = random_tensor(shape), y = empty_tensor(shape);
+    const auto bits = bits_of(shape.elements());
+    measure(state, 0.0, traffic(shape.elements(), 2) + bits.bytes(),
             [&] { k().masked_axpy(y.view(), x.view(), bits.data(), 1.1, 0); });
   });
   add(m, "residual_add", [=](benchmark::State& state) {
-    const OwnedTensor x = random_tensor(shape), residual = random_tensor(shape), bias = random_tensor({m.width}),
-                      y(shape, DType::f32);
-    const std::vector<uint64_t> bits = bits_of(shape.elements());
-    measure(state, 0.0, traffic(shape.elements(), 3) + bits.size() * 8,
+    const OwnedTensor x = random_tensor(shape), residual = random_tensor(shape), bias = random_parameter({m.width}),
+                      y = empty_tensor(shape);
+    const auto bits = bits_of(shape.elements());
+    measure(state, 0.0, traffic(shape.elements(), 3) + bits.bytes(),
             [&] { k().residual_add(y.view(), residual.view(), x.view(), bias.view(), bits.data(), 1.1); });
   });
   for (const auto& [name, kind] : {std::pair{"relu", Activation::relu}, {"gelu", Activation::gelu}}) {
     add(m, fmt::format("activation/{}", name), [=, act = kind](benchmark::State& state) {
-      const OwnedTensor x = random_tensor(hidden), bias = random_tensor({m.ffn}), y(hidden, DType::f32);
+      const OwnedTensor x = random_tensor(hidden), bias = random_parameter({m.ffn}), y = empty_tensor(hidden);
       measure(state, 0.0, traffic(hidden.elements(), 2),
               [&] { k().activation(y.view(), x.view(), bias.view(), act, nullptr, 1.0); });
     });
     add(m, fmt::format("activation_grad/{}", name), [=, act = kind](benchmark::State& state) {
-      const OwnedTensor x = random_tensor(hidden), bias = random_tensor({m.ffn}), dy = random_tensor(hidden),
-                        dx(hidden, DType::f32);
+      const OwnedTensor x = random_tensor(hidden), bias = random_parameter({m.ffn}), dy = random_tensor(hidden),
+                        dx = empty_tensor(hidden);
       measure(state, 0.0, traffic(hidden.elements(), 3),
               [&] { k().activation_grad(dx.view(), dy.view(), x.view(), bias.view(), act, nullptr, 1.0); });
     });
@@ -218,23 +264,24 @@ void add_dropout(const Model& m) {
 
 void add_rows(const Model& m) {
   for (int band = 0; band < 3; ++band) {
-    const int64_t rows = m.rows(band), dim = m.dim(band), words = Model::kWords[band];
+    const int64_t rows = m.rows(band), dim = m.dim(band), words = m.band_words(band);
     add(m, fmt::format("gather_rows/band{}", band), [=](benchmark::State& state) {
-      const OwnedTensor table = random_tensor({words, dim}), y({rows, dim}, DType::f32);
-      const std::vector<int32_t> ids = ids_below(rows, words);
+      const OwnedTensor table = random_parameter({words, dim}), y = empty_tensor({rows, dim});
+      const auto ids = ids_below(rows, words);
       measure(state, 0.0, traffic(rows * dim, 2), [&] { k().gather_rows(y.view(), table.view(), ids.data(), 1.0); });
     });
     add(m, fmt::format("scatter_add_rows/band{}", band), [=](benchmark::State& state) {
-      const OwnedTensor table({words, dim}, DType::f32), x = random_tensor({rows, dim});
-      const std::vector<int32_t> ids = ids_below(rows, words);
+      const OwnedTensor table = empty_parameter({words, dim}), x = random_tensor({rows, dim});
+      const auto ids = ids_below(rows, words);
       measure(state, 0.0, traffic(rows * dim, 3),
               [&] { k().scatter_add_rows(table.view(), x.view(), ids.data(), 1.0, 1); });
     });
   }
   add(m, "scatter_rows", [=](benchmark::State& state) {
-    const OwnedTensor x = random_tensor({m.rows(0), m.width}), y({m.positions(), m.width}, DType::f32);
-    std::vector<int32_t> rows(static_cast<size_t>(m.rows(0)));
-    std::iota(rows.begin(), rows.end(), 0);
+    const OwnedTensor x = random_tensor({m.rows(0), m.width}), y = empty_tensor({m.positions(), m.width});
+    std::vector<int32_t> first(static_cast<size_t>(m.rows(0)));
+    std::iota(first.begin(), first.end(), 0);
+    const OnDevice rows(first);
     measure(state, 0.0, traffic(x.view().elements(), 2),
             [&] { k().scatter_rows(y.view(), x.view(), rows.data(), 16.0); });
   });
@@ -252,13 +299,14 @@ void add_attention(const Model& m) {
     const Shape shape{m.positions(), m.width};
     const int64_t lse_size = m.batch * m.heads * m.time;
     add(m, fmt::format("attention/dropout{}", dropout), [=](benchmark::State& state) {
-      const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out(shape, DType::f32),
-                        lse({lse_size}, DType::f32);
+      const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out = empty_tensor(shape),
+                        lse = empty_parameter({lse_size});
       measure(state, attention_flops(args), 0, [&] { k().attention(out.view(), lse.view(), qkv.view(), args); });
     });
     add(m, fmt::format("attention_grad/dropout{}", dropout), [=](benchmark::State& state) {
-      const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out(shape, DType::f32),
-                        lse({lse_size}, DType::f32), dout = random_tensor(shape), dqkv(qkv.view().shape, DType::f32);
+      const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out = empty_tensor(shape),
+                        lse = empty_parameter({lse_size}), dout = random_tensor(shape),
+                        dqkv = empty_tensor(qkv.view().shape);
       k().attention(out.view(), lse.view(), qkv.view(), args);
       measure(state, attention_grad_flops(args), 0,
               [&] { k().attention_grad(dqkv.view(), dout.view(), out.view(), lse.view(), qkv.view(), args); });
@@ -270,18 +318,18 @@ void add_losses(const Model& m) {
   const auto add_band = [&](const std::string& name, int64_t rows, int64_t words) {
     for (const bool grad : {false, true})
       add(m, fmt::format("cross_entropy/{}{}", name, grad ? "_grad" : ""), [=](benchmark::State& state) {
-        const OwnedTensor logits = random_tensor({rows, words}), losses({rows}, DType::f64);
-        const std::vector<int32_t> targets = ids_below(rows, words);
+        const OwnedTensor logits = random_tensor({rows, words}), losses({rows}, DType::f64, *k().memory);
+        const auto targets = ids_below(rows, words);
         measure(state, 0.0, traffic(rows * words, grad ? 2 : 1),
                 [&] { k().cross_entropy(losses.view(), logits.view(), targets.data(), nullptr, grad, nullptr); });
       });
   };
-  add_band("head", m.positions(), Model::kWords[0] + 2);
-  add_band("tail1", m.rows(1), Model::kWords[1]);
-  add_band("tail2", m.rows(2), Model::kWords[2]);
+  add_band("head", m.positions(), m.band_words(0) + 2);
+  add_band("tail1", m.rows(1), m.band_words(1));
+  add_band("tail2", m.rows(2), m.band_words(2));
   add(m, "log_softmax", [=](benchmark::State& state) {
-    const Shape shape{m.positions(), Model::kWords[0] + 2};
-    const OwnedTensor x = random_tensor(shape), y(shape, DType::f32);
+    const Shape shape{m.positions(), m.band_words(0) + 2};
+    const OwnedTensor x = random_tensor(shape), y = empty_tensor(shape);
     measure(state, 0.0, traffic(shape.elements(), 2), [&] { k().log_softmax(y.view(), x.view()); });
   });
 }
@@ -295,19 +343,20 @@ void add_weights(const Model& m) {
     return result;
   };
   add(m, "block_noise", [=](benchmark::State& state) {
-    const OwnedTensor w = random_tensor(shape), y(shape, DType::f32);
-    measure(state, 0.0, traffic(shape.elements(), 2), [&] { k().block_noise(y.view(), w.view(), 8, 0.1, {}); });
+    const OwnedTensor w = random_parameter(shape), y = empty_tensor(shape);
+    measure(state, 0.0, traffic(shape.elements(), 1) + parameter_traffic(shape.elements(), 1),
+            [&] { k().block_noise(y.view(), w.view(), 8, 0.1, {}); });
   });
   add(m, "pq_decode", [=](benchmark::State& state) {
-    const OwnedTensor w(shape, DType::f32), table = random_tensor({centroids, 8});
-    const std::vector<uint16_t> c = codes();
-    measure(state, 0.0, traffic(shape.elements(), 1) + c.size() * 2,
+    const OwnedTensor w = empty_tensor(shape), table = random_parameter({centroids, 8});
+    const OnDevice c(codes());
+    measure(state, 0.0, traffic(shape.elements(), 1) + c.bytes(),
             [&] { k().pq_decode(w.view(), table.view(), c.data()); });
   });
   add(m, "pq_centroid_grad", [=](benchmark::State& state) {
-    const OwnedTensor dw = random_tensor(shape), dtable({centroids, 8}, DType::f32);
-    const std::vector<uint16_t> c = codes();
-    measure(state, 0.0, traffic(shape.elements(), 1) + c.size() * 2,
+    const OwnedTensor dw = random_parameter(shape), dtable = empty_parameter({centroids, 8});
+    const OnDevice c(codes());
+    measure(state, 0.0, parameter_traffic(shape.elements(), 1) + c.bytes(),
             [&] { k().pq_centroid_grad(dtable.view(), dw.view(), c.data(), nullptr, 1); });
   });
 }
@@ -315,29 +364,30 @@ void add_weights(const Model& m) {
 void add_optimizers(const Model& m) {
   const int64_t n = m.parameters;
   add(m, "sum_of_squares", [=](benchmark::State& state) {
-    const OwnedTensor x = random_tensor({n});
-    measure(state, 0.0, traffic(n, 1), [&] {
-      double squares = 0.0;
-      k().sum_of_squares(&squares, x.view());
-      benchmark::DoNotOptimize(squares);
-    });
+    const OwnedTensor x = random_parameter({n}), sum({1}, DType::f64, *k().memory);
+    auto* result = sum.view().as<double>();
+    measure(state, 0.0, parameter_traffic(n, 1), [&] { k().sum_of_squares(result, x.view()); });
   });
   add(m, "nag_step", [=](benchmark::State& state) {
-    const OwnedTensor p = random_tensor({n}), velocity({n}, DType::f32), g = random_tensor({n});
+    const OwnedTensor p = random_parameter({n}), velocity = empty_parameter({n}), g = random_parameter({n});
     const NagStep step{.lr = 1e-3, .lr_previous = 1e-3, .momentum = 0.99, .weight_decay = 0.0};
-    const StepDecision decision{.grad_scale = 1e-3};
-    measure(state, 0.0, traffic(n, 5), [&] { k().nag_step(p.view(), velocity.view(), g.view(), step, &decision); });
+    const OnDevice<StepDecision> decision({{.grad_scale = 1e-3}});
+    measure(state, 0.0, parameter_traffic(n, 5),
+            [&] { k().nag_step(p.view(), velocity.view(), g.view(), step, decision.data()); });
   });
   add(m, "adam_step", [=](benchmark::State& state) {
-    const OwnedTensor p = random_tensor({n}), mean({n}, DType::f32), square({n}, DType::f32), g = random_tensor({n});
+    const OwnedTensor p = random_parameter({n}), mean = empty_parameter({n}), square = empty_parameter({n}),
+                      g = random_parameter({n});
     AdamStep step{.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-8, .weight_decay = 0.0, .step = 1000};
-    const StepDecision decision{.grad_scale = 1e-3};
-    measure(state, 0.0, traffic(n, 7),
-            [&] { k().adam_step(p.view(), mean.view(), square.view(), g.view(), step, &decision); });
+    const OnDevice<StepDecision> decision({{.grad_scale = 1e-3}});
+    measure(state, 0.0, parameter_traffic(n, 7),
+            [&] { k().adam_step(p.view(), mean.view(), square.view(), g.view(), step, decision.data()); });
   });
 }
 
-void describe_run() {
+void describe_run(const std::string& device) {
+  benchmark::AddCustomContext("device", device);
+  benchmark::AddCustomContext("activations", name_of(g_dtype));
   benchmark::AddCustomContext("threads", std::to_string(g_limits.threads));
   benchmark::AddCustomContext("limit_matmul_gflops", fmt::format("{:.1f}", g_limits.matmul_gflops));
   benchmark::AddCustomContext("limit_fma_gflops", fmt::format("{:.1f}", g_limits.fma_gflops));
@@ -346,15 +396,33 @@ void describe_run() {
                                 fmt::format("{:.1f}", rate.gbps));
 }
 
+void run(const std::string& device, const std::string& dtype) {
+  const auto comm = make_local_communicator();
+  g_kernels = &kernels_on(device, false, *comm);
+  g_dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
+  for (const Model& model : on_gpu() ? std::vector<Model>{gpu_model()} : models())
+    for (const auto& group : {add_matmuls, add_copies, add_norms, add_dropout, add_rows, add_attention, add_losses,
+                              add_weights, add_optimizers})
+      group(model);
+  g_limits = on_gpu() ? measure_device_limits(k(), g_dtype, *comm) : measure_limits(*comm);
+  describe_run(device);
+  benchmark::RunSpecifiedBenchmarks();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app(
-      "Measures the CPU's kernels. Google Benchmark's options are understood, e.g.\n"
+      "Measures a backend's kernels. Google Benchmark's options are understood, e.g.\n"
       "--benchmark_filter=matmul.*small, --benchmark_repetitions=5, --benchmark_format=json.");
   app.allow_extras();
   int threads = 0;
+  std::string device = device::kCpu, dtype = "f32";
   app.add_option("--threads", threads, "Threads (0: OMP_NUM_THREADS, or all cores)")->check(CLI::NonNegativeNumber);
+  app.add_option("--device", device, "cpu, or cuda: on the shapes of configs/wikitext103.yaml")
+      ->check(CLI::IsMember({device::kCpu, device::kCuda}))
+      ->capture_default_str();
+  app.add_option("--dtype", dtype, "Type of activations")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (threads > 0) omp_set_num_threads(threads);
   std::vector<std::string> rest = app.remaining();
@@ -363,11 +431,10 @@ int main(int argc, char** argv) {
   int count = static_cast<int>(arguments.size());
   benchmark::Initialize(&count, arguments.data());
   if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 1;
-  for (const Model& model : models())
-    for (const auto& group : {add_matmuls, add_copies, add_norms, add_dropout, add_rows, add_attention, add_losses,
-                              add_weights, add_optimizers})
-      group(model);
-  g_limits = measure_limits(*make_local_communicator());
-  describe_run();
-  benchmark::RunSpecifiedBenchmarks();
+  try {
+    run(device, dtype);
+  } catch (const std::exception& error) {
+    std::cerr << "kernels_bench: " << error.what() << '\n';
+    return 1;
+  }
 }

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <functional>
 
+#include "bench/counting.h"
+#include "bench/synthetic.h"
 #include "core/tensor.h"
 
 namespace qn::bench {
@@ -137,6 +139,50 @@ double together(Communicator& comm, const std::function<double()>& measure) {
   return comm.all_reduce_sum_value(measure());
 }
 
+/// Seconds of one of `count` calls that are queued together; the fastest of several such batches.
+double fastest_queued(const Kernels& kernels, double seconds, int count, const std::function<void()>& call) {
+  return fastest(seconds,
+                 [&] {
+                   for (int i = 0; i < count; ++i) call();
+                   wait_for(kernels);
+                 }) /
+         count;
+}
+
+double device_matmul_gflops(const Kernels& kernels, DType dtype, double seconds) {
+  double best = 0.0;
+  // As a GPU likes them, and a CPU can bear them.
+  const bool gpu = kernels.memory != &host_memory();
+  const std::vector<int64_t> sizes = gpu ? std::vector<int64_t>{4096, 8192} : std::vector<int64_t>{1024};
+  for (const int64_t n : sizes) {
+    const OwnedTensor a = random_tensor(kernels, {n, n}, dtype, 1), b = random_tensor(kernels, {n, n}, dtype, 2);
+    const OwnedTensor c({n, n}, dtype, *kernels.memory);
+    const MatmulArgs args{.dtype = dtype,
+                          .dtype_c = dtype,
+                          .transpose_b = true,
+                          .m = n,
+                          .n = n,
+                          .k = n,
+                          .a = a.view().data,
+                          .lda = n,
+                          .b = b.view().data,
+                          .ldb = n,
+                          .c = c.view().data,
+                          .ldc = n};
+    const double time = fastest_queued(kernels, seconds, gpu ? 10 : 1, [&] { kernels.matmul(args); });
+    best = std::max(best, matmul_flops(args) / time * 1e-9);
+  }
+  return best;
+}
+
+CopyRate device_copy_rate(const Kernels& kernels, size_t bytes, double seconds) {
+  const auto elements = static_cast<int64_t>(bytes / 2 / sizeof(float));
+  const OwnedTensor from({elements}, DType::f32, *kernels.memory), to({elements}, DType::f32, *kernels.memory);
+  const int count = std::clamp(static_cast<int>((size_t{512} << 20) / bytes), 1, 100);
+  const double time = fastest_queued(kernels, seconds, count, [&] { kernels.copy(to.view(), from.view()); });
+  return {bytes, static_cast<double>(bytes) / time * 1e-9};
+}
+
 }  // namespace
 
 double Limits::copy_gbps(size_t bytes) const {
@@ -150,6 +196,14 @@ Limits measure_arithmetic(Communicator& comm, double seconds) {
   limits.matmul_gflops = together(comm, [&] { return matmul_gflops(2.0 * seconds); });
   limits.fma_gflops = together(comm, [&] { return fma_gflops(seconds); });
   limits.allreduce_gbps = allreduce_gbps(comm, seconds);
+  return limits;
+}
+
+Limits measure_device_limits(const Kernels& kernels, DType dtype, Communicator& comm, size_t largest) {
+  Limits limits{.ranks = comm.size(), .threads = omp_get_max_threads(), .copy = {}};
+  limits.matmul_gflops = together(comm, [&] { return device_matmul_gflops(kernels, dtype, 0.2); });
+  for (size_t bytes = size_t{1} << 20; bytes <= largest; bytes *= 4)
+    limits.copy.push_back({bytes, together(comm, [&] { return device_copy_rate(kernels, bytes, 0.1).gbps; })});
   return limits;
 }
 

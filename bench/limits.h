@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "ops/kernels.h"
 
 namespace qn::bench {
 
@@ -26,6 +27,10 @@ struct Limits {
   /// The rate for a working set of `bytes`: that of the next larger measured size.
   double copy_gbps(size_t bytes) const;
 };
+
+/// The same for a device: products of activations of type `dtype`, copies from 1 MiB to 1 GiB (or to `largest`),
+/// through its kernels. No fma_gflops. Takes a second or two.
+Limits measure_device_limits(const Kernels& kernels, DType dtype, Communicator& comm, size_t largest = size_t{1} << 30);
 
 /// Takes about 20 * `seconds`. Collective.
 Limits measure_limits(Communicator& comm, double seconds = 0.15);

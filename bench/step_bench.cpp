@@ -6,6 +6,8 @@
 #include "bench/counting.h"
 #include "bench/program.h"
 #include "bench/synthetic.h"
+#include "ops/cuda/backend.h"
+#include "train/device.h"
 #include "train/lr_schedule.h"
 #include "train/run_config.h"
 #include "train/update.h"
@@ -21,7 +23,8 @@ struct Options {
   std::vector<std::string> overrides;
   int64_t steps = 10, warmup = 2, vocabulary = 33280;
   bool describe = false, limits = false;
-  std::string write_tokens;
+  std::string write_tokens, device = device::kCpu;
+  bool share_gpu = false;
 
   void add_to(CLI::App& app) {
     common.add_to(app);
@@ -34,6 +37,10 @@ struct Options {
     app.add_option("--vocabulary", vocabulary, "Size of the dictionary")->capture_default_str();
     app.add_flag("--describe", describe, "Print what would be computed as one JSON object, for the peers, and end");
     app.add_flag("--limits", limits, "Print what the machine can do, copy rates included, and end");
+    app.add_option("--device", device, "cpu or cuda")
+        ->check(CLI::IsMember({device::kCpu, device::kCuda}))
+        ->capture_default_str();
+    app.add_flag("--share-gpu", share_gpu, "Allow more ranks than GPUs on a machine");
     app.add_option("--write-tokens", write_tokens, "Write the tokens to this file (raw int32) and end");
   }
   RunConfig read() const {
@@ -114,18 +121,22 @@ struct Measured {
   double flops = 0.0;  ///< per update, all ranks
   double loss = 0.0;   ///< bits per token of the last update
   int64_t parameters = 0, arena_bytes = 0;
+  CudaMemoryUse gpu;
 };
 
-Measured train(const RunConfig& config, const Options& options, Tokens& tokens, Communicator& comm) {
+Measured train(const RunConfig& config, const Options& options, const Kernels& backend, DType dtype, Tokens& tokens,
+               Communicator& comm) {
+  const Kernels& kernels = counting_kernels(backend);
   const auto model = make_language_model(config.model, options.vocabulary, config.data.tokens_per_sample);
   Measured measured;
   measured.parameters = model->parameters().elements();
-  model->parameters().allocate(DType::f32);
+  model->parameters().allocate(DType::f32, kernels);
   model->parameters().initialize(static_cast<uint64_t>(config.seed));
   apply_noise(model->weights(), config.quant_noise);
   const auto optimizer = make_optimizer(config.optimizer, model->parameters(), config.schedule.lr);
-  UpdateRunner runner(*model, counting_kernels(), comm,
+  UpdateRunner runner(*model, kernels, comm,
                       {.seed = static_cast<uint64_t>(config.seed),
+                       .dtype = dtype,
                        .clip_norm = config.optimizer.clip_norm,
                        .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
                        .overlap = config.comm.overlap.value_or(false),
@@ -143,6 +154,7 @@ Measured train(const RunConfig& config, const Options& options, Tokens& tokens, 
     measured.loss = result.loss / static_cast<double>(result.tokens) / std::numbers::ln2;
   }
   measured.flops = comm.all_reduce_sum_value(take_flops()) / static_cast<double>(options.steps);
+  if (options.device == device::kCuda) measured.gpu = cuda_memory_use();
   measured.arena_bytes = static_cast<int64_t>(runner.arena().peak());
   return measured;
 }
@@ -150,16 +162,22 @@ Measured train(const RunConfig& config, const Options& options, Tokens& tokens, 
 Json measure(const RunConfig& config, const Options& options, Communicator& comm) {
   Tokens tokens(config, options);
   reset_peak_memory();
-  const Measured measured = train(config, options, tokens, comm);
+  const Kernels& kernels = kernels_on(options.device, options.share_gpu, comm);
+  const DType dtype = activation_type(config.train.precision, kernels, comm);
+  const Measured measured = train(config, options, kernels, dtype, tokens, comm);
   const auto peak = static_cast<double>(peak_memory());
   // After the steps, so that the arrays of the measurement do not count as memory of the training.
-  const Limits limits = measure_arithmetic(comm);
+  constexpr size_t kCopies = size_t{256} << 20;
+  const Limits limits =
+      options.device == device::kCpu ? measure_arithmetic(comm) : measure_device_limits(kernels, dtype, comm, kCopies);
   const double seconds = median(measured.seconds), gflops = measured.flops / seconds * 1e-9;
   Json report{{"program", "step_bench"},
               {"config", options.config},
               {"set", options.overrides},
               {"ranks", comm.size()},
               {"threads", limits.threads},
+              {"device", options.device},
+              {"precision", precision_text(config.train.precision, dtype, kernels)},
               {"parameters", measured.parameters},
               {"tokens_per_update", tokens.tokens_per_update()},
               {"seconds", seconds},
@@ -170,6 +188,7 @@ Json measure(const RunConfig& config, const Options& options, Communicator& comm
               {"share_of_matmul_peak", gflops / limits.matmul_gflops},
               {"peak_mib_all_ranks", comm.all_reduce_sum_value(peak) / 1048576.0},
               {"arena_mib", static_cast<double>(measured.arena_bytes) / 1048576.0},
+              {"gpu_used_mib", static_cast<double>(measured.gpu.total - measured.gpu.free) / 1048576.0},
               {"loss_bits", measured.loss},
               {"limits", to_json(limits)}};
   return report;

@@ -28,6 +28,26 @@ std::vector<float> normal_values(int64_t count, uint64_t seed) {
   return values;
 }
 
+OwnedTensor random_tensor(const Kernels& kernels, Shape shape, DType dtype, uint64_t seed) {
+  const auto elements = static_cast<size_t>(shape.elements());
+  std::vector<float> values = normal_values(std::min(shape.elements(), int64_t{1} << 20), seed);
+  const size_t period = values.size();
+  values.resize(elements);
+  for (size_t i = period; i < elements; ++i) values[i] = values[i - period];
+  OwnedTensor floats(shape, DType::f32, *kernels.memory);
+  kernels.upload(floats.view().data, values.data(), floats.view().bytes());
+  if (dtype == DType::f32) return floats;
+  OwnedTensor result(shape, dtype, *kernels.memory);
+  kernels.copy(result.view(), floats.view());
+  wait_for(kernels);  // before the floats go
+  return result;
+}
+
+void wait_for(const Kernels& kernels) {
+  std::byte nothing{};
+  kernels.download(&nothing, &nothing, 0);  // waits all the same, and costs no allocation in a timed loop
+}
+
 void write_raw(const std::filesystem::path& path, std::span<const std::byte> bytes) { atomic_write(path, bytes); }
 
 }  // namespace qn::bench

@@ -123,8 +123,8 @@ def split(ids, ends):
     return result
 
 
-def bands_of(spec, tokens, dynamic):
-    """The model's arguments for one micro-batch of tokens [rows, time + 1]."""
+def bands_of(spec, tokens, dynamic, device):
+    """The model's arguments for one micro-batch of tokens [rows, time + 1]; bands are told apart on the host, as ours."""
     ends = spec["cutoffs"] + [spec["vocabulary"]]
     flat_target = tokens[:, 1:].reshape(-1)
     source = split(tokens[:, :-1].reshape(-1), ends)
@@ -132,6 +132,10 @@ def bands_of(spec, tokens, dynamic):
     head_target = flat_target.clone()
     for i, (rows, _) in enumerate(target[1:]):
         head_target[rows] = ends[0] + i
+    if device != "cpu":
+        def move(parts):
+            return [(rows.to(device, non_blocking=True), ids.to(device, non_blocking=True)) for rows, ids in parts]
+        source, target, head_target = move(source), move(target), head_target.to(device, non_blocking=True)
     if dynamic:  # bands have another size in each micro-batch: one compilation must serve all
         for rows, ids in source + target[1:]:
             torch._dynamo.mark_dynamic(rows, 0)
@@ -170,15 +174,37 @@ def update(spec, model, params, optimizer, batches, args):
     optimizer.zero_grad()
     total = 0.0
     for tokens in batches:
-        inputs = bands_of(spec, tokens, args.compile)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+        inputs = bands_of(spec, tokens, args.compile, args.device)
+        with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.bf16):
             loss = model(*inputs)
         (loss / (spec["micro_batches"] * spec["rows"] * spec["time"])).backward()
-        total += loss.item()
+        total = total + loss.detach()
     if spec["clip_norm"] > 0:
         nn.utils.clip_grad_norm_(params, spec["clip_norm"], foreach=True)
     optimizer.step()
-    return total
+    return float(total)  # waits for the device
+
+
+def matmul_gflops(args):
+    """The device's best product, as bench/limits.cpp measures it for a GPU."""
+    best = 0.0
+    for n in (4096, 8192):
+        dtype = torch.bfloat16 if args.bf16 else torch.float32
+        a, b = (torch.randn(n, n, device=args.device).to(dtype) for _ in range(2))
+        for _ in range(5):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            for _ in range(10):
+                a @ b.t()
+            torch.cuda.synchronize()
+            best = max(best, 10 * 2.0 * n ** 3 / (time.perf_counter() - start) * 1e-9)
+    return best
+
+
+def memory_of(args):
+    if args.device == "cpu":
+        return {"peak_mib_all_ranks": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"gpu_used_mib": torch.cuda.max_memory_reserved() / 2 ** 20, "matmul_gflops": matmul_gflops(args)}
 
 
 def main():
@@ -190,16 +216,19 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--tf32", action="store_true", help="fp32 products in TF32 (GPU)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
+    torch.backends.cuda.matmul.allow_tf32 = args.tf32
     with open(args.spec, encoding="utf-8") as file:
         spec = json.load(file)
     if not spec["peer_has_it"]:
         raise SystemExit("torch_step has the pre-norm, tied adaptive ReLU model only")
     shape = (args.warmup + args.steps, spec["micro_batches"], spec["rows"], spec["time"] + 1)
     tokens = torch.from_numpy(np.fromfile(args.tokens, dtype=np.int32).reshape(shape)).long()
-    model = LanguageModel(spec).train()
+    model = LanguageModel(spec).to(args.device).train()
     params = list(model.parameters())
     optimizer = make_optimizer(spec, params)
     run = torch.compile(model) if args.compile else model
@@ -212,10 +241,11 @@ def main():
     per_update = spec["micro_batches"] * spec["rows"] * spec["time"]
     median = statistics.median(seconds)
     print(json.dumps({"program": "torch_step", "torch": torch.__version__, "threads": args.threads,
-                      "compile": args.compile, "bf16": args.bf16, "parameters": sum(p.numel() for p in params),
+                      "compile": args.compile, "bf16": args.bf16, "tf32": args.tf32, "device": args.device,
+                      "parameters": sum(p.numel() for p in params),
                       "seconds": median, "seconds_fastest": min(seconds), "tokens_per_second": per_update / median,
                       "loss_bits": total / per_update / math.log(2),
-                      "peak_mib_all_ranks": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+                      **memory_of(args)}))
 
 
 if __name__ == "__main__":

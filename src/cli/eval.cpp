@@ -111,9 +111,10 @@ Command add_eval(CLI::App& app) {
   app.add_option("--bpe-marker", a->bpe_marker,
                  "Tokens ending in this belong to the next one, e.g. \"@@\": perplexity is then per word");
   app.add_option("--precision", a->precision,
-                 "fp32; bf16: where the processor has instructions for it, else fp32; bf16_always: on any processor; "
-                 "fp16: GPUs only")
-      ->check(CLI::IsMember({precision::kFp32, precision::kBf16, precision::kBf16Always, precision::kFp16}))
+                 "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
+                 "else fp32; bf16_always: on any processor; fp16: GPUs only")
+      ->check(CLI::IsMember(
+          {precision::kFp32, precision::kTf32, precision::kBf16, precision::kBf16Always, precision::kFp16}))
       ->capture_default_str();
   app.add_option("--watchdog-seconds", a->watchdog_seconds, "As comm.watchdog_seconds of a run (0: off)")
       ->check(CLI::NonNegativeNumber)

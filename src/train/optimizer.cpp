@@ -57,6 +57,7 @@ class Nag : public Optimizer {
     load_slices(store, velocity_, "optimizer/velocity/", state);
     lr_previous_ = state.real("optimizer/lr_previous");
   }
+  size_t bytes() const override { return velocity_.view().bytes(); }
 
  private:
   OptimizerConfig config_;
@@ -94,6 +95,7 @@ class Adam : public Optimizer {
     load_slices(store, square_, "optimizer/square/", state);
     for (size_t i = 0; i < steps_.size(); ++i) steps_[i] = state.integer("optimizer/steps/" + store.all()[i]->name);
   }
+  size_t bytes() const override { return mean_.view().bytes() + square_.view().bytes(); }
 
  private:
   OptimizerConfig config_;

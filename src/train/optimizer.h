@@ -32,6 +32,8 @@ class Optimizer {
   /// Saves to and restores from entries "optimizer/...".
   virtual void save(const ParameterStore& store, StateDict& state) const = 0;
   virtual void load(const ParameterStore& store, const StateDict& state) = 0;
+  /// Memory of the state beside the parameters.
+  virtual size_t bytes() const { return 0; }
 };
 
 /// A fresh optimizer for the store as it is laid out now; `initial_lr` stands in for the rate before the first update.

@@ -3,12 +3,13 @@
 #include <spdlog/spdlog.h>
 
 #include "core/cpu_features.h"
+#include "ops/cuda/backend.h"
 #include "ops/host_access.h"
 
 namespace qn {
 
 DType activation_type(const std::string& name, bool hardware) {
-  if (name == precision::kFp32) return DType::f32;
+  if (name == precision::kFp32 || name == precision::kTf32) return DType::f32;
   if (name == precision::kFp16) return DType::f16;
   QN_ASSERT(name == precision::kBf16 || name == precision::kBf16Always, "precision '{}'", name);
   if (hardware || name == precision::kBf16Always) return DType::bf16;
@@ -21,25 +22,22 @@ DType activation_type(const std::string& name, bool hardware) {
 }
 
 DType activation_type(const std::string& name, const Kernels& kernels, Communicator& comm) {
-  const bool on_cpu = on_host(kernels);  // every GPU that we compile for has them
+  const bool on_cpu = on_host(kernels), tf32 = name == precision::kTf32;
   QN_CHECK(!on_cpu || name != precision::kFp16,
            "fp16 is for GPUs (--device cuda): on this processor compute in fp32, or in bf16 if it is fast at it");
+  allow_tf32(tf32);
+  if (tf32 && on_cpu)
+    spdlog::warn("precision tf32 has no effect on the CPU: computing in fp32. GPUs have it (--device cuda)");
+  // Every GPU that we compile for multiplies in bf16.
   double missing = on_cpu && !cpu_multiplies_bf16() ? 1.0 : 0.0;
   comm.all_reduce_max({&missing, 1});
   return activation_type(name, missing == 0.0);
 }
 
-const char* precision_name(DType dtype) {
-  switch (dtype) {
-    case DType::bf16:
-      return "bf16";
-    case DType::f16:
-      return "fp16";
-    case DType::f64:
-      return "fp64";
-    default:
-      return "fp32";
-  }
+const char* precision_text(const std::string& name, DType dtype, const Kernels& kernels) {
+  if (dtype == DType::bf16) return "bf16";
+  if (dtype == DType::f16) return "fp16";
+  return name == precision::kTf32 && kernels.memory != &host_memory() ? "fp32 with TF32 products" : "fp32";
 }
 
 }  // namespace qn

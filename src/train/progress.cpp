@@ -187,6 +187,7 @@ std::string ProgressReporter::line() const {
     if (s.max_updates > 0) text += fmt::format(" | ETA {}", format_duration(std::max(0.0, left * per_update)));
     const double speed = static_cast<double>(window_sum_.tokens) / window_sum_.seconds;
     text += fmt::format(" | {} tok/s", group_digits(std::llround(speed)));
+    if (options_.full_speed > 0) text += fmt::format(" | MFU {:.1f}%", 100 * speed / options_.full_speed);
   }
   text += fmt::format(" | loss {:.3f} | ppl {} | lr {:.3g} | gnorm {:.3g} | clip {:.0f}%", s.loss_base2,
                       format_perplexity(s.loss_base2), s.lr, s.grad_norm, 100 * s.clip_share);

@@ -37,6 +37,7 @@ struct ProgressOptions {
   double redraw_seconds = 0.1;                 ///< at most one redraw of the terminal line in this time
   std::optional<bool> terminal;                ///< unset: whether stderr is a terminal
   int columns = 0;                             ///< width of the terminal; 0: ask it before every redraw
+  double full_speed = 0;                       ///< tokens per second at the measured matmul rate; 0: not measured
   std::function<double()> clock;               ///< seconds on a steady clock; unset: the system's
   std::function<void(std::string_view)> draw;  ///< writes to the terminal; unset: stderr
 };

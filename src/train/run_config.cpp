@@ -26,10 +26,11 @@ void DataConfig::validate(const ConfigChecker& c) const {
 
 void TrainConfig::visit(ConfigVisitor& v) {
   v.choice(
-      "precision", precision, {precision::kFp32, precision::kBf16, precision::kBf16Always, precision::kFp16},
-      "type of activations and matrix operands; parameters, their gradients and checkpoints stay fp32. bf16: where "
-      "the processor has instructions for it, else fp32; bf16_always: on any processor, emulated if need be; "
-      "fp16: with dynamic loss scaling, GPUs only");
+      "precision", precision,
+      {precision::kFp32, precision::kTf32, precision::kBf16, precision::kBf16Always, precision::kFp16},
+      "type of activations and matrix operands; parameters, their gradients and checkpoints stay fp32. tf32: fp32 with "
+      "products in TF32 on GPUs, no effect on CPUs; bf16: where the processor has instructions for it, else fp32; "
+      "bf16_always: on any processor, emulated if need be; fp16: with dynamic loss scaling, GPUs only");
   v.field("loss_scale", loss_scale, "fp16: what the loss is multiplied by at first; halved when gradients overflow");
   v.field("loss_scale_window", loss_scale_window,
           "fp16: the loss scale doubles after so many updates without overflow (0: 16384 / micro_batches, as fairseq)");
@@ -46,6 +47,9 @@ void TrainConfig::visit(ConfigVisitor& v) {
   v.field("validate_every_epochs", validate_every_epochs, "validate at every n-th epoch end (0: not there)");
   v.field("validate_every_updates", validate_every_updates, "validate every n updates as well (0: no)");
   v.field("log_every_updates", log_every_updates, "updates between log lines where stderr is no terminal");
+  v.choice("measure_matmul", measure_matmul, {"auto", "always", "never"},
+           "measure at the start how fast matrix products are here (0.2 s), and show which share of that rate the "
+           "training uses (MFU); auto: on GPUs");
 }
 
 void TrainConfig::validate(const ConfigChecker& c) const {

@@ -40,6 +40,7 @@ struct TrainConfig {
   int64_t patience = 0;
   int64_t validate_every_epochs = 1, validate_every_updates = 0;
   int64_t log_every_updates = 50;
+  std::string measure_matmul = "auto";
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };

@@ -63,11 +63,15 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
                                            (config.train.cuda_graphs == "auto" && comm.size() == 1),
                                  .device = device_comm_.get()});
   if (resuming) resume(state);
+  figures_.emplace(
+      config_, corpus_.dictionary().size(),
+      [&] { return corpus_.train().stream().counts(corpus_.dictionary().size()); }, kernels_, dtype_, comm);
   if (comm.is_root()) {
     metrics_.emplace(folder_->dir() / "metrics.jsonl", resuming);
     if (resuming) metrics_->truncate_after(update_);
     ProgressOptions progress;
     progress.log_interval = config.train.log_every_updates;
+    progress.full_speed = figures_->matmul_rate() / figures_->flops_per_token();
     progress_.emplace(std::move(progress));
   }
   log_start();
@@ -96,11 +100,13 @@ void Trainer::log_start() const {
   const ParameterStore& store = model_->parameters();
   spdlog::info("model: {} parameters ({} fp32) in {} tensors, vocabulary {}; computing in {}",
                group_digits(store.elements()), format_bytes(static_cast<uint64_t>(store.elements()) * 4),
-               store.all().size(), group_digits(corpus_.dictionary().size()), precision_name(dtype_));
+               store.all().size(), group_digits(corpus_.dictionary().size()),
+               precision_text(config_.train.precision, dtype_, kernels_));
   spdlog::info("data: {} training tokens in {} blocks, {} updates per epoch of {} micro-batches; {} rank{}",
                group_digits(corpus_.train().stream().total_tokens()), group_digits(corpus_.train().size()),
                group_digits(corpus_.sampler().updates_per_epoch(config_.train.micro_batches)),
                config_.train.micro_batches, comm_.size(), comm_.size() == 1 ? "" : "s");
+  spdlog::info("{}", figures_->text());
   if (config_.train.micro_batches % comm_.size() != 0)
     spdlog::warn("train.micro_batches = {} is no multiple of the {} ranks: some ranks wait in every update",
                  config_.train.micro_batches, comm_.size());
@@ -311,7 +317,7 @@ void Trainer::report(const UpdateResult& result) {
     progress_->message(fmt::format("update {} skipped: its gradient overflows fp16; the loss scale is now {}",
                                    started.update, result.loss_scale));
   clipped_ += result.clipped ? 1 : 0;
-  ++reported_;
+  if (++reported_ == 1) spdlog::info("{}", memory_text(model_->parameters(), *optimizer_, updates_->arena(), kernels_));
   const double loss = result.loss / static_cast<double>(result.tokens) / std::numbers::ln2;
   progress_->report({.update = started.update,
                      .max_updates = max_updates(),
@@ -328,6 +334,7 @@ void Trainer::report(const UpdateResult& result) {
                                   {"ppl", std::exp2(loss)},        {"lr", started.lr},
                                   {"grad_norm", result.grad_norm}, {"clipped", result.clipped},
                                   {"tokens", result.tokens},       {"seconds", started.seconds}};
+  if (figures_->matmul_rate() > 0.0) fields.push_back({"mfu", figures_->utilisation(result.tokens, started.seconds)});
   if (dtype_ == DType::f16) {
     fields.push_back({"loss_scale", result.loss_scale});
     fields.push_back({"skipped", result.skipped});

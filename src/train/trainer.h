@@ -11,6 +11,7 @@
 #include "quant/packed_model.h"
 #include "train/checkpoint_folder.h"
 #include "train/corpus.h"
+#include "train/figures.h"
 #include "train/ipq.h"
 #include "train/metrics_log.h"
 #include "train/progress.h"
@@ -85,6 +86,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DeviceCommunicator> device_comm_;  // null: what is on a device travels through host memory
   std::optional<UpdateRunner> updates_;
+  std::optional<RunFigures> figures_;
   std::optional<CheckpointFolder> folder_;    // rank 0
   std::optional<MetricsLog> metrics_;         // rank 0
   std::optional<ProgressReporter> progress_;  // rank 0

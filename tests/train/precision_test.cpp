@@ -23,6 +23,18 @@ TEST(ActivationType, IsBf16WhereTheHardwareHasItOrWhenForced) {
   EXPECT_EQ(activation_type(precision::kBf16Always, false), DType::bf16);
 }
 
+TEST(ActivationType, Tf32IsFp32WithOtherProductsOnGpus) {
+  EXPECT_EQ(activation_type(precision::kTf32, true), DType::f32);
+  EXPECT_EQ(activation_type(precision::kTf32, false), DType::f32);
+  const Memory elsewhere{"elsewhere", host_memory().allocate, host_memory().release};
+  Kernels gpu = cpu_kernels();
+  gpu.memory = &elsewhere;
+  EXPECT_STREQ(precision_text(precision::kTf32, DType::f32, gpu), "fp32 with TF32 products");
+  EXPECT_STREQ(precision_text(precision::kFp32, DType::f32, gpu), "fp32");
+  EXPECT_STREQ(precision_text(precision::kTf32, DType::f32, cpu_kernels()), "fp32");
+  EXPECT_STREQ(precision_text(precision::kBf16, DType::bf16, cpu_kernels()), "bf16");
+}
+
 class PrecisionTest : public testing::Test {
  protected:
   void SetUp() override { prepare_tiny_corpus(dir_.path()); }
@@ -64,6 +76,13 @@ TEST_F(PrecisionTest, LossCurveFollowsFp32) {
   for (size_t i = 0; i < curves[0].size(); ++i)
     EXPECT_TRUE(close(curves[1][i], curves[0][i], kBfloat16LossTolerance)) << "update " << i + 1;
   EXPECT_NE(curves[1], curves[0]);
+}
+
+TEST_F(PrecisionTest, Tf32ChangesNothingOnCpus) {
+  Trainer plain(config("fp32", precision::kFp32), *local_, {}), tf32(config("tf32", precision::kTf32), *local_, {});
+  ASSERT_EQ(plain.run(), Outcome::finished);
+  ASSERT_EQ(tf32.run(), Outcome::finished);
+  EXPECT_EQ(parameter_values(tf32.model()), parameter_values(plain.model()));
 }
 
 TEST_F(PrecisionTest, ResumeIsBitExact) {

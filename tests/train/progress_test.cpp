@@ -125,6 +125,14 @@ TEST_F(Progress, UnknownLengthAndStrangeNumbers) {
                                    HasSubstr("| loss 30.000 | ppl 1.07e+09 |"), ""));
 }
 
+TEST_F(Progress, ShareOfTheMeasuredRateFollowsTheSpeed) {
+  ProgressOptions o = options(false);
+  o.full_speed = 8240;
+  ProgressReporter progress(o);
+  progress.report(stats(1));
+  EXPECT_THAT(lines(), ElementsAre(HasSubstr("| 4,120 tok/s | MFU 50.0% | loss"), ""));
+}
+
 TEST_F(Progress, SpeedForgetsWhatIsOlderThanTheWindow) {
   ProgressOptions o = options(false);
   o.log_interval = 1;

@@ -1,0 +1,72 @@
+// Every file of configs/ is a valid configuration, and the variants of a run agree in what makes them comparable.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "train/run_config.h"
+
+namespace qn {
+namespace {
+
+const std::filesystem::path kConfigs = std::filesystem::path(QN_SOURCE_DIR) / "configs";
+
+RunConfig read(const std::string& name) {
+  return read_config<RunConfig>(load_config_tree((kConfigs / (name + ".yaml")).string(), {}));
+}
+
+/// Not a run: rules for `ipq.rules`.
+bool is_run(const std::filesystem::path& path) {
+  return path.extension() == ".yaml" && path.filename() != "fairseq_quantization.yaml";
+}
+
+TEST(Configs, AllAreValid) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kConfigs)) {
+    if (!is_run(entry.path())) continue;
+    SCOPED_TRACE(entry.path().string());
+    EXPECT_NO_THROW(read(entry.path().stem().string()));
+    ++count;
+  }
+  EXPECT_GE(count, 18);
+}
+
+TEST(Configs, EveryRunHasItsOwnFolder) {
+  std::vector<std::string> folders;
+  for (const auto& entry : std::filesystem::directory_iterator(kConfigs))
+    if (is_run(entry.path())) folders.push_back(read(entry.path().stem().string()).checkpoint.dir);
+  std::sort(folders.begin(), folders.end());
+  EXPECT_EQ(std::adjacent_find(folders.begin(), folders.end()), folders.end());
+}
+
+int64_t tokens_per_update(const RunConfig& c) { return c.train.micro_batches * c.data.max_tokens; }
+
+TEST(Configs, EightGpusTrainThePapersRecipe) {
+  const RunConfig paper = read("wikitext103"), gpus = read("wikitext103_8gpu");
+  EXPECT_EQ(tokens_per_update(paper), 73728);
+  EXPECT_EQ(tokens_per_update(gpus), 73728);
+  EXPECT_EQ(gpus.train.micro_batches % 8, 0);
+  EXPECT_EQ(gpus.train.precision, precision::kBf16);
+  EXPECT_EQ(gpus.train.max_updates, paper.train.max_updates);
+  EXPECT_EQ(gpus.schedule.warmup_updates, paper.schedule.warmup_updates);
+  EXPECT_EQ(gpus.quant_noise.pq, 0.0);
+}
+
+TEST(Configs, EightGpusNoiseAndCompressionFollowThePaper) {
+  const RunConfig paper = read("wikitext103_noise"), noise = read("wikitext103_8gpu_noise");
+  EXPECT_EQ(noise.quant_noise.pq, paper.quant_noise.pq);
+  EXPECT_EQ(noise.quant_noise.groups, paper.quant_noise.groups);
+  EXPECT_EQ(noise.train.precision, precision::kBf16);
+  EXPECT_EQ(tokens_per_update(noise), 73728);
+  const RunConfig paper_ipq = read("wikitext103_ipq"), ipq = read("wikitext103_8gpu_ipq");
+  EXPECT_EQ(ipq.train.precision, precision::kBf16);
+  EXPECT_EQ(ipq.ipq.updates_per_stage, 4500);
+  EXPECT_EQ(ipq.ipq.updates_per_stage, paper_ipq.ipq.updates_per_stage);
+  EXPECT_EQ(ipq.data.tokens_per_sample, 2944);
+  EXPECT_EQ(ipq.schedule.lr, paper_ipq.schedule.lr);
+  EXPECT_EQ(ipq.schedule.warmup_updates, 0);
+  EXPECT_EQ(ipq.quant_noise.pq, paper.quant_noise.pq);
+}
+
+}  // namespace
+}  // namespace qn
