@@ -1,0 +1,195 @@
+// Attention in one pass over the keys: a block takes 128 queries of a head, keeps the largest score, the sum of
+// exponentials and the weighted sum of values of each, and corrects them when a larger score comes (Dao,
+// FlashAttention-2, 2023, algorithm 1).
+#include <cmath>
+
+#include "ops/cuda/attention_tiles.cuh"
+#include "ops/cuda/reduce.cuh"
+
+namespace qn::cuda {
+namespace {
+
+constexpr int kQueries = 128, kKeys = 64;  // of a tile
+constexpr int kBlock = 128;                // threads
+constexpr int kM = 2;                      // fragments of 16 rows of a warp: each operand that is loaded is used twice
+constexpr int kWarpQueries = 16 * kM;
+static_assert(kBlock / 32 * kWarpQueries == kQueries);
+
+template <int kDim>
+constexpr size_t forward_shared_bytes() {
+  return (kQueries + 2 * kKeys) * kDim * 2;
+}
+
+template <typename T>
+struct ForwardArgs {
+  FusedShape shape;
+  const T* qkv;
+  T* out;
+  float* lse;
+};
+
+/// The scores of the warp's queries for a tile of keys.
+using Scores = float[kM][kKeys / 8][4];
+
+/// Softmax so far of the queries of a lane: [fragment][row g or g + 8].
+struct Softmax {
+  float max[kM][2], sum[kM][2];
+};
+
+/// Scores of keys that a query must not see become -infinity.
+__device__ void hide_keys(Scores& scores, int first_query, int first_key, const FusedShape& shape) {
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int query = first_query + 16 * m + 8 * half + lane_row();
+      const int visible = (shape.causal ? min(query + 1, shape.time) : shape.time) - first_key - lane_column();
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          if (8 * n + i >= visible) scores[m][n][2 * half + i] = -INFINITY;
+    }
+}
+
+/// Scores become exponentials against the largest so far; `out` is corrected where that has changed.
+template <int kN>
+__device__ void update(Softmax& softmax, Scores& scores, float (&out)[kM][kN][4], float scale_log2) {
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float max = softmax.max[m][half];
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) max = fmaxf(max, fmaxf(scores[m][n][2 * half], scores[m][n][2 * half + 1]));
+      max = row_reduce(max, Max{});
+      const float shift = max * scale_log2;
+      const float correction = fast_exp2(softmax.max[m][half] * scale_log2 - shift);
+      float sum = softmax.sum[m][half] * correction;
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n)
+#pragma unroll
+        for (int i = 2 * half; i < 2 * half + 2; ++i) {
+          scores[m][n][i] = fast_exp2(scores[m][n][i] * scale_log2 - shift);
+          sum += scores[m][n][i];
+        }
+      softmax.max[m][half] = max;
+      softmax.sum[m][half] = sum;
+#pragma unroll
+      for (int n = 0; n < kN; ++n) {
+        out[m][n][2 * half] *= correction;
+        out[m][n][2 * half + 1] *= correction;
+      }
+    }
+}
+
+/// The keep bits of the lane's queries for a tile of keys.
+struct KeepBits {
+  uint2 words[kM][2];
+
+  __device__ void load(const FusedShape& shape, int head, int first_query, int first_key) {
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        words[m][half] = *reinterpret_cast<const uint2*>(
+            shape.mask_row(head, first_query + 16 * m + 8 * half + lane_row()) + first_key / 32);
+  }
+  __device__ void apply(Scores& scores) const {
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const uint32_t low = words[m][half].x >> lane_column(), high = words[m][half].y >> lane_column();
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; ++n)
+#pragma unroll
+          for (int i = 0; i < 2; ++i)
+            if (((n < 4 ? low : high) >> (n % 4 * 8 + i) & 1U) == 0) scores[m][n][2 * half + i] = 0.0f;
+      }
+  }
+};
+
+template <typename T, int kDim, bool kDropout>
+__global__ void __launch_bounds__(kBlock) forward_kernel(const ForwardArgs<T> args) {
+  const FusedShape& shape = args.shape;
+  const int time = shape.time, tiles = (time + kQueries - 1) / kQueries, head = shape.head_of_block(tiles);
+  // With a causal mask the last queries of a head take longest: they begin first.
+  const int first_query = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * kQueries;
+  const int64_t width = static_cast<int64_t>(shape.heads) * kDim, ld = 3 * width;
+  const T *q = args.qkv + shape.offset(head, kDim, 3), *k = q + width, *v = k + width;
+  T *q_tile = dynamic_shared<T>(), *k_tile = q_tile + kQueries * kDim, *v_tile = k_tile + kKeys * kDim;
+  start_tile<kQueries, kDim, kBlock>(q_tile, q + first_query * ld, ld, time - first_query);
+  start_tile<kKeys, kDim, kBlock>(k_tile, k, ld, time);
+
+  const int row = warp_index() * kWarpQueries, warp_query = first_query + row;
+  const int end = shape.causal ? min(first_query + kQueries, time) : time;
+  const float scale_log2 = shape.scale * kLog2OfE;
+  float out[kM][kDim / 8][4];
+  set_zero(out);
+  Softmax softmax;
+#pragma unroll
+  for (int m = 0; m < kM; ++m) {
+    softmax.max[m][0] = softmax.max[m][1] = -INFINITY;
+    softmax.sum[m][0] = softmax.sum[m][1] = 0.0f;
+  }
+  for (int first_key = 0; first_key < end; first_key += kKeys) {
+    const bool visible = !shape.causal || first_key < warp_query + kWarpQueries;  // to any query of the warp
+    const bool all_visible = first_key + kKeys <= (shape.causal ? min(warp_query + 1, time) : time);
+    Scores scores;
+    KeepBits keep;
+    if (kDropout && visible) keep.load(shape, head, warp_query, first_key);
+    finish_tiles();
+    start_tile<kKeys, kDim, kBlock>(v_tile, v + first_key * ld, ld, time - first_key);
+    if (visible) multiply_rows<kDim>(scores, q_tile, row, k_tile, 0);
+    finish_tiles();
+    if (first_key + kKeys < end)
+      start_tile<kKeys, kDim, kBlock>(k_tile, k + (first_key + kKeys) * ld, ld, time - first_key - kKeys);
+    if (!visible) continue;
+    if (!all_visible) hide_keys(scores, warp_query, first_key, shape);
+    update(softmax, scores, out, scale_log2);
+    if (kDropout) keep.apply(scores);
+    add_product<kDim>(out, scores, v_tile, 0);
+  }
+
+  float factor[kM][2];
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float sum = row_reduce(softmax.sum[m][half], Sum{});
+      const int query = warp_query + 16 * m + 8 * half + lane_row();
+      factor[m][half] = (kDropout ? shape.keep_scale : 1.0f) / sum;
+      if (lane_column() == 0 && query < time)
+        args.lse[static_cast<int64_t>(head) * time + query] = softmax.max[m][half] * shape.scale + logf(sum);
+    }
+  store_rows(args.out + shape.offset(head, kDim, 1), width, warp_query, time, out, factor);
+}
+
+}  // namespace
+
+void fused_attention(const Tensor& out, const Tensor& lse, const Tensor& qkv, const AttentionArgs& args) {
+  dispatch_fused(qkv.dtype, args.head_dim, [&](auto tag, auto dim) {
+    using T = decltype(tag);
+    constexpr int kDim = decltype(dim)::value;
+    for_each_head_run(args, [&](const HeadRun& run) {
+      const ForwardArgs<T> forward{fused_shape(args, run), data_of<T>(qkv), data_of<T>(out), data_of<float>(lse)};
+      const dim3 grid(static_cast<unsigned>(run.count) * ceil_div(args.time, kQueries));
+      const auto kernel = run.keep_bits != nullptr ? forward_kernel<T, kDim, true> : forward_kernel<T, kDim, false>;
+      launch_shared(kernel, grid, kBlock, forward_shared_bytes<kDim>(), forward);
+    });
+  });
+}
+
+FusedShape fused_shape(const AttentionArgs& args, const HeadRun& run) {
+  return {.time = static_cast<int>(args.time),
+          .heads = static_cast<int>(args.heads),
+          .first_head = static_cast<int>(run.first),
+          .causal = args.causal,
+          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(args.head_dim))),
+          .keep_scale = static_cast<float>(1.0 / (1.0 - args.dropout)),
+          .keep_bits = run.keep_bits,
+          .mask_words = static_cast<int>(4 * mask_groups(args))};
+}
+
+}  // namespace qn::cuda
