@@ -40,7 +40,7 @@ __global__ void stats_kernel(Stats* stats, const T* out, const T* dout, const fl
     float sum = 0.0f;
     if (row < rows) {
       const int head = static_cast<int>(row / shape.time);
-      const int64_t offset = shape.offset(head, kDim, 1) + row % shape.time * shape.heads * kDim;
+      const int64_t offset = shape.offset(head, static_cast<int>(row % shape.time), 1);
 #pragma unroll
       for (int c = static_cast<int>(threadIdx.x % 4) * 8; c < kDim; c += 32) {
         const auto x = *reinterpret_cast<const uint4*>(out + offset + c);
@@ -64,8 +64,8 @@ template <int kDimension>
 struct KeySide {
   static constexpr int kDim = kDimension, kM = kDim <= 64 ? 2 : 1;
   static constexpr int kKeys = 128, kQueries = 64;
-  static constexpr int kSlice = 64 / kM;  // queries whose scores exist at a time
-  static constexpr int kBlock = kKeys / (16 * kM) * 32;
+  static constexpr int kSlice = 64 / kM;                                         // queries whose scores exist at a time
+  static constexpr int kBlock = kKeys / (16 * kM) * 32, kBlocks = 256 / kBlock;  // threads; blocks at a time
 
   /// What a block reads of a tile of queries. Keep bits are those of the block's keys.
   template <typename T>
@@ -86,30 +86,29 @@ struct KeySide {
 template <typename Side, bool kDropout, typename T>
 __device__ void start_stage(typename Side::template Stage<T>& stage, const BackwardArgs<T>& args, int head,
                             int first_query, int first_key) {
-  constexpr int kDim = Side::kDim;
   const FusedShape& shape = args.shape;
-  const int64_t width = static_cast<int64_t>(shape.heads) * kDim, ld = 3 * width;
   const int queries = shape.time - first_query;
-  start_tile<Side::kQueries, kDim, Side::kBlock>(stage.q, args.qkv + shape.offset(head, kDim, 3) + first_query * ld, ld,
-                                                 queries);
-  start_tile<Side::kQueries, kDim, Side::kBlock>(
-      stage.dout, args.dout + shape.offset(head, kDim, 1) + first_query * width, width, queries);
-  const int i = static_cast<int>(threadIdx.x), query = min(first_query + i, shape.time - 1);
+  start_tile<Side::kQueries, Side::kDim, Side::kBlock>(stage.q, args.qkv + shape.offset(head, first_query, 3),
+                                                       3 * shape.width, queries);
+  start_tile<Side::kQueries, Side::kDim, Side::kBlock>(stage.dout, args.dout + shape.offset(head, first_query, 1),
+                                                       shape.width, queries);
+  const int i = static_cast<int>(threadIdx.x);
   if (i >= Side::kQueries) return;
-  copy_async<8>(stage.stats + i, args.stats + static_cast<int64_t>(head) * shape.time + query, i < queries);
-  if (kDropout) copy_async<16>(stage.keep_bits + i, shape.mask_row(head, query) + first_key / 32, i < queries);
+  copy_async<8>(stage.stats + i, args.stats + static_cast<int64_t>(head) * shape.time + first_query + i, i < queries);
+  if (kDropout)
+    copy_async<16>(stage.keep_bits + i, shape.mask_row(head, first_query + i) + first_key / 32, i < queries);
 }
 
-/// Scores of queries that must not see a key become -infinity.
+/// Scores of queries that must not see a key become -infinity; the first query sees keys up to last_key.
 template <int kM, int kN>
-__device__ void hide_queries(float (&scores)[kM][kN][4], int first_key, int first_query) {
+__device__ void hide_queries(float (&scores)[kM][kN][4], int first_key, int last_key) {
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll
     for (int n = 0; n < kN; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        if (first_query + 8 * n + lane_column() + i % 2 < first_key + 16 * m + i / 2 * 8 + lane_row())
+        if (last_key + 8 * n + lane_column() + i % 2 < first_key + 16 * m + i / 2 * 8 + lane_row())
           scores[m][n][i] = -INFINITY;
 }
 
@@ -140,18 +139,18 @@ __device__ void grad_of_slice(float (&scores)[Side::kM][Side::kSlice / 8][4],
 }
 
 template <typename T, int kDim, bool kDropout>
-__global__ void __launch_bounds__(KeySide<kDim>::kBlock) key_grad_kernel(const BackwardArgs<T> args) {
+__global__ void __launch_bounds__(KeySide<kDim>::kBlock, KeySide<kDim>::kBlocks)
+    key_grad_kernel(const BackwardArgs<T> args) {
   using Side = KeySide<kDim>;
   using Shared = typename Side::template Shared<T>;
   const FusedShape& shape = args.shape;
   const int time = shape.time, tiles = (time + Side::kKeys - 1) / Side::kKeys, head = shape.head_of_block(tiles);
-  const int first_key = static_cast<int>(blockIdx.x) % tiles * Side::kKeys;
-  const int64_t width = static_cast<int64_t>(shape.heads) * kDim, ld = 3 * width;
-  const T* k = args.qkv + shape.offset(head, kDim, 3) + width + first_key * ld;
+  const int first_key = static_cast<int>(blockIdx.x) % tiles * Side::kKeys, width = shape.width, ld = 3 * width;
+  const T* k = args.qkv + shape.offset(head, first_key, 3) + width;
   auto& shared = *dynamic_shared<Shared>();
   start_tile<Side::kKeys, kDim, Side::kBlock>(shared.k, k, ld, time - first_key);
   start_tile<Side::kKeys, kDim, Side::kBlock>(shared.v, k + width, ld, time - first_key);
-  const int begin = shape.causal ? first_key : 0;  // of the queries that see any of the keys
+  const int begin = max(first_key - shape.ahead, 0);  // of the queries that see any of the keys
   start_stage<Side, kDropout>(shared.stages[0], args, head, begin, first_key);
 
   const int row = warp_index() * 16 * Side::kM, warp_key = first_key + row;
@@ -165,18 +164,18 @@ __global__ void __launch_bounds__(KeySide<kDim>::kBlock) key_grad_kernel(const B
       start_stage<Side, kDropout>(shared.stages[current ^ 1], args, head, first_query + Side::kQueries, first_key);
 #pragma unroll 1
     for (int slice = 0; slice < Side::kQueries; slice += Side::kSlice) {
-      const int slice_query = first_query + slice;
-      if (shape.causal && slice_query + Side::kSlice <= warp_key) continue;  // none of the keys is seen
+      const int last_key = first_query + slice + shape.ahead;  // that the first query of the slice sees
+      if (last_key + Side::kSlice <= warp_key) continue;       // nor does the last one see any of the warp's
       float scores[Side::kM][Side::kSlice / 8][4], grads[Side::kM][Side::kSlice / 8][4];
       multiply_rows<kDim>(scores, shared.k, row, stage.q, slice);
       multiply_rows<kDim>(grads, shared.v, row, stage.dout, slice);
-      if (shape.causal && slice_query < warp_key + 16 * Side::kM) hide_queries(scores, warp_key, slice_query);
+      if (last_key < warp_key + 16 * Side::kM - 1) hide_queries(scores, warp_key, last_key);
       grad_of_slice<Side, kDropout>(scores, grads, stage, slice, row, shape);
       add_product<kDim>(dv, scores, stage.dout, slice);
       add_product<kDim>(dk, grads, stage.q, slice);
     }
   }
-  T* result = args.dqkv + shape.offset(head, kDim, 3) + width;
+  T* result = args.dqkv + shape.offset(head, 0, 3) + width;
   store_rows(result, ld, warp_key, time, dk, shape.scale);
   store_rows(result + width, ld, warp_key, time, dv, kDropout ? shape.keep_scale : 1.0f);
 }
@@ -196,74 +195,71 @@ struct QuerySide {
   template <typename T>
   struct Shared {
     T q[kQueries * kDim], dout[kQueries * kDim];
+    Stats stats[kQueries];
     Stage<T> stages[2];
   };
 };
 
-/// What a lane of the kernel for queries knows of its rows: [fragment][row g or g + 8].
+/// The keep bits of a lane's queries for 32 keys: [fragment][row g or g + 8].
 template <int kM>
-struct QueryRows {
-  Stats stats[kM][2];
-  int visible[kM][2];  ///< keys that the query sees
+struct KeepWords {
+  uint32_t words[kM][2];
 
-  __device__ QueryRows(const Stats* head_stats, int first_query, const FusedShape& shape) {
+  __device__ void load(const FusedShape& shape, int head, int first_query, int first_key) {
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int query = min(first_query + 16 * m + 8 * half + lane_row(), shape.time - 1);
-        stats[m][half] = head_stats[query];
-        visible[m][half] = shape.causal ? query + 1 : shape.time;
-      }
+      for (int half = 0; half < 2; ++half)
+        words[m][half] = shape.mask_row(head, first_query + 16 * m + 8 * half + lane_row())[first_key / 32];
   }
 };
 
-/// As grad_of_slice(), rows being queries and columns the 32 keys from first_key on. `keep` holds a word of keep bits
-/// per row.
+/// As grad_of_slice(), rows being queries, with `stats` of the first, and columns 32 keys.
 template <bool kDropout, int kM>
-__device__ void grad_of_keys(float (&scores)[kM][4][4], float (&grads)[kM][4][4], const QueryRows<kM>& rows,
-                             const uint32_t (&keep)[kM][2], int first_key, const FusedShape& shape) {
+__device__ void grad_of_keys(float (&scores)[kM][4][4], float (&grads)[kM][4][4], const Stats* stats,
+                             const KeepWords<kM>& keep, const FusedShape& shape) {
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int visible = rows.visible[m][half] - first_key - lane_column();
-      const uint32_t bits = kDropout ? keep[m][half] >> lane_column() : 0;
+      const Stats row = stats[16 * m + 8 * half + lane_row()];
+      const uint32_t bits = kDropout ? keep.words[m][half] >> lane_column() : 0;
 #pragma unroll
       for (int n = 0; n < 4; ++n)
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          float& score = scores[m][n][2 * half + i];
-          if (8 * n + i >= visible) score = -INFINITY;
-          softmax_grad<kDropout>(score, grads[m][n][2 * half + i], rows.stats[m][half], (bits >> (8 * n + i) & 1U) != 0,
-                                 shape);
-        }
+        for (int i = 0; i < 2; ++i)
+          softmax_grad<kDropout>(scores[m][n][2 * half + i], grads[m][n][2 * half + i], row,
+                                 (bits >> (8 * n + i) & 1U) != 0, shape);
     }
 }
 
 template <typename T, int kDim, bool kDropout>
-__global__ void __launch_bounds__(QuerySide<kDim>::kBlock) query_grad_kernel(const BackwardArgs<T> args) {
+__global__ void __launch_bounds__(QuerySide<kDim>::kBlock, 2) query_grad_kernel(const BackwardArgs<T> args) {
   using Side = QuerySide<kDim>;
   using Shared = typename Side::template Shared<T>;
   constexpr int kM = Side::kM;
   const FusedShape& shape = args.shape;
   const int time = shape.time, tiles = (time + Side::kQueries - 1) / Side::kQueries, head = shape.head_of_block(tiles);
   const int first_query = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * Side::kQueries;
-  const int64_t width = static_cast<int64_t>(shape.heads) * kDim, ld = 3 * width;
-  const T *q = args.qkv + shape.offset(head, kDim, 3), *k = q + width, *v = k + width;
+  const int width = shape.width, ld = 3 * width;
   auto& shared = *dynamic_shared<Shared>();
+  const T* q = args.qkv + shape.offset(head, first_query, 3);
+  start_tile<Side::kQueries, kDim, Side::kBlock>(shared.q, q, ld, time - first_query);
+  start_tile<Side::kQueries, kDim, Side::kBlock>(shared.dout, args.dout + shape.offset(head, first_query, 1), width,
+                                                 time - first_query);
+  for (int i = static_cast<int>(threadIdx.x); i < Side::kQueries; i += Side::kBlock)
+    copy_async<8>(shared.stats + i, args.stats + static_cast<int64_t>(head) * time + first_query + i,
+                  first_query + i < time);
+  const T* k = args.qkv + shape.offset(head, 0, 3) + width;  // of the next stage
   const auto start_stage = [&](auto& stage, int first_key) {
-    start_tile<Side::kKeys, kDim, Side::kBlock>(stage.k, k + first_key * ld, ld, time - first_key);
-    start_tile<Side::kKeys, kDim, Side::kBlock>(stage.v, v + first_key * ld, ld, time - first_key);
+    start_tile<Side::kKeys, kDim, Side::kBlock>(stage.k, k, ld, time - first_key);
+    start_tile<Side::kKeys, kDim, Side::kBlock>(stage.v, k + width, ld, time - first_key);
+    k += static_cast<int64_t>(Side::kKeys) * ld;
   };
-  start_tile<Side::kQueries, kDim, Side::kBlock>(shared.q, q + first_query * ld, ld, time - first_query);
-  start_tile<Side::kQueries, kDim, Side::kBlock>(
-      shared.dout, args.dout + shape.offset(head, kDim, 1) + first_query * width, width, time - first_query);
   start_stage(shared.stages[0], 0);
 
   const int row = warp_index() * 16 * kM, warp_query = first_query + row;
-  const QueryRows<kM> rows(args.stats + static_cast<int64_t>(head) * time, warp_query, shape);
-  const int end = shape.causal ? min(first_query + Side::kQueries, time) : time;
+  const int end = shape.visible(first_query + Side::kQueries - 1);
   float dq[kM][kDim / 8][4];
   set_zero(dq);
   for (int first_key = 0, current = 0; first_key < end; first_key += Side::kKeys, current ^= 1) {
@@ -273,20 +269,18 @@ __global__ void __launch_bounds__(QuerySide<kDim>::kBlock) query_grad_kernel(con
 #pragma unroll 1
     for (int slice = 0; slice < Side::kKeys; slice += Side::kSlice) {
       const int slice_key = first_key + slice;
-      if (slice_key >= time || (shape.causal && slice_key >= warp_query + 16 * kM)) continue;  // none is seen
-      uint32_t keep[kM][2] = {};
-      if (kDropout)
-#pragma unroll
-        for (int i = 0; i < 2 * kM; ++i)
-          keep[i / 2][i % 2] = shape.mask_row(head, warp_query + 8 * i + lane_row())[slice_key / 32];
+      if (slice_key >= shape.visible(warp_query + 16 * kM - 1)) continue;
       float scores[kM][4][4], grads[kM][4][4];
+      KeepWords<kM> keep;
       multiply_rows<kDim>(scores, shared.q, row, stage.k, slice);
+      if (kDropout) keep.load(shape, head, warp_query, slice_key);
       multiply_rows<kDim>(grads, shared.dout, row, stage.v, slice);
-      grad_of_keys<kDropout>(scores, grads, rows, keep, slice_key, shape);
+      if (slice_key + Side::kSlice > shape.visible(warp_query)) hide_keys(scores, warp_query, slice_key, shape);
+      grad_of_keys<kDropout>(scores, grads, shared.stats + row, keep, shape);
       add_product<kDim>(dq, grads, stage.k, slice);
     }
   }
-  store_rows(args.dqkv + shape.offset(head, kDim, 3), ld, warp_query, time, dq, shape.scale);
+  store_rows(args.dqkv + shape.offset(head, 0, 3), ld, warp_query, time, dq, shape.scale);
 }
 
 template <typename T, int kDim, bool kDropout>

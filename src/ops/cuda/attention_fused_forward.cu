@@ -36,22 +36,6 @@ struct Softmax {
   float max[kM][2], sum[kM][2];
 };
 
-/// Scores of keys that a query must not see become -infinity.
-__device__ void hide_keys(Scores& scores, int first_query, int first_key, const FusedShape& shape) {
-#pragma unroll
-  for (int m = 0; m < kM; ++m)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int query = first_query + 16 * m + 8 * half + lane_row();
-      const int visible = (shape.causal ? min(query + 1, shape.time) : shape.time) - first_key - lane_column();
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n)
-#pragma unroll
-        for (int i = 0; i < 2; ++i)
-          if (8 * n + i >= visible) scores[m][n][2 * half + i] = -INFINITY;
-    }
-}
-
 /// Scores become exponentials against the largest so far; `out` is corrected where that has changed.
 template <int kN>
 __device__ void update(Softmax& softmax, Scores& scores, float (&out)[kM][kN][4], float scale_log2) {
@@ -111,19 +95,20 @@ struct KeepBits {
 };
 
 template <typename T, int kDim, bool kDropout>
-__global__ void __launch_bounds__(kBlock) forward_kernel(const ForwardArgs<T> args) {
+__global__ void __launch_bounds__(kBlock, 2) forward_kernel(const ForwardArgs<T> args) {
   const FusedShape& shape = args.shape;
-  const int time = shape.time, tiles = (time + kQueries - 1) / kQueries, head = shape.head_of_block(tiles);
+  const int time = shape.time, width = shape.width, tiles = (time + kQueries - 1) / kQueries;
+  const int head = shape.head_of_block(tiles);
   // With a causal mask the last queries of a head take longest: they begin first.
   const int first_query = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * kQueries;
-  const int64_t width = static_cast<int64_t>(shape.heads) * kDim, ld = 3 * width;
-  const T *q = args.qkv + shape.offset(head, kDim, 3), *k = q + width, *v = k + width;
   T *q_tile = dynamic_shared<T>(), *k_tile = q_tile + kQueries * kDim, *v_tile = k_tile + kKeys * kDim;
-  start_tile<kQueries, kDim, kBlock>(q_tile, q + first_query * ld, ld, time - first_query);
-  start_tile<kKeys, kDim, kBlock>(k_tile, k, ld, time);
+  start_tile<kQueries, kDim, kBlock>(q_tile, args.qkv + shape.offset(head, first_query, 3), 3 * width,
+                                     time - first_query);
+  const T* k = args.qkv + shape.offset(head, 0, 3) + width;  // of the next tile
+  start_tile<kKeys, kDim, kBlock>(k_tile, k, 3 * width, time);
 
   const int row = warp_index() * kWarpQueries, warp_query = first_query + row;
-  const int end = shape.causal ? min(first_query + kQueries, time) : time;
+  const int end = shape.visible(first_query + kQueries - 1);
   const float scale_log2 = shape.scale * kLog2OfE;
   float out[kM][kDim / 8][4];
   set_zero(out);
@@ -134,18 +119,18 @@ __global__ void __launch_bounds__(kBlock) forward_kernel(const ForwardArgs<T> ar
     softmax.sum[m][0] = softmax.sum[m][1] = 0.0f;
   }
   for (int first_key = 0; first_key < end; first_key += kKeys) {
-    const bool visible = !shape.causal || first_key < warp_query + kWarpQueries;  // to any query of the warp
-    const bool all_visible = first_key + kKeys <= (shape.causal ? min(warp_query + 1, time) : time);
+    const bool visible = first_key < shape.visible(warp_query + kWarpQueries - 1);  // to any query of the warp
+    const bool all_visible = first_key + kKeys <= shape.visible(warp_query);
     Scores scores;
-    KeepBits keep;
-    if (kDropout && visible) keep.load(shape, head, warp_query, first_key);
     finish_tiles();
-    start_tile<kKeys, kDim, kBlock>(v_tile, v + first_key * ld, ld, time - first_key);
+    start_tile<kKeys, kDim, kBlock>(v_tile, k + width, 3 * width, time - first_key);
     if (visible) multiply_rows<kDim>(scores, q_tile, row, k_tile, 0);
     finish_tiles();
-    if (first_key + kKeys < end)
-      start_tile<kKeys, kDim, kBlock>(k_tile, k + (first_key + kKeys) * ld, ld, time - first_key - kKeys);
+    k += static_cast<int64_t>(kKeys) * 3 * width;
+    if (first_key + kKeys < end) start_tile<kKeys, kDim, kBlock>(k_tile, k, 3 * width, time - first_key - kKeys);
     if (!visible) continue;
+    KeepBits keep;
+    if (kDropout) keep.load(shape, head, warp_query, first_key);
     if (!all_visible) hide_keys(scores, warp_query, first_key, shape);
     update(softmax, scores, out, scale_log2);
     if (kDropout) keep.apply(scores);
@@ -163,7 +148,7 @@ __global__ void __launch_bounds__(kBlock) forward_kernel(const ForwardArgs<T> ar
       if (lane_column() == 0 && query < time)
         args.lse[static_cast<int64_t>(head) * time + query] = softmax.max[m][half] * shape.scale + logf(sum);
     }
-  store_rows(args.out + shape.offset(head, kDim, 1), width, warp_query, time, out, factor);
+  store_rows(args.out + shape.offset(head, 0, 1), width, warp_query, time, out, factor);
 }
 
 }  // namespace
@@ -184,8 +169,9 @@ void fused_attention(const Tensor& out, const Tensor& lse, const Tensor& qkv, co
 FusedShape fused_shape(const AttentionArgs& args, const HeadRun& run) {
   return {.time = static_cast<int>(args.time),
           .heads = static_cast<int>(args.heads),
+          .width = static_cast<int>(args.heads * args.head_dim),
           .first_head = static_cast<int>(run.first),
-          .causal = args.causal,
+          .ahead = static_cast<int>(args.causal ? 0 : args.time),
           .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(args.head_dim))),
           .keep_scale = static_cast<float>(1.0 / (1.0 - args.dropout)),
           .keep_bits = run.keep_bits,

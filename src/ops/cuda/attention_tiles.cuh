@@ -56,26 +56,29 @@ __device__ float2 unpack(uint32_t bits) {
     return __half22float2(pair);
 }
 
-/// Where a tile [rows, kDim] in shared memory has its element (row, column); the column is a multiple of 8. The chunks
-/// of 8 elements of a row change places with the row, so that the same chunk of 8 successive rows, which is what
-/// ldmatrix reads at a time, lies in all 32 banks.
+/// Where a tile [rows, kDim] in shared memory has its element (row, column + 8 chunk), relative to row `base`: a
+/// multiple of 8, as `row` is small; `column` is a multiple of 16, `chunk` 0 or 1. The chunks of 8 elements of a row
+/// change places with the row, so that the same chunk of 8 successive rows, which is what ldmatrix reads at a time,
+/// lies in all 32 banks.
 template <int kDim>
-__device__ int tile_offset(int row, int column) {
+__device__ int tile_offset(int row, int column, int chunk) {
   static_assert(kDim % 32 == 0);
-  const int turn = kDim % 64 == 0 ? row % 8 : row / 2 % 4;
-  return row * kDim + ((column / 8) ^ turn) * 8;
+  constexpr int kPeriod = kDim % 64 == 0 ? 64 : 32;  // elements among which chunks change places
+  const int turn = kPeriod == 64 ? row % 8 : row / 2 % 4;
+  return row * kDim + column / kPeriod * kPeriod + (column % kPeriod ^ (chunk ^ turn) * 8);
 }
 
 /// Starts copying rows 0 .. kRows - 1 of a matrix into a tile, by the whole block; zeros from row `rows` on.
 template <int kRows, int kDim, int kBlock, typename T>
-__device__ void start_tile(T* tile, const T* from, int64_t ld, int rows) {
-  constexpr int kChunks = kDim / 8;
+__device__ void start_tile(T* tile, const T* from, int ld, int rows) {
+  constexpr int kChunks = kDim / 8, kStep = kBlock / kChunks;  // rows that the block copies at a time
+  static_assert(kBlock % kChunks == 0 && kStep % 8 == 0 && kRows % kStep == 0);
+  const int row = static_cast<int>(threadIdx.x) / kChunks, chunk = static_cast<int>(threadIdx.x) % kChunks;
+  tile += tile_offset<kDim>(row, chunk / 2 * 16, chunk % 2);
+  from += static_cast<int64_t>(row) * ld + chunk * 8;
 #pragma unroll
-  for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kBlock) {
-    const int row = i / kChunks, column = i % kChunks * 8;
-    const bool valid = row < rows;
-    copy_async<16>(tile + tile_offset<kDim>(row, column), valid ? from + row * ld + column : from, valid);
-  }
+  for (int i = 0; i < kRows; i += kStep)
+    copy_async<16>(tile + i * kDim, from + static_cast<int64_t>(i) * ld, row + i < rows);
 }
 
 /// Until all tiles that the block has started to copy are there. What was read before may be overwritten from then on.
@@ -94,26 +97,31 @@ __device__ void set_zero(float (&c)[kM][kN][4]) {
       for (int i = 0; i < 4; ++i) c[m][n][i] = 0.0f;
 }
 
+/// Loads [16, 16] elements of a tile from (row, column) on, as four matrices: rows + 0 and + 8 of columns + 0, then of
+/// columns + 8; transposed they are operands [k, n] of products, otherwise [m, k] or, as rows of a transpose, [n, k].
+template <int kDim, bool kTransposed = false, typename T>
+__device__ void load_fragment(uint32_t (&fragment)[4], const T* tile, int row, int column) {
+  const int lane = lane_index();
+  load_matrices<kTransposed>(fragment, tile + row * kDim + tile_offset<kDim>(lane % 16, column, lane / 16));
+}
+
 /// c = a b^T: rows row .. row + 16 kM - 1 of tile a, rows column .. column + 8 kN - 1 of tile b.
 template <int kDim, typename T, int kM, int kN>
 __device__ void multiply_rows(float (&c)[kM][kN][4], const T* a, int row, const T* b, int column) {
-  const int lane = lane_index();
   set_zero(c);
 #pragma unroll
   for (int k = 0; k < kDim; k += 16) {
     uint32_t rows[kM][4];
 #pragma unroll
-    for (int m = 0; m < kM; ++m)
-      load_matrices<false>(rows[m], a + tile_offset<kDim>(row + 16 * m + lane % 16, k + lane / 16 * 8));
+    for (int m = 0; m < kM; ++m) load_fragment<kDim>(rows[m], a, row + 16 * m, k);
 #pragma unroll
     for (int n = 0; n < kN; n += 2) {
       uint32_t columns[4];
-      load_matrices<false>(columns,
-                           b + tile_offset<kDim>(column + 8 * n + lane % 8 + lane / 16 * 8, k + lane / 8 % 2 * 8));
+      load_fragment<kDim>(columns, b, column + 8 * n, k);
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
-        multiply_16x8x16<T>(c[m][n], rows[m], columns[0], columns[1]);
-        multiply_16x8x16<T>(c[m][n + 1], rows[m], columns[2], columns[3]);
+        multiply_16x8x16<T>(c[m][n], rows[m], columns[0], columns[2]);
+        multiply_16x8x16<T>(c[m][n + 1], rows[m], columns[1], columns[3]);
       }
     }
   }
@@ -122,7 +130,6 @@ __device__ void multiply_rows(float (&c)[kM][kN][4], const T* a, int row, const 
 /// c += round(p) b: p [16 kM, 8 kN] rounded to T, b rows row .. row + 8 kN - 1 of a tile.
 template <int kDim, typename T, int kM, int kN>
 __device__ void add_product(float (&c)[kM][kDim / 8][4], const float (&p)[kM][kN][4], const T* b, int row) {
-  const int lane = lane_index();
 #pragma unroll
   for (int k = 0; k < kN; k += 2) {
     uint32_t weights[kM][4];
@@ -133,7 +140,7 @@ __device__ void add_product(float (&c)[kM][kDim / 8][4], const float (&p)[kM][kN
 #pragma unroll
     for (int n = 0; n < kDim / 8; n += 2) {
       uint32_t columns[4];
-      load_matrices<true>(columns, b + tile_offset<kDim>(row + 8 * k + lane % 16, 8 * n + lane / 16 * 8));
+      load_fragment<kDim, true>(columns, b, row + 8 * k, 8 * n);
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
         multiply_16x8x16<T>(c[m][n], weights[m], columns[0], columns[1]);
@@ -145,7 +152,7 @@ __device__ void add_product(float (&c)[kM][kDim / 8][4], const float (&p)[kM][kN
 
 /// Writes c, with each row times its factor, to rows row .. of a matrix that has `rows` of them.
 template <typename T, int kM, int kN>
-__device__ void store_rows(T* to, int64_t ld, int row, int rows, const float (&c)[kM][kN][4],
+__device__ void store_rows(T* to, int ld, int row, int rows, const float (&c)[kM][kN][4],
                            const float (&factor)[kM][2]) {
 #pragma unroll
   for (int m = 0; m < kM; ++m)
@@ -155,13 +162,13 @@ __device__ void store_rows(T* to, int64_t ld, int row, int rows, const float (&c
       if (r >= rows) continue;
 #pragma unroll
       for (int n = 0; n < kN; ++n)
-        *reinterpret_cast<PairOf<T>*>(to + r * ld + 8 * n + lane_column()) =
+        *reinterpret_cast<PairOf<T>*>(to + static_cast<int64_t>(r) * ld + 8 * n + lane_column()) =
             round_pair<T>(c[m][n][2 * half] * factor[m][half], c[m][n][2 * half + 1] * factor[m][half]);
     }
 }
 
 template <typename T, int kM, int kN>
-__device__ void store_rows(T* to, int64_t ld, int row, int rows, const float (&c)[kM][kN][4], float factor) {
+__device__ void store_rows(T* to, int ld, int row, int rows, const float (&c)[kM][kN][4], float factor) {
   float factors[kM][2];
 #pragma unroll
   for (int m = 0; m < kM; ++m) factors[m][0] = factors[m][1] = factor;
@@ -170,24 +177,43 @@ __device__ void store_rows(T* to, int64_t ld, int row, int rows, const float (&c
 
 /// What all fused kernels know of a call. Heads are counted as b * heads + h.
 struct FusedShape {
-  int time, heads, first_head;  ///< the first head of the launch
-  bool causal;
-  float scale;       ///< of scores
-  float keep_scale;  ///< 1 / (1 - dropout)
+  int time, heads, width;  ///< width = heads * head_dim
+  int first_head;          ///< of the launch
+  int ahead;               ///< keys behind its own that a query sees: none with a causal mask, else more than there are
+  float scale;             ///< of scores
+  float keep_scale;        ///< 1 / (1 - dropout)
   const uint32_t* keep_bits;
   int mask_words;  ///< of a query's row
 
-  /// First element of a head in a tensor [batch * time, parts * heads * dim].
-  __device__ int64_t offset(int head, int dim, int parts) const {
-    return static_cast<int64_t>(head / heads) * time * parts * heads * dim + head % heads * dim;
+  /// A row of a head in a tensor [batch * time, parts * width].
+  __device__ int64_t offset(int head, int row, int parts) const {
+    return (static_cast<int64_t>(head / heads) * time + row) * (parts * width) + head % heads * (width / heads);
   }
   /// Keep bits of one of the head's queries; those behind the last one count as the last.
   __device__ const uint32_t* mask_row(int head, int query) const {
     return keep_bits + (static_cast<int64_t>(head - first_head) * time + min(query, time - 1)) * mask_words;
   }
+  /// Keys that a query sees.
+  __device__ int visible(int query) const { return min(query + 1 + ahead, time); }
   /// Blocks are numbered head by head, with `tiles` of each.
   __device__ int head_of_block(int tiles) const { return first_head + static_cast<int>(blockIdx.x) / tiles; }
 };
+
+/// Scores of keys that a query must not see become -infinity; rows are queries.
+template <int kM, int kN>
+__device__ void hide_keys(float (&scores)[kM][kN][4], int first_query, int first_key, const FusedShape& shape) {
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int visible = shape.visible(first_query + 16 * m + 8 * half + lane_row()) - first_key - lane_column();
+#pragma unroll
+      for (int n = 0; n < kN; ++n)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          if (8 * n + i >= visible) scores[m][n][2 * half + i] = -INFINITY;
+    }
+}
 
 FusedShape fused_shape(const AttentionArgs& args, const HeadRun& run);
 
