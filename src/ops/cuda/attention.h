@@ -34,7 +34,8 @@ E* attention_scratch(int64_t n) {
 inline int64_t mask_groups(const AttentionArgs& args) { return (args.time + 127) / 128; }
 
 /// A run of heads, counted as b * heads + h, with the keep bits of their probabilities: [count * time, 4 * mask_groups]
-/// words of 32 keys, or nullptr where nothing is dropped.
+/// words of 32 keys, or nullptr where nothing is dropped. kMaskPadding rows behind the last one may be read.
+inline constexpr int64_t kMaskPadding = 128;
 struct HeadRun {
   int64_t first, count;
   const uint32_t* keep_bits;
@@ -48,7 +49,7 @@ void for_each_head_run(const AttentionArgs& args, F&& f) {
   if (threshold == 0) return f(HeadRun{0, heads, nullptr});
   const int64_t groups = args.time * mask_groups(args);  // of a head
   const int64_t run = std::clamp<int64_t>(kAttentionScratchBytes / (groups * 16), 1, heads);
-  auto* bits = attention_scratch<uint64_t>(run * groups * 2);
+  auto* bits = attention_scratch<uint64_t>((run * groups + kMaskPadding * mask_groups(args)) * 2);
   for (int64_t first = 0; first < heads; first += run) {
     const int64_t count = std::min(run, heads - first);
     draw_keep_bits(bits, first * groups, count * groups, threshold, args.key);

@@ -24,7 +24,7 @@ struct BackwardArgs {
 /// factor keep_scale, and the gradient of the scaled score.
 template <bool kDropout>
 __device__ void softmax_grad(float& score, float& grad, const Stats& stats, bool keep, const FusedShape& shape) {
-  const float p = fast_exp2(score * (shape.scale * kLog2OfE) - stats.x);
+  const float p = fast_exp2(score * shape.scale_log2 - stats.x);
   const float factor = !kDropout ? 1.0f : keep ? shape.keep_scale : 0.0f;
   score = kDropout && !keep ? 0.0f : p;
   grad = p * (factor * grad - stats.y);
@@ -200,36 +200,20 @@ struct QuerySide {
   };
 };
 
-/// The keep bits of a lane's queries for 32 keys: [fragment][row g or g + 8].
-template <int kM>
-struct KeepWords {
-  uint32_t words[kM][2];
-
-  __device__ void load(const FusedShape& shape, int head, int first_query, int first_key) {
-#pragma unroll
-    for (int m = 0; m < kM; ++m)
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        words[m][half] = shape.mask_row(head, first_query + 16 * m + 8 * half + lane_row())[first_key / 32];
-  }
-};
-
 /// As grad_of_slice(), rows being queries, with `stats` of the first, and columns 32 keys.
 template <bool kDropout, int kM>
 __device__ void grad_of_keys(float (&scores)[kM][4][4], float (&grads)[kM][4][4], const Stats* stats,
-                             const KeepWords<kM>& keep, const FusedShape& shape) {
+                             const KeepBits<kM, 1>& keep, const FusedShape& shape) {
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const Stats row = stats[16 * m + 8 * half + lane_row()];
-      const uint32_t bits = kDropout ? keep.words[m][half] >> lane_column() : 0;
 #pragma unroll
       for (int n = 0; n < 4; ++n)
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
-          softmax_grad<kDropout>(scores[m][n][2 * half + i], grads[m][n][2 * half + i], row,
-                                 (bits >> (8 * n + i) & 1U) != 0, shape);
+        for (int i = 2 * half; i < 2 * half + 2; ++i)
+          softmax_grad<kDropout>(scores[m][n][i], grads[m][n][i], row, kDropout && keep.keeps(m, n, i), shape);
     }
 }
 
@@ -269,9 +253,9 @@ __global__ void __launch_bounds__(QuerySide<kDim>::kBlock, 2) query_grad_kernel(
 #pragma unroll 1
     for (int slice = 0; slice < Side::kKeys; slice += Side::kSlice) {
       const int slice_key = first_key + slice;
-      if (slice_key >= shape.visible(warp_query + 16 * kM - 1)) continue;
+      if (slice_key >= min(warp_query + 16 * kM + shape.ahead, time)) continue;
       float scores[kM][4][4], grads[kM][4][4];
-      KeepWords<kM> keep;
+      KeepBits<kM, 1> keep;
       multiply_rows<kDim>(scores, shared.q, row, stage.k, slice);
       if (kDropout) keep.load(shape, head, warp_query, slice_key);
       multiply_rows<kDim>(grads, shared.dout, row, stage.v, slice);

@@ -9,15 +9,19 @@
 namespace qn::cuda {
 namespace {
 
-constexpr int kQueries = 128, kKeys = 64;  // of a tile
-constexpr int kBlock = 128;                // threads
-constexpr int kM = 2;                      // fragments of 16 rows of a warp: each operand that is loaded is used twice
+constexpr int kQueries = 128;  // of a tile
+constexpr int kBlock = 128;    // threads
+constexpr int kM = 2;          // fragments of 16 rows of a warp: each operand that is loaded is used twice
 constexpr int kWarpQueries = 16 * kM;
 static_assert(kBlock / 32 * kWarpQueries == kQueries);
 
+/// Of a tile: the fewer, the more room registers have for the weighted sums.
+template <int kDim>
+constexpr int kKeysOf = kDim <= 64 ? 64 : 32;
+
 template <int kDim>
 constexpr size_t forward_shared_bytes() {
-  return (kQueries + 2 * kKeys) * kDim * 2;
+  return (kQueries + 2 * kKeysOf<kDim>)*kDim * 2;
 }
 
 template <typename T>
@@ -29,6 +33,7 @@ struct ForwardArgs {
 };
 
 /// The scores of the warp's queries for a tile of keys.
+template <int kKeys>
 using Scores = float[kM][kKeys / 8][4];
 
 /// Softmax so far of the queries of a lane: [fragment][row g or g + 8].
@@ -37,8 +42,10 @@ struct Softmax {
 };
 
 /// Scores become exponentials against the largest so far; `out` is corrected where that has changed.
-template <int kN>
-__device__ void update(Softmax& softmax, Scores& scores, float (&out)[kM][kN][4], float scale_log2) {
+template <int kKeys, int kN>
+__device__ void update(Softmax& softmax, Scores<kKeys>& scores, float (&out)[kM][kN][4], float scale_log2) {
+  float correction[kM][2];
+  bool changed = false;
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -48,8 +55,9 @@ __device__ void update(Softmax& softmax, Scores& scores, float (&out)[kM][kN][4]
       for (int n = 0; n < kKeys / 8; ++n) max = fmaxf(max, fmaxf(scores[m][n][2 * half], scores[m][n][2 * half + 1]));
       max = row_reduce(max, Max{});
       const float shift = max * scale_log2;
-      const float correction = fast_exp2(softmax.max[m][half] * scale_log2 - shift);
-      float sum = softmax.sum[m][half] * correction;
+      correction[m][half] = fast_exp2(softmax.max[m][half] * scale_log2 - shift);
+      changed = changed || max != softmax.max[m][half];
+      float sum = softmax.sum[m][half] * correction[m][half];
 #pragma unroll
       for (int n = 0; n < kKeys / 8; ++n)
 #pragma unroll
@@ -59,43 +67,31 @@ __device__ void update(Softmax& softmax, Scores& scores, float (&out)[kM][kN][4]
         }
       softmax.max[m][half] = max;
       softmax.sum[m][half] = sum;
-#pragma unroll
-      for (int n = 0; n < kN; ++n) {
-        out[m][n][2 * half] *= correction;
-        out[m][n][2 * half + 1] *= correction;
-      }
     }
+  if (__ballot_sync(0xffffffffU, changed) == 0) return;  // most tiles bring no larger score
+#pragma unroll
+  for (int m = 0; m < kM; ++m)
+#pragma unroll
+    for (int n = 0; n < kN; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) out[m][n][i] *= correction[m][i / 2];
 }
 
-/// The keep bits of the lane's queries for a tile of keys.
-struct KeepBits {
-  uint2 words[kM][2];
-
-  __device__ void load(const FusedShape& shape, int head, int first_query, int first_key) {
+/// Dropped exponentials become 0.
+template <int kKeys>
+__device__ void drop(Scores<kKeys>& scores, const KeepBits<kM, kKeys / 32>& keep) {
 #pragma unroll
-    for (int m = 0; m < kM; ++m)
+  for (int m = 0; m < kM; ++m)
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
-        words[m][half] = *reinterpret_cast<const uint2*>(
-            shape.mask_row(head, first_query + 16 * m + 8 * half + lane_row()) + first_key / 32);
-  }
-  __device__ void apply(Scores& scores) const {
+    for (int n = 0; n < kKeys / 8; ++n)
 #pragma unroll
-    for (int m = 0; m < kM; ++m)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const uint32_t low = words[m][half].x >> lane_column(), high = words[m][half].y >> lane_column();
-#pragma unroll
-        for (int n = 0; n < kKeys / 8; ++n)
-#pragma unroll
-          for (int i = 0; i < 2; ++i)
-            if (((n < 4 ? low : high) >> (n % 4 * 8 + i) & 1U) == 0) scores[m][n][2 * half + i] = 0.0f;
-      }
-  }
-};
+      for (int i = 0; i < 4; ++i)
+        if (!keep.keeps(m, n, i)) scores[m][n][i] = 0.0f;
+}
 
 template <typename T, int kDim, bool kDropout>
 __global__ void __launch_bounds__(kBlock, 2) forward_kernel(const ForwardArgs<T> args) {
+  constexpr int kKeys = kKeysOf<kDim>;
   const FusedShape& shape = args.shape;
   const int time = shape.time, width = shape.width, tiles = (time + kQueries - 1) / kQueries;
   const int head = shape.head_of_block(tiles);
@@ -109,7 +105,6 @@ __global__ void __launch_bounds__(kBlock, 2) forward_kernel(const ForwardArgs<T>
 
   const int row = warp_index() * kWarpQueries, warp_query = first_query + row;
   const int end = shape.visible(first_query + kQueries - 1);
-  const float scale_log2 = shape.scale * kLog2OfE;
   float out[kM][kDim / 8][4];
   set_zero(out);
   Softmax softmax;
@@ -119,9 +114,9 @@ __global__ void __launch_bounds__(kBlock, 2) forward_kernel(const ForwardArgs<T>
     softmax.sum[m][0] = softmax.sum[m][1] = 0.0f;
   }
   for (int first_key = 0; first_key < end; first_key += kKeys) {
-    const bool visible = first_key < shape.visible(warp_query + kWarpQueries - 1);  // to any query of the warp
+    const bool visible = first_key < warp_query + kWarpQueries + shape.ahead;  // to any query of the warp
     const bool all_visible = first_key + kKeys <= shape.visible(warp_query);
-    Scores scores;
+    Scores<kKeys> scores;
     finish_tiles();
     start_tile<kKeys, kDim, kBlock>(v_tile, k + width, 3 * width, time - first_key);
     if (visible) multiply_rows<kDim>(scores, q_tile, row, k_tile, 0);
@@ -129,11 +124,11 @@ __global__ void __launch_bounds__(kBlock, 2) forward_kernel(const ForwardArgs<T>
     k += static_cast<int64_t>(kKeys) * 3 * width;
     if (first_key + kKeys < end) start_tile<kKeys, kDim, kBlock>(k_tile, k, 3 * width, time - first_key - kKeys);
     if (!visible) continue;
-    KeepBits keep;
+    KeepBits<kM, kKeys / 32> keep;
     if (kDropout) keep.load(shape, head, warp_query, first_key);
     if (!all_visible) hide_keys(scores, warp_query, first_key, shape);
-    update(softmax, scores, out, scale_log2);
-    if (kDropout) keep.apply(scores);
+    update<kKeys>(softmax, scores, out, shape.scale_log2);
+    if (kDropout) drop<kKeys>(scores, keep);
     add_product<kDim>(out, scores, v_tile, 0);
   }
 
@@ -167,12 +162,14 @@ void fused_attention(const Tensor& out, const Tensor& lse, const Tensor& qkv, co
 }
 
 FusedShape fused_shape(const AttentionArgs& args, const HeadRun& run) {
+  const double scale = 1.0 / std::sqrt(static_cast<double>(args.head_dim));
   return {.time = static_cast<int>(args.time),
           .heads = static_cast<int>(args.heads),
           .width = static_cast<int>(args.heads * args.head_dim),
           .first_head = static_cast<int>(run.first),
           .ahead = static_cast<int>(args.causal ? 0 : args.time),
-          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(args.head_dim))),
+          .scale = static_cast<float>(scale),
+          .scale_log2 = static_cast<float>(scale * kLog2OfE),
           .keep_scale = static_cast<float>(1.0 / (1.0 - args.dropout)),
           .keep_bits = run.keep_bits,
           .mask_words = static_cast<int>(4 * mask_groups(args))};

@@ -73,7 +73,7 @@ template <int kRows, int kDim, int kBlock, typename T>
 __device__ void start_tile(T* tile, const T* from, int ld, int rows) {
   constexpr int kChunks = kDim / 8, kStep = kBlock / kChunks;  // rows that the block copies at a time
   static_assert(kBlock % kChunks == 0 && kStep % 8 == 0 && kRows % kStep == 0);
-  const int row = static_cast<int>(threadIdx.x) / kChunks, chunk = static_cast<int>(threadIdx.x) % kChunks;
+  const int thread = computed_here(static_cast<int>(threadIdx.x)), row = thread / kChunks, chunk = thread % kChunks;
   tile += tile_offset<kDim>(row, chunk / 2 * 16, chunk % 2);
   from += static_cast<int64_t>(row) * ld + chunk * 8;
 #pragma unroll
@@ -100,24 +100,24 @@ __device__ void set_zero(float (&c)[kM][kN][4]) {
 /// Loads [16, 16] elements of a tile from (row, column) on, as four matrices: rows + 0 and + 8 of columns + 0, then of
 /// columns + 8; transposed they are operands [k, n] of products, otherwise [m, k] or, as rows of a transpose, [n, k].
 template <int kDim, bool kTransposed = false, typename T>
-__device__ void load_fragment(uint32_t (&fragment)[4], const T* tile, int row, int column) {
-  const int lane = lane_index();
+__device__ void load_fragment(uint32_t (&fragment)[4], const T* tile, int row, int column, int lane) {
   load_matrices<kTransposed>(fragment, tile + row * kDim + tile_offset<kDim>(lane % 16, column, lane / 16));
 }
 
 /// c = a b^T: rows row .. row + 16 kM - 1 of tile a, rows column .. column + 8 kN - 1 of tile b.
 template <int kDim, typename T, int kM, int kN>
 __device__ void multiply_rows(float (&c)[kM][kN][4], const T* a, int row, const T* b, int column) {
+  const int lane = computed_here(lane_index());
   set_zero(c);
 #pragma unroll
   for (int k = 0; k < kDim; k += 16) {
     uint32_t rows[kM][4];
 #pragma unroll
-    for (int m = 0; m < kM; ++m) load_fragment<kDim>(rows[m], a, row + 16 * m, k);
+    for (int m = 0; m < kM; ++m) load_fragment<kDim>(rows[m], a, row + 16 * m, k, lane);
 #pragma unroll
     for (int n = 0; n < kN; n += 2) {
       uint32_t columns[4];
-      load_fragment<kDim>(columns, b, column + 8 * n, k);
+      load_fragment<kDim>(columns, b, column + 8 * n, k, lane);
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
         multiply_16x8x16<T>(c[m][n], rows[m], columns[0], columns[2]);
@@ -130,6 +130,7 @@ __device__ void multiply_rows(float (&c)[kM][kN][4], const T* a, int row, const 
 /// c += round(p) b: p [16 kM, 8 kN] rounded to T, b rows row .. row + 8 kN - 1 of a tile.
 template <int kDim, typename T, int kM, int kN>
 __device__ void add_product(float (&c)[kM][kDim / 8][4], const float (&p)[kM][kN][4], const T* b, int row) {
+  const int lane = computed_here(lane_index());
 #pragma unroll
   for (int k = 0; k < kN; k += 2) {
     uint32_t weights[kM][4];
@@ -140,7 +141,7 @@ __device__ void add_product(float (&c)[kM][kDim / 8][4], const float (&p)[kM][kN
 #pragma unroll
     for (int n = 0; n < kDim / 8; n += 2) {
       uint32_t columns[4];
-      load_fragment<kDim, true>(columns, b, row + 8 * k, 8 * n);
+      load_fragment<kDim, true>(columns, b, row + 8 * k, 8 * n, lane);
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
         multiply_16x8x16<T>(c[m][n], weights[m], columns[0], columns[1]);
@@ -181,6 +182,7 @@ struct FusedShape {
   int first_head;          ///< of the launch
   int ahead;               ///< keys behind its own that a query sees: none with a causal mask, else more than there are
   float scale;             ///< of scores
+  float scale_log2;        ///< the same for powers of 2
   float keep_scale;        ///< 1 / (1 - dropout)
   const uint32_t* keep_bits;
   int mask_words;  ///< of a query's row
@@ -189,9 +191,9 @@ struct FusedShape {
   __device__ int64_t offset(int head, int row, int parts) const {
     return (static_cast<int64_t>(head / heads) * time + row) * (parts * width) + head % heads * (width / heads);
   }
-  /// Keep bits of one of the head's queries; those behind the last one count as the last.
+  /// Keep bits of one of the head's queries.
   __device__ const uint32_t* mask_row(int head, int query) const {
-    return keep_bits + (static_cast<int64_t>(head - first_head) * time + min(query, time - 1)) * mask_words;
+    return keep_bits + (static_cast<int64_t>(head - first_head) * time + query) * mask_words;
   }
   /// Keys that a query sees.
   __device__ int visible(int query) const { return min(query + 1 + ahead, time); }
@@ -202,18 +204,37 @@ struct FusedShape {
 /// Scores of keys that a query must not see become -infinity; rows are queries.
 template <int kM, int kN>
 __device__ void hide_keys(float (&scores)[kM][kN][4], int first_query, int first_key, const FusedShape& shape) {
+  const int column = first_key + lane_column();
+  const int left = shape.time - column, own = first_query + lane_row() + 1 + shape.ahead - column;
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int visible = shape.visible(first_query + 16 * m + 8 * half + lane_row()) - first_key - lane_column();
+    for (int n = 0; n < kN; ++n)
 #pragma unroll
-      for (int n = 0; n < kN; ++n)
-#pragma unroll
-        for (int i = 0; i < 2; ++i)
-          if (8 * n + i >= visible) scores[m][n][2 * half + i] = -INFINITY;
-    }
+      for (int i = 0; i < 4; ++i)
+        if (8 * n + i % 2 >= min(own + 16 * m + i / 2 * 8, left)) scores[m][n][i] = -INFINITY;
 }
+
+/// The keep bits of a lane's queries for keys from a multiple of 32 on: [fragment][row g or g + 8][32 keys]. Those of
+/// queries behind the last one are anything.
+template <int kM, int kWords>
+struct KeepBits {
+  uint32_t words[kM][2][kWords];
+
+  __device__ void load(const FusedShape& shape, int head, int first_query, int first_key) {
+    const uint32_t* row = shape.mask_row(head, first_query + lane_row()) + first_key / 32;
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+#pragma unroll
+        for (int w = 0; w < kWords; ++w) words[m][half][w] = row[(16 * m + 8 * half) * shape.mask_words + w];
+  }
+  /// Whether fragment[m][n][i] is kept.
+  __device__ bool keeps(int m, int n, int i) const {
+    return (words[m][i / 2][n / 4] >> lane_column() >> (n % 4 * 8 + i % 2) & 1U) != 0;
+  }
+};
 
 FusedShape fused_shape(const AttentionArgs& args, const HeadRun& run);
 

@@ -74,4 +74,11 @@ __device__ inline float fast_exp2(float x) {
   return y;
 }
 
+/// The value itself, of which the compiler knows nothing: what follows from it is computed anew in every pass of a loop
+/// instead of filling registers all the time.
+__device__ inline int computed_here(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 }  // namespace qn::cuda
