@@ -97,11 +97,18 @@ __device__ void set_zero(float (&c)[kM][kN][4]) {
       for (int i = 0; i < 4; ++i) c[m][n][i] = 0.0f;
 }
 
-/// Loads [16, 16] elements of a tile from (row, column) on, as four matrices: rows + 0 and + 8 of columns + 0, then of
-/// columns + 8; transposed they are operands [k, n] of products, otherwise [m, k] or, as rows of a transpose, [n, k].
+/// Loads [16, 16] elements of a tile from (row, column) on as an operand a [m, k] of a product or, transposed, as two
+/// operands b [k, n], the first in registers 0 and 1.
 template <int kDim, bool kTransposed = false, typename T>
 __device__ void load_fragment(uint32_t (&fragment)[4], const T* tile, int row, int column, int lane) {
   load_matrices<kTransposed>(fragment, tile + row * kDim + tile_offset<kDim>(lane % 16, column, lane / 16));
+}
+
+/// The same as two operands b of a product with the tile's transpose: rows of the tile are n, columns k.
+template <int kDim, typename T>
+__device__ void load_rows_as_columns(uint32_t (&fragment)[4], const T* tile, int row, int column, int lane) {
+  const int lane_row = lane % 8 + lane / 16 * 8;
+  load_matrices<false>(fragment, tile + row * kDim + tile_offset<kDim>(lane_row, column, lane / 8 % 2));
 }
 
 /// c = a b^T: rows row .. row + 16 kM - 1 of tile a, rows column .. column + 8 kN - 1 of tile b.
@@ -117,11 +124,11 @@ __device__ void multiply_rows(float (&c)[kM][kN][4], const T* a, int row, const 
 #pragma unroll
     for (int n = 0; n < kN; n += 2) {
       uint32_t columns[4];
-      load_fragment<kDim>(columns, b, column + 8 * n, k, lane);
+      load_rows_as_columns<kDim>(columns, b, column + 8 * n, k, lane);
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
-        multiply_16x8x16<T>(c[m][n], rows[m], columns[0], columns[2]);
-        multiply_16x8x16<T>(c[m][n + 1], rows[m], columns[1], columns[3]);
+        multiply_16x8x16<T>(c[m][n], rows[m], columns[0], columns[1]);
+        multiply_16x8x16<T>(c[m][n + 1], rows[m], columns[2], columns[3]);
       }
     }
   }
