@@ -39,7 +39,7 @@ __global__ void stats_kernel(Stats* stats, const T* out, const T* dout, const fl
     const int64_t row = first + threadIdx.x / 4;
     float sum = 0.0f;
     if (row < rows) {
-      const int head = static_cast<int>(row / shape.time);
+      const Head head = shape.head(static_cast<int>(row / shape.time));
       const int64_t offset = shape.offset(head, static_cast<int>(row % shape.time), 1);
 #pragma unroll
       for (int c = static_cast<int>(threadIdx.x % 4) * 8; c < kDim; c += 32) {
@@ -84,8 +84,9 @@ struct KeySide {
 
 /// Starts copying everything of queries first_query .. into a stage.
 template <typename Side, bool kDropout, typename T>
-__device__ void start_stage(typename Side::template Stage<T>& stage, const BackwardArgs<T>& args, int head,
+__device__ void start_stage(typename Side::template Stage<T>& stage, const BackwardArgs<T>& args, Head head,
                             int first_query, int first_key) {
+  head = computed_here(head);
   const FusedShape& shape = args.shape;
   const int queries = shape.time - first_query;
   start_tile<Side::kQueries, Side::kDim, Side::kBlock>(stage.q, args.qkv + shape.offset(head, first_query, 3),
@@ -94,7 +95,8 @@ __device__ void start_stage(typename Side::template Stage<T>& stage, const Backw
                                                        shape.width, queries);
   const int i = static_cast<int>(threadIdx.x);
   if (i >= Side::kQueries) return;
-  copy_async<8>(stage.stats + i, args.stats + static_cast<int64_t>(head) * shape.time + first_query + i, i < queries);
+  copy_async<8>(stage.stats + i, args.stats + static_cast<int64_t>(head.index) * shape.time + first_query + i,
+                i < queries);
   if (kDropout)
     copy_async<16>(stage.keep_bits + i, shape.mask_row(head, first_query + i) + first_key / 32, i < queries);
 }
@@ -119,16 +121,15 @@ __device__ void grad_of_slice(float (&scores)[Side::kM][Side::kSlice / 8][4],
                               float (&grads)[Side::kM][Side::kSlice / 8][4],
                               const typename Side::template Stage<T>& stage, int slice, int first_row,
                               const FusedShape& shape) {
+  const int lane_query = computed_here(slice + lane_column()), lane_key = computed_here(first_row + lane_row());
 #pragma unroll
   for (int n = 0; n < Side::kSlice / 8; ++n)
 #pragma unroll
     for (int column = 0; column < 2; ++column) {
-      const int query = slice + 8 * n + lane_column() + column;
+      const int query = lane_query + 8 * n + column;
       const Stats stats = stage.stats[query];
-      uint32_t keep = 0;
-      if (kDropout)
-        keep =
-            reinterpret_cast<const uint32_t*>(stage.keep_bits + query)[first_row / 32] >> (first_row % 32 + lane_row());
+      uint32_t keep = 0;  // from the bit of the lane's first key on
+      if (kDropout) keep = reinterpret_cast<const uint32_t*>(stage.keep_bits + query)[lane_key / 32] >> lane_key % 32;
 #pragma unroll
       for (int m = 0; m < Side::kM; ++m)
 #pragma unroll
@@ -144,7 +145,8 @@ __global__ void __launch_bounds__(KeySide<kDim>::kBlock, KeySide<kDim>::kBlocks)
   using Side = KeySide<kDim>;
   using Shared = typename Side::template Shared<T>;
   const FusedShape& shape = args.shape;
-  const int time = shape.time, tiles = (time + Side::kKeys - 1) / Side::kKeys, head = shape.head_of_block(tiles);
+  const int time = shape.time, tiles = (time + Side::kKeys - 1) / Side::kKeys;
+  const Head head = shape.head_of_block(tiles);
   const int first_key = static_cast<int>(blockIdx.x) % tiles * Side::kKeys, width = shape.width, ld = 3 * width;
   const T* k = args.qkv + shape.offset(head, first_key, 3) + width;
   auto& shared = *dynamic_shared<Shared>();
@@ -204,11 +206,12 @@ struct QuerySide {
 template <bool kDropout, int kM>
 __device__ void grad_of_keys(float (&scores)[kM][4][4], float (&grads)[kM][4][4], const Stats* stats,
                              const KeepBits<kM, 1>& keep, const FusedShape& shape) {
+  const int lane_query = computed_here(lane_row());
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const Stats row = stats[16 * m + 8 * half + lane_row()];
+      const Stats row = stats[16 * m + 8 * half + lane_query];
 #pragma unroll
       for (int n = 0; n < 4; ++n)
 #pragma unroll
@@ -223,7 +226,8 @@ __global__ void __launch_bounds__(QuerySide<kDim>::kBlock, 2) query_grad_kernel(
   using Shared = typename Side::template Shared<T>;
   constexpr int kM = Side::kM;
   const FusedShape& shape = args.shape;
-  const int time = shape.time, tiles = (time + Side::kQueries - 1) / Side::kQueries, head = shape.head_of_block(tiles);
+  const int time = shape.time, tiles = (time + Side::kQueries - 1) / Side::kQueries;
+  const Head head = shape.head_of_block(tiles);
   const int first_query = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * Side::kQueries;
   const int width = shape.width, ld = 3 * width;
   auto& shared = *dynamic_shared<Shared>();
@@ -232,13 +236,12 @@ __global__ void __launch_bounds__(QuerySide<kDim>::kBlock, 2) query_grad_kernel(
   start_tile<Side::kQueries, kDim, Side::kBlock>(shared.dout, args.dout + shape.offset(head, first_query, 1), width,
                                                  time - first_query);
   for (int i = static_cast<int>(threadIdx.x); i < Side::kQueries; i += Side::kBlock)
-    copy_async<8>(shared.stats + i, args.stats + static_cast<int64_t>(head) * time + first_query + i,
+    copy_async<8>(shared.stats + i, args.stats + static_cast<int64_t>(head.index) * time + first_query + i,
                   first_query + i < time);
-  const T* k = args.qkv + shape.offset(head, 0, 3) + width;  // of the next stage
   const auto start_stage = [&](auto& stage, int first_key) {
+    const T* k = args.qkv + shape.offset(computed_here(head), first_key, 3) + width;
     start_tile<Side::kKeys, kDim, Side::kBlock>(stage.k, k, ld, time - first_key);
     start_tile<Side::kKeys, kDim, Side::kBlock>(stage.v, k + width, ld, time - first_key);
-    k += static_cast<int64_t>(Side::kKeys) * ld;
   };
   start_stage(shared.stages[0], 0);
 
@@ -257,7 +260,7 @@ __global__ void __launch_bounds__(QuerySide<kDim>::kBlock, 2) query_grad_kernel(
       float scores[kM][4][4], grads[kM][4][4];
       KeepBits<kM, 1> keep;
       multiply_rows<kDim>(scores, shared.q, row, stage.k, slice);
-      if (kDropout) keep.load(shape, head, warp_query, slice_key);
+      if (kDropout) keep.load(shape, computed_here(head), warp_query, slice_key);
       multiply_rows<kDim>(grads, shared.dout, row, stage.v, slice);
       if (slice_key + Side::kSlice > shape.visible(warp_query)) hide_keys(scores, warp_query, slice_key, shape);
       grad_of_keys<kDropout>(scores, grads, shared.stats + row, keep, shape);

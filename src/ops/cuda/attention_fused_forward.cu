@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kBlock, 2) forward_kernel(const ForwardArgs<T>
   constexpr int kKeys = kKeysOf<kDim>;
   const FusedShape& shape = args.shape;
   const int time = shape.time, width = shape.width, tiles = (time + kQueries - 1) / kQueries;
-  const int head = shape.head_of_block(tiles);
+  const Head head = shape.head_of_block(tiles);
   // With a causal mask the last queries of a head take longest: they begin first.
   const int first_query = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * kQueries;
   T *q_tile = dynamic_shared<T>(), *k_tile = q_tile + kQueries * kDim, *v_tile = k_tile + kKeys * kDim;
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kBlock, 2) forward_kernel(const ForwardArgs<T>
       const int query = warp_query + 16 * m + 8 * half + lane_row();
       factor[m][half] = (kDropout ? shape.keep_scale : 1.0f) / sum;
       if (lane_column() == 0 && query < time)
-        args.lse[static_cast<int64_t>(head) * time + query] = softmax.max[m][half] * shape.scale + logf(sum);
+        args.lse[static_cast<int64_t>(head.index) * time + query] = softmax.max[m][half] * shape.scale + logf(sum);
     }
   store_rows(args.out + shape.offset(head, 0, 1), width, warp_query, time, out, factor);
 }

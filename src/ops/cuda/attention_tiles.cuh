@@ -183,7 +183,16 @@ __device__ void store_rows(T* to, int ld, int row, int rows, const float (&c)[kM
   store_rows(to, ld, row, rows, c, factors);
 }
 
-/// What all fused kernels know of a call. Heads are counted as b * heads + h.
+/// A head of a batch row. Heads are counted as b * heads + h.
+struct Head {
+  int index, batch, column;  ///< column: its first, in rows of all heads
+};
+
+__device__ inline Head computed_here(const Head& head) {
+  return {computed_here(head.index), computed_here(head.batch), computed_here(head.column)};
+}
+
+/// What all fused kernels know of a call.
 struct FusedShape {
   int time, heads, width;  ///< width = heads * head_dim
   int first_head;          ///< of the launch
@@ -194,18 +203,19 @@ struct FusedShape {
   const uint32_t* keep_bits;
   int mask_words;  ///< of a query's row
 
+  __device__ Head head(int index) const { return {index, index / heads, index % heads * (width / heads)}; }
+  /// Blocks are numbered head by head, with `tiles` of each.
+  __device__ Head head_of_block(int tiles) const { return head(first_head + static_cast<int>(blockIdx.x) / tiles); }
   /// A row of a head in a tensor [batch * time, parts * width].
-  __device__ int64_t offset(int head, int row, int parts) const {
-    return (static_cast<int64_t>(head / heads) * time + row) * (parts * width) + head % heads * (width / heads);
+  __device__ int64_t offset(const Head& head, int row, int parts) const {
+    return (static_cast<int64_t>(head.batch) * time + row) * (parts * width) + head.column;
   }
   /// Keep bits of one of the head's queries.
-  __device__ const uint32_t* mask_row(int head, int query) const {
-    return keep_bits + (static_cast<int64_t>(head - first_head) * time + query) * mask_words;
+  __device__ const uint32_t* mask_row(const Head& head, int query) const {
+    return keep_bits + (static_cast<int64_t>(head.index - first_head) * time + query) * mask_words;
   }
   /// Keys that a query sees.
   __device__ int visible(int query) const { return min(query + 1 + ahead, time); }
-  /// Blocks are numbered head by head, with `tiles` of each.
-  __device__ int head_of_block(int tiles) const { return first_head + static_cast<int>(blockIdx.x) / tiles; }
 };
 
 /// Scores of keys that a query must not see become -infinity; rows are queries.
@@ -228,7 +238,7 @@ template <int kM, int kWords>
 struct KeepBits {
   uint32_t words[kM][2][kWords];
 
-  __device__ void load(const FusedShape& shape, int head, int first_query, int first_key) {
+  __device__ void load(const FusedShape& shape, const Head& head, int first_query, int first_key) {
     const uint32_t* row = shape.mask_row(head, first_query + lane_row()) + first_key / 32;
 #pragma unroll
     for (int m = 0; m < kM; ++m)
