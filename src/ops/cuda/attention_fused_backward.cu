@@ -245,7 +245,6 @@ __global__ void __launch_bounds__(QuerySide<kDim>::kBlock, 2) query_grad_kernel(
   };
   start_stage(shared.stages[0], 0);
 
-  const int row = warp_index() * 16 * kM, warp_query = first_query + row;
   const int end = shape.visible(first_query + Side::kQueries - 1);
   float dq[kM][kDim / 8][4];
   set_zero(dq);
@@ -256,6 +255,9 @@ __global__ void __launch_bounds__(QuerySide<kDim>::kBlock, 2) query_grad_kernel(
 #pragma unroll 1
     for (int slice = 0; slice < Side::kKeys; slice += Side::kSlice) {
       const int slice_key = first_key + slice;
+      // Beside keep bits there is no register left for it.
+      const int warp = kDropout ? computed_here(warp_index()) : warp_index();
+      const int row = warp * 16 * kM, warp_query = first_query + row;
       if (slice_key >= min(warp_query + 16 * kM + shape.ahead, time)) continue;
       float scores[kM][4][4], grads[kM][4][4];
       KeepBits<kM, 1> keep;
@@ -267,7 +269,7 @@ __global__ void __launch_bounds__(QuerySide<kDim>::kBlock, 2) query_grad_kernel(
       add_product<kDim>(dq, grads, stage.k, slice);
     }
   }
-  store_rows(args.dqkv + shape.offset(head, 0, 3), ld, warp_query, time, dq, shape.scale);
+  store_rows(args.dqkv + shape.offset(head, 0, 3), ld, first_query + warp_index() * 16 * kM, time, dq, shape.scale);
 }
 
 template <typename T, int kDim, bool kDropout>
