@@ -22,6 +22,9 @@
 #define blockDim ::qn::emulation::block_dim
 #define gridDim ::qn::emulation::grid_dim
 
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
+
 inline void __syncthreads() { qn::emulation::sync_threads(); }
 
 namespace qn::emulation {

@@ -113,7 +113,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 1 : 0;
+  *value = attribute == cudaDevAttrMultiProcessorCount            ? 1
+           : attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin ? static_cast<int>(kSharedLimit)
+                                                                  : 0;
   return cudaSuccess;
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {

@@ -18,8 +18,19 @@ void PrintTo(const Case& c, std::ostream* out) { *out << c.op->name << ' ' << na
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const OpCase& op : ops_table())
-    for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) all.push_back({&op, dtype});
+    for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64}) all.push_back({&op, dtype});
   return all;
+}
+
+struct Tolerances {
+  double relative, zero_gradient;
+};
+
+Tolerances tolerances(DType dtype) {
+  if (dtype == DType::f64) return {kDoubleTolerance, kZeroGradientTolerance};
+  if (dtype == DType::f32) return {kLayerTolerance, kZeroGradientTolerance};
+  if (dtype == DType::f16) return {kHalfLayerTolerance, kHalfZeroGradientTolerance};
+  return {kBfloat16LayerTolerance, kBfloat16ZeroGradientTolerance};
 }
 
 class CudaOpTest : public testing::TestWithParam<Case> {
@@ -28,11 +39,7 @@ class CudaOpTest : public testing::TestWithParam<Case> {
     if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
   }
   static void expect_close(const OpRun& actual, const OpRun& expected) {
-    const DType dtype = GetParam().dtype;
-    const double tolerance = dtype == DType::f64   ? kDoubleTolerance
-                             : dtype == DType::f32 ? kLayerTolerance
-                                                   : kBfloat16LayerTolerance;
-    const double zero = dtype == DType::bf16 ? kBfloat16ZeroGradientTolerance : kZeroGradientTolerance;
+    const auto [tolerance, zero] = tolerances(GetParam().dtype);
     for (size_t o = 0; o < expected.outputs.size(); ++o)
       EXPECT_TRUE(close(actual.outputs[o], expected.outputs[o], tolerance)) << "output " << o;
     for (size_t i = 0; i < expected.grads.size(); ++i)

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/half.h"
 #include "ops/host_access.h"
 #include "ops_table.h"
 
@@ -18,6 +19,12 @@ inline Doubles to_doubles(const Kernels& kernels, const Tensor& tensor) {
   const HostView view(kernels, tensor);
   const Tensor& t = view.view();
   if (t.dtype == DType::bf16) return {t.span<bfloat16>().begin(), t.span<bfloat16>().end()};
+  if (t.dtype == DType::f16) {
+    const std::span bits(static_cast<const uint16_t*>(t.data), static_cast<size_t>(t.elements()));
+    Doubles values(bits.size());
+    std::transform(bits.begin(), bits.end(), values.begin(), half_to_float);
+    return values;
+  }
   if (t.dtype == DType::f64) return {t.span<double>().begin(), t.span<double>().end()};
   return {t.span<float>().begin(), t.span<float>().end()};
 }
@@ -29,6 +36,9 @@ inline void from_doubles(const Kernels& kernels, const Tensor& tensor, const Dou
     else if (t.dtype == DType::bf16)
       std::transform(values.begin(), values.end(), t.as<bfloat16>(),
                      [](double v) { return bfloat16(static_cast<float>(v)); });
+    else if (t.dtype == DType::f16)
+      std::transform(values.begin(), values.end(), static_cast<uint16_t*>(t.data),
+                     [](double v) { return float_to_half(static_cast<float>(v)); });
     else
       std::copy(values.begin(), values.end(), t.as<float>());
   });
@@ -53,8 +63,11 @@ inline std::vector<Doubles> draw_inputs(const OpCase& op, DType dtype = DType::f
   std::vector<Doubles> inputs;
   for (const OpInput& input : op.inputs) {
     inputs.push_back(draw(op.name, static_cast<uint32_t>(inputs.size()), input.shape.elements(), input.values));
-    if (dtype != DType::bf16 || input.parameter) continue;
-    for (double& v : inputs.back()) v = bfloat16(static_cast<float>(v));
+    if (input.parameter) continue;
+    for (double& v : inputs.back()) {
+      if (dtype == DType::bf16) v = bfloat16(static_cast<float>(v));
+      if (dtype == DType::f16) v = half_to_float(float_to_half(static_cast<float>(v)));
+    }
   }
   return inputs;
 }

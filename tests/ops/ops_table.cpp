@@ -241,6 +241,16 @@ void add_attention(Cases& cases) {
     }
   }
   add(1, 64, 1, 16, true, true);
+  // Head dimensions that a GPU computes with tensor cores in 16-bit types, and times beside and across its tiles.
+  for (const bool causal : {true, false})
+    for (const bool dropped : {false, true}) {
+      add(2, 70, 2, 64, causal, dropped);
+      add(1, 150, 1, 128, causal, dropped);
+    }
+  add(2, 129, 1, 32, true, true);
+  add(1, 64, 2, 32, false, true);
+  add(1, 1, 3, 64, true, true);
+  add(1, 257, 1, 64, true, false);
 }
 
 void add_cross_entropy(Cases& cases) {

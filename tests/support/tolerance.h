@@ -41,6 +41,10 @@ inline constexpr double kBfloat16KinkTolerance = 0.2;      ///< those that come 
 inline constexpr double kBfloat16LossTolerance = 0.01;     ///< loss sums and loss curves, relative
 inline constexpr double kBfloat16TrajectoryTolerance = 0.005;  ///< parameters after several updates, in another order
 
+// With activations in f16, whose values carry rounding of up to 2^-11.
+inline constexpr double kHalfLayerTolerance = 0.003;         ///< one layer against double: forward and gradients
+inline constexpr double kHalfZeroGradientTolerance = 0.003;  ///< gradients that are zero in exact arithmetic, absolute
+
 namespace detail {
 /// |a - b|; 0 for equal values and two NaNs, infinity when only one of them is finite.
 inline double difference(double a, double b) {

@@ -12,12 +12,20 @@ namespace qn::cuda {
 
 inline constexpr int kThreads = 256;  // of a block, unless said otherwise
 
-/// Nothing to do is no error here, though it is to CUDA.
+/// With so many bytes of dynamic shared memory. Nothing to do is no error here, though it is to CUDA.
+template <typename... Params, typename... Args>
+void launch_shared(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, Args&&... args) {
+  if (grid.x == 0 || grid.y == 0) return;
+  if (shared_bytes > size_t{48} << 10)  // more than that a kernel has to ask for
+    QN_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                       cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
+  start_kernel(kernel, grid, block, shared_bytes, Context::current().stream(), std::forward<Args>(args)...);
+  QN_CUDA_CHECK(cudaGetLastError());
+}
+
 template <typename... Params, typename... Args>
 void launch(void (*kernel)(Params...), dim3 grid, dim3 block, Args&&... args) {
-  if (grid.x == 0 || grid.y == 0) return;
-  start_kernel(kernel, grid, block, 0, Context::current().stream(), std::forward<Args>(args)...);
-  QN_CUDA_CHECK(cudaGetLastError());
+  launch_shared(kernel, grid, block, 0, std::forward<Args>(args)...);
 }
 
 inline unsigned ceil_div(int64_t n, int64_t by) { return static_cast<unsigned>((n + by - 1) / by); }

@@ -2,8 +2,7 @@
 // exist at a time. The backward recomputes the probabilities from the stored log of the softmax denominator.
 #include <cmath>
 
-#include "ops/cuda/cuda_kernels.h"
-#include "ops/cuda/keep_bits.h"
+#include "ops/cuda/attention.h"
 #include "ops/cuda/matmul_plans.h"
 #include "ops/cuda/reduce.cuh"
 #include "ops/cuda/types.cuh"
@@ -12,7 +11,6 @@ namespace qn::cuda {
 namespace {
 
 constexpr int kRowThreads = 128;
-constexpr int64_t kScratchBytes = int64_t{256} << 20;  // of scores and the like; one head may take more
 
 /// Which of a row's keys count, and by how much. Rows are queries: row (b * heads + h) * time + q.
 template <typename P>
@@ -97,10 +95,11 @@ class Attention {
       : args_(args),
         width_(args.heads * args.head_dim),
         pairs_(args.time * args.time),
-        chunk_(std::clamp<int64_t>(kScratchBytes / (pairs_ * bytes_per_pair), 1, std::min<int64_t>(args.heads, 65535))),
-        groups_per_row_((args.time + 127) / 128),
+        chunk_(std::clamp<int64_t>(kAttentionScratchBytes / (pairs_ * bytes_per_pair), 1,
+                                   std::min<int64_t>(args.heads, 65535))),
+        groups_per_row_(mask_groups(args)),
         threshold_(args.dropout > 0.0 ? drop_threshold(args.dropout) : 0) {
-    if (threshold_ > 0) bits_ = scratch<uint64_t>(chunk_ * args.time * groups_per_row_ * 2);
+    if (threshold_ > 0) bits_ = attention_scratch<uint64_t>(chunk_ * args.time * groups_per_row_ * 2);
   }
 
   template <typename F>
@@ -110,12 +109,8 @@ class Attention {
   }
 
   template <typename E>
-  E* scratch(int64_t n) const {
-    return static_cast<E*>(Context::current().scratch().allocate(static_cast<size_t>(n) * sizeof(E)));
-  }
-  template <typename E>
   E* scratch_matrices() const {
-    return scratch<E>(chunk_ * pairs_);
+    return attention_scratch<E>(chunk_ * pairs_);
   }
 
   /// First element of the chunk in a tensor [batch * time, parts * width] whose rows hold `parts` blocks of all heads.
@@ -240,14 +235,12 @@ void backward(const Tensor& dqkv, const Tensor& dout, const Tensor& out, const T
 
 }  // namespace
 
-void attention(const Tensor& out, const Tensor& lse, const Tensor& qkv, const AttentionArgs& args) {
-  const ScratchScope scope(Context::current().scratch());
+void plain_attention(const Tensor& out, const Tensor& lse, const Tensor& qkv, const AttentionArgs& args) {
   dispatch_float(qkv.dtype, [&](auto tag) { forward<decltype(tag)>(out, lse, qkv, args); });
 }
 
-void attention_grad(const Tensor& dqkv, const Tensor& dout, const Tensor& out, const Tensor& lse, const Tensor& qkv,
-                    const AttentionArgs& args) {
-  const ScratchScope scope(Context::current().scratch());
+void plain_attention_grad(const Tensor& dqkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
+                          const Tensor& qkv, const AttentionArgs& args) {
   dispatch_float(qkv.dtype, [&](auto tag) { backward<decltype(tag)>(dqkv, dout, out, lse, qkv, args); });
 }
 
