@@ -371,7 +371,7 @@ void add_optimizers(const Model& m) {
   add(m, "nag_step", [=](benchmark::State& state) {
     const OwnedTensor p = random_parameter({n}), velocity = empty_parameter({n}), g = random_parameter({n});
     const NagStep step{.lr = 1e-3, .lr_previous = 1e-3, .momentum = 0.99, .weight_decay = 0.0};
-    const OnDevice<StepDecision> decision({{.grad_scale = 1e-3}});
+    const OnDevice<StepDecision> decision(std::vector<StepDecision>{{.grad_scale = 1e-3}});
     measure(state, 0.0, parameter_traffic(n, 5),
             [&] { k().nag_step(p.view(), velocity.view(), g.view(), step, decision.data()); });
   });
@@ -379,7 +379,7 @@ void add_optimizers(const Model& m) {
     const OwnedTensor p = random_parameter({n}), mean = empty_parameter({n}), square = empty_parameter({n}),
                       g = random_parameter({n});
     AdamStep step{.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-8, .weight_decay = 0.0, .step = 1000};
-    const OnDevice<StepDecision> decision({{.grad_scale = 1e-3}});
+    const OnDevice<StepDecision> decision(std::vector<StepDecision>{{.grad_scale = 1e-3}});
     measure(state, 0.0, parameter_traffic(n, 7),
             [&] { k().adam_step(p.view(), mean.view(), square.view(), g.view(), step, decision.data()); });
   });

@@ -7,6 +7,7 @@
 #include "bench/program.h"
 #include "bench/synthetic.h"
 #include "ops/cuda/backend.h"
+#include "ops/host_access.h"
 #include "train/device.h"
 #include "train/lr_schedule.h"
 #include "train/run_config.h"
@@ -33,7 +34,7 @@ struct Options {
         ->take_all()
         ->allow_extra_args(false);
     app.add_option("--steps", steps, "Measured updates")->capture_default_str()->check(CLI::PositiveNumber);
-    app.add_option("--warmup", warmup, "Updates before those")->capture_default_str()->check(CLI::NonNegativeNumber);
+    app.add_option("--warmup", warmup, "Updates before those")->capture_default_str()->check(CLI::PositiveNumber);
     app.add_option("--vocabulary", vocabulary, "Size of the dictionary")->capture_default_str();
     app.add_flag("--describe", describe, "Print what would be computed as one JSON object, for the peers, and end");
     app.add_flag("--limits", limits, "Print what the machine can do, copy rates included, and end");
@@ -124,9 +125,19 @@ struct Measured {
   CudaMemoryUse gpu;
 };
 
-Measured train(const RunConfig& config, const Options& options, const Kernels& backend, DType dtype, Tokens& tokens,
+/// Operations of one update on all ranks, counted while it runs. Graphs call no kernels that could count.
+double count_flops(LanguageModel& model, const Kernels& backend, Communicator& comm, UpdateOptions options,
+                   Tokens& tokens, Optimizer& optimizer, int64_t micro_batches) {
+  options.graphs = false;
+  UpdateRunner runner(model, counting_kernels(backend), comm, options);
+  take_flops();
+  runner.run(
+      0, micro_batches, [&](int64_t i) { return tokens.micro_batch(0, i); }, optimizer, 0.0);
+  return comm.all_reduce_sum_value(take_flops());
+}
+
+Measured train(const RunConfig& config, const Options& options, const Kernels& kernels, DType dtype, Tokens& tokens,
                Communicator& comm) {
-  const Kernels& kernels = counting_kernels(backend);
   const auto model = make_language_model(config.model, options.vocabulary, config.data.tokens_per_sample);
   Measured measured;
   measured.parameters = model->parameters().elements();
@@ -134,26 +145,32 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& b
   model->parameters().initialize(static_cast<uint64_t>(config.seed));
   apply_noise(model->weights(), config.quant_noise);
   const auto optimizer = make_optimizer(config.optimizer, model->parameters(), config.schedule.lr);
-  UpdateRunner runner(*model, kernels, comm,
-                      {.seed = static_cast<uint64_t>(config.seed),
-                       .dtype = dtype,
-                       .clip_norm = config.optimizer.clip_norm,
-                       .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
-                       .overlap = config.comm.overlap.value_or(false),
-                       .skip_missing = config.optimizer.missing_gradient == "skip"});
+  const UpdateOptions update_options{.seed = static_cast<uint64_t>(config.seed),
+                                     .dtype = dtype,
+                                     .clip_norm = config.optimizer.clip_norm,
+                                     .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
+                                     .overlap = config.comm.overlap.value_or(false),
+                                     .skip_missing = config.optimizer.missing_gradient == "skip",
+                                     .graphs = use_graphs(config.train, comm)};
+  measured.flops = count_flops(*model, kernels, comm, update_options, tokens, *optimizer, config.train.micro_batches);
+  UpdateRunner runner(*model, kernels, comm, update_options);
   const int64_t updates = options.warmup + options.steps;
+  const size_t under_way = on_host(kernels) ? 0 : 1;  // as the trainer does it
+  std::vector<std::chrono::steady_clock::time_point> ends;
+  const auto finish = [&] {
+    const UpdateResult result = runner.finish();
+    measured.loss = result.loss / static_cast<double>(result.tokens) / std::numbers::ln2;
+    ends.push_back(std::chrono::steady_clock::now());
+  };
   for (int64_t update = 0; update < updates; ++update) {
-    if (update == options.warmup) take_flops();
-    comm.barrier();
-    const auto start = std::chrono::steady_clock::now();
     const auto fetch = [&](int64_t i) { return tokens.micro_batch(update, i); };
     const double lr = learning_rate(config.schedule, update, std::max<int64_t>(updates, config.train.max_updates));
-    const UpdateResult result = runner.run(update, config.train.micro_batches, fetch, *optimizer, lr);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (update >= options.warmup) measured.seconds.push_back(seconds);
-    measured.loss = result.loss / static_cast<double>(result.tokens) / std::numbers::ln2;
+    runner.start(update, config.train.micro_batches, fetch, *optimizer, lr);
+    while (runner.pending() > under_way) finish();
   }
-  measured.flops = comm.all_reduce_sum_value(take_flops()) / static_cast<double>(options.steps);
+  while (runner.pending() > 0) finish();
+  for (auto u = static_cast<size_t>(options.warmup); u < ends.size(); ++u)
+    measured.seconds.push_back(std::chrono::duration<double>(ends[u] - ends[u - 1]).count());
   if (options.device == device::kCuda) measured.gpu = cuda_memory_use();
   measured.arena_bytes = static_cast<int64_t>(runner.arena().peak());
   return measured;

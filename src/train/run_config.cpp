@@ -65,6 +65,10 @@ void TrainConfig::validate(const ConfigChecker& c) const {
     c.check(value >= 0, name, "must not be negative, got {}", value);
 }
 
+bool use_graphs(const TrainConfig& train, const Communicator& comm) {
+  return train.cuda_graphs == "on" || (train.cuda_graphs == "auto" && comm.size() == 1);
+}
+
 void CheckpointConfig::visit(ConfigVisitor& v) {
   v.field("dir", dir, "folder for checkpoints and metrics.jsonl; a run found there is resumed");
   v.field("save_every_epochs", save_every_epochs, "keep a checkpoint at every n-th epoch end (0: no)");

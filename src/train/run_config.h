@@ -81,6 +81,9 @@ struct IpqConfig {
   void validate(const ConfigChecker& c) const;
 };
 
+/// Whether micro-batches are queued as graphs where the backend has them: train.cuda_graphs.
+bool use_graphs(const TrainConfig& train, const Communicator& comm);
+
 struct RunConfig {
   int64_t seed = 1;
   ModelConfig model;

@@ -59,8 +59,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
                                  .overlap = config.comm.overlap.value_or(device_comm_ != nullptr),
                                  .skip_missing = config.optimizer.missing_gradient == "skip",
                                  .loss_scaling = loss_scaling(config.train),
-                                 .graphs = config.train.cuda_graphs == "on" ||
-                                           (config.train.cuda_graphs == "auto" && comm.size() == 1),
+                                 .graphs = use_graphs(config.train, comm),
                                  .device = device_comm_.get()});
   if (resuming) resume(state);
   figures_.emplace(

@@ -27,7 +27,7 @@ struct UpdateOptions {
   size_t bucket_bytes = size_t{4} << 20;
   bool overlap = false;                  ///< all-reduce buckets while the backward still runs
   bool skip_missing = false;             ///< ranks must agree on which gradients are missing
-  LossScaling loss_scaling;              ///< for activations in fp16 only
+  LossScaling loss_scaling{};            ///< for activations in fp16 only
   bool graphs = false;                   ///< queue passes as graphs, where the backend has them
   DeviceCommunicator* device = nullptr;  ///< sums gradients that are not in host memory
 };

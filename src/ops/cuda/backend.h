@@ -33,7 +33,7 @@ struct CudaMemoryUse {
 /// Throws qn::Error when there is no device.
 CudaMemoryUse cuda_memory_use();
 
-/// The CUDA backend. Kernels are queued on a stream of the calling thread; download() and sum_of_squares() wait for
+/// The CUDA backend. Kernels are queued on a stream of the calling thread; download() and wait() wait for
 /// them. Throws qn::Error with cuda_problem() when there is no device.
 const Kernels& cuda_kernels();
 
