@@ -419,6 +419,16 @@ void add_kernels(Cases& cases) {
       t.k.upload(y.value.data, host.view().data, y.value.bytes());
       return std::vector{y};
     });
+    add("start_download" + size, {{{n}}}, [](Tape& t, Inputs x) {
+      const OwnedTensor host(x[0].value.shape, x[0].value.dtype, *t.k.transfer);
+      t.k.start_download(host.view().data, x[0].value.data, x[0].value.bytes());
+      const int64_t mark = t.k.mark();
+      t.k.fill(x[0].value, 0.0);  // too late to be in the copy
+      t.k.wait(mark);
+      const Var y{t.tensor(x[0].value.shape), nullptr};
+      t.k.upload(y.value.data, host.view().data, y.value.bytes());
+      return std::vector{y};
+    });
     add("sum_of_squares" + size, {parameter({n})}, [](Tape& t, Inputs x) {
       const Tensor sum = t.arena.tensor({1}, DType::f64);
       t.k.sum_of_squares(sum.as<double>(), x[0].value);

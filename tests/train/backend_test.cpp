@@ -141,10 +141,6 @@ TEST_F(Backends, CudaTrainsInHalfPrecisionWithLossScaling) {
   config.train.loss_scale = 0x1p100;  // every gradient overflows
   const ShortRun nothing = short_run(config, cuda_kernels());
   EXPECT_GT(nothing.loss, 1.02 * single.loss);
-  config.train.max_updates = 9;
-  config.train.loss_scale = 0x1p18;  // comes down in a few updates, which are skipped
-  const ShortRun recovered = short_run(config, cuda_kernels());
-  EXPECT_LT(recovered.loss, 1.02 * single.loss);
   config.train.loss_scale = 128.0;
   config.train.max_updates = 6;
   const ShortRun half = short_run(config, cuda_kernels());

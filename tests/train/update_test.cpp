@@ -202,6 +202,51 @@ TEST(Update, GradientsThatAreNotFiniteAreAnErrorOnAllRanks) {
   }
 }
 
+// What fp16 does about gradients that overflow does not depend on who computes them.
+TEST(Update, HalfPrecisionSkipsUpdatesThatOverflowAndScalesTheLoss) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  GivenGradients good({{{"w", {64, 0}}}}), bad({{{"w", {64, infinity}}}});
+  for (GivenGradients* model : {&good, &bad}) model->parameters().allocate(DType::f32);
+  OptimizerConfig config;
+  config.momentum = 0.0;
+  const auto local = make_local_communicator();
+  const auto optimizer = make_optimizer(config, good.parameters(), 0.5);
+  const UpdateOptions options{.dtype = DType::f16, .loss_scaling = {.initial = 32.0, .growth_interval = 2}};
+  const auto fetch = [](int64_t) { return MicroBatch{{}, 1}; };
+  const auto weight = [&](LanguageModel& model) { return model.parameters().find("w")->value.as<float>()[0]; };
+
+  UpdateRunner runner(bad, cpu_kernels(), *local, options);
+  const UpdateResult skipped = runner.run(0, 1, fetch, *optimizer, 0.5);
+  EXPECT_TRUE(skipped.skipped);
+  EXPECT_EQ(skipped.loss_scale, 16.0);
+  EXPECT_EQ(weight(bad), 0.0f);
+  StateDict state;
+  runner.save(state);
+  EXPECT_EQ(state.real("update/skipped"), 1.0);
+
+  UpdateRunner resumed(good, cpu_kernels(), *local, options);
+  resumed.load(state);
+  const UpdateResult first = resumed.run(1, 1, fetch, *optimizer, 0.5);
+  EXPECT_FALSE(first.skipped);
+  EXPECT_EQ(first.grad_norm, 64.0 / 16.0);
+  EXPECT_EQ(first.loss_scale, 16.0);
+  EXPECT_EQ(weight(good), -0.5f * 64.0f / 16.0f);
+  EXPECT_EQ(resumed.run(2, 1, fetch, *optimizer, 0.5).loss_scale, 32.0) << "two good updates";
+}
+
+TEST(Update, HalfPrecisionGivesUpBelowTheSmallestScale) {
+  GivenGradients model({{{"w", {std::numeric_limits<float>::infinity()}}}});
+  model.parameters().allocate(DType::f32);
+  const auto local = make_local_communicator();
+  const auto optimizer = make_optimizer({}, model.parameters(), 0.5);
+  UpdateRunner runner(model, cpu_kernels(), *local,
+                      {.dtype = DType::f16, .loss_scaling = {.initial = 4.0, .minimum = 2.0}});
+  const auto fetch = [](int64_t) { return MicroBatch{{}, 1}; };
+  EXPECT_TRUE(runner.run(0, 1, fetch, *optimizer, 0.5).skipped);
+  EXPECT_THAT([&] { runner.run(1, 1, fetch, *optimizer, 0.5); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("the gradient of update 2 overflows fp16")));
+}
+
 TEST(Update, BatchesOfPaddingAreAnError) {
   GivenGradients model({{{"w", {1}}}});
   expect_error(model, 0, "update 1 has no target tokens");
