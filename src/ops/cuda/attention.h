@@ -52,7 +52,7 @@ void for_each_head_run(const AttentionArgs& args, F&& f) {
   auto* bits = attention_scratch<uint64_t>((run * groups + kMaskPadding * mask_groups(args)) * 2);
   for (int64_t first = 0; first < heads; first += run) {
     const int64_t count = std::min(run, heads - first);
-    draw_keep_bits(bits, first * groups, count * groups, threshold, args.key);
+    draw_attention_bits(bits, {first * args.time, count * args.time, args.time, args.causal}, threshold, args.key);
     f(HeadRun{first, count, reinterpret_cast<const uint32_t*>(bits)});
   }
 }

@@ -124,8 +124,7 @@ class Attention {
   RowMask<P> mask(const Chunk& chunk) const {
     RowMask<P> mask{nullptr, groups_per_row_ * 4, static_cast<P>(1.0 / (1.0 - args_.dropout)), args_.causal};
     if (threshold_ == 0) return mask;
-    draw_keep_bits(bits_, row(chunk) * groups_per_row_, chunk.count * args_.time * groups_per_row_, threshold_,
-                   args_.key);
+    draw_attention_bits(bits_, {row(chunk), chunk.count * args_.time, args_.time, args_.causal}, threshold_, args_.key);
     mask.bits = reinterpret_cast<const uint32_t*>(bits_);
     return mask;
   }

@@ -6,7 +6,14 @@
 
 namespace qn::cuda {
 
-/// Bits of groups first_group .. first_group + groups - 1 of 128 elements, two words each.
-void draw_keep_bits(uint64_t* bits, int64_t first_group, int64_t groups, uint32_t threshold, const RandomKey& key);
+/// Rows of attention's keep bits: row (b * heads + h) * time + query has one group of 128 bits for 128 keys.
+struct AttentionBits {
+  int64_t first, count, time;
+  bool causal;
+};
+
+/// Draws the rows into bits [count, groups of time keys, 2]. With a causal mask, groups without a visible key stay as
+/// they are.
+void draw_attention_bits(uint64_t* bits, const AttentionBits& rows, uint32_t threshold, const RandomKey& key);
 
 }  // namespace qn::cuda

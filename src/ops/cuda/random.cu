@@ -22,29 +22,55 @@ __device__ uint32_t spread(uint32_t x) {
   return (x | (x << 1)) & 0x55555555U;
 }
 
-// A warp draws two groups: lane l computes block l % 16 of group l / 16, and lane j < 8 writes 32-bit word j of the
-// two groups together.
-__global__ void keep_bits_kernel(uint32_t* words, int64_t first_group, int64_t groups, uint32_t threshold,
-                                 StreamWords stream) {
-  const int64_t warps = thread_count() / 32;
+/// A warp draws groups `group` and group + 1 of the stream: lane l computes block l % 16 of group l / 16, and lane j <
+/// 8 writes 32-bit word j of the two together. With `count` 1 only the first is written.
+__device__ void draw_two_groups(uint32_t* words, int64_t group, int64_t count, uint32_t threshold,
+                                const StreamWords& stream) {
   const unsigned lane = threadIdx.x % 32;
-  const bool recorded = stream.recorded_pass != nullptr;
-  const uint32_t update = recorded ? stream.recorded_pass[0] : stream.update;
-  const uint32_t micro_batch = recorded ? stream.recorded_pass[1] : stream.micro_batch;
-  for (int64_t pair = thread_index() / 32; 2 * pair < groups; pair += warps) {
-    const auto block = static_cast<uint64_t>(first_group + 2 * pair + lane / 16) * 16 + lane % 16;
-    uint32_t c[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), update, micro_batch};
-    philox_block(c, stream.key0, stream.key1);
-    uint32_t mine = 0;
-    for (unsigned w = 0; w < 4; ++w) {
-      const uint32_t low = __ballot_sync(0xffffffffU, (c[w] & 0xffffU) >= threshold);
-      const uint32_t high = __ballot_sync(0xffffffffU, (c[w] >> 16) >= threshold);
-      const unsigned shift = lane / 4 == 0 ? 0 : 16;  // the group that lane writes for
-      if (lane % 4 == w) mine = spread(low >> shift) | spread(high >> shift) << 1;
-    }
-    const int64_t group = 2 * pair + lane / 4;
-    if (lane < 8 && group < groups) words[group * 4 + lane % 4] = mine;
+  const auto block = static_cast<uint64_t>(group + lane / 16) * 16 + lane % 16;
+  uint32_t c[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), stream.update, stream.micro_batch};
+  philox_block(c, stream.key0, stream.key1);
+  uint32_t mine = 0;
+  for (unsigned w = 0; w < 4; ++w) {
+    const uint32_t low = __ballot_sync(0xffffffffU, (c[w] & 0xffffU) >= threshold);
+    const uint32_t high = __ballot_sync(0xffffffffU, (c[w] >> 16) >= threshold);
+    const unsigned shift = lane / 4 == 0 ? 0 : 16;  // the group that lane writes for
+    if (lane % 4 == w) mine = spread(low >> shift) | spread(high >> shift) << 1;
   }
+  if (lane < 4 * count && lane < 8) words[lane] = mine;
+}
+
+/// With the numbers of the pass that is computed, not of the one that was recorded.
+__device__ StreamWords current_stream(StreamWords stream) {
+  if (stream.recorded_pass != nullptr) {
+    stream.update = stream.recorded_pass[0];
+    stream.micro_batch = stream.recorded_pass[1];
+  }
+  return stream;
+}
+
+__global__ void keep_bits_kernel(uint32_t* words, int64_t groups, uint32_t threshold, StreamWords recorded) {
+  const StreamWords stream = current_stream(recorded);
+  const int64_t warps = thread_count() / 32;
+  for (int64_t group = thread_index() / 32 * 2; group < groups; group += 2 * warps)
+    draw_two_groups(words + group * 4, group, groups - group, threshold, stream);
+}
+
+// A warp per query.
+__global__ void attention_bits_kernel(uint32_t* words, AttentionBits rows, uint32_t threshold, StreamWords recorded) {
+  const StreamWords stream = current_stream(recorded);
+  const int64_t row = thread_index() / 32;
+  if (row >= rows.count) return;
+  const int64_t all = (rows.time + 127) / 128, query = (rows.first + row) % rows.time;
+  const int64_t visible = rows.causal ? query / 128 + 1 : all;
+  for (int64_t group = 0; group < visible; group += 2)
+    draw_two_groups(words + (row * all + group) * 4, (rows.first + row) * all + group, visible - group, threshold,
+                    stream);
+}
+
+StreamWords words_of(const RandomKey& key) {
+  const RandomStream stream(key);
+  return {stream.key()[0], stream.key()[1], stream.update(), stream.micro_batch(), Context::current().recorded_pass()};
 }
 
 template <typename Y, typename P>
@@ -58,16 +84,15 @@ __global__ void block_noise_kernel(Y* y, const P* w, const uint32_t* bits, int64
 
 }  // namespace
 
-void draw_keep_bits(uint64_t* bits, int64_t first_group, int64_t groups, uint32_t threshold, const RandomKey& key) {
-  const RandomStream stream(key);
-  const StreamWords words{stream.key()[0], stream.key()[1], stream.update(), stream.micro_batch(),
-                          Context::current().recorded_pass()};
-  launch(keep_bits_kernel, flat_grid((groups + 1) / 2 * 32), kThreads, reinterpret_cast<uint32_t*>(bits), first_group,
-         groups, threshold, words);
+void draw_attention_bits(uint64_t* bits, const AttentionBits& rows, uint32_t threshold, const RandomKey& key) {
+  launch(attention_bits_kernel, dim3(ceil_div(rows.count * 32, kThreads)), kThreads, reinterpret_cast<uint32_t*>(bits),
+         rows, threshold, words_of(key));
 }
 
 void keep_bits(uint64_t* bits, int64_t n, double p, const RandomKey& key) {
-  draw_keep_bits(bits, 0, keep_words(n) / 2, drop_threshold(p), key);
+  const int64_t groups = keep_words(n) / 2;
+  launch(keep_bits_kernel, flat_grid((groups + 1) / 2 * 32), kThreads, reinterpret_cast<uint32_t*>(bits), groups,
+         drop_threshold(p), words_of(key));
 }
 
 void block_noise(const Tensor& y, const Tensor& w, int64_t block, double p, const RandomKey& key) {
