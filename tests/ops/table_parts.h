@@ -1,0 +1,28 @@
+// What the parts of the op table are written with.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "ops_table.h"
+
+namespace qn::test {
+
+using Cases = std::vector<OpCase>;
+using Inputs = std::span<const Var>;
+using Values = OpInput::Values;
+
+inline OpInput parameter(Shape shape, Values values = Values::any) { return {shape, values, true}; }
+
+/// A copy that a kernel may write to.
+inline Var copy_of(Tape& t, const Var& x) {
+  const Var y{t.arena.tensor(x.value.shape, x.value.dtype), nullptr};
+  t.k.copy(y.value, x.value);
+  return y;
+}
+
+/// kernels_table.cpp: decisions about updates, and kernels that no op reaches.
+void add_decisions(Cases& cases);
+void add_kernels(Cases& cases);
+
+}  // namespace qn::test
