@@ -64,7 +64,8 @@ RunConfig ConfigOptions::read() const {
 void ComputeOptions::add_to(CLI::App& command) {
   command
       .add_option("--device", device,
-                  "cpu, or cuda: every rank computes on the GPU of its number on its machine (tested on an emulated device, not on a GPU yet)")
+                  "cpu, or cuda: every rank computes on the GPU of its number on its machine (tested on an emulated "
+                  "device, not on a GPU yet)")
       ->check(CLI::IsMember({device::kCpu, device::kCuda}))
       ->capture_default_str();
   command.add_flag("--share-gpu", share_gpu, "Allow more ranks than GPUs on a machine");
