@@ -1,6 +1,7 @@
 #include <bit>
 #include <cub/device/device_radix_sort.cuh>
 #include <limits>
+#include <type_traits>
 
 #include "core/error.h"
 #include "ops/cuda/launch.cuh"
@@ -12,7 +13,9 @@ namespace {
 template <typename K>
 __global__ void number_keys(const K* keys, uint32_t* widened, int32_t* order, int64_t n, uint32_t range) {
   for (int64_t i = thread_index(); i < n; i += thread_count()) {
-    widened[i] = keys[i] < 0 ? range : static_cast<uint32_t>(keys[i]);
+    widened[i] = static_cast<uint32_t>(keys[i]);
+    if constexpr (std::is_signed_v<K>)
+      if (keys[i] < 0) widened[i] = range;
     order[i] = static_cast<int32_t>(i);
   }
 }
