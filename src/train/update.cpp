@@ -108,9 +108,12 @@ void UpdateRunner::start(int64_t update, int64_t count, const std::function<Micr
     rule.growth_interval = static_cast<double>(options_.loss_scaling.growth_interval);
     rule.minimum_scale = options_.loss_scaling.minimum;
   }
+  OwnedTensor copy({kStateNumbers + 1}, DType::f64, *kernels_.transfer);
+  kernels_.start_download(copy.view().as<double>() + kStateNumbers, &state()->loss, sizeof(double));
+  // Ranks must come to the same decision: they have the gradient in common, but not their own part of the loss.
+  if (comm_.size() > 1 && !on_host(kernels_)) kernels_.fill(view_of(&state()->loss, {1}), 0.0);
   kernels_.decide_update(state(), rule);
   optimizer.step(store, kernels_, lr, &state()->decision);
-  OwnedTensor copy({kStateNumbers}, DType::f64, *kernels_.transfer);
   kernels_.start_download(copy.view().data, state_.view().data, sizeof(UpdateState));
   const int64_t mark = kernels_.mark();
   pending_.push_back({update, tokens, std::move(copy), mark});
@@ -122,7 +125,7 @@ UpdateResult UpdateRunner::finish() {
   pending_.pop_front();
   kernels_.wait(done.mark);
   const UpdateState& s = *static_cast<const UpdateState*>(done.copy.view().data);
-  UpdateResult result{.loss = s.loss,
+  UpdateResult result{.loss = done.copy.view().as<double>()[kStateNumbers],
                       .tokens = done.tokens,
                       .grad_norm = s.grad_norm,
                       .clipped = s.clipped != 0.0,
@@ -133,7 +136,7 @@ UpdateResult UpdateRunner::finish() {
            "the gradient of update {} overflows fp16 even at a loss scale of {}: the run has diverged; resume from the "
            "last checkpoint with a lower schedule.lr, or in bf16",
            done.update + 1, s.loss_scale);
-  QN_CHECK(s.failed == 0.0,
+  QN_CHECK(s.failed == 0.0 && (scaling() || std::isfinite(result.loss)),
            "the gradient of update {} is not finite (loss {}, norm {}): resume from the last checkpoint with a lower "
            "schedule.lr, a longer schedule.warmup_updates or a smaller optimizer.clip_norm",
            done.update + 1, result.loss, result.grad_norm);

@@ -81,7 +81,7 @@ class UpdateRunner {
  private:
   struct Pending {
     int64_t update, tokens;
-    OwnedTensor copy;  ///< of the state
+    OwnedTensor copy;  ///< of the state, then this rank's loss
     int64_t mark;
   };
   bool scaling() const { return options_.dtype == DType::f16; }
