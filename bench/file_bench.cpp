@@ -7,15 +7,15 @@
 
 #include "bench/program.h"
 #include "bench/synthetic.h"
+#include "compress/ipq.h"
+#include "compress/pq_weight.h"
 #include "core/error.h"
 #include "core/text.h"
 #include "data/dictionary.h"
 #include "data/token_stream.h"
-#include "quant/pq_weight.h"
+#include "tasks/corpus.h"
+#include "tasks/model_file.h"
 #include "train/checkpoint_file.h"
-#include "train/corpus.h"
-#include "train/ipq.h"
-#include "train/model_file.h"
 
 namespace {
 
@@ -95,7 +95,7 @@ std::unique_ptr<LanguageModel> new_model(const RunConfig& config, int64_t vocabu
 /// Gives every planned weight random codes: a packed file costs the same whatever the codes are.
 void quantize_randomly(LanguageModel& model, const IpqConfig& config) {
   const QuantizePlan plan = make_ipq_plan(config, model.weights());
-  Requantizer requantizer(model, CentroidGradient::sum);
+  RepresentationSwap swap(model, CentroidGradient::sum);
   for (const PlannedWeight& planned : plan.all()) {
     PqTable table{.rows = planned.rows,
                   .cols = planned.cols,
@@ -110,9 +110,9 @@ void quantize_randomly(LanguageModel& model, const IpqConfig& config) {
     table.counts = count_codes(table.codes, table.n_centroids);
     Weight* weight = model.weights().find(planned.name);
     QN_ASSERT(weight != nullptr, "{}", planned.name);
-    requantizer.replace(*weight, std::move(table));
+    swap.replace(*weight, std::move(table));
   }
-  requantizer.finish();
+  swap.finish();
 }
 
 Json measure_packed(const RunConfig& config, const Options& options, const ScratchFolder& folder) {

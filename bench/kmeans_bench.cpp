@@ -6,12 +6,12 @@
 
 #include "bench/program.h"
 #include "bench/synthetic.h"
+#include "compress/ipq.h"
 #include "core/error.h"
 #include "ops/cuda/backend.h"
 #include "ops/host_access.h"
 #include "quant/kmeans.h"
 #include "train/device.h"
-#include "train/ipq.h"
 
 namespace {
 
@@ -72,7 +72,7 @@ Run run_once(const Options& options, const std::vector<float>& matrix, const flo
   const auto start = std::chrono::steady_clock::now();
   StageKMeans kmeans({std::move(problem)}, {.iterations = options.iterations}, comm, kernels);
   while (kmeans.step()) continue;
-  const std::vector<LayerResult> results = kmeans.finish();
+  const std::vector<WeightResult> results = kmeans.finish();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return {seconds, results[0].objective, peak_memory() - before};
 }

@@ -10,8 +10,8 @@
 #include "core/profiler.h"
 #include "core/text.h"
 #include "data/dictionary.h"
-#include "train/evaluate.h"
-#include "train/model_file.h"
+#include "tasks/evaluate.h"
+#include "tasks/model_file.h"
 #include "train/precision.h"
 
 namespace qn::cli {

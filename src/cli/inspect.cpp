@@ -3,8 +3,8 @@
 
 #include "cli/commands.h"
 #include "core/text.h"
+#include "tasks/model_file.h"
 #include "train/checkpoint_file.h"
-#include "train/model_file.h"
 
 namespace qn::cli {
 namespace {

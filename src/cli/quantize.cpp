@@ -9,7 +9,7 @@
 #include "comm/watchdog.h"
 #include "core/profiler.h"
 #include "core/text.h"
-#include "train/model_file.h"
+#include "tasks/model_file.h"
 #include "train/trainer.h"
 
 namespace qn::cli {

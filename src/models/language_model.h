@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/config.h"
-#include "models/weight.h"
+#include "nn/weight.h"
 
 namespace qn {
 

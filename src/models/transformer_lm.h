@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "models/language_model.h"
-#include "models/layers/decoder_layer.h"
-#include "models/layers/output_head.h"
-#include "models/layers/positions.h"
-#include "models/layers/token_embedding.h"
+#include "nn/layers/decoder_layer.h"
+#include "nn/layers/output_head.h"
+#include "nn/layers/positions.h"
+#include "nn/layers/token_embedding.h"
 
 namespace qn {
 

@@ -20,7 +20,7 @@ Var attention(Tape& tape, const Var& qkv, int64_t batch, int64_t time, int64_t h
     if (!Tape::has_grad(out)) return;
     const Tape::Slot dqkv = tape.slot(qkv);
     QN_ASSERT(dqkv.beta == 0, "q, k and v have one use only");
-    tape.k.attention_grad(dqkv.grad, out.home->grad, out.value, lse, qkv.value, args);
+    tape.k.attention_grad(dqkv.grad, out.slot->grad, out.value, lse, qkv.value, args);
   });
   return out;
 }

@@ -21,25 +21,25 @@ Mask draw_mask(Tape& tape, int64_t n, const Dropout& drop) {
 
 /// gradient of x += gradient of y, which nothing reads afterwards: at first touch the memory changes hands instead.
 void pass_grad_on(Tape& tape, const Var& x, const Var& y) {
-  if (x.home == nullptr) return;
-  if (!x.home->touched && !x.home->grad.defined()) {
-    *x.home = {y.home->grad, true};
+  if (x.slot == nullptr) return;
+  if (!x.slot->touched && !x.slot->grad.defined()) {
+    *x.slot = {y.slot->grad, true};
     return;
   }
   const Tape::Slot dx = tape.slot(x);
-  tape.k.axpy(dx.grad, y.home->grad, 1.0, dx.beta);
+  tape.k.axpy(dx.grad, y.slot->grad, 1.0, dx.beta);
 }
 
 /// gradient of x += the masked gradient of y
 void add_masked_grad(Tape& tape, const Var& x, const Var& y, const Mask& mask) {
-  if (x.home == nullptr) return;
+  if (x.slot == nullptr) return;
   const Tape::Slot dx = tape.slot(x);
-  tape.k.masked_axpy(dx.grad, y.home->grad, mask.bits, mask.scale, dx.beta);
+  tape.k.masked_axpy(dx.grad, y.slot->grad, mask.bits, mask.scale, dx.beta);
 }
 
 /// gradient of a bias += the gradient of what it was added to, summed over rows
 void add_bias_grad(Tape& tape, const Var& bias, const Tensor& grad) {
-  if (bias.home == nullptr) return;
+  if (bias.slot == nullptr) return;
   const Tape::Slot db = tape.slot(bias);
   tape.k.bias_grad(db.grad, grad, 0, db.beta);
 }
@@ -54,7 +54,7 @@ Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
   tape.on_backward([&tape, x, y, weight, bias, mean, rstd] {
     if (!Tape::has_grad(y)) return;
     const Tape::Slot dx = tape.slot(x), dw = tape.slot(weight), db = tape.slot(bias);
-    tape.k.layer_norm_grad(dx.grad, dx.beta, dw.grad, dw.beta, db.grad, db.beta, y.home->grad, x.value, mean, rstd,
+    tape.k.layer_norm_grad(dx.grad, dx.beta, dw.grad, dw.beta, db.grad, db.beta, y.slot->grad, x.value, mean, rstd,
                            weight.value);
   });
   return y;
@@ -78,14 +78,14 @@ Var residual_dropout(Tape& tape, const Var& residual, const Var& x, const Var& b
   tape.k.residual_add(y.value, residual.value, x.value, bias.value, mask.bits, mask.scale);
   tape.on_backward([&tape, residual, x, bias, y, mask] {
     if (!Tape::has_grad(y)) return;
-    if (bias.home != nullptr && Tape::has_grad(x)) {  // x has more uses: its gradient is not the bias's
+    if (bias.slot != nullptr && Tape::has_grad(x)) {  // x has more uses: its gradient is not the bias's
       const Tensor own = tape.tensor(y.value.shape);
-      tape.k.masked_axpy(own, y.home->grad, mask.bits, mask.scale, 0);
+      tape.k.masked_axpy(own, y.slot->grad, mask.bits, mask.scale, 0);
       add_bias_grad(tape, bias, own);
       add_masked_grad(tape, x, y, mask);
     } else {
       add_masked_grad(tape, x, y, mask);
-      if (bias.home != nullptr) add_bias_grad(tape, bias, x.home->grad);
+      if (bias.slot != nullptr) add_bias_grad(tape, bias, x.slot->grad);
     }
     pass_grad_on(tape, residual, y);
   });
@@ -97,8 +97,8 @@ Var activation_dropout(Tape& tape, const Var& x, const Var& bias, Activation kin
   const Var y = tape.result(x.value.shape);
   tape.k.activation(y.value, x.value, bias.value, kind, mask.bits, mask.scale);
   tape.on_backward([&tape, x, bias, y, kind, mask] {
-    if (!Tape::has_grad(y) || x.home == nullptr) return;
-    const Tensor& dy = y.home->grad;
+    if (!Tape::has_grad(y) || x.slot == nullptr) return;
+    const Tensor& dy = y.slot->grad;
     // In place: nothing reads dy afterwards.
     tape.k.activation_grad(dy, dy, x.value, bias.value, kind, mask.bits, mask.scale);
     add_bias_grad(tape, bias, dy);

@@ -1,5 +1,5 @@
 // The kernels that a backend provides. Ops check shapes and own the maths of the chain rule; kernels move data.
-// `beta` is 0 (overwrite) or 1 (accumulate): a backward writes straight into the gradient's home.
+// `beta` is 0 (overwrite) or 1 (accumulate): a backward writes straight into the gradient slot.
 //
 // Element types. T is the type of activations and of the operands of matrix products: f32, bf16, f64 (gradient checks,
 // reference) and, on GPUs only, f16. P = parameter_type(T) is the type of parameters, biases, norm weights, statistics
@@ -128,7 +128,7 @@ struct Kernels {
   void (*gather_rows)(const Tensor& y, const Tensor& table, const int32_t* ids, double scale);
   /// table[ids[i], :] += scale * x[i, :] in the order of i; rows with id == skip_id or a negative id are left
   /// out.
-  /// x T; table (a gradient's home) P or T.
+  /// x T; table (a gradient slot) P or T.
   void (*scatter_add_rows)(const Tensor& table, const Tensor& x, const int32_t* ids, double scale, int32_t skip_id);
   /// y[rows[i], :] = scale * x[i, :]; nothing where the row is negative. Both T, or both f64 (losses).
   void (*scatter_rows)(const Tensor& y, const Tensor& x, const int32_t* rows, double scale);

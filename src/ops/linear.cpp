@@ -30,11 +30,11 @@ void forward_part(Tape& tape, const Tensor& y, const Var& x, const Part& part) {
 }
 
 void backward_part(Tape& tape, const Var& y, const Var& x, const Part& part) {
-  const Tensor& dy = y.home->grad;
+  const Tensor& dy = y.slot->grad;
   const Tensor& w = part.weight.value;
   const auto* dy_data = static_cast<std::byte*>(dy.data) + static_cast<size_t>(part.column) * size_of(dy.dtype);
   const int64_t n = x.value.rows(), in = w.cols(), out = w.rows();
-  if (x.home != nullptr) {
+  if (x.slot != nullptr) {
     const Tape::Slot dx = tape.slot(x);
     tape.k.matmul({.dtype = dy.dtype,
                    .dtype_c = dx.grad.dtype,
@@ -49,7 +49,7 @@ void backward_part(Tape& tape, const Var& y, const Var& x, const Part& part) {
                    .ldc = in,
                    .beta = dx.beta});
   }
-  if (part.weight.home != nullptr) {
+  if (part.weight.slot != nullptr) {
     const Tape::Slot dw = tape.slot(part.weight);
     tape.k.matmul({.dtype = dy.dtype,
                    .dtype_c = dw.grad.dtype,
@@ -65,7 +65,7 @@ void backward_part(Tape& tape, const Var& y, const Var& x, const Part& part) {
                    .ldc = in,
                    .beta = dw.beta});
   }
-  if (part.bias.home != nullptr) {
+  if (part.bias.slot != nullptr) {
     const Tape::Slot db = tape.slot(part.bias);
     tape.k.bias_grad(db.grad, dy, part.column, db.beta);
   }
@@ -115,8 +115,8 @@ Var linear_transposed(Tape& tape, const Var& x, const Var& weight) {
                  .ldc = out});
   tape.on_backward([&tape, x, y, weight, n, in, out, dtype] {
     if (!Tape::has_grad(y)) return;
-    const Tensor& dy = y.home->grad;
-    if (x.home != nullptr) {
+    const Tensor& dy = y.slot->grad;
+    if (x.slot != nullptr) {
       const Tape::Slot dx = tape.slot(x);
       tape.k.matmul({.dtype = dtype,
                      .dtype_c = dx.grad.dtype,
@@ -132,7 +132,7 @@ Var linear_transposed(Tape& tape, const Var& x, const Var& weight) {
                      .ldc = in,
                      .beta = dx.beta});
     }
-    if (weight.home != nullptr) {
+    if (weight.slot != nullptr) {
       const Tape::Slot dw = tape.slot(weight);
       tape.k.matmul({.dtype = dtype,
                      .dtype_c = dw.grad.dtype,

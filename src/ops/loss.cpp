@@ -8,8 +8,8 @@ void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::spa
   tape.k.cross_entropy(losses, logits.value, tape.upload(targets), rows.empty() ? nullptr : tape.upload(rows),
                        tape.recording(), tape.pass().loss_scale);
   if (!tape.recording()) return;
-  QN_ASSERT(!logits.home->touched);
-  *logits.home = {logits.value, true};
+  QN_ASSERT(!logits.slot->touched);
+  *logits.slot = {logits.value, true};
 }
 
 }  // namespace qn

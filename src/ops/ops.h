@@ -1,7 +1,7 @@
 // The differentiable ops. Each has its backward beside it in its own .cpp. Shapes: N is the number of positions
 // (batch * time), D the model width. Dropout arguments are inactive (p ignored) outside training. Activations have the
 // tape's type; biases, norm weights and tables are parameters (tables may have either type), and so are the gradients
-// of all of them. Weights of linear maps are given in the tape's type: see operand().
+// of all of them. Weights of linear maps are given in the tape's type: see cast_to_compute().
 #pragma once
 
 #include <cstdint>
@@ -55,8 +55,8 @@ Var attention(Tape& tape, const Var& qkv, int64_t batch, int64_t time, int64_t h
 void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::span<const int32_t> targets,
                    std::span<const int32_t> rows);
 
-/// `weight` in the tape's type: itself, or a copy that shares its gradient home.
-Var operand(Tape& tape, const Var& weight);
+/// `weight` in the tape's type: itself, or a copy that shares its gradient slot.
+Var cast_to_compute(Tape& tape, const Var& weight);
 /// Noise of the product-quantization proxy: a copy of w with random blocks dropped and the rest scaled by 1/(1-p).
 /// Straight-through: its gradient is w's own, unmasked and unscaled (paper section 4.2; reference 1.2).
 Var block_noise(Tape& tape, const Var& weight, int64_t block, double p, uint64_t id);

@@ -10,8 +10,8 @@ Var embedding(Tape& tape, const Var& table, std::span<const int32_t> ids, double
   const Var y = tape.result({static_cast<int64_t>(ids.size()), table.value.cols()});
   tape.k.gather_rows(y.value, table.value, kept, scale);
   tape.on_backward([&tape, table, y, kept, scale, pad_id] {
-    if (!Tape::has_grad(y) || table.home == nullptr) return;
-    tape.k.scatter_add_rows(tape.accumulation_slot(table), y.home->grad, kept, scale, pad_id);
+    if (!Tape::has_grad(y) || table.slot == nullptr) return;
+    tape.k.scatter_add_rows(tape.accumulation_slot(table), y.slot->grad, kept, scale, pad_id);
   });
   return y;
 }
@@ -34,10 +34,10 @@ Var assemble_rows(Tape& tape, int64_t count, int64_t dim, std::span<const RowPar
   tape.on_backward([&tape, y, kept, scale, n = parts.size()] {
     if (!Tape::has_grad(y)) return;
     for (size_t i = 0; i < n; ++i) {
-      if (kept[i].value.home == nullptr) continue;
+      if (kept[i].value.slot == nullptr) continue;
       const Tape::Slot slot = tape.slot(kept[i].value);
       QN_ASSERT(slot.beta == 0, "a band's rows have one use only");
-      tape.k.gather_rows(slot.grad, y.home->grad, kept[i].rows, scale);
+      tape.k.gather_rows(slot.grad, y.slot->grad, kept[i].rows, scale);
     }
   });
   return y;
@@ -50,9 +50,9 @@ Var add_positions(Tape& tape, const Var& x, const Var& table, std::span<const in
   tape.k.axpy(y.value, x.value, 1.0, 1);
   tape.on_backward([&tape, x, y, table, kept, pad_id] {
     if (!Tape::has_grad(y)) return;
-    if (table.home != nullptr) tape.k.scatter_add_rows(tape.accumulation_slot(table), y.home->grad, kept, 1.0, pad_id);
+    if (table.slot != nullptr) tape.k.scatter_add_rows(tape.accumulation_slot(table), y.slot->grad, kept, 1.0, pad_id);
     const Tape::Slot dx = tape.slot(x);
-    tape.k.axpy(dx.grad, y.home->grad, 1.0, dx.beta);
+    tape.k.axpy(dx.grad, y.slot->grad, 1.0, dx.beta);
   });
   return y;
 }

@@ -11,7 +11,8 @@ uint64_t Tape::next_pass_id() {
 
 Var Tape::result_with_gradient(Shape shape, DType grad) {
   Var v{tensor(shape), nullptr};
-  if (recording()) v.home = new (host_arena_.allocate(sizeof(GradHome))) GradHome{{nullptr, shape, grad}, false};
+  if (recording())
+    v.slot = new (host_arena_.allocate(sizeof(GradientSlot))) GradientSlot{{nullptr, shape, grad}, false};
   return v;
 }
 
@@ -22,12 +23,12 @@ const int32_t* Tape::upload(std::span<const int32_t> indices) {
 }
 
 Tape::Slot Tape::slot(const Var& v) {
-  QN_ASSERT(v.home != nullptr);
-  GradHome& home = *v.home;
-  if (!home.grad.defined()) home.grad = arena.tensor(v.value.shape, home.grad.dtype);
-  const int beta = home.touched ? 1 : 0;
-  home.touched = true;
-  return {home.grad, beta};
+  QN_ASSERT(v.slot != nullptr);
+  GradientSlot& slot = *v.slot;
+  if (!slot.grad.defined()) slot.grad = arena.tensor(v.value.shape, slot.grad.dtype);
+  const int beta = slot.touched ? 1 : 0;
+  slot.touched = true;
+  return {slot.grad, beta};
 }
 
 Tensor Tape::accumulation_slot(const Var& v) {

@@ -1,6 +1,6 @@
 // The tape: coarse differentiable ops push their backward; gradients land in slots. A parameter's slot is its slice of
 // the flat gradient, so there are no temporary parameter gradients. Tensors, keep bits and indices come from the step
-// arena, which is in the backend's memory; backward steps and gradient homes are the host's business and live in an
+// arena, which is in the backend's memory; backward steps and gradient slots are the host's business and live in an
 // arena of the tape's own.
 #pragma once
 
@@ -20,15 +20,15 @@ namespace qn {
 /// Where the gradient of a value collects. `touched` turns true at the first contribution; until then the memory holds
 /// garbage and must be overwritten. Its type may differ from the value's: gradients of parameters collect in the
 /// parameters' type. Before there is memory, `grad` already has the type.
-struct GradHome {
+struct GradientSlot {
   Tensor grad;
   bool touched = false;
 };
 
-/// A value of the graph. Without a home (home == nullptr) no gradient is wanted.
+/// A value of the graph. Without a slot (slot == nullptr) no gradient is wanted.
 struct Var {
   Tensor value;
-  GradHome* home = nullptr;
+  GradientSlot* slot = nullptr;
 };
 
 /// What is random, and how ops behave, in one forward pass.
@@ -67,7 +67,7 @@ class Tape {
   Tensor tensor(Shape shape) { return arena.tensor(shape, dtype_); }
   /// An uninitialised tensor in the parameters' type: statistics, results that are read out.
   Tensor parameter_tensor(Shape shape) { return arena.tensor(shape, parameter_dtype()); }
-  /// A fresh result; it gets a gradient home of the same type when recording.
+  /// A fresh result; it gets a gradient slot of the same type when recording.
   Var result(Shape shape) { return result_with_gradient(shape, dtype_); }
   /// The same for a computed weight, whose gradient collects in the parameters' type.
   Var weight_result(Shape shape) { return result_with_gradient(shape, parameter_dtype()); }
@@ -82,7 +82,7 @@ class Tape {
   Slot slot(const Var& v);
   /// As slot(), but zero-filled at first touch, for kernels that only ever add.
   Tensor accumulation_slot(const Var& v);
-  static bool has_grad(const Var& v) { return v.home != nullptr && v.home->touched; }
+  static bool has_grad(const Var& v) { return v.slot != nullptr && v.slot->touched; }
 
   /// Registers a backward step. `f` is never destroyed: it may capture views and numbers only.
   template <typename F>
@@ -106,7 +106,7 @@ class Tape {
   void backward() {
     backward([](size_t) {});
   }
-  /// Forgets all steps and homes so that the object (and its memory) can serve the next micro-batch.
+  /// Forgets all steps and slots so that the object (and its memory) can serve the next micro-batch.
   void restart(const PassOptions& pass);
   /// Changes with every pass: lets weights cache their value within one.
   uint64_t pass_id() const { return pass_id_; }
@@ -121,7 +121,7 @@ class Tape {
   DType dtype_;
   PassOptions pass_;
   static constexpr size_t kHostBlock = size_t{64} << 10;
-  Arena host_arena_{host_memory(), kHostBlock};  // steps and gradient homes
+  Arena host_arena_{host_memory(), kHostBlock};  // steps and gradient slots
   std::vector<Step> steps_;
   uint64_t pass_id_ = next_pass_id();
   static uint64_t next_pass_id();

@@ -3,27 +3,27 @@
 
 namespace qn {
 
-Var operand(Tape& tape, const Var& weight) {
+Var cast_to_compute(Tape& tape, const Var& weight) {
   if (weight.value.dtype == tape.dtype()) return weight;
   const Tensor cast = tape.tensor(weight.value.shape);
   tape.k.copy(cast, weight.value);
-  return {cast, weight.home};
+  return {cast, weight.slot};
 }
 
 Var block_noise(Tape& tape, const Var& weight, int64_t block, double p, uint64_t id) {
   if (!tape.training() || p <= 0.0) return weight;
   const Tensor noisy = tape.tensor(weight.value.shape);
   tape.k.block_noise(noisy, weight.value, block, p, tape.key(Purpose::noise, id));
-  return {noisy, weight.home};  // straight-through: the gradient's home is the clean weight's
+  return {noisy, weight.slot};  // straight-through: the gradient slot is the clean weight's
 }
 
 Var pq_weight(Tape& tape, const Var& centroids, const uint16_t* codes, const int64_t* counts, Shape shape) {
   const Var w = tape.weight_result(shape);
   tape.k.pq_decode(w.value, centroids.value, codes);
   tape.on_backward([&tape, w, centroids, codes, counts] {
-    if (!Tape::has_grad(w) || centroids.home == nullptr) return;
+    if (!Tape::has_grad(w) || centroids.slot == nullptr) return;
     const Tape::Slot slot = tape.slot(centroids);
-    tape.k.pq_centroid_grad(slot.grad, w.home->grad, codes, counts, slot.beta);
+    tape.k.pq_centroid_grad(slot.grad, w.slot->grad, codes, counts, slot.beta);
   });
   return w;
 }

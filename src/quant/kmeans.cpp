@@ -316,15 +316,15 @@ std::vector<uint16_t> StageKMeans::gather_codes(size_t index) {
   return codes;
 }
 
-std::vector<LayerResult> StageKMeans::finish() {
+std::vector<WeightResult> StageKMeans::finish() {
   QN_CHECK(state_.iteration >= 1, "k-means: no iteration done yet");
   if (!codes_current_) assign(all_layers_);
   codes_current_ = true;
-  std::vector<LayerResult> results;
+  std::vector<WeightResult> results;
   for (const size_t i : all_layers_) {
     const Layer& layer = layers_[i];
     const KMeansProblem& p = problems_[i];
-    LayerResult result;
+    WeightResult result;
     result.table = {p.rows,
                     p.cols,
                     p.block_size,

@@ -50,7 +50,7 @@ struct KMeansState {
   std::vector<int64_t> splits;                          ///< clusters split so far to fill empty ones
 };
 
-struct LayerResult {
+struct WeightResult {
   PqTable table;
   double objective = 0.0;      ///< the last of objective_history
   int64_t resolved_empty = 0;  ///< splits over all iterations
@@ -75,7 +75,7 @@ class StageKMeans {
   /// Continues from a stored state. Throws qn::Error when it does not fit the problems.
   void restore(KMeansState state);
   /// The quantized weights, in problem order, the same on every rank; collective. At least one iteration must be done.
-  std::vector<LayerResult> finish();
+  std::vector<WeightResult> finish();
   /// Of the weights that finish() gave, summed over all ranks; collective, after finish(). Equal to rounding on any
   /// number of ranks and any backend: for reports.
   std::vector<SquaredErrors> squared_errors();

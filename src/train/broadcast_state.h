@@ -2,7 +2,7 @@
 #pragma once
 
 #include "comm/communicator.h"
-#include "train/state_dict.h"
+#include "nn/state_dict.h"
 
 namespace qn {
 

@@ -16,8 +16,8 @@
 #include <span>
 #include <vector>
 
+#include "nn/state_dict.h"
 #include "train/checkpoint_seal.h"
-#include "train/state_dict.h"
 
 namespace qn {
 

@@ -67,7 +67,7 @@ void GradientReducer::start_next() {
   const Tensor grads = store_.grads().reshaped({elements_, 1});
   for (size_t i = 0; i < bucket.parameters; ++i) {
     const Parameter& p = *store_.all()[bucket.first_parameter + i];
-    if (p.home.touched) continue;
+    if (p.slot.touched) continue;
     // Only this bucket's part: a neighbour that holds the rest may be on its way already.
     const int64_t begin = std::max(bucket.begin, p.offset), end = std::min(bucket.end, p.offset + p.shape.elements());
     if (begin < end) store_.kernels().fill(grads.row_slice(begin, end - begin), 0.0);

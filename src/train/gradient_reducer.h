@@ -6,7 +6,7 @@
 
 #include "comm/communicator.h"
 #include "comm/device_communicator.h"
-#include "models/parameters.h"
+#include "nn/parameters.h"
 
 namespace qn {
 

@@ -9,12 +9,12 @@ constexpr size_t kMaxGraphs = 64, kMaxSeen = 4096;
 
 std::vector<bool> touched_gradients(const ParameterStore& store) {
   std::vector<bool> touched;
-  for (const auto& p : store.all()) touched.push_back(p->home.touched);
+  for (const auto& p : store.all()) touched.push_back(p->slot.touched);
   return touched;
 }
 
 void set_touched_gradients(const ParameterStore& store, const std::vector<bool>& touched) {
-  for (size_t i = 0; i < touched.size(); ++i) store.all()[i]->home.touched = touched[i];
+  for (size_t i = 0; i < touched.size(); ++i) store.all()[i]->slot.touched = touched[i];
 }
 
 }  // namespace

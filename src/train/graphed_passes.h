@@ -5,7 +5,7 @@
 #include <map>
 #include <set>
 
-#include "models/parameters.h"
+#include "nn/parameters.h"
 #include "ops/dry_kernels.h"
 
 namespace qn {

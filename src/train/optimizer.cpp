@@ -31,7 +31,7 @@ void load_slices(const ParameterStore& store, const OwnedTensor& flat, const std
 }
 
 bool skipped(const OptimizerConfig& config, const Parameter& p) {
-  return config.missing_gradient == "skip" && !p.home.touched;
+  return config.missing_gradient == "skip" && !p.slot.touched;
 }
 
 class Nag : public Optimizer {
@@ -43,7 +43,7 @@ class Nag : public Optimizer {
     const NagStep args{lr, lr_previous_, config_.momentum, config_.weight_decay};
     if (config_.missing_gradient == "skip") {
       for (const auto& p : store.all())
-        if (!skipped(config_, *p)) kernels.nag_step(p->value, state_slice(velocity_, *p), p->home.grad, args, decision);
+        if (!skipped(config_, *p)) kernels.nag_step(p->value, state_slice(velocity_, *p), p->slot.grad, args, decision);
     } else {
       kernels.nag_step(store.values(), velocity_.view(), store.grads(), args, decision);
     }
@@ -81,7 +81,7 @@ class Adam : public Optimizer {
       if (skipped(config_, p)) continue;
       args.step = ++steps_[i];
       if (!flat)
-        kernels.adam_step(p.value, state_slice(mean_, p), state_slice(square_, p), p.home.grad, args, decision);
+        kernels.adam_step(p.value, state_slice(mean_, p), state_slice(square_, p), p.slot.grad, args, decision);
     }
     if (flat) kernels.adam_step(store.values(), mean_.view(), square_.view(), store.grads(), args, decision);
   }

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "core/config.h"
-#include "models/parameters.h"
-#include "train/state_dict.h"
+#include "nn/parameters.h"
+#include "nn/state_dict.h"
 
 namespace qn {
 

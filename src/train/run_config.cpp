@@ -103,37 +103,6 @@ void CommConfig::validate(const ConfigChecker& c) const {
           "must be 0 or at least 1, got {}", watchdog_seconds);
 }
 
-void IpqConfig::visit(ConfigVisitor& v) {
-  v.field("rules", rules,
-          "fairseq quantization YAML (n_centroids, block_sizes, layers_to_quantize; empty: built-in rules)");
-  v.field("stages", stages, "regular expressions, one stage each, instead of those of the rules");
-  v.field("updates_per_stage", updates_per_stage, "finetuning updates after each stage's k-means (0: none)");
-  v.field("kmeans_iterations", kmeans_iterations, "k-means iterations per stage");
-  v.field(
-      "frequency_exponent", frequency_exponent,
-      "k-means weighs the row of a token that occurs n times in the training text with (n + 1) to this power (0: all "
-      "rows alike, as fairseq does)");
-  v.choice("centroid_gradient", centroid_gradient, {"sum", "mean"},
-           "gradient of a centroid: sum over its blocks (fairseq's code) or their mean (the paper)");
-  v.field("dense_softmax", dense_softmax,
-          "leave output matrices that are tied to quantized tables dense, as fairseq does, instead of keeping the tie");
-  v.field("restart_schedule", restart_schedule,
-          "start the learning-rate schedule, warm-up included, anew in each stage");
-  v.field("save_every_kmeans_iterations", save_every_kmeans_iterations,
-          "checkpoint inside k-means every n iterations (0: only between stages)");
-  v.choice("centroids", centroids, {"fp16", "int8"}, "storage of centroids in the packed file");
-  v.choice("dense", dense, {"fp16", "fp32"}, "storage of everything that is not quantized in the packed file");
-}
-
-void IpqConfig::validate(const ConfigChecker& c) const {
-  c.check(updates_per_stage >= 0, "updates_per_stage", "must not be negative, got {}", updates_per_stage);
-  c.check(kmeans_iterations >= 1, "kmeans_iterations", "must be at least 1, got {}", kmeans_iterations);
-  c.check(frequency_exponent >= 0.0 && frequency_exponent <= 2.0, "frequency_exponent", "must be in [0, 2], got {}",
-          frequency_exponent);
-  c.check(save_every_kmeans_iterations >= 0, "save_every_kmeans_iterations", "must not be negative, got {}",
-          save_every_kmeans_iterations);
-}
-
 void RunConfig::visit(ConfigVisitor& v) {
   v.field("seed", seed, "of everything random: initial weights, data order, dropout, noise, k-means");
   v.section("model", model, "the network");

@@ -5,9 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "compress/ipq_config.h"
+#include "compress/noise.h"
 #include "core/config.h"
 #include "models/language_model.h"
-#include "quant/noise.h"
 #include "train/lr_schedule.h"
 #include "train/optimizer.h"
 #include "train/precision.h"
@@ -61,22 +62,6 @@ struct CommConfig {
   std::optional<bool> overlap;
   bool nccl = true;
   double watchdog_seconds = 600.0;
-  void visit(ConfigVisitor& v);
-  void validate(const ConfigChecker& c) const;
-};
-
-/// The section `ipq`: iterative product quantization (reference section 3).
-struct IpqConfig {
-  std::string rules;
-  std::vector<std::string> stages;
-  int64_t updates_per_stage = 0;
-  int64_t kmeans_iterations = 15;
-  double frequency_exponent = 1.0;
-  std::string centroid_gradient = "sum";
-  bool dense_softmax = false;
-  bool restart_schedule = false;
-  int64_t save_every_kmeans_iterations = 0;
-  std::string centroids = "fp16", dense = "fp16";
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };

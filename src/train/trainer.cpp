@@ -62,7 +62,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
                                  .graphs = use_graphs(config.train, comm),
                                  .device = device_comm_.get()});
   if (resuming) resume(state);
-  figures_.emplace(
+  throughput_.emplace(
       config_, corpus_.dictionary().size(),
       [&] { return corpus_.train().stream().counts(corpus_.dictionary().size()); }, kernels_, dtype_, comm);
   if (comm.is_root()) {
@@ -70,7 +70,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
     if (resuming) metrics_->truncate_after(update_);
     ProgressOptions progress;
     progress.log_interval = config.train.log_every_updates;
-    progress.full_speed = figures_->matmul_rate() / figures_->flops_per_token();
+    progress.full_speed = throughput_->matmul_rate() / throughput_->flops_per_token();
     progress_.emplace(std::move(progress));
   }
   log_start();
@@ -105,7 +105,7 @@ void Trainer::log_start() const {
                group_digits(corpus_.train().stream().total_tokens()), group_digits(corpus_.train().size()),
                group_digits(corpus_.sampler().updates_per_epoch(config_.train.micro_batches)),
                config_.train.micro_batches, comm_.size(), comm_.size() == 1 ? "" : "s");
-  spdlog::info("{}", figures_->text());
+  spdlog::info("{}", throughput_->text());
   if (config_.train.micro_batches % comm_.size() != 0)
     spdlog::warn("train.micro_batches = {} is no multiple of the {} ranks: some ranks wait in every update",
                  config_.train.micro_batches, comm_.size());
@@ -183,7 +183,7 @@ StateDict Trainer::capture() {
 }
 
 void Trainer::save(const SaveReason& reason) {
-  settle();
+  drain();
   const ProfileScope phase(Phase::checkpoint, update_);
   if (folder_) folder_->save(capture(), corpus_.sampler().state().epoch, update_, reason);
 }
@@ -224,7 +224,7 @@ bool Trainer::agreed_stop() {
 bool Trainer::run_due_stages() {
   while (ipq_ && ipq_->stages_done() < ipq_->stages() &&
          update_ >= ipq_->stages_done() * config_.ipq.updates_per_stage) {
-    settle();
+    drain();
     const int64_t every = config_.ipq.save_every_kmeans_iterations;
     const auto report = ipq_->run_stage([&](int64_t iteration) {
       const bool stop = agreed_stop();
@@ -256,7 +256,7 @@ bool Trainer::run_due_stages() {
 
 Outcome Trainer::run() {
   const Outcome outcome = run_to_end();
-  settle();
+  drain();
   {
     const ProfileScope phase(Phase::checkpoint);
     if (folder_) folder_->wait();
@@ -304,7 +304,7 @@ void Trainer::one_update() {
   for (const UpdateResult& result : finished) report(result);
 }
 
-void Trainer::settle() {
+void Trainer::drain() {
   while (updates_->pending() > 0) report(updates_->finish());
 }
 
@@ -333,7 +333,8 @@ void Trainer::report(const UpdateResult& result) {
                                   {"ppl", std::exp2(loss)},        {"lr", started.lr},
                                   {"grad_norm", result.grad_norm}, {"clipped", result.clipped},
                                   {"tokens", result.tokens},       {"seconds", started.seconds}};
-  if (figures_->matmul_rate() > 0.0) fields.push_back({"mfu", figures_->utilisation(result.tokens, started.seconds)});
+  if (throughput_->matmul_rate() > 0.0)
+    fields.push_back({"mfu", throughput_->utilisation(result.tokens, started.seconds)});
   if (dtype_ == DType::f16) {
     fields.push_back({"loss_scale", result.loss_scale});
     fields.push_back({"skipped", result.skipped});
@@ -342,7 +343,7 @@ void Trainer::report(const UpdateResult& result) {
 }
 
 Score Trainer::validate_now() {
-  settle();
+  drain();
   if (!score_) score_ = validate(*model_, kernels_, comm_, corpus_.valid(), corpus_.valid_batches(), dtype_);
   return *score_;
 }

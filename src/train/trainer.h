@@ -8,14 +8,14 @@
 #include <optional>
 
 #include "comm/communicator.h"
-#include "quant/packed_model.h"
+#include "compress/ipq.h"
+#include "compress/packed_model.h"
+#include "tasks/corpus.h"
 #include "train/checkpoint_folder.h"
-#include "train/corpus.h"
-#include "train/figures.h"
-#include "train/ipq.h"
 #include "train/metrics_log.h"
 #include "train/progress.h"
 #include "train/run_config.h"
+#include "train/throughput.h"
 #include "train/update.h"
 
 namespace qn {
@@ -67,7 +67,7 @@ class Trainer {
   double current_lr() const;
   void one_update();
   /// Waits for all updates that are under way and reports them.
-  void settle();
+  void drain();
   void report(const UpdateResult& result);
   void after_update();
   void record_validation(const Score& score, bool& improved);
@@ -86,7 +86,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DeviceCommunicator> device_comm_;  // null: what is on a device travels through host memory
   std::optional<UpdateRunner> updates_;
-  std::optional<RunFigures> figures_;
+  std::optional<Throughput> throughput_;
   std::optional<CheckpointFolder> folder_;    // rank 0
   std::optional<MetricsLog> metrics_;         // rank 0
   std::optional<ProgressReporter> progress_;  // rank 0

@@ -90,9 +90,9 @@ int64_t UpdateRunner::reduce(int64_t tokens) {
   tokens = comm_.all_reduce_sum_value(tokens);
   if (!options_.skip_missing) return tokens;
   std::vector<double> touched;
-  for (const auto& p : model_.parameters().all()) touched.push_back(p->home.touched ? 1.0 : 0.0);
+  for (const auto& p : model_.parameters().all()) touched.push_back(p->slot.touched ? 1.0 : 0.0);
   comm_.all_reduce_max(touched);
-  for (size_t i = 0; i < touched.size(); ++i) model_.parameters().all()[i]->home.touched = touched[i] > 0.0;
+  for (size_t i = 0; i < touched.size(); ++i) model_.parameters().all()[i]->slot.touched = touched[i] > 0.0;
   return tokens;
 }
 

@@ -107,11 +107,11 @@ void expect_each_gradient(const Hdf5File& file, const std::string& group, Transf
   for (const auto& p : model.parameters().all()) {
     const std::string dataset = group + "/" + p->name;
     if (!file.exists(dataset)) {
-      EXPECT_FALSE(p->home.touched) << p->name << " got a gradient that the reference does not have";
+      EXPECT_FALSE(p->slot.touched) << p->name << " got a gradient that the reference does not have";
       continue;
     }
-    ASSERT_TRUE(p->home.touched) << p->name << " got no gradient";
-    EXPECT_TRUE(matches(*p, to_doubles(p->home.grad), file.read<double>(dataset))) << p->name;
+    ASSERT_TRUE(p->slot.touched) << p->name << " got no gradient";
+    EXPECT_TRUE(matches(*p, to_doubles(p->slot.grad), file.read<double>(dataset))) << p->name;
   }
 }
 

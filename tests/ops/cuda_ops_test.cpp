@@ -51,17 +51,17 @@ TEST_P(CudaOpTest, MatchesTheCpuInDoubleAndRepeatsItself) {
   const OpCase& op = *GetParam().op;
   const std::vector<Doubles> inputs = draw_inputs(op, GetParam().dtype);
   Runner device(op, GetParam().dtype, cuda_kernels()), reference(op, DType::f64);
-  const auto compare = [&](Homes homes) {
-    const OpRun first = device.run(inputs, homes);
-    expect_close(first, reference.run(inputs, homes));
-    const OpRun second = device.run(inputs, homes);
+  const auto compare = [&](Slots slots) {
+    const OpRun first = device.run(inputs, slots);
+    expect_close(first, reference.run(inputs, slots));
+    const OpRun second = device.run(inputs, slots);
     EXPECT_EQ(second.outputs, first.outputs) << "another run, another result";
     EXPECT_EQ(second.grads, first.grads) << "another run, another gradient";
   };
-  compare(Homes::none);
+  compare(Slots::none);
   if (!op.differentiable) return;
-  compare(Homes::garbage);
-  if (!op.single_use) compare(Homes::ones);
+  compare(Slots::garbage);
+  if (!op.single_use) compare(Slots::ones);
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, CudaOpTest, testing::ValuesIn(cases()), [](const testing::TestParamInfo<Case>& entry) {

@@ -73,7 +73,7 @@ inline std::vector<Doubles> draw_inputs(const OpCase& op, DType dtype = DType::f
 }
 
 /// Where the gradients of a run collect.
-enum class Homes {
+enum class Slots {
   none,     ///< not recording
   fresh,    ///< memory comes from the arena at the first contribution, as for activations
   garbage,  ///< memory is there and holds NaN, as for parameters at the start of an update
@@ -89,13 +89,13 @@ class Runner {
   Runner(const OpCase& op, DType dtype, const Kernels& kernels = cpu_kernels())
       : op_(op), arena_(*kernels.memory), tape_(kernels, arena_, dtype, {}) {}
 
-  OpRun run(const std::vector<Doubles>& inputs, Homes kind) { return run(op_.forward, inputs, kind); }
+  OpRun run(const std::vector<Doubles>& inputs, Slots kind) { return run(op_.forward, inputs, kind); }
 
   /// Sum of all outputs with the weights that the last recorded run gave them; of the surrogate where there is one.
   double objective(const std::vector<Doubles>& inputs, const std::vector<Doubles>& unperturbed) {
     std::vector<Doubles> all = inputs;
     if (op_.surrogate) all.insert(all.end(), unperturbed.begin(), unperturbed.end());
-    const OpRun result = run(op_.surrogate ? op_.surrogate : op_.forward, all, Homes::none);
+    const OpRun result = run(op_.surrogate ? op_.surrogate : op_.forward, all, Slots::none);
     double sum = 0.0;
     for (size_t o = 0; o < result.outputs.size(); ++o)
       sum += std::inner_product(weights_[o].begin(), weights_[o].end(), result.outputs[o].begin(), 0.0);
@@ -112,28 +112,28 @@ class Runner {
 
   DType type_of(const OpInput& input) const { return input.parameter ? tape_.parameter_dtype() : tape_.dtype(); }
 
-  GradHome make_home(const Tensor& value, Homes kind) {
-    GradHome home{{nullptr, value.shape, value.dtype}, false};
-    if (kind == Homes::fresh) return home;
-    home.grad = arena_.tensor(value.shape, value.dtype);
+  GradientSlot make_home(const Tensor& value, Slots kind) {
+    GradientSlot slot{{nullptr, value.shape, value.dtype}, false};
+    if (kind == Slots::fresh) return slot;
+    slot.grad = arena_.tensor(value.shape, value.dtype);
     const auto n = static_cast<size_t>(value.elements());
-    from_doubles(tape_.k, home.grad, Doubles(n, kind == Homes::ones ? 1.0 : std::nan("")));
-    home.touched = kind == Homes::ones;
-    return home;
+    from_doubles(tape_.k, slot.grad, Doubles(n, kind == Slots::ones ? 1.0 : std::nan("")));
+    slot.touched = kind == Slots::ones;
+    return slot;
   }
 
-  OpRun run(const OpCase::Forward& forward, const std::vector<Doubles>& inputs, Homes kind) {
-    const bool recording = kind != Homes::none;
+  OpRun run(const OpCase::Forward& forward, const std::vector<Doubles>& inputs, Slots kind) {
+    const bool recording = kind != Slots::none;
     if (recording) poison();
     tape_.restart({.training = op_.training, .recording = recording, .seed = 7, .update = 3, .micro_batch = 2});
-    std::vector<GradHome> homes(inputs.size());
+    std::vector<GradientSlot> slots(inputs.size());
     std::vector<Var> vars;
     for (size_t i = 0; i < inputs.size(); ++i) {
       const OpInput& input = op_.inputs[i % op_.inputs.size()];
       const Tensor value = arena_.tensor(input.shape, type_of(input));
       from_doubles(tape_.k, value, inputs[i]);
-      if (recording) homes[i] = make_home(value, kind);
-      vars.push_back({value, recording ? &homes[i] : nullptr});
+      if (recording) slots[i] = make_home(value, kind);
+      vars.push_back({value, recording ? &slots[i] : nullptr});
     }
     OpRun result;
     const std::vector<Var> outputs = forward(tape_, vars);
@@ -141,19 +141,19 @@ class Runner {
     if (recording) {
       seed_gradients(outputs);
       tape_.backward();
-      for (size_t i = 0; i < homes.size(); ++i)
-        result.grads.push_back(homes[i].touched ? to_doubles(tape_.k, homes[i].grad) : Doubles(inputs[i].size(), 0.0));
+      for (size_t i = 0; i < slots.size(); ++i)
+        result.grads.push_back(slots[i].touched ? to_doubles(tape_.k, slots[i].grad) : Doubles(inputs[i].size(), 0.0));
     }
     arena_.reset();
     return result;
   }
 
-  /// Results weigh in with random numbers, losses (which have no home) with 1.
+  /// Results weigh in with random numbers, losses (which have no slot) with 1.
   void seed_gradients(const std::vector<Var>& outputs) {
     weights_.clear();
     for (const Var& y : outputs) {
       const int64_t n = y.value.elements();
-      if (y.home == nullptr) {
+      if (y.slot == nullptr) {
         weights_.emplace_back(static_cast<size_t>(n), 1.0);
         continue;
       }

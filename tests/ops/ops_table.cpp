@@ -18,7 +18,7 @@ constexpr double kP = 0.3;
 /// Weights as linear maps want them.
 std::vector<Var> operands(Tape& tape, Inputs weights) {
   std::vector<Var> result;
-  for (const Var& weight : weights) result.push_back(operand(tape, weight));
+  for (const Var& weight : weights) result.push_back(cast_to_compute(tape, weight));
   return result;
 }
 

@@ -22,7 +22,7 @@ struct OpInput {
 };
 
 struct OpCase {
-  /// The results for given inputs. A result without a home (losses) counts with its plain sum, others are weighted.
+  /// The results for given inputs. A result without a slot (losses) counts with its plain sum, others are weighted.
   using Forward = std::function<std::vector<Var>(Tape&, std::span<const Var>)>;
 
   std::string name;  ///< letters, digits and underscores

@@ -33,7 +33,7 @@ TEST_P(OpTest, GradientMatchesFiniteDifferences) {
   constexpr double kStep = 1e-5;
   Runner runner(op(), DType::f64);
   const std::vector<Doubles> inputs = draw_inputs(op());
-  const OpRun exact = runner.run(inputs, Homes::fresh);
+  const OpRun exact = runner.run(inputs, Slots::fresh);
   // Rounding of the objective, amplified by the division by the step.
   const double floor = 1e-9 * (1.0 + std::abs(runner.objective(inputs, inputs)));
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -64,8 +64,8 @@ TEST_P(OpTest, GradientMatchesFiniteDifferences) {
 TEST_P(OpTest, FloatMatchesDouble) {
   Runner single(op(), DType::f32), exact(op(), DType::f64);
   const std::vector<Doubles> inputs = draw_inputs(op());
-  const Homes homes = op().differentiable ? Homes::garbage : Homes::none;
-  const OpRun a = single.run(inputs, homes), b = exact.run(inputs, homes);
+  const Slots slots = op().differentiable ? Slots::garbage : Slots::none;
+  const OpRun a = single.run(inputs, slots), b = exact.run(inputs, slots);
   for (size_t o = 0; o < a.outputs.size(); ++o)
     EXPECT_TRUE(close(a.outputs[o], b.outputs[o], kLayerTolerance)) << "output " << o;
   for (size_t i = 0; i < a.grads.size(); ++i)
@@ -75,8 +75,8 @@ TEST_P(OpTest, FloatMatchesDouble) {
 TEST_P(OpTest, Bfloat16MatchesDouble) {
   Runner coarse(op(), DType::bf16), exact(op(), DType::f64);
   const std::vector<Doubles> inputs = draw_inputs(op(), DType::bf16);
-  const Homes homes = op().differentiable ? Homes::garbage : Homes::none;
-  const OpRun a = coarse.run(inputs, homes), b = exact.run(inputs, homes);
+  const Slots slots = op().differentiable ? Slots::garbage : Slots::none;
+  const OpRun a = coarse.run(inputs, slots), b = exact.run(inputs, slots);
   for (size_t o = 0; o < a.outputs.size(); ++o)
     EXPECT_TRUE(close(a.outputs[o], b.outputs[o], kBfloat16LayerTolerance)) << "output " << o;
   for (size_t i = 0; i < a.grads.size(); ++i)
@@ -88,11 +88,11 @@ TEST_P(OpTest, GradientsOverwriteGarbageAndAddToEarlierUses) {
   if (!op().differentiable) return;
   Runner runner(op(), DType::f64);
   const std::vector<Doubles> inputs = draw_inputs(op());
-  const OpRun fresh = runner.run(inputs, Homes::fresh);
-  EXPECT_EQ(runner.run(inputs, Homes::garbage).grads, fresh.grads);
-  EXPECT_EQ(runner.run(inputs, Homes::none).outputs, fresh.outputs) << "recording changes the result";
+  const OpRun fresh = runner.run(inputs, Slots::fresh);
+  EXPECT_EQ(runner.run(inputs, Slots::garbage).grads, fresh.grads);
+  EXPECT_EQ(runner.run(inputs, Slots::none).outputs, fresh.outputs) << "recording changes the result";
   if (op().single_use) return;
-  const OpRun added = runner.run(inputs, Homes::ones);
+  const OpRun added = runner.run(inputs, Slots::ones);
   for (size_t i = 0; i < inputs.size(); ++i) {
     Doubles expected = fresh.grads[i];
     for (double& g : expected) g += 1.0;
@@ -102,16 +102,16 @@ TEST_P(OpTest, GradientsOverwriteGarbageAndAddToEarlierUses) {
 
 void expect_same_on_any_threads(const OpCase& op, DType dtype, double product_tolerance) {
   const std::vector<Doubles> inputs = draw_inputs(op);
-  const Homes homes = op.differentiable ? Homes::garbage : Homes::none;
+  const Slots slots = op.differentiable ? Slots::garbage : Slots::none;
   Runner runner(op, dtype, counting_kernels());
   const int threads = omp_get_max_threads();
   omp_set_num_threads(1);
   const int64_t products = kernel_calls()["matmul"];
-  const OpRun one = runner.run(inputs, homes);
+  const OpRun one = runner.run(inputs, slots);
   // Large matrix products are the library's, which may share them out along the summed dimension.
   const double tolerance = kernel_calls()["matmul"] > products ? product_tolerance : 0.0;
   omp_set_num_threads(3);
-  const OpRun three = runner.run(inputs, homes);
+  const OpRun three = runner.run(inputs, slots);
   omp_set_num_threads(threads);
   for (size_t o = 0; o < one.outputs.size(); ++o)
     EXPECT_TRUE(close(three.outputs[o], one.outputs[o], tolerance)) << "output " << o;
@@ -130,7 +130,7 @@ INSTANTIATE_TEST_SUITE_P(Table, OpTest, testing::ValuesIn(ops_table()),
 TEST(OpsTable, ReachesEveryKernel) {
   const auto before = kernel_calls();
   for (const OpCase& op : ops_table())
-    Runner(op, DType::f32, counting_kernels()).run(draw_inputs(op), op.differentiable ? Homes::garbage : Homes::none);
+    Runner(op, DType::f32, counting_kernels()).run(draw_inputs(op), op.differentiable ? Slots::garbage : Slots::none);
   const auto after = kernel_calls();
   for (const auto& [name, calls] : after)
     EXPECT_GT(calls, before.at(name)) << name << " is reached by no entry of ops_table.cpp";

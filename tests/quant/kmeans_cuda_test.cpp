@@ -292,7 +292,7 @@ TEST_F(KMeansCuda, AStageEndsWithTheSameBitsWhereverItBegan) {
   const KMeansOptions options{.iterations = 5, .seed = 3, .stage = 1};
   StageKMeans expected(host.problems(), options, *local);
   while (expected.step()) continue;
-  const std::vector<LayerResult> results = expected.finish();
+  const std::vector<WeightResult> results = expected.finish();
   EXPECT_GT(results[3].resolved_empty, 0) << "nothing was split";
   EXPECT_GT(results[4].still_empty, 0) << "no cluster stayed empty";
 

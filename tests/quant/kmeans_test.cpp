@@ -22,7 +22,7 @@ namespace {
 constexpr double kObjectiveRounding = 1e-9;  // relative rise that float32 centroids may cause
 constexpr double kMeanRounding = 1.2e-7;     // float32 centroid against its mean in double
 
-std::vector<LayerResult> run(StageKMeans& kmeans) {
+std::vector<WeightResult> run(StageKMeans& kmeans) {
   while (kmeans.step()) {
   }
   return kmeans.finish();
@@ -104,7 +104,7 @@ TEST(KMeansGolden, FollowsFairseqStepByStep) {
                              assignments.begin() + static_cast<std::ptrdiff_t>(iteration * table.codes.size())));
     }
   }
-  const std::vector<LayerResult> results = kmeans.finish();
+  const std::vector<WeightResult> results = kmeans.finish();
   for (size_t i = 0; i < layers.size(); ++i) {
     SCOPED_TRACE(layers[i].name);
     EXPECT_EQ(kmeans.state().iteration, 15);
@@ -119,7 +119,7 @@ TEST(KMeans, ResultsAreBitwiseEqualOnAnyNumberOfRanksAndThreads) {
   const Stage stage;
   const auto local = make_local_communicator();
   StageKMeans alone(stage.problems(), {.seed = 3}, *local), together(stage.problems(), {.seed = 3}, comm());
-  const std::vector<LayerResult> expected = run(alone);
+  const std::vector<WeightResult> expected = run(alone);
   expect_same_bits(run(together), expected);
   EXPECT_EQ(alone.state().objective_history, together.state().objective_history);
 
@@ -133,7 +133,7 @@ TEST(KMeans, ResultsAreBitwiseEqualOnAnyNumberOfRanksAndThreads) {
 TEST(KMeans, ObjectiveNeverRisesAndEmptyClustersAreFilled) {
   const Stage stage;
   StageKMeans kmeans(stage.problems(), {}, comm());
-  const std::vector<LayerResult> results = run(kmeans);
+  const std::vector<WeightResult> results = run(kmeans);
   for (size_t i = 0; i < results.size(); ++i) {
     SCOPED_TRACE(stage.problems()[i].name);
     ASSERT_EQ(std::ssize(kmeans.state().objective_history[i]), 15);
@@ -152,7 +152,7 @@ TEST(KMeans, ObjectiveNeverRisesAndEmptyClustersAreFilled) {
 TEST(KMeans, CentroidsAreTheMeansOfTheirBlocks) {
   const Stage stage;
   StageKMeans kmeans(stage.problems(), {}, comm());
-  const LayerResult result = run(kmeans).front();
+  const WeightResult result = run(kmeans).front();
   const PqTable& table = result.table;
   std::vector<double> means(table.centroids.size(), 0.0);
   for (int64_t n = 0; n < table.blocks(); ++n) {
@@ -168,7 +168,7 @@ TEST(KMeans, CentroidsAreTheMeansOfTheirBlocks) {
 TEST(KMeans, GoesOnBitExactlyFromItsState) {
   const Stage stage;
   StageKMeans whole(stage.problems(), {.seed = 11, .stage = 2}, comm());
-  const std::vector<LayerResult> expected = run(whole);
+  const std::vector<WeightResult> expected = run(whole);
   for (const int64_t stop_after : {1, 7, 15}) {
     KMeansState saved;
     {
@@ -220,7 +220,7 @@ TEST(KMeans, InitialCentroidsAreDistinctValuesWherePossible) {
   std::set<float> values;
   for (size_t k = 0; k < 20; ++k) values.insert(kmeans.state().centroids[0][2 * k]);
   EXPECT_EQ(values.size(), 20u);
-  const LayerResult result = run(kmeans).front();
+  const WeightResult result = run(kmeans).front();
   EXPECT_EQ(result.objective, 0.0);
   EXPECT_EQ(result.still_empty, 0);
 }
@@ -252,7 +252,7 @@ TEST_P(KMeansDegenerate, EndsWithEveryBlockReproduced) {
   const KMeansProblem problem{
       .name = name, .weight = weight.data(), .rows = 50, .cols = 40, .block_size = 4, .n_centroids = n_centroids};
   StageKMeans kmeans({problem}, {}, comm());
-  const LayerResult result = run(kmeans).front();
+  const WeightResult result = run(kmeans).front();
   expect_never_rises(kmeans.state().objective_history[0]);
   EXPECT_EQ(result.still_empty, std::max<int64_t>(0, n_centroids - distinct));
   std::vector<float> decoded(weight.size());
@@ -282,7 +282,7 @@ TEST(KMeans, UniformImportanceChangesNothingButTheScale) {
   StageKMeans plain({problem}, {}, comm());
   problem.importance = importance;
   StageKMeans weighted({problem}, {}, comm());
-  const LayerResult a = run(plain).front(), b = run(weighted).front();
+  const WeightResult a = run(plain).front(), b = run(weighted).front();
   EXPECT_EQ(a.table.codes, b.table.codes);
   EXPECT_TRUE(close(b.table.centroids, a.table.centroids, kSummationTolerance));
   EXPECT_TRUE(close(b.objective, 2.0 * a.objective, kSummationTolerance));
@@ -330,7 +330,7 @@ TEST(KMeans, ARowOfImportanceNCountsAsNRows) {
   longer.rows = std::ssize(repeated) / kCols;
   longer.row_importance = {};
   StageKMeans weighted({problem}, {}, comm()), unrolled({longer}, {}, comm());
-  const LayerResult a = run(weighted).front(), b = run(unrolled).front();
+  const WeightResult a = run(weighted).front(), b = run(unrolled).front();
   EXPECT_TRUE(close(a.table.centroids, b.table.centroids, kSummationTolerance));
   EXPECT_TRUE(close(a.objective, b.objective, kSummationTolerance));
 }

@@ -7,7 +7,7 @@
 
 namespace qn::test {
 
-inline void expect_same_bits(const std::vector<LayerResult>& a, const std::vector<LayerResult>& b) {
+inline void expect_same_bits(const std::vector<WeightResult>& a, const std::vector<WeightResult>& b) {
   ASSERT_EQ(a.size(), b.size());
   for (size_t i = 0; i < a.size(); ++i) {
     EXPECT_EQ(a[i].table.centroids, b[i].table.centroids) << "weight " << i;

@@ -4,12 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "compress/packed_model.h"
 #include "guarded_kernels.h"
-#include "quant/packed_model.h"
 #include "support/tolerance.h"
+#include "tasks/evaluate.h"
+#include "tasks/model_file.h"
 #include "tiny_run.h"
-#include "train/evaluate.h"
-#include "train/model_file.h"
 #include "train/precision.h"
 
 namespace qn::test {

@@ -35,8 +35,8 @@ class Trajectory {
     store.begin_gradients();
     for (const auto& p : store.all()) {
       if (file_.read<int64_t>(path(p->name, "has_grad"))[static_cast<size_t>(k)] == 0) continue;
-      write(p->home.grad, slice(p->name, "grad", k));
-      p->home.touched = true;
+      write(p->slot.grad, slice(p->name, "grad", k));
+      p->slot.touched = true;
     }
     store.finish_gradients();
     const StepDecision decision;

@@ -2,9 +2,9 @@
 
 #include <fstream>
 
+#include "compress/pq_weight.h"
 #include "data/preprocess.h"
 #include "ops/host_access.h"
-#include "quant/pq_weight.h"
 
 namespace qn::test {
 namespace {

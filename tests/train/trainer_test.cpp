@@ -6,12 +6,12 @@
 
 #include <fstream>
 
-#include "quant/packed_model.h"
+#include "compress/packed_model.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
+#include "tasks/evaluate.h"
+#include "tasks/model_file.h"
 #include "tiny_run.h"
-#include "train/evaluate.h"
-#include "train/model_file.h"
 
 namespace qn::test {
 namespace {

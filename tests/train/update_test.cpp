@@ -8,10 +8,10 @@
 #include <limits>
 #include <map>
 
+#include "compress/noise.h"
 #include "core/special_tokens.h"
 #include "golden_optimizer.h"
 #include "models/golden_model.h"
-#include "quant/noise.h"
 #include "support/golden.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
@@ -158,7 +158,7 @@ TEST(Update, DividesByTheTokensOfAllMicroBatches) {
   EXPECT_DOUBLE_EQ(result.loss, 4.0);
   EXPECT_DOUBLE_EQ(result.grad_norm, std::sqrt(12.0 * 12.0 + 16.0 * 16.0) / 6);
   EXPECT_DOUBLE_EQ(recorder.scale, 1.0 / 6);
-  EXPECT_THAT(to_doubles(model.parameters().find("w")->home.grad), testing::ElementsAre(12, 16));
+  EXPECT_THAT(to_doubles(model.parameters().find("w")->slot.grad), testing::ElementsAre(12, 16));
 }
 
 TEST(Update, RanksAgreeOnMissingGradients) {
@@ -168,7 +168,7 @@ TEST(Update, RanksAgreeOnMissingGradients) {
   model.parameters().allocate(DType::f32);
   for (const auto& p : model.parameters().all()) {
     p->value.as<float>()[0] = 1.0f;
-    p->home.grad.as<float>()[0] = 7.0f;  // left over from an earlier update
+    p->slot.grad.as<float>()[0] = 7.0f;  // left over from an earlier update
   }
   OptimizerConfig config;
   config.weight_decay = 0.1;
@@ -397,11 +397,11 @@ TEST(Parameter, KnowsTheStepThatCompletesItsGradient) {
   std::map<std::string, std::vector<double>> complete;
   tape.backward([&](size_t index) {
     for (const auto& p : model->parameters().all())
-      if (p->used_in(tape) && p->first_step() == index) complete[p->name] = to_doubles(p->home.grad);
+      if (p->used_in(tape) && p->first_step() == index) complete[p->name] = to_doubles(p->slot.grad);
   });
   EXPECT_GT(complete.size(), model->parameters().all().size() / 2);
   for (const auto& [name, grad] : complete)
-    EXPECT_EQ(grad, to_doubles(model->parameters().find(name)->home.grad)) << name;
+    EXPECT_EQ(grad, to_doubles(model->parameters().find(name)->slot.grad)) << name;
 }
 
 TEST(Update, NoiseNeverReachesTheMasterWeights) {

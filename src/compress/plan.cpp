@@ -1,0 +1,215 @@
+#include "compress/plan.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "compress/name_pattern.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/text.h"
+#include "quant/kmeans.h"
+
+namespace qn {
+namespace {
+
+constexpr int64_t kLargestSuggestedBlock = 32;
+
+/// The layer's name: fairseq matches module names, which end before ".weight".
+std::string layer_name(std::string_view name) {
+  constexpr std::string_view kSuffix = ".weight";
+  if (name.ends_with(kSuffix)) name.remove_suffix(kSuffix.size());
+  return std::string(name);
+}
+
+std::string located(const std::string& where, const std::string& text) {
+  return where.empty() ? text : where + ": " + text;
+}
+
+std::vector<size_t> find_matches(const NamePattern& pattern, std::span<const WeightInfo> weights) {
+  std::vector<size_t> found;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const bool by_alias = std::any_of(weights[i].aliases.begin(), weights[i].aliases.end(),
+                                      [&](const std::string& alias) { return pattern.matches(layer_name(alias)); });
+    if (by_alias || pattern.matches(layer_name(weights[i].name))) found.push_back(i);
+  }
+  return found;
+}
+
+std::string with_single_backslashes(std::string text) {
+  for (size_t at = text.find("\\\\"); at != std::string::npos; at = text.find("\\\\", at + 1)) text.erase(at, 1);
+  return text;
+}
+
+/// A pattern as text to compare names with: without its escapes.
+std::string without_backslashes(std::string text) {
+  std::erase(text, '\\');
+  return text;
+}
+
+/// Indices of the weights that a stage's pattern selects, repaired if need be.
+std::vector<size_t> select(const StageRule& rule, std::span<const WeightInfo> weights) {
+  std::vector<size_t> found = find_matches(NamePattern(rule.pattern, rule.where), weights);
+  if (!found.empty()) return found;
+  const std::string repaired = with_single_backslashes(rule.pattern);
+  if (repaired != rule.pattern) found = find_matches(NamePattern(repaired, rule.where), weights);
+  if (!found.empty()) {
+    spdlog::warn("{}",
+                 located(rule.where, fmt::format("pattern '{}' matches no weight because its backslashes are doubled "
+                                                 "(YAML keeps them as they are outside double quotes); using '{}', "
+                                                 "which matches {}. Write single backslashes.",
+                                                 rule.pattern, repaired, found.size())));
+    return found;
+  }
+  std::vector<std::string> names;
+  for (const WeightInfo& weight : weights) {
+    names.push_back(layer_name(weight.name));
+    for (const std::string& alias : weight.aliases) names.push_back(layer_name(alias));
+  }
+  throw Error(located(rule.where, fmt::format("pattern '{}' matches no weight; the nearest names are: {}", rule.pattern,
+                                              fmt::join(nearest(without_backslashes(repaired), names, 5), ", "))));
+}
+
+/// The value of an attribute that rules may ask for.
+std::optional<std::string> attribute(const WeightInfo& weight, const std::string& key) {
+  if (const auto it = weight.attributes.find(key); it != weight.attributes.end()) return it->second;
+  switch (weight.kind) {
+    case WeightKind::linear:
+      if (key == "in_features") return std::to_string(weight.cols);
+      if (key == "out_features") return std::to_string(weight.rows);
+      break;
+    case WeightKind::embedding:
+      if (key == "embedding_dim") return std::to_string(weight.cols);
+      if (key == "num_embeddings") return std::to_string(weight.rows);
+      break;
+    case WeightKind::conv:
+      if (key == "out_channels") return std::to_string(weight.rows);
+      break;
+  }
+  return std::nullopt;
+}
+
+/// The number that `section` ("block_sizes" or "n_centroids") gives to a weight.
+int64_t look_up(const std::map<std::string, SizeRule>& section_rules, const char* section, const std::string& source,
+                const WeightInfo& weight) {
+  const std::string type = layer_type(weight.kind);
+  const std::string name = layer_name(weight.name);
+  const auto it = section_rules.find(type);
+  if (it == section_rules.end())
+    throw Error(located(source, fmt::format("{} has no entry for {}, the type of '{}'; add one", section, type, name)));
+  const SizeRule& rule = it->second;
+  const bool fuzzy = rule.key == "fuzzy_name";
+  const std::optional<std::string> value = fuzzy ? name : attribute(weight, rule.key);
+  if (!value)
+    throw Error(located(source, fmt::format("{}.{}: '{}' has no attribute '{}'", section, type, name, rule.key)));
+  for (const auto& [text, number] : rule.values)
+    if (text != "*" && (fuzzy ? value->find(text) != std::string::npos : *value == text)) return number;
+  for (const auto& [text, number] : rule.values)
+    if (text == "*") return number;
+  throw Error(located(source, fmt::format("{}.{}: nothing fits '{}' ({} {}); add an entry for it or for \"*\"", section,
+                                          type, name, rule.key, *value)));
+}
+
+/// Divisors of `cols` that make sense as block sizes.
+std::vector<int64_t> valid_block_sizes(int64_t cols) {
+  std::vector<int64_t> sizes;
+  for (int64_t d = 1; d <= std::min(cols, kLargestSuggestedBlock); ++d)
+    if (cols % d == 0) sizes.push_back(d);
+  return sizes;
+}
+
+PlannedWeight plan_weight(const QuantizeRules& rules, const WeightInfo& weight, int64_t stage) {
+  PlannedWeight planned{weight.name,
+                        stage,
+                        weight.rows,
+                        weight.cols,
+                        look_up(rules.block_sizes, "block_sizes", rules.source, weight),
+                        look_up(rules.n_centroids, "n_centroids", rules.source, weight)};
+  const int64_t d = planned.block_size, k = planned.n_centroids;
+  QN_CHECK(d >= 1 && weight.cols % d == 0,
+           "weight '{}' has {} columns, which a block size of {} does not divide; {} fit", weight.name, weight.cols, d,
+           fmt::join(valid_block_sizes(weight.cols), ", "));
+  QN_CHECK(k >= 2 && k <= 65536, "weight '{}': {} centroids; 2 to 65536 are allowed", weight.name, k);
+  planned.n_centroids = capped_centroids(weight.rows * weight.cols / d, k);
+  if (planned.n_centroids < k)
+    spdlog::info("weight '{}': {} centroids instead of {}, a quarter of its {} blocks of {}", weight.name,
+                 planned.n_centroids, k, weight.rows * weight.cols / d, d);
+  return planned;
+}
+
+}  // namespace
+
+const char* layer_type(WeightKind kind) {
+  switch (kind) {
+    case WeightKind::linear:
+      return "Linear";
+    case WeightKind::embedding:
+      return "Embedding";
+    case WeightKind::conv:
+      return "Conv2d";
+  }
+  QN_ASSERT(false, "unknown weight kind");
+}
+
+QuantizeRules default_quantize_rules() {
+  const std::string root = R"((decoder|encoder\.sentence_encoder)\.)";
+  return {.n_centroids = {{"Linear", {"in_features", {{"*", 256}}}}, {"Embedding", {"embedding_dim", {{"*", 256}}}}},
+          .block_sizes = {{"Linear", {"fuzzy_name", {{"fc", 8}, {"attn", 4}, {"emb", 4}}}},
+                          {"Embedding", {"fuzzy_name", {{"emb", 8}}}}},
+          .stages = {{root + R"(layers\.\d+\.fc[12])", ""},
+                     {root + R"(embed_tokens(\.embeddings\.[012]\.[01]|$))", ""},
+                     {root + R"(layers\.\d+\.self_attn\.(k_proj|v_proj|q_proj|out_proj))", ""}},
+          .source = ""};
+}
+
+std::vector<PlannedWeight> QuantizePlan::all() const {
+  std::vector<PlannedWeight> weights;
+  for (const auto& stage : stages) weights.insert(weights.end(), stage.begin(), stage.end());
+  return weights;
+}
+
+QuantizePlan make_plan(const QuantizeRules& rules, std::span<const WeightInfo> weights) {
+  QN_CHECK(!rules.stages.empty(), "{}", located(rules.source, "layers_to_quantize names no stage"));
+  QuantizePlan plan;
+  std::vector<int64_t> stage_of(weights.size(), -1);
+  for (const StageRule& rule : rules.stages) {
+    const auto stage = std::ssize(plan.stages);
+    std::vector<PlannedWeight>& planned = plan.stages.emplace_back();
+    for (const size_t i : select(rule, weights)) {
+      if (stage_of[i] >= 0) {
+        spdlog::info("weight '{}' also fits stage {}; it stays in stage {}", weights[i].name, stage, stage_of[i]);
+        continue;
+      }
+      stage_of[i] = stage;
+      planned.push_back(plan_weight(rules, weights[i], stage));
+    }
+    if (planned.empty())
+      throw Error(
+          located(rule.where, fmt::format("every weight that pattern '{}' matches already belongs to an earlier "
+                                          "stage; remove it or reorder the stages",
+                                          rule.pattern)));
+  }
+  return plan;
+}
+
+std::string describe(const QuantizePlan& plan, ValueStorage centroids) {
+  size_t name_width = 6;
+  for (const PlannedWeight& w : plan.all()) name_width = std::max(name_width, w.name.size());
+  std::string text = fmt::format("{:<5} {:<{}} {:>8} {:>8} {:>5} {:>6} {:>14}\n", "stage", "weight", name_width, "rows",
+                                 "cols", "block", "K", "bytes");
+  for (const auto& stage : plan.stages) {
+    SizeReport report;
+    for (const PlannedWeight& w : stage) {
+      report.add_quantized(w.name, w.shape(), centroids);
+      text +=
+          fmt::format("{:<5} {:<{}} {:>8} {:>8} {:>5} {:>6} {:>14}\n", w.stage, w.name, name_width, w.rows, w.cols,
+                      w.block_size, w.n_centroids, group_digits(static_cast<int64_t>(report.entries().back().bytes())));
+    }
+    text += fmt::format("      {} weights: {} instead of {} in float32\n", stage.size(),
+                        format_bytes(report.total_bytes()), format_bytes(report.original_bytes()));
+  }
+  return text;
+}
+
+}  // namespace qn

@@ -1,0 +1,142 @@
+#include "compress/size_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/text.h"
+#include "quant/bit_packing.h"
+
+namespace qn {
+namespace {
+
+nlohmann::ordered_json to_json_object(const SizeEntry& entry) {
+  return {{"name", entry.name},
+          {"storage", entry.storage},
+          {"values", entry.values},
+          {"code_bytes", entry.code_bytes},
+          {"centroid_bytes", entry.centroid_bytes},
+          {"dense_bytes", entry.dense_bytes},
+          {"bytes", entry.bytes()},
+          {"bits_per_value", entry.bits_per_value()}};
+}
+
+std::string table_line(const SizeEntry& entry, size_t name_width) {
+  return fmt::format("{:<{}}  {:<18} {:>14} {:>12} {:>12} {:>12} {:>12} {:>7.3f}\n", entry.name, name_width,
+                     entry.storage, group_digits(entry.values), group_digits(static_cast<int64_t>(entry.code_bytes)),
+                     group_digits(static_cast<int64_t>(entry.centroid_bytes)),
+                     group_digits(static_cast<int64_t>(entry.dense_bytes)),
+                     group_digits(static_cast<int64_t>(entry.bytes())), entry.bits_per_value());
+}
+
+}  // namespace
+
+uint64_t stored_bytes(int64_t count, ValueStorage storage) {
+  const auto n = static_cast<uint64_t>(count);
+  switch (storage) {
+    case ValueStorage::f32:
+      return 4 * n;
+    case ValueStorage::f16:
+      return 2 * n;
+    case ValueStorage::int8:
+      return n + 4;
+  }
+  QN_ASSERT(false, "unknown storage");
+}
+
+const char* name_of(ValueStorage storage) {
+  switch (storage) {
+    case ValueStorage::f32:
+      return "fp32";
+    case ValueStorage::f16:
+      return "fp16";
+    case ValueStorage::int8:
+      return "int8";
+  }
+  QN_ASSERT(false, "unknown storage");
+}
+
+void SizeReport::add_quantized(const std::string& name, const PqShape& shape, ValueStorage centroids) {
+  SizeEntry entry;
+  entry.name = name;
+  entry.storage = fmt::format("pq d={} K={} {}", shape.block_size, shape.n_centroids, name_of(centroids));
+  entry.values = shape.rows * shape.cols;
+  entry.code_bytes =
+      static_cast<uint64_t>(packed_bytes(entry.values / shape.block_size, bits_per_code(shape.n_centroids)));
+  entry.centroid_bytes = stored_bytes(shape.n_centroids * shape.block_size, centroids);
+  entries_.push_back(std::move(entry));
+}
+
+void SizeReport::add_dense(const std::string& name, int64_t values, ValueStorage storage) {
+  SizeEntry entry;
+  entry.name = name;
+  entry.storage = name_of(storage);
+  entry.values = values;
+  entry.dense_bytes = stored_bytes(values, storage);
+  entries_.push_back(std::move(entry));
+}
+
+SizeEntry SizeReport::total() const {
+  SizeEntry sum;
+  sum.name = "total";
+  for (const SizeEntry& entry : entries_) {
+    sum.values += entry.values;
+    sum.code_bytes += entry.code_bytes;
+    sum.centroid_bytes += entry.centroid_bytes;
+    sum.dense_bytes += entry.dense_bytes;
+  }
+  return sum;
+}
+
+uint64_t SizeReport::original_bytes() const {
+  return stored_bytes(original_values_ > 0 ? original_values_ : total().values, ValueStorage::f32);
+}
+
+double SizeReport::ratio() const {
+  const uint64_t bytes = total_bytes();
+  return bytes == 0 ? 1.0 : static_cast<double>(original_bytes()) / static_cast<double>(bytes);
+}
+
+std::string SizeReport::to_table() const {
+  size_t name_width = 6;
+  for (const SizeEntry& entry : entries_) name_width = std::max(name_width, entry.name.size());
+  std::string text = fmt::format("{:<{}}  {:<18} {:>14} {:>12} {:>12} {:>12} {:>12} {:>7}\n", "tensor", name_width,
+                                 "storage", "values", "codes", "centroids", "dense", "bytes", "bits");
+  for (const SizeEntry& entry : entries_) text += table_line(entry, name_width);
+  text += table_line(total(), name_width);
+  text += fmt::format("file: {} with a header of {} bytes; float32: {}; {:.2f} times smaller\n",
+                      format_bytes(total_bytes()), group_digits(static_cast<int64_t>(header_bytes_)),
+                      format_bytes(original_bytes()), ratio());
+  return text;
+}
+
+std::string SizeReport::to_json() const {
+  nlohmann::ordered_json report;
+  report["tensors"] = nlohmann::ordered_json::array();
+  for (const SizeEntry& entry : entries_) report["tensors"].push_back(to_json_object(entry));
+  report["total"] = to_json_object(total());
+  report["header_bytes"] = header_bytes_;
+  report["file_bytes"] = total_bytes();
+  report["original_bytes"] = original_bytes();
+  report["ratio"] = ratio();
+  return report.dump(2);
+}
+
+FairseqSizes fairseq_sizes(int64_t n_parameters, std::span<const PqShape> quantized) {
+  constexpr double kMb = 1024.0 * 1024.0;
+  FairseqSizes sizes;
+  sizes.original_mb = sizes.other_mb = 4.0 * static_cast<double>(n_parameters) / kMb;
+  for (const PqShape& q : quantized) {
+    const double values = static_cast<double>(q.rows * q.cols);
+    sizes.index_mb +=
+        std::log2(static_cast<double>(q.n_centroids)) / static_cast<double>(q.block_size) * values / 8.0 / kMb;
+    sizes.centroids_mb += static_cast<double>(q.n_centroids * q.block_size) * 2.0 / kMb;
+    sizes.other_mb -= 4.0 * values / kMb;
+  }
+  return sizes;
+}
+
+}  // namespace qn

@@ -1,0 +1,39 @@
+// One Transformer block: causal self-attention and feed-forward with residual connections (reference 5.3).
+#pragma once
+
+#include <string>
+
+#include "nn/layers/linear.h"
+
+namespace qn {
+
+struct DecoderLayerOptions {
+  int64_t width, ffn, heads;
+  double dropout, attention_dropout, activation_dropout;
+  Activation activation;
+  bool prenorm;
+};
+
+class DecoderLayer {
+ public:
+  /// `prefix`: "decoder.layers.3"; `index` tells the dropout masks of the layers apart.
+  DecoderLayer(const Build& build, const std::string& prefix, uint64_t index, const DecoderLayerOptions& options);
+
+  /// x [batch * time, width] -> the same shape.
+  Var forward(Tape& tape, const Var& x, int64_t batch, int64_t time) const;
+
+ private:
+  Var self_attention(Tape& tape, const Var& x, int64_t batch, int64_t time) const;
+  Var feed_forward(Tape& tape, const Var& x) const;
+  Dropout site(double p, uint64_t number) const { return {p, first_site_ + number}; }
+
+  DecoderLayerOptions options_;
+  uint64_t first_site_;
+  Linear query_, key_, value_, out_, fc1_, fc2_;
+  LayerNorm attention_norm_, final_norm_;
+};
+
+/// Dropout sites 0..15 belong to the model's ends, then 16 per layer.
+inline constexpr uint64_t kSitesPerLayer = 16;
+
+}  // namespace qn

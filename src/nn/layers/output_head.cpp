@@ -1,0 +1,176 @@
+#include "nn/layers/output_head.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include "ops/host_access.h"
+
+namespace qn {
+namespace {
+
+class Softmax : public OutputHead {
+ public:
+  Softmax(const Build& build, int64_t vocabulary, int64_t width, Weight* tied_to) : weight_(tied_to) {
+    static const std::string kName = "decoder.output_projection.weight";
+    if (tied_to != nullptr)
+      build.weights.tie(kName, groups::kSoftmax, &weight_);
+    else
+      weight_ = build.linear(kName, groups::kSoftmax, vocabulary, width,
+                             init::normal(1.0 / std::sqrt(static_cast<double>(width))));
+  }
+
+  void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses) override {
+    cross_entropy(tape, losses, linear(tape, x, weight_->value(tape), {}), targets, {});
+  }
+
+  Tensor log_probabilities(Tape& tape, const Var& x) override {
+    const Var logits = linear(tape, x, weight_->value(tape), {});
+    const Tensor result = tape.parameter_tensor(logits.value.shape);
+    tape.k.log_softmax(result, logits.value);
+    return result;
+  }
+
+ private:
+  Weight* weight_;
+};
+
+class AdaptiveSoftmax : public OutputHead {
+ public:
+  AdaptiveSoftmax(const Build& build, const Bands& bands, int64_t width, const AdaptiveSoftmaxOptions& options);
+  void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses) override;
+  Tensor log_probabilities(Tape& tape, const Var& x) override;
+
+ private:
+  struct Tail {
+    Weight* projection = nullptr;  // [dim, width], or [width, dim] when shared with the input side
+    Weight* words = nullptr;       // [size, dim]
+    bool shared_projection = false;
+  };
+  Var dropped(Tape& tape, const Var& x, uint64_t site) const { return dropout(tape, x, {dropout_, site}); }
+  Var head_logits(Tape& tape, const Var& x) const;
+  Var tail_logits(Tape& tape, const Var& x, size_t i) const;
+  void build_tied_tail(const Build& build, const AdaptiveSoftmaxOptions& options, int64_t width, int64_t band);
+
+  static constexpr uint64_t kFirstSite = 8;  // dropout sites of the model's output end
+  Bands bands_;
+  double dropout_;
+  Weight* head_words_ = nullptr;     // the whole head when nothing is tied
+  Weight* head_clusters_ = nullptr;  // [tails, width], only beside tied words
+  std::vector<Tail> tails_;
+};
+
+AdaptiveSoftmax::AdaptiveSoftmax(const Build& build, const Bands& bands, int64_t width,
+                                 const AdaptiveSoftmaxOptions& options)
+    : bands_(bands), dropout_(options.dropout) {
+  const int64_t n_tails = bands.count() - 1, c0 = bands.size(0);
+  const std::string prefix = "decoder.adaptive_softmax.";
+  tails_.resize(static_cast<size_t>(n_tails));  // ties keep pointers into it: sized once
+  if (options.tied_tables != nullptr) {
+    QN_CHECK(bands.dim(0) == width, "tied adaptive weights need equal input and output dimensions, got {} and {}",
+             bands.dim(0), width);
+    head_words_ = options.tied_tables->table(0);
+    build.weights.tie(prefix + "head.word_proj.weight", groups::kSoftmax, &head_words_);
+    head_clusters_ =
+        build.linear(prefix + "head.class_proj.weight", groups::kSoftmax, n_tails, width, init::xavier(n_tails, width));
+  } else {
+    head_words_ =
+        build.linear(prefix + "head.weight", groups::kSoftmax, c0 + n_tails, width, init::xavier(c0 + n_tails, width));
+  }
+  for (int64_t band = 1; band <= n_tails; ++band) build_tied_tail(build, options, width, band);
+}
+
+void AdaptiveSoftmax::build_tied_tail(const Build& build, const AdaptiveSoftmaxOptions& options, int64_t width,
+                                      int64_t band) {
+  Tail& tail = tails_[static_cast<size_t>(band - 1)];
+  const std::string prefix = fmt::format("decoder.adaptive_softmax.tail.{}.", band - 1);
+  const int64_t dim = bands_.dim(band), size = bands_.size(band);
+  tail.shared_projection = options.tied_projections != nullptr;
+  if (tail.shared_projection) {
+    tail.projection = options.tied_projections->projection(band);
+    build.weights.tie(prefix + "0.weight", groups::kSoftmax, &tail.projection);
+  } else {
+    tail.projection = build.linear(prefix + "0.weight", groups::kSoftmax, dim, width, init::xavier(dim, width));
+  }
+  if (options.tied_tables != nullptr) {
+    tail.words = options.tied_tables->table(band);
+    build.weights.tie(prefix + "2.weight", groups::kSoftmax, &tail.words);
+  } else {
+    tail.words = build.linear(prefix + "2.weight", groups::kSoftmax, size, dim, init::xavier(size, dim));
+  }
+}
+
+Var AdaptiveSoftmax::head_logits(Tape& tape, const Var& x) const {
+  if (head_clusters_ == nullptr) return linear(tape, x, head_words_->value(tape), {});
+  const std::array<Var, 2> parts{head_words_->value(tape), head_clusters_->value(tape)};
+  return linear_concat(tape, x, parts, {});
+}
+
+Var AdaptiveSoftmax::tail_logits(Tape& tape, const Var& x, size_t i) const {
+  const Tail& tail = tails_[i];
+  const Var projection = tail.projection->value(tape);
+  const Var z = tail.shared_projection ? linear_transposed(tape, x, projection) : linear(tape, x, projection, {});
+  return linear(tape, dropped(tape, z, kFirstSite + 1 + i), tail.words->value(tape), {});
+}
+
+void AdaptiveSoftmax::losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses) {
+  const Var features = dropped(tape, x, kFirstSite);
+  const Bands::Split split = bands_.split(targets, tape.pass().row_multiple);
+  std::vector<int32_t> head_targets(targets.begin(), targets.end());
+  for (size_t i = 0; i < tails_.size(); ++i)
+    for (const int32_t row : split.rows[i + 1])
+      if (row >= 0)
+        head_targets[static_cast<size_t>(row)] = static_cast<int32_t>(bands_.size(0)) + static_cast<int32_t>(i);
+  cross_entropy(tape, losses, head_logits(tape, features), head_targets, {});
+  for (size_t i = 0; i < tails_.size(); ++i) {
+    const std::vector<int32_t>& rows = split.rows[i + 1];
+    if (rows.empty()) continue;
+    const Var selected = select_rows(tape, features, rows);
+    cross_entropy(tape, losses, tail_logits(tape, selected, i), split.ids[i + 1], rows);
+  }
+}
+
+Tensor AdaptiveSoftmax::log_probabilities(Tape& tape, const Var& x) {
+  const int64_t n = x.value.rows(), c0 = bands_.size(0),
+                vocabulary = bands_.first(bands_.count() - 1) + bands_.size(bands_.count() - 1);
+  const Tensor result = tape.parameter_tensor({n, vocabulary});
+  const auto log_softmax = [&](const Tensor& logits) {
+    const Tensor y = tape.parameter_tensor(logits.shape);
+    tape.k.log_softmax(y, logits);
+    return HostView(tape.k, y);
+  };
+  const HostView head_view = log_softmax(head_logits(tape, x).value);
+  const Tensor& head = head_view.view();
+  write_on_host(tape.k, result, [&](const Tensor& host) {
+    const auto fill = [&](auto tag) {
+      using T = decltype(tag);
+      for (int64_t r = 0; r < n; ++r) std::copy_n(head.as<T>() + r * head.cols(), c0, host.as<T>() + r * vocabulary);
+      for (size_t i = 0; i < tails_.size(); ++i) {
+        const HostView tail_view = log_softmax(tail_logits(tape, x, i).value);
+        const Tensor& tail = tail_view.view();
+        const auto band = static_cast<int64_t>(i) + 1;
+        for (int64_t r = 0; r < n; ++r) {
+          const T cluster = head.as<T>()[r * head.cols() + c0 + static_cast<int64_t>(i)];
+          for (int64_t c = 0; c < bands_.size(band); ++c)
+            host.as<T>()[r * vocabulary + bands_.first(band) + c] = cluster + tail.as<T>()[r * tail.cols() + c];
+        }
+      }
+    };
+    tape.parameter_dtype() == DType::f64 ? fill(double{}) : fill(float{});
+  });
+  return result;
+}
+
+}  // namespace
+
+std::unique_ptr<OutputHead> make_softmax(const Build& build, int64_t vocabulary, int64_t width, Weight* tied_to) {
+  return std::make_unique<Softmax>(build, vocabulary, width, tied_to);
+}
+
+std::unique_ptr<OutputHead> make_adaptive_softmax(const Build& build, const Bands& bands, int64_t width,
+                                                  const AdaptiveSoftmaxOptions& options) {
+  return std::make_unique<AdaptiveSoftmax>(build, bands, width, options);
+}
+
+}  // namespace qn

@@ -1,0 +1,74 @@
+#include "nn/layers/positions.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "nn/layers/token_embedding.h"
+#include "ops/host_access.h"
+
+namespace qn {
+
+Positions::Positions(const Build& build, int64_t width, int64_t max_positions, bool learned)
+    : width_(width), max_positions_(max_positions) {
+  if (learned)
+    table_ = build.store.add("decoder.embed_positions.weight", {max_positions + kPadId + 1, width},
+                             init::normal(1.0 / std::sqrt(static_cast<double>(width)), kPadId));
+}
+
+Var Positions::forward(Tape& tape, const Var& x, std::span<const int32_t> tokens, int64_t cols) {
+  std::vector<int32_t> index(tokens.size());
+  int32_t largest = kPadId;
+  for (size_t i = 0, count = 0; i < tokens.size(); ++i) {
+    if (i % static_cast<size_t>(cols) == 0) count = 0;
+    index[i] = tokens[i] == kPadId ? kPadId : kPadId + static_cast<int32_t>(++count);
+    largest = std::max(largest, index[i]);
+  }
+  if (table_ == nullptr) return add_positions(tape, x, {sinusoids(tape, largest + 1), nullptr}, index, kPadId);
+  QN_CHECK(
+      largest < table_->shape[0],
+      "a sequence of {} tokens is longer than the {} learned positions: use shorter blocks (data.tokens_per_sample) "
+      "or a model with more positions (model.max_positions)",
+      largest - kPadId, max_positions_);
+  return add_positions(tape, x, table_->var(tape), index, kPadId);
+}
+
+void Positions::set_sinusoids(std::span<const float> table) {
+  rows_.assign(table.begin(), table.end());
+  fixed_ = {};
+}
+
+void Positions::grow(int64_t rows) {
+  // Single precision throughout, like the reference: exp, product and sine.
+  const int64_t half = width_ / 2;
+  const float step = static_cast<float>(std::log(10000.0) / static_cast<double>(half - 1));
+  const auto begin = static_cast<int64_t>(rows_.size()) / width_;
+  rows_.resize(static_cast<size_t>(rows * width_), 0.0f);
+  for (int64_t p = begin; p < rows; ++p) {
+    if (p == kPadId) continue;
+    float* row = rows_.data() + p * width_;
+    for (int64_t k = 0; k < half; ++k) {
+      const float angle = static_cast<float>(p) * std::exp(static_cast<float>(k) * -step);
+      row[k] = std::sin(angle);
+      row[half + k] = std::cos(angle);
+    }
+  }
+}
+
+const Tensor& Positions::sinusoids(const Tape& tape, int64_t rows) {
+  const DType dtype = tape.parameter_dtype();
+  if (fixed_.defined() && fixed_memory_ == tape.k.memory && fixed_.view().dtype == dtype &&
+      fixed_.view().shape[0] >= rows)
+    return fixed_.view();
+  if (static_cast<int64_t>(rows_.size()) < rows * width_) grow(std::max(rows, max_positions_ + kPadId + 1));
+  fixed_ = OwnedTensor({static_cast<int64_t>(rows_.size()) / width_, width_}, dtype, *tape.k.memory);
+  fixed_memory_ = tape.k.memory;
+  write_on_host(tape.k, fixed_.view(), [&](const Tensor& host) {
+    if (dtype == DType::f64)
+      std::copy(rows_.begin(), rows_.end(), host.as<double>());
+    else
+      std::copy(rows_.begin(), rows_.end(), host.as<float>());
+  });
+  return fixed_.view();
+}
+
+}  // namespace qn

@@ -1,0 +1,33 @@
+// Positions: fixed sinusoids or a learned table, indexed by the number of real tokens so far (reference 5.4).
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "nn/layers/linear.h"
+
+namespace qn {
+
+class Positions {
+ public:
+  /// Learned: a table of max_positions + 2 rows; sinusoidal: computed on demand, no parameter.
+  Positions(const Build& build, int64_t width, int64_t max_positions, bool learned);
+
+  /// x + position rows. `tokens` is [rows, cols]; padding gets the padding row.
+  Var forward(Tape& tape, const Var& x, std::span<const int32_t> tokens, int64_t cols);
+
+  /// Replaces the first rows of the sinusoidal table (tests compare against stored tables).
+  void set_sinusoids(std::span<const float> table);
+
+ private:
+  const Tensor& sinusoids(const Tape& tape, int64_t rows);
+  void grow(int64_t rows);
+
+  int64_t width_, max_positions_;
+  Parameter* table_ = nullptr;
+  std::vector<float> rows_;  // [n, width] in single precision, as the reference computes it
+  OwnedTensor fixed_;
+  const Memory* fixed_memory_ = nullptr;
+};
+
+}  // namespace qn

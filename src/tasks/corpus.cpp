@@ -1,0 +1,67 @@
+#include "tasks/corpus.h"
+
+#include <spdlog/spdlog.h>
+
+#include <cmath>
+#include <filesystem>
+#include <numbers>
+
+#include "core/profiler.h"
+#include "ops/host_access.h"
+
+namespace qn {
+
+Corpus::Corpus(const DataConfig& config, uint64_t seed) : config_(config), seed_(seed) {
+  QN_CHECK(!config.path.empty(),
+           "data.path is not set: name a folder made by `quantnoise prepare`, e.g. --set data.path=data/wikitext-2");
+  const std::filesystem::path folder(config.path);
+  QN_CHECK(std::filesystem::is_directory(folder),
+           "data.path: there is no folder {}; make one with `quantnoise prepare --train TEXT --valid TEXT --out {}`",
+           config.path, config.path);
+  dictionary_ = Dictionary::load(folder / "dict.txt");
+}
+
+std::unique_ptr<LmDataset> Corpus::open(const std::string& split) const {
+  auto stream = std::make_shared<TokenStream>(TokenStream::open(config_.path, split));
+  stream->check_vocabulary(dictionary_.size());
+  return std::make_unique<LmDataset>(std::move(stream),
+                                     BlockOptions{parse_break_mode(config_.break_mode), config_.tokens_per_sample});
+}
+
+void Corpus::prepare_training(int64_t max_positions) {
+  const ProfileScope phase(Phase::data);
+  FreezeOptions options{.limits = {.max_tokens = config_.max_tokens,
+                                   .max_items = config_.max_sentences,
+                                   .required_multiple = config_.required_multiple},
+                        .max_positions = max_positions,
+                        .seed = seed_};
+  train_ = open("train");
+  sampler_.emplace(freeze_batches("train", train_->lengths(), options), seed_);
+  valid_ = open(config_.valid);
+  options.over_long = config_.skip_invalid_size_valid ? OverLong::warn_and_drop : OverLong::error;
+  valid_batches_ = freeze_batches(config_.valid, valid_->lengths(), options);
+}
+
+double Score::base2() const { return loss / static_cast<double>(tokens) / std::numbers::ln2; }
+double Score::perplexity() const { return std::exp2(base2()); }
+
+Score validate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const LmDataset& data,
+               const BatchList& batches, DType dtype) {
+  const ProfileScope phase(Phase::validation);
+  Arena arena(*kernels.memory);
+  Tape tape(kernels, arena, dtype, {});
+  Score score;
+  for (int64_t i = comm.rank(); i < batches.size(); i += comm.size()) {
+    const Batch batch = data.collate(batches[i]);
+    tape.restart({});
+    const HostView losses(kernels, model.losses(tape, view_of(batch)));
+    for (const double loss : losses.span<double>()) score.loss += loss;
+    score.tokens += batch.tokens;
+    arena.reset();
+  }
+  score.loss = comm.all_reduce_sum_value(score.loss);
+  score.tokens = comm.all_reduce_sum_value(score.tokens);
+  return score;
+}
+
+}  // namespace qn

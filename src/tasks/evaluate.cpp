@@ -1,0 +1,98 @@
+#include "tasks/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "core/profiler.h"
+#include "core/special_tokens.h"
+#include "ops/host_access.h"
+
+namespace qn {
+namespace {
+
+struct Rows {
+  int64_t rows = 0, cols = 0;
+  std::vector<int32_t> source, target;
+};
+
+/// Inputs are the stream delayed by one with </s> in front; only the block's own targets are scored.
+Rows collate(const TokenStream& stream, std::span<const EvalWindow> windows) {
+  Rows r{.rows = static_cast<int64_t>(windows.size()), .cols = 0, .source = {}, .target = {}};
+  for (const EvalWindow& w : windows) r.cols = std::max(r.cols, w.context + w.length);
+  r.source.assign(static_cast<size_t>(r.rows * r.cols), kPadId);
+  r.target.assign(r.source.size(), kPadId);
+  for (int64_t i = 0; i < r.rows; ++i) {
+    const EvalWindow& w = windows[static_cast<size_t>(i)];
+    int32_t* source = r.source.data() + i * r.cols;
+    const int64_t first = w.begin - w.context, total = w.context + w.length;
+    if (first == 0) {
+      source[0] = kEosId;
+      stream.tokens(0, total - 1, source + 1);
+    } else {
+      stream.tokens(first - 1, total, source);
+    }
+    stream.tokens(w.begin, w.length, r.target.data() + i * r.cols + w.context);
+  }
+  return r;
+}
+
+}  // namespace
+
+double EvalResult::base2() const { return loss / static_cast<double>(words) / std::numbers::ln2; }
+double EvalResult::perplexity() const { return std::exp2(base2()); }
+double EvalResult::token_perplexity() const { return std::exp(loss / static_cast<double>(tokens)); }
+
+std::vector<EvalWindow> eval_windows(const TokenStream& stream, const EvalOptions& options, int64_t max_positions) {
+  const int64_t block = options.tokens_per_sample - options.context_window;
+  QN_CHECK(options.context_window >= 0 && block >= 1,
+           "--context-window {} leaves no room in inputs of {} tokens: it must be smaller than --tokens-per-sample",
+           options.context_window, options.tokens_per_sample);
+  QN_CHECK(options.break_mode != BreakMode::complete_doc, "break mode complete_doc leaves tokens out: use complete");
+  const TokenBlocks blocks(stream, {options.break_mode, block});
+  std::vector<EvalWindow> windows;
+  for (int64_t i = 0; i < blocks.size(); ++i) {
+    const BlockRange range = blocks.range(i);
+    const int64_t room = std::max<int64_t>(options.tokens_per_sample - range.length, 0);
+    windows.push_back({range.begin, range.length, std::min({options.context_window, range.begin, room})});
+    const int64_t total = windows.back().context + range.length;
+    QN_CHECK(total <= max_positions,
+             "an input of {} tokens exceeds the model's {} positions: lower --tokens-per-sample{}", total,
+             max_positions, range.length > block ? " or use --break-mode none (this sentence alone is too long)" : "");
+  }
+  return windows;
+}
+
+EvalResult evaluate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const TokenStream& stream,
+                    const EvalOptions& options, std::span<double> scores) {
+  const ProfileScope phase(Phase::validation);
+  const std::vector<EvalWindow> windows = eval_windows(stream, options, model.max_positions());
+  const auto per_batch = static_cast<size_t>(std::max<int64_t>(1, options.max_tokens / options.tokens_per_sample));
+  Arena arena(*kernels.memory);
+  Tape tape(kernels, arena, options.dtype, {});
+  EvalResult result;
+  const size_t batches = (windows.size() + per_batch - 1) / per_batch;
+  for (size_t b = static_cast<size_t>(comm.rank()); b < batches; b += static_cast<size_t>(comm.size())) {
+    const size_t first = b * per_batch;
+    const std::span group(windows.data() + first, std::min(per_batch, windows.size() - first));
+    const Rows rows = collate(stream, group);
+    tape.restart({});
+    const HostView view(kernels, model.losses(tape, {rows.rows, rows.cols, rows.source, rows.target}));
+    const double* losses = view.view().as<double>();
+    for (size_t i = 0; i < group.size(); ++i)
+      for (int64_t t = 0; t < group[i].length; ++t) {
+        const int64_t at = static_cast<int64_t>(i) * rows.cols + group[i].context + t;
+        result.loss += losses[at];
+        ++result.tokens;
+        if (!options.continues || !options.continues(rows.target[static_cast<size_t>(at)])) ++result.words;
+        if (!scores.empty()) scores[static_cast<size_t>(group[i].begin + t)] = -losses[at];
+      }
+    arena.reset();
+  }
+  result.loss = comm.all_reduce_sum_value(result.loss);
+  result.tokens = comm.all_reduce_sum_value(result.tokens);
+  result.words = comm.all_reduce_sum_value(result.words);
+  return result;
+}
+
+}  // namespace qn

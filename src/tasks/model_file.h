@@ -1,0 +1,33 @@
+// A model from whatever file holds one: a training checkpoint (dense or half-quantized) or a packed file.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "comm/communicator.h"
+#include "compress/packed_model.h"
+#include "train/run_config.h"
+
+namespace qn {
+
+struct ModelFile {
+  std::string kind;   ///< "packed" or "checkpoint"
+  std::string state;  ///< for people: "after update 765", "packed, 1.10 MiB"
+  PackedInfo info;
+  std::unique_ptr<LanguageModel> model;
+};
+
+/// The model, for use with `kernels`. Recognises the file by its first bytes; throws qn::Error when it is neither.
+ModelFile load_model_file(const std::filesystem::path& path, Communicator& comm,
+                          const Kernels& kernels = cpu_kernels());
+
+/// "packed" or "checkpoint"; throws qn::Error otherwise.
+std::string kind_of_model_file(const std::filesystem::path& path);
+
+/// The metadata that a packed file of this run gets.
+PackedInfo packed_info(const RunConfig& config, int64_t vocabulary, const std::string& dictionary_hash,
+                       int64_t parameters);
+PackedStorage packed_storage(const IpqConfig& config);
+
+}  // namespace qn

@@ -1,0 +1,235 @@
+// Quantization noise: where it goes, and against fairseq's outputs and gradients under stored masks.
+#include "compress/noise.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "models/golden_model.h"
+#include "support/golden.h"
+#include "support/tolerance.h"
+
+namespace qn::test {
+namespace {
+
+/// Noise with a given mask instead of a drawn one: dropped blocks are zero, the rest is scaled up, and the gradient is
+/// the clean weight's own.
+class MaskedSource : public WeightSource {
+ public:
+  MaskedSource(Parameter* clean, std::vector<uint8_t> dropped, double scale)
+      : clean_(clean), dropped_(std::move(dropped)), scale_(scale) {}
+  Var value(Tape& tape) override {
+    const Tensor noisy = tape.tensor(clean_->shape);
+    const auto block = static_cast<size_t>(noisy.elements()) / dropped_.size();
+    const auto from = clean_->value.span<float>(), to = noisy.span<float>();
+    for (size_t i = 0; i < to.size(); ++i)
+      to[i] = dropped_[i / block] != 0 ? 0.0f : from[i] * static_cast<float>(scale_);
+    return {noisy, clean_->var(tape).slot};
+  }
+
+ private:
+  Parameter* clean_;
+  std::vector<uint8_t> dropped_;
+  double scale_;
+};
+
+void set_masked(Weight& weight, std::vector<uint8_t> dropped, double scale) {
+  weight.set_source(std::make_unique<MaskedSource>(weight.dense(), std::move(dropped), scale), weight.dense());
+}
+
+void set_values(Parameter& parameter, const std::vector<float>& values) {
+  ASSERT_EQ(parameter.value.elements(), static_cast<int64_t>(values.size()));
+  std::copy(values.begin(), values.end(), parameter.value.as<float>());
+}
+
+/// A layer of the golden file: group, parameters and tape.
+class GoldenLayer {
+ public:
+  GoldenLayer(const Hdf5File& file, std::string group) : file_(file), group_(std::move(group)) {}
+
+  std::string at(const std::string& name) const { return group_ + "/" + name; }
+  Shape shape(const std::string& name) const { return file_.shape(at(name)); }
+  bool has(const std::string& name) const { return file_.exists(at(name)); }
+  std::vector<float> stored(const std::string& name) const { return file_.read<float>(at(name)); }
+  void expect(const Tensor& actual, const std::string& name) const {
+    EXPECT_TRUE(close(to_doubles(actual), file_.read<double>(at(name)), kLayerTolerance)) << at(name);
+  }
+  /// Loads the weight (and the bias) and checks the clean layer; then masks the weight and checks value, result and
+  /// gradient. `forward(tape)` applies the layer to the stored input.
+  void check(Weight& weight, Parameter* bias, const std::function<Var(Tape&)>& forward) {
+    store.allocate(DType::f32);
+    set_values(*weight.dense(), stored("weight"));
+    if (bias != nullptr) set_values(*bias, stored("bias"));
+    tape.restart({});
+    expect(forward(tape).value, "eval_output");
+    set_masked(weight, file_.read<uint8_t>(at("block_mask")), file_.float_attribute(group_, "scale"));
+    tape.restart({.training = true, .recording = true});
+    expect(weight.value(tape).value, "noised_weight");
+    const Var y = forward(tape);
+    expect(y.value, "output");
+    std::vector<float> grad = stored("grad_output");
+    *y.slot = {view_of(grad.data(), y.value.shape), true};
+    tape.backward();
+    expect(weight.dense()->slot.grad, "grad_weight");
+    EXPECT_EQ(to_doubles(weight.dense()->value), file_.read<double>(at("weight"))) << "the clean weight was written";
+    if (bias != nullptr) expect(bias->slot.grad, "grad_bias");
+  }
+
+  ParameterStore store;
+  WeightSet weights;
+  Arena arena;
+  Tape tape{cpu_kernels(), arena, DType::f32, {}};
+
+ private:
+  const Hdf5File& file_;
+  std::string group_;
+};
+
+TEST(NoiseGolden, Linear) {
+  QN_GOLDEN_OR_SKIP(path, "quant_noise.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  for (const char* name : {"linear", "linear_half", "linear_small_block"}) {
+    SCOPED_TRACE(name);
+    GoldenLayer golden(file, name);
+    const Shape shape = golden.shape("weight");
+    Linear layer;
+    layer.weight = Build{golden.store, golden.weights}.linear("w.weight", groups::kFfn, shape[0], shape[1], {});
+    if (golden.has("bias")) layer.bias = golden.store.add("w.bias", {shape[0]}, {});
+    std::vector<float> input = golden.stored("input");
+    GradientSlot slot;
+    golden.check(*layer.weight, layer.bias, [&](Tape& tape) {
+      slot = {};
+      return layer(tape, {view_of(input.data(), {static_cast<int64_t>(input.size()) / shape[1], shape[1]}), &slot});
+    });
+    golden.expect(slot.grad, "grad_input");
+  }
+}
+
+TEST(NoiseGolden, Embedding) {
+  QN_GOLDEN_OR_SKIP(path, "quant_noise.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  GoldenLayer golden(file, "embedding");
+  const TokenEmbedding layer({golden.store, golden.weights}, golden.shape("weight")[0], golden.shape("weight")[1]);
+  const std::vector<int32_t> ids = read_ids(file, "embedding/input");
+  golden.check(*layer.table(0), nullptr, [&](Tape& tape) { return layer.forward(tape, ids, 1.0); });
+}
+
+TEST(NoiseGolden, WholeModelStep) {
+  QN_GOLDEN_OR_SKIP(path, "quant_noise.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  const auto model = load_golden_model(file, "lm_step/model", DType::f32);
+  const std::vector<std::string> masked = file.members("lm_step/masks");
+  EXPECT_FALSE(masked.empty());
+  for (const std::string& name : masked) {
+    Weight* weight = model->weights().find(name);
+    ASSERT_NE(weight, nullptr) << name;
+    set_masked(*weight, file.read<uint8_t>("lm_step/masks/" + name), file.float_attribute("lm_step", "scale"));
+  }
+  auto pass = make_pass(file, "lm_step", DType::f32, true);
+  run_loss(*model, *pass);
+  EXPECT_TRUE(close(pass->loss, file.read<double>("lm_step/loss")[0], kLossTolerance));
+  expect_gradients(file, "lm_step/grads", *model, kGradientTolerance);
+}
+
+ModelConfig adaptive_config() {
+  ModelConfig c;
+  c.layers = 1;
+  c.embed_dim = 32;
+  c.ffn_dim = 48;
+  c.heads = 4;
+  c.prenorm = true;
+  c.adaptive = {.cutoffs = {20, 40},
+                .factor = 2.0,
+                .dropout = 0.0,
+                .input = true,
+                .softmax = true,
+                .tie_weights = true,
+                .tie_projections = true};
+  return c;
+}
+
+ModelConfig plain_config() {
+  ModelConfig c = adaptive_config();
+  c.adaptive = {};
+  c.share_input_output = true;
+  c.noise_projection = true;
+  return c;
+}
+
+std::vector<std::string> noised(const ModelConfig& config, const NoiseConfig& noise) {
+  const auto model = make_language_model(config, 70, 16);
+  return apply_noise(model->weights(), noise);
+}
+
+NoiseConfig noise_on(std::vector<std::string> groups) {
+  return {.pq = 0.1, .block_size = 8, .groups = std::move(groups)};
+}
+
+TEST(NoisePlacement, FairseqPresetNoisesWhatFairseqReallyDoes) {
+  QN_GOLDEN_OR_SKIP(path, "quant_noise.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  EXPECT_THAT(noised(adaptive_config(), noise_on({"fairseq"})),
+              testing::UnorderedElementsAreArray(file.read_strings("placement/lm_adaptive/weights_really_noised")));
+  EXPECT_THAT(noised(plain_config(), noise_on({"fairseq"})),
+              testing::UnorderedElementsAreArray(file.read_strings("placement/lm_plain/weights_really_noised")));
+}
+
+TEST(NoisePlacement, PaperPresetCoversAttentionAndTables) {
+  const std::string bands = "decoder.embed_tokens.embeddings.", layer = "decoder.layers.0.";
+  EXPECT_THAT(noised(adaptive_config(), noise_on({"paper"})),
+              testing::UnorderedElementsAre(bands + "0.0.weight", bands + "0.1.weight", bands + "1.0.weight",
+                                            bands + "1.1.weight", bands + "2.0.weight", bands + "2.1.weight",
+                                            layer + "self_attn.q_proj.weight", layer + "self_attn.k_proj.weight",
+                                            layer + "self_attn.v_proj.weight", layer + "self_attn.out_proj.weight",
+                                            layer + "fc1.weight", layer + "fc2.weight"));
+}
+
+TEST(NoisePlacement, SingleGroups) {
+  EXPECT_THAT(noised(plain_config(), noise_on({"embed"})), testing::ElementsAre("decoder.embed_tokens.weight"));
+  ModelConfig own_output = plain_config();
+  own_output.share_input_output = false;
+  EXPECT_THAT(noised(own_output, noise_on({"softmax"})), testing::ElementsAre("decoder.output_projection.weight"));
+  EXPECT_THAT(expand_groups({"ffn", "fairseq", "ffn"}), testing::ElementsAre("ffn", "embed_proj"));
+}
+
+TEST(NoisePlacement, ZeroRateLeavesTheModelAlone) {
+  NoiseConfig off = noise_on({"paper"});
+  off.pq = 0.0;
+  EXPECT_TRUE(noised(adaptive_config(), off).empty());
+}
+
+TEST(NoisePlacement, BlockSizeThatDoesNotDivideIsAnError) {
+  NoiseConfig noise = noise_on({"paper"});
+  noise.block_size = 5;
+  try {
+    noised(adaptive_config(), noise);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(),
+                testing::AllOf(testing::HasSubstr("quant_noise.block_size 5"),
+                               testing::HasSubstr("32 columns of decoder."), testing::HasSubstr("quant_noise.groups")));
+  }
+}
+
+TEST(NoisePlacement, TiedUsesSeeOneDraw) {
+  const auto model = make_language_model(adaptive_config(), 70, 16);
+  model->parameters().allocate(DType::f32);
+  model->parameters().initialize(3);
+  apply_noise(model->weights(), noise_on({"paper"}));
+  Arena arena;
+  Tape tape(cpu_kernels(), arena, DType::f32, {.training = true});
+  for (const TiedUse& use : model->weights().ties()) {
+    const void* first_use = (*use.place)->value(tape).value.data;
+    EXPECT_NE(first_use, (*use.place)->dense()->value.data) << use.name << " has no noise";
+    EXPECT_EQ((*use.place)->value(tape).value.data, first_use) << use.name;
+  }
+  // Another micro-batch draws anew.
+  Weight& fc1 = *model->weights().find("decoder.layers.0.fc1.weight");
+  const std::vector<double> first = to_doubles(fc1.value(tape).value);
+  tape.restart({.training = true, .micro_batch = 1});
+  EXPECT_NE(to_doubles(fc1.value(tape).value), first);
+  tape.restart({.training = false});
+  EXPECT_EQ(fc1.value(tape).value.data, fc1.dense()->value.data) << "noise outside training";
+}
+
+}  // namespace
+}  // namespace qn::test

@@ -1,0 +1,322 @@
+#include "compress/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "compress/fairseq_config.h"
+#include "core/error.h"
+#include "core/hdf5_file.h"
+#include "core/log.h"
+#include "support/golden.h"
+#include "support/temp_dir.h"
+
+namespace qn::test {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+// The file that fairseq ships, doubled backslashes included.
+constexpr const char* kShipped = R"(# example
+n_centroids:
+    Linear:
+        key: in_features
+        value: {"*": 256}
+    Embedding:
+        key: embedding_dim
+        value: {"*": 256}
+
+block_sizes:
+    Linear:
+        key: fuzzy_name
+        value: {fc: 8, attn: 4, emb: 4}
+    Embedding:
+        key: fuzzy_name
+        value: {emb: 8}
+
+layers_to_quantize:
+    - decoder\\.layers\\.\d+\\.fc[12]
+    - decoder\\.embed_tokens\\.embeddings\\.[012]\\.[01]
+    - decoder\\.layers\\.\d+\\.self_attn\\.(k_proj|v_proj|q_proj|out_proj)
+)";
+
+/// The weights of an adaptive transformer language model with `layers` layers of width 1024.
+std::vector<WeightInfo> adaptive_model(int layers) {
+  std::vector<WeightInfo> weights;
+  const std::vector<std::pair<int64_t, int64_t>> bands = {{20000, 1024}, {40000, 256}, {207744, 64}};
+  for (size_t i = 0; i < bands.size(); ++i) {
+    const std::string band = fmt::format("decoder.embed_tokens.embeddings.{}.", i);
+    weights.push_back(
+        {.name = band + "0.weight", .kind = WeightKind::embedding, .rows = bands[i].first, .cols = bands[i].second});
+    weights.push_back({.name = band + "1.weight", .rows = 1024, .cols = bands[i].second});
+  }
+  for (int i = 0; i < layers; ++i) {
+    const std::string layer = fmt::format("decoder.layers.{}.", i);
+    for (const char* name : {"k_proj", "v_proj", "q_proj", "out_proj"})
+      weights.push_back({.name = layer + "self_attn." + name + ".weight", .rows = 1024, .cols = 1024});
+    weights.push_back({.name = layer + "fc1.weight", .rows = 4096, .cols = 1024});
+    weights.push_back({.name = layer + "fc2.weight", .rows = 1024, .cols = 4096});
+  }
+  return weights;
+}
+
+std::vector<std::string> names(const std::vector<PlannedWeight>& weights) {
+  std::vector<std::string> result;
+  for (const PlannedWeight& w : weights) result.push_back(w.name);
+  return result;
+}
+
+template <typename F>
+std::string error_of(F f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+/// Collects what is logged while it lives.
+class LogCapture {
+ public:
+  LogCapture() : previous_(spdlog::default_logger()) {
+    spdlog::set_default_logger(
+        std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(stream_)));
+    spdlog::set_level(spdlog::level::info);
+  }
+  ~LogCapture() { spdlog::set_default_logger(previous_); }
+  std::string text() const { return stream_.str(); }
+
+ private:
+  std::ostringstream stream_;
+  std::shared_ptr<spdlog::logger> previous_;
+};
+
+TEST(Plan, ShippedFairseqFileIsRepairedAndMeansWhatItSays) {
+  const LogCapture log;
+  const QuantizePlan plan = make_plan(parse_quantize_rules(kShipped, "example.yaml"), adaptive_model(2));
+  ASSERT_EQ(plan.stages.size(), 3u);
+  EXPECT_THAT(names(plan.stages[0]),
+              testing::ElementsAre("decoder.layers.0.fc1.weight", "decoder.layers.0.fc2.weight",
+                                   "decoder.layers.1.fc1.weight", "decoder.layers.1.fc2.weight"));
+  EXPECT_EQ(plan.stages[1].size(), 6u);
+  EXPECT_EQ(plan.stages[2].size(), 8u);
+  EXPECT_THAT(log.text(), AllOf(HasSubstr("example.yaml:19"), HasSubstr("backslashes are doubled"),
+                                HasSubstr(R"(using 'decoder\.layers\.\d+\.fc[12]')"), HasSubstr("warning")));
+}
+
+TEST(Plan, CorrectFileGivesTheSamePlanWithoutWarning) {
+  std::string text = kShipped;
+  for (size_t at; (at = text.find("\\\\")) != std::string::npos;) text.erase(at, 1);
+  const QuantizePlan repaired = make_plan(parse_quantize_rules(kShipped, ""), adaptive_model(3));
+  const LogCapture log;
+  const QuantizePlan plan = make_plan(parse_quantize_rules(text, ""), adaptive_model(3));
+  EXPECT_EQ(names(plan.all()), names(repaired.all()));
+  EXPECT_THAT(log.text(), testing::Not(HasSubstr("doubled")));
+}
+
+TEST(Plan, DefaultsReproduceFairseqsPlanOfRecord) {
+  QN_GOLDEN_OR_SKIP(path, "pq.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  const QuantizePlan plan = make_plan(parse_quantize_rules("", "empty.yaml"), adaptive_model(16));
+  ASSERT_EQ(plan.stages.size(), 3u);
+  for (size_t s = 0; s < 3; ++s) {
+    const std::string stage = fmt::format("size_tracker/stage{}", s);
+    const std::vector<std::string> layers = file.read_strings(stage + "/layers");
+    const std::vector<int64_t> expected = file.read<int64_t>(stage + "/rows_cols_block_K");
+    ASSERT_EQ(plan.stages[s].size(), layers.size());
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const PlannedWeight& w = plan.stages[s][i];
+      EXPECT_EQ(w.name, layers[i] + ".weight");
+      EXPECT_EQ((std::vector<int64_t>{w.rows, w.cols, w.block_size, w.n_centroids}),
+                (std::vector<int64_t>(expected.begin() + static_cast<std::ptrdiff_t>(4 * i),
+                                      expected.begin() + static_cast<std::ptrdiff_t>(4 * i + 4))))
+          << w.name;
+      EXPECT_EQ(w.stage, static_cast<int64_t>(s));
+    }
+  }
+}
+
+TEST(Plan, DefaultsFitPlainEmbeddingsAndRoberta) {
+  for (const std::string root : {"decoder.", "encoder.sentence_encoder."}) {
+    const std::vector<WeightInfo> weights = {
+        {.name = root + "embed_tokens.weight", .kind = WeightKind::embedding, .rows = 1000, .cols = 64},
+        {.name = root + "layers.0.fc1.weight", .rows = 64, .cols = 64},
+        {.name = root + "layers.0.self_attn.q_proj.weight", .rows = 64, .cols = 64}};
+    const QuantizePlan plan = make_plan(default_quantize_rules(), weights);
+    EXPECT_EQ(names(plan.stages[1]), std::vector<std::string>{root + "embed_tokens.weight"});
+    EXPECT_EQ(plan.stages[1][0].block_size, 8);
+    EXPECT_EQ(plan.stages[2][0].block_size, 4);
+  }
+}
+
+QuantizeRules one_stage(const std::string& pattern) {
+  QuantizeRules rules = default_quantize_rules();
+  rules.stages = {{pattern, "rules.yaml:3"}};
+  return rules;
+}
+
+TEST(Plan, PatternsMatchAtTheStartOnly) {
+  const std::vector<WeightInfo> weights = {{.name = "module.decoder.fc1.weight", .rows = 64, .cols = 64},
+                                           {.name = "decoder.fc1_extra", .rows = 64, .cols = 64},
+                                           {.name = "encoder.decoder.fc1", .rows = 64, .cols = 64}};
+  EXPECT_THAT(names(make_plan(one_stage(R"(decoder\.fc1)"), weights).all()),
+              testing::ElementsAre("module.decoder.fc1.weight", "decoder.fc1_extra"));
+  EXPECT_THAT(names(make_plan(one_stage(R"(decoder\.fc1$)"), weights).all()),
+              testing::ElementsAre("module.decoder.fc1.weight"));
+}
+
+TEST(Plan, AnyNameOfATiedWeightSelectsIt) {
+  const std::vector<WeightInfo> weights = {{.name = "decoder.embed_tokens.weight",
+                                            .kind = WeightKind::embedding,
+                                            .rows = 1000,
+                                            .cols = 64,
+                                            .aliases = {"decoder.output_projection.weight"}}};
+  EXPECT_EQ(names(make_plan(one_stage(R"(decoder\.output_projection)"), weights).all()),
+            std::vector<std::string>{"decoder.embed_tokens.weight"});
+}
+
+TEST(Plan, PatternWithoutMatchNamesTheNearestWeights) {
+  const auto weights = adaptive_model(1);
+  const std::string message = error_of([&] { make_plan(one_stage(R"(decoder\.layer\.0\.fc1)"), weights); });
+  EXPECT_THAT(message, AllOf(HasSubstr("rules.yaml:3"), HasSubstr(R"(decoder\.layer\.0\.fc1)"),
+                             HasSubstr("decoder.layers.0.fc1")));
+  EXPECT_THAT(error_of([&] { make_plan(one_stage("decoder\\\\.nothing"), weights); }), HasSubstr("matches no weight"));
+}
+
+TEST(Plan, MalformedPatternIsShown) {
+  EXPECT_THAT(error_of([] { make_plan(one_stage("decoder[12"), adaptive_model(1)); }),
+              AllOf(HasSubstr("rules.yaml:3"), HasSubstr("decoder[12"), HasSubstr("not a regular expression")));
+}
+
+TEST(Plan, FirstStageWins) {
+  QuantizeRules rules = default_quantize_rules();
+  rules.stages = {{"decoder.*fc1", "a"}, {"decoder.*fc[12]", "b"}};
+  const LogCapture log;
+  const QuantizePlan plan = make_plan(rules, adaptive_model(1));
+  EXPECT_EQ(names(plan.stages[0]), std::vector<std::string>{"decoder.layers.0.fc1.weight"});
+  EXPECT_EQ(names(plan.stages[1]), std::vector<std::string>{"decoder.layers.0.fc2.weight"});
+  EXPECT_THAT(log.text(), HasSubstr("stays in stage 0"));
+  rules.stages = {{"decoder.*fc[12]", "a"}, {"decoder.*fc1", "b"}};
+  EXPECT_THAT(error_of([&] { make_plan(rules, adaptive_model(1)); }),
+              AllOf(HasSubstr("b: "), HasSubstr("earlier stage")));
+  rules.stages.clear();
+  EXPECT_THAT(error_of([&] { make_plan(rules, adaptive_model(1)); }), HasSubstr("no stage"));
+}
+
+TEST(Plan, SizesComeFromNamesAndAttributes) {
+  QuantizeRules rules = one_stage("net");
+  rules.n_centroids["Linear"] = {"in_features", {{"64", 16}, {"*", 32}}};
+  rules.block_sizes["Linear"] = {"fuzzy_name", {{"proj", 2}, {"k_proj", 8}, {"*", 1}}};
+  rules.n_centroids["Conv2d"] = {"out_channels", {{"*", 12}}};
+  rules.block_sizes["Conv2d"] = {"kernel_size", {{"(3, 3)", 9}, {"(1, 1)", 4}}};
+  const std::vector<WeightInfo> weights = {
+      {.name = "net.k_proj", .rows = 64, .cols = 64},
+      {.name = "net.other", .rows = 64, .cols = 128},
+      {.name = "net.conv", .kind = WeightKind::conv, .rows = 32, .cols = 72, .attributes = {{"kernel_size", "(3, 3)"}}},
+      {.name = "net.point",
+       .kind = WeightKind::conv,
+       .rows = 32,
+       .cols = 64,
+       .attributes = {{"kernel_size", "(1, 1)"}}}};
+  const auto planned = make_plan(rules, weights).all();
+  EXPECT_EQ(std::pair(planned[0].block_size, planned[0].n_centroids), std::pair(int64_t{2}, int64_t{16}));
+  EXPECT_EQ(std::pair(planned[1].block_size, planned[1].n_centroids), std::pair(int64_t{1}, int64_t{32}));
+  EXPECT_EQ(std::pair(planned[2].block_size, planned[2].n_centroids), std::pair(int64_t{9}, int64_t{12}));
+  EXPECT_EQ(planned[3].block_size, 4);
+
+  rules.block_sizes["Conv2d"].key = "dilation";
+  EXPECT_THAT(error_of([&] { make_plan(rules, weights); }), AllOf(HasSubstr("net.conv"), HasSubstr("dilation")));
+  rules.block_sizes["Conv2d"] = {"kernel_size", {{"(1, 1)", 4}}};
+  EXPECT_THAT(error_of([&] { make_plan(rules, weights); }), AllOf(HasSubstr("net.conv"), HasSubstr("(3, 3)")));
+  rules.block_sizes.erase("Conv2d");
+  EXPECT_THAT(error_of([&] { make_plan(rules, weights); }), AllOf(HasSubstr("block_sizes"), HasSubstr("Conv2d")));
+}
+
+TEST(Plan, BlockSizeMustDivideTheColumns) {
+  const std::vector<WeightInfo> weights = {{.name = "decoder.fc1", .rows = 100, .cols = 100}};
+  EXPECT_THAT(error_of([&] { make_plan(one_stage("decoder"), weights); }),
+              AllOf(HasSubstr("decoder.fc1"), HasSubstr("100 columns"), HasSubstr("1, 2, 4, 5, 10, 20, 25")));
+}
+
+TEST(Plan, CentroidsAreBoundedAndCapped) {
+  QuantizeRules rules = one_stage("decoder");
+  const std::vector<WeightInfo> weights = {{.name = "decoder.fc1", .rows = 10, .cols = 32}};
+  const LogCapture log;
+  EXPECT_EQ(make_plan(rules, weights).stages[0][0].n_centroids, 10);
+  EXPECT_THAT(log.text(), AllOf(HasSubstr("decoder.fc1"), HasSubstr("10 centroids instead of 256")));
+  for (const int64_t k : {1, 65537}) {
+    rules.n_centroids["Linear"] = {"in_features", {{"*", k}}};
+    EXPECT_THAT(error_of([&] { make_plan(rules, weights); }), AllOf(HasSubstr("decoder.fc1"), HasSubstr("65536")));
+  }
+}
+
+TEST(Plan, DescriptionListsEveryWeight) {
+  const QuantizePlan plan = make_plan(default_quantize_rules(), adaptive_model(1));
+  const std::string text = describe(plan, ValueStorage::f16);
+  for (const PlannedWeight& w : plan.all()) EXPECT_THAT(text, HasSubstr(w.name));
+  EXPECT_THAT(text, HasSubstr("528,384"));  // fc1: 512 KiB of codes, 4 KiB of centroids
+}
+
+TEST(FairseqConfig, EmptyTextsAreTheDefaults) {
+  const QuantizeRules expected = default_quantize_rules();
+  for (const char* text : {"", "{}", "# nothing\n", "~"}) {
+    const QuantizeRules rules = parse_quantize_rules(text, "empty.yaml");
+    ASSERT_EQ(rules.stages.size(), expected.stages.size());
+    EXPECT_EQ(rules.stages[0].pattern, expected.stages[0].pattern);
+    EXPECT_EQ(rules.block_sizes.at("Linear").values, expected.block_sizes.at("Linear").values);
+    EXPECT_EQ(rules.n_centroids.size(), 2u);
+  }
+}
+
+TEST(FairseqConfig, KeepsTheOrderOfFuzzyNames) {
+  const QuantizeRules rules =
+      parse_quantize_rules("block_sizes: {Linear: {key: fuzzy_name, value: {zeta: 8, attn: 4, \"*\": 2}}}\n", "x.yaml");
+  const std::vector<std::pair<std::string, int64_t>> expected = {{"zeta", 8}, {"attn", 4}, {"*", 2}};
+  EXPECT_EQ(rules.block_sizes.at("Linear").values, expected);
+  EXPECT_EQ(rules.block_sizes.count("Embedding"), 0u);  // a section that is there replaces the default
+}
+
+TEST(FairseqConfig, ReadsFiles) {
+  const TempDir dir;
+  std::ofstream(dir / "q.yaml") << kShipped;
+  EXPECT_EQ(read_quantize_rules(dir / "q.yaml").stages.size(), 3u);
+  EXPECT_THAT(error_of([&] { read_quantize_rules(dir / "none.yaml"); }), HasSubstr("none.yaml"));
+}
+
+struct BadConfig {
+  const char* name;
+  const char* text;
+  const char* place;
+  const char* message;
+};
+
+class BadFairseqConfig : public testing::TestWithParam<BadConfig> {};
+
+TEST_P(BadFairseqConfig, NamesLineAndKey) {
+  const std::string message = error_of([] { parse_quantize_rules(GetParam().text, "q.yaml"); });
+  EXPECT_THAT(message, AllOf(HasSubstr(GetParam().place), HasSubstr(GetParam().message)));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Texts, BadFairseqConfig,
+    testing::Values(
+        BadConfig{"not_yaml", "a: [1,\nb: }", "q.yaml:2", "not valid YAML"},
+        BadConfig{"list", "- a\n", "q.yaml:1", "must be a map"},
+        BadConfig{"section", "\nlayer_to_quantize: [a]\n", "q.yaml:2", "did you mean 'layers_to_quantize'"},
+        BadConfig{"type", "n_centroids:\n  Linar: {key: a, value: {\"*\": 2}}\n", "q.yaml:2", "did you mean 'Linear'"},
+        BadConfig{"key", "n_centroids:\n  Linear: {key: a, values: {\"*\": 2}}\n", "q.yaml:2", "did you mean 'value'"},
+        BadConfig{"missing", "n_centroids:\n  Linear: {key: a}\n", "q.yaml:2", "needs both"},
+        BadConfig{"number", "block_sizes:\n  Linear:\n    key: a\n    value: {fc: eight}\n", "q.yaml:4",
+                  "positive integer"},
+        BadConfig{"zero", "block_sizes:\n  Linear:\n    key: a\n    value: {fc: 0}\n", "q.yaml:4", "positive integer"},
+        BadConfig{"stages", "layers_to_quantize: fc\n", "q.yaml:1", "must be a list"},
+        BadConfig{"pattern", "layers_to_quantize:\n  - [a]\n", "q.yaml:2", "must be a text"}),
+    [](const auto& test) { return test.param.name; });
+
+}  // namespace
+}  // namespace qn::test

@@ -1,1 +1,0 @@
-qn_test(config_test SOURCES config_test.cpp DEPS qn_core)
