@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "golden_model.h"
+#include "models/golden_model.h"
 #include "models/language_model.h"
 #include "nn/layers/bands.h"
 

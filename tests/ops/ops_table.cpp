@@ -43,7 +43,7 @@ void add_linear(Cases& cases) {
     OpCase op{.name = "linear_" + name, .inputs = {{{n, in}}, parameter({out, in})}};
     if (bias) op.inputs.push_back(parameter({out}));
     op.forward = [bias](Tape& t, Inputs x) {
-      return std::vector{linear(t, x[0], operand(t, x[1]), bias ? x[2] : Var{})};
+      return std::vector{linear(t, x[0], cast_to_compute(t, x[1]), bias ? x[2] : Var{})};
     };
     cases.push_back(std::move(op));
   };
@@ -55,18 +55,19 @@ void add_linear(Cases& cases) {
   cases.push_back({.name = "linear_weight_used_twice",
                    .inputs = {{{5, 6}}, parameter({6, 6}), parameter({6})},
                    .forward = [](Tape& t, Inputs x) {
-                     const Var w = operand(t, x[1]);
+                     const Var w = cast_to_compute(t, x[1]);
                      return std::vector{linear(t, linear(t, x[0], w, x[2]), w, x[2])};
                    }});
   for (const auto& [n, in, out] : {std::array<int64_t, 3>{1, 1, 1}, {5, 7, 4}, {65, 32, 130}})
-    cases.push_back(
-        {.name = "linear_transposed_" + std::to_string(n),
-         .inputs = {{{n, in}}, parameter({in, out})},
-         .forward = [](Tape& t, Inputs x) { return std::vector{linear_transposed(t, x[0], operand(t, x[1]))}; }});
+    cases.push_back({.name = "linear_transposed_" + std::to_string(n),
+                     .inputs = {{{n, in}}, parameter({in, out})},
+                     .forward = [](Tape& t, Inputs x) {
+                       return std::vector{linear_transposed(t, x[0], cast_to_compute(t, x[1]))};
+                     }});
   cases.push_back({.name = "linear_projection_in_both_directions",
                    .inputs = {{{5, 4}}, parameter({6, 4})},
                    .forward = [](Tape& t, Inputs x) {
-                     const Var w = operand(t, x[1]);
+                     const Var w = cast_to_compute(t, x[1]);
                      return std::vector{linear_transposed(t, linear(t, x[0], w, {}), w)};
                    }});
   cases.push_back({.name = "linear_concat_two_parts",
@@ -88,7 +89,7 @@ void add_linear(Cases& cases) {
   cases.push_back({.name = "linear_concat_of_one_weight",
                    .inputs = {{{3, 6}}, parameter({4, 6}), parameter({4})},
                    .forward = [](Tape& t, Inputs x) {
-                     const std::array weights{operand(t, x[1]), operand(t, x[1])}, biases{x[2], x[2]};
+                     const std::array weights{cast_to_compute(t, x[1]), cast_to_compute(t, x[1])}, biases{x[2], x[2]};
                      return std::vector{linear_concat(t, x[0], weights, biases)};
                    }});
 }
