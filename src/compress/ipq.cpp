@@ -143,7 +143,7 @@ void IpqMachine::save(StateDict& state) const {
   state.ints["ipq/kmeans_iteration"] = pending_ ? pending_->iteration : 0;
   for (int64_t s = 0; s < stages_done_; ++s)
     for (const PlannedWeight& planned : plan_.stages[static_cast<size_t>(s)]) {
-      const PqTable& table = pq_source(*model_.weights().find(planned.name))->table();
+      const PqTable& table = pq_representation(*model_.weights().find(planned.name))->table();
       const std::vector<int32_t> codes(table.codes.begin(), table.codes.end());
       state.tensors["ipq/codes/" + planned.name] = tensor_of(codes, {static_cast<int64_t>(codes.size())});
     }

@@ -7,9 +7,9 @@
 namespace qn {
 namespace {
 
-class NoisySource : public WeightSource {
+class NoisyRepresentation : public Representation {
  public:
-  NoisySource(Parameter* parameter, const NoiseConfig& config)
+  NoisyRepresentation(Parameter* parameter, const NoiseConfig& config)
       : parameter_(parameter), block_(config.block_size), p_(config.pq), id_(hash_name(parameter->name.c_str())) {}
   Var value(Tape& tape) override { return block_noise(tape, parameter_->var(tape), block_, p_, id_); }
 
@@ -63,7 +63,7 @@ std::vector<std::string> apply_noise(WeightSet& weights, const NoiseConfig& conf
         "quant_noise.block_size {} does not divide the {} columns of {}: choose a divisor, or leave group '{}' out of "
         "quant_noise.groups",
         config.block_size, w->cols(), w->name(), w->group());
-    w->set_source(std::make_unique<NoisySource>(w->dense(), config), w->dense());
+    w->set_representation(std::make_unique<NoisyRepresentation>(w->dense(), config), w->dense());
     noised.push_back(w->name());
   }
   return noised;

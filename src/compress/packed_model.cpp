@@ -190,7 +190,7 @@ uint64_t write_packed_model(const std::filesystem::path& path, const LanguageMod
   SafetensorsWriter writer;
   set_metadata(writer, info);
   for (const auto& w : model.weights().all())
-    if (const PqSource* source = pq_source(*w))
+    if (const PqRepresentation* source = pq_representation(*w))
       add_table(writer, w->name(), source->current_table(model.parameters()), storage.centroids);
   add_dense_parameters(writer, model, storage.dense);
   writer.write(path);

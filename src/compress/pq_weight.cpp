@@ -18,15 +18,15 @@ void write_values(const Tensor& tensor, const std::vector<float>& values) {
 
 }  // namespace
 
-PqSource::PqSource(Parameter* centroids, PqTable table, CentroidGradient gradient)
+PqRepresentation::PqRepresentation(Parameter* centroids, PqTable table, CentroidGradient gradient)
     : centroids_(centroids), table_(std::move(table)), gradient_(gradient) {}
 
-Var PqSource::value(Tape& tape) {
+Var PqRepresentation::value(Tape& tape) {
   const int64_t* counts = gradient_ == CentroidGradient::mean ? counts_.of(tape.k, table_.counts) : nullptr;
   return pq_weight(tape, centroids_->var(tape), codes_.of(tape.k, table_.codes), counts, {table_.rows, table_.cols});
 }
 
-PqTable PqSource::current_table(const ParameterStore& store) const {
+PqTable PqRepresentation::current_table(const ParameterStore& store) const {
   PqTable table = table_;
   const HostView centroids(store.kernels(), centroids_->value);
   const Tensor& v = centroids.view();
@@ -59,7 +59,7 @@ void RepresentationSwap::replace(Weight& weight, PqTable table) {
   Parameter* centroids = store.add(centroid_name(weight.name()), {table.n_centroids, table.block_size}, {});
   pending_.push_back({centroids, std::move(table.centroids)});
   table.centroids.clear();
-  weight.set_source(std::make_unique<PqSource>(centroids, std::move(table), gradient_), nullptr);
+  weight.set_representation(std::make_unique<PqRepresentation>(centroids, std::move(table), gradient_), nullptr);
 }
 
 void RepresentationSwap::finish() {
@@ -70,6 +70,6 @@ void RepresentationSwap::finish() {
   pending_.clear();
 }
 
-const PqSource* pq_source(const Weight& weight) { return dynamic_cast<const PqSource*>(&weight.source()); }
+const PqRepresentation* pq_representation(const Weight& weight) { return dynamic_cast<const PqRepresentation*>(&weight.representation()); }
 
 }  // namespace qn

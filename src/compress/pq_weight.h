@@ -12,10 +12,10 @@
 namespace qn {
 
 /// A weight's values from centroids (trainable) and codes (frozen).
-class PqSource : public WeightSource {
+class PqRepresentation : public Representation {
  public:
   /// `centroids` is [K, d] and already holds the values once the store is allocated.
-  PqSource(Parameter* centroids, PqTable table, CentroidGradient gradient);
+  PqRepresentation(Parameter* centroids, PqTable table, CentroidGradient gradient);
   Var value(Tape& tape) override;
   const PqTable& table() const { return table_; }  ///< codes and counts; centroids are the parameter's
   /// The table with the current centroids (float) of its parameter, which is in `store`.
@@ -52,7 +52,7 @@ class RepresentationSwap {
   std::vector<Pending> pending_;
 };
 
-/// The PqSource of a weight, or nullptr when it is not represented by codes.
-const PqSource* pq_source(const Weight& weight);
+/// The PqRepresentation of a weight, or nullptr when it is not represented by codes.
+const PqRepresentation* pq_representation(const Weight& weight);
 
 }  // namespace qn

@@ -1,4 +1,4 @@
-// What the trainer, the quantizer and the evaluator know of a model: parameters, weights, and a loss per position.
+// Language models: modules that give a loss per position.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/config.h"
-#include "nn/weight.h"
+#include "nn/module.h"
 
 namespace qn {
 
@@ -18,22 +18,12 @@ struct TokenBatch {
   std::span<const int32_t> source, target;
 };
 
-class LanguageModel {
+class LanguageModel : public Module {
  public:
-  virtual ~LanguageModel() = default;
-  ParameterStore& parameters() { return store_; }
-  const ParameterStore& parameters() const { return store_; }
-  WeightSet& weights() { return weights_; }
-  const WeightSet& weights() const { return weights_; }
-
   /// Natural-log loss of every position (f64 [rows * cols], 0 where the target is padding), summed in f64; registers
   /// the backward of their sum on the tape.
   virtual Tensor losses(Tape& tape, const TokenBatch& batch) = 0;
   virtual int64_t max_positions() const = 0;
-
- protected:
-  ParameterStore store_;
-  WeightSet weights_;
 };
 
 /// Frequency bands of adaptive input and output.

@@ -8,21 +8,21 @@ constexpr uint64_t kEmbeddingSite = 0;  // dropout site of the model's input end
 }
 
 TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary) : config_(config) {
-  const Build build{store_, weights_};
+  const Scope scope = root().in("decoder");
   const int64_t d = config.embed_dim;
   const AdaptiveConfig& adaptive = config.adaptive;
   if (adaptive.input)
     embedding_ = std::make_unique<TokenEmbedding>(
-        build, Bands(adaptive.cutoffs, vocabulary, config.input_dim, adaptive.factor), d);
+        scope, Bands(adaptive.cutoffs, vocabulary, config.input_dim, adaptive.factor), d);
   else
-    embedding_ = std::make_unique<TokenEmbedding>(build, vocabulary, config.input_dim);
+    embedding_ = std::make_unique<TokenEmbedding>(scope, vocabulary, config.input_dim);
   if (config.noise_projection)
-    noise_projection_ = build.linear("decoder.quant_noise.weight", groups::kEmbeddingProjection, config.input_dim,
-                                     config.input_dim, init::fan_in(config.input_dim));
+    noise_projection_ = Linear::build(scope, "quant_noise", groups::kEmbeddingProjection, config.input_dim,
+                                      config.input_dim, init::fan_in(config.input_dim), std::nullopt);
   if (!adaptive.input && config.input_dim != d)
-    project_in_ = build.linear("decoder.project_in_dim.weight", groups::kEmbeddingProjection, d, config.input_dim,
-                               init::xavier(d, config.input_dim));
-  positions_ = std::make_unique<Positions>(build, d, config.max_positions, config.learned_positions);
+    project_in_ = Linear::build(scope, "project_in_dim", groups::kEmbeddingProjection, d, config.input_dim,
+                                init::xavier(d, config.input_dim), std::nullopt);
+  positions_ = std::make_unique<Positions>(scope, d, config.max_positions, config.learned_positions);
   const DecoderLayerOptions options{.width = d,
                                     .ffn = config.ffn_dim,
                                     .heads = config.heads,
@@ -33,31 +33,31 @@ TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary) : co
                                     .prenorm = config.prenorm};
   for (int64_t i = 0; i < config.layers; ++i)
     layers_.push_back(
-        std::make_unique<DecoderLayer>(build, fmt::format("decoder.layers.{}", i), static_cast<uint64_t>(i), options));
-  if (config.final_norm) final_norm_ = LayerNorm::build(build, "decoder.layer_norm", d);
+        std::make_unique<DecoderLayer>(scope.in(fmt::format("layers.{}", i)), static_cast<uint64_t>(i), options));
+  if (config.final_norm) final_norm_ = LayerNorm::build(scope, "layer_norm", d);
   if (config.output_dim != d && !adaptive.tie_weights)
-    project_out_ = build.linear("decoder.project_out_dim.weight", groups::kSoftmax, config.output_dim, d,
-                                init::xavier(config.output_dim, d));
+    project_out_ = Linear::build(scope, "project_out_dim", groups::kSoftmax, config.output_dim, d,
+                                 init::xavier(config.output_dim, d), std::nullopt);
   QN_CHECK(!config.share_input_output || config.input_dim == config.output_dim,
            "model.share_input_output needs equal input_dim and output_dim, got {} and {}", config.input_dim,
            config.output_dim);
   if (adaptive.softmax) {
-    head_ = make_adaptive_softmax(build, Bands(adaptive.cutoffs, vocabulary, config.output_dim, adaptive.factor),
+    head_ = make_adaptive_softmax(scope, Bands(adaptive.cutoffs, vocabulary, config.output_dim, adaptive.factor),
                                   config.output_dim,
                                   {.dropout = adaptive.dropout,
                                    .tied_tables = adaptive.tie_weights ? embedding_.get() : nullptr,
                                    .tied_projections = adaptive.tie_projections ? embedding_.get() : nullptr});
   } else {
     head_ =
-        make_softmax(build, vocabulary, config.output_dim, config.share_input_output ? embedding_->table(0) : nullptr);
+        make_softmax(scope, vocabulary, config.output_dim, config.share_input_output ? embedding_->table(0) : nullptr);
   }
 }
 
 Var TransformerLm::embed(Tape& tape, const TokenBatch& batch) {
   const double scale = config_.scale_embedding ? std::sqrt(static_cast<double>(config_.embed_dim)) : 1.0;
   Var x = embedding_->forward(tape, batch.source, scale);
-  if (noise_projection_ != nullptr) x = linear(tape, x, noise_projection_->value(tape), {});
-  if (project_in_ != nullptr) x = linear(tape, x, project_in_->value(tape), {});
+  if (noise_projection_) x = (*noise_projection_)(tape, x);
+  if (project_in_) x = (*project_in_)(tape, x);
   x = positions_->forward(tape, x, batch.source, batch.cols);
   return dropout(tape, x, {config_.dropout, kEmbeddingSite});
 }
@@ -70,7 +70,7 @@ Var TransformerLm::features(Tape& tape, const TokenBatch& batch, std::vector<Ten
     if (inner_states != nullptr) inner_states->push_back(x.value);
   }
   if (final_norm_) x = (*final_norm_)(tape, x);
-  if (project_out_ != nullptr) x = linear(tape, x, project_out_->value(tape), {});
+  if (project_out_) x = (*project_out_)(tape, x);
   return x;
 }
 

@@ -32,9 +32,7 @@ class TransformerLm : public LanguageModel {
 
   ModelConfig config_;
   std::unique_ptr<TokenEmbedding> embedding_;
-  Weight* noise_projection_ = nullptr;
-  Weight* project_in_ = nullptr;
-  Weight* project_out_ = nullptr;
+  std::optional<Linear> noise_projection_, project_in_, project_out_;
   std::unique_ptr<Positions> positions_;
   std::vector<std::unique_ptr<DecoderLayer>> layers_;
   std::optional<LayerNorm> final_norm_;

@@ -1,23 +1,24 @@
 #include "nn/weight.h"
 
 #include <algorithm>
-
-#include "ops/ops.h"
+#include <array>
 
 namespace qn {
 
-Weight::Weight(std::string name, std::string group, WeightKind kind, int64_t rows, int64_t cols, Parameter* dense)
+Var DenseRepresentation::value(Tape& tape) { return parameter_->var(tape); }
+
+Weight::Weight(std::string name, std::string group, WeightKind kind, Shape shape, Parameter* dense)
     : name_(std::move(name)),
       group_(std::move(group)),
       kind_(kind),
-      rows_(rows),
-      cols_(cols),
+      shape_(shape),
       dense_(dense),
-      source_(std::make_unique<DenseSource>(dense)) {}
+      representation_(std::make_unique<DenseRepresentation>(dense)) {}
 
 Var Weight::table(Tape& tape) {
   if (table_pass_ != tape.pass_id()) {
-    table_ = source_->value(tape);
+    table_ = representation_->value(tape);
+    table_.value = table_.value.reshaped({rows(), cols()});
     table_pass_ = tape.pass_id();
   }
   return table_;
@@ -31,16 +32,50 @@ Var Weight::value(Tape& tape) {
   return value_;
 }
 
-void Weight::set_source(std::unique_ptr<WeightSource> source, Parameter* dense) {
-  source_ = std::move(source);
+Var Weight::linear(Tape& tape, const Var& x, const Var& bias, const ActivationQuantizer* input) {
+  Weight* const self = this;
+  return linear_concat(tape, x, {&self, 1}, {&bias, 1}, input);
+}
+
+Var Weight::linear_transposed(Tape& tape, const Var& x) { return qn::linear_transposed(tape, x, value(tape)); }
+
+Var Weight::lookup(Tape& tape, std::span<const int32_t> ids, double scale, int32_t pad_id) {
+  return embedding(tape, table(tape), ids, scale, pad_id);
+}
+
+void Weight::set_representation(std::unique_ptr<Representation> representation, Parameter* dense) {
+  representation_ = std::move(representation);
   dense_ = dense;
   table_pass_ = value_pass_ = 0;
 }
 
-Weight* WeightSet::add(ParameterStore& store, std::string name, std::string group, WeightKind kind, int64_t rows,
-                       int64_t cols, InitRule init) {
-  Parameter* dense = store.add(name, {rows, cols}, init);
-  weights_.push_back(std::make_unique<Weight>(std::move(name), std::move(group), kind, rows, cols, dense));
+Var linear_concat(Tape& tape, const Var& x, std::span<Weight* const> weights, std::span<const Var> biases,
+                  const ActivationQuantizer* input) {
+  constexpr size_t kMaxParts = 4;
+  QN_ASSERT(weights.size() <= kMaxParts && (biases.empty() || biases.size() == weights.size()));
+  std::array<Var, kMaxParts> values;
+  if (tape.recording()) {
+    for (size_t i = 0; i < weights.size(); ++i) values[i] = weights[i]->value(tape);
+    return qn::linear_concat(tape, x, std::span<const Var>(values.data(), weights.size()), biases);
+  }
+  int64_t width = 0;
+  for (const Weight* weight : weights) width += weight->rows();
+  const Var y = tape.result({x.value.rows(), width});
+  int64_t column = 0;
+  for (size_t i = 0; i < weights.size(); column += weights[i]->rows(), ++i) {
+    const Var bias = biases.empty() ? Var{} : biases[i];
+    if (!weights[i]->representation().multiply(tape, y.value, column, x.value, input))
+      multiply_into(tape, y.value, column, x, weights[i]->value(tape), bias);
+    else if (bias.value.defined())
+      tape.k.add_bias(y.value, column, bias.value);
+  }
+  return y;
+}
+
+Weight* WeightSet::add(ParameterStore& store, std::string name, std::string group, WeightKind kind, Shape shape,
+                       InitRule init) {
+  Parameter* dense = store.add(name, shape, init);
+  weights_.push_back(std::make_unique<Weight>(std::move(name), std::move(group), kind, shape, dense));
   return weights_.back().get();
 }
 
@@ -62,7 +97,7 @@ std::vector<Weight*> WeightSet::untie(ParameterStore& store, Weight* weight) {
   for (const TiedUse& use : ties_) {
     if (*use.place != weight) continue;
     QN_ASSERT(weight->dense() != nullptr, "{} is no longer dense", weight->name());
-    Weight* own = add(store, use.name, use.group, WeightKind::linear, weight->rows(), weight->cols(), {});
+    Weight* own = add(store, use.name, use.group, WeightKind::linear, weight->shape(), {});
     own->dense()->value = weight->dense()->value;  // allocate() copies from here
     *use.place = own;
     created.push_back(own);

@@ -1,12 +1,14 @@
-// A layer asks its weight for a value; what that value is (dense, noisy, decoded from codes) is the business of the
-// weight's source. Layers know nothing of quantization, quantization knows nothing of layers.
+// A layer asks its weight to act: to multiply, to look rows up. How the weight does it (dense, noisy, from codes) is
+// the business of its representation. Layers know nothing of quantization, quantization knows nothing of layers.
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "nn/parameters.h"
+#include "ops/ops.h"
 
 namespace qn {
 
@@ -19,62 +21,87 @@ inline constexpr const char* kEmbeddingProjection = "embed_proj";
 inline constexpr const char* kSoftmax = "softmax";  ///< output matrices that are not tied to a table
 }  // namespace groups
 
-/// Linear weights are [out, in], embedding tables [rows, dim], convolutions [out, in / groups * kernel].
+/// Linear weights are [out, in], embedding tables [rows, dim], convolutions [out, in / groups, kh, kw].
 enum class WeightKind : uint8_t { linear, embedding, conv };
 
-class WeightSource {
+class ActivationQuantizer;
+
+/// Where a weight's values come from.
+class Representation {
  public:
-  virtual ~WeightSource() = default;
-  /// The [rows, cols] value to compute with in this pass: the tape's type, or the parameters'.
+  virtual ~Representation() = default;
+  /// The value to compute with in this pass, as a matrix [rows, cols]: the tape's type, or the parameters'.
   virtual Var value(Tape& tape) = 0;
+  /// y[:, column .. column + rows) = x W^T without making the value, where that is better: in passes that record no
+  /// gradient. `input` is what quantizes x, or null. False: nothing was done, and value() is to be multiplied by.
+  virtual bool multiply(Tape& tape, const Tensor& y, int64_t column, const Tensor& x,
+                        const ActivationQuantizer* input) {
+    (void)tape, (void)y, (void)column, (void)x, (void)input;
+    return false;
+  }
 };
 
 /// The plain trainable matrix.
-class DenseSource : public WeightSource {
+class DenseRepresentation : public Representation {
  public:
-  explicit DenseSource(Parameter* parameter) : parameter_(parameter) {}
-  Var value(Tape& tape) override { return parameter_->var(tape); }
+  explicit DenseRepresentation(Parameter* parameter) : parameter_(parameter) {}
+  Var value(Tape& tape) override;
 
  private:
   Parameter* parameter_;
 };
 
-/// A matrix that a layer multiplies by or looks rows up in.
+/// What a layer multiplies by or looks rows up in. It has the shape that the model's files give it, and a matrix view
+/// [rows, cols] with everything behind the first axis flattened.
 class Weight {
  public:
-  Weight(std::string name, std::string group, WeightKind kind, int64_t rows, int64_t cols, Parameter* dense);
+  Weight(std::string name, std::string group, WeightKind kind, Shape shape, Parameter* dense);
 
   const std::string& name() const { return name_; }  ///< fairseq's parameter name, ending in ".weight"
   const std::string& group() const { return group_; }
   WeightKind kind() const { return kind_; }
+  const Shape& shape() const { return shape_; }
+  int64_t rows() const { return shape_[0]; }
+  int64_t cols() const { return shape_.elements() / shape_[0]; }
   /// Token table: the id whose vector row 0 is; -1 for anything else.
   int64_t first_token() const { return first_token_; }
   void set_first_token(int64_t id) { first_token_ = id; }
-  int64_t rows() const { return rows_; }
-  int64_t cols() const { return cols_; }
   /// The dense parameter; nullptr once the weight is represented by codes.
   Parameter* dense() const { return dense_; }
-  const WeightSource& source() const { return *source_; }
+  Representation& representation() { return *representation_; }
+  const Representation& representation() const { return *representation_; }
+
+  /// x W^T + bias, x [N, cols] -> [N, rows]; `bias` may be undefined.
+  Var linear(Tape& tape, const Var& x, const Var& bias = {}, const ActivationQuantizer* input = nullptr);
+  /// x W, x [N, rows] -> [N, cols]: a projection used in the opposite direction.
+  Var linear_transposed(Tape& tape, const Var& x);
+  /// scale * rows of the table: [ids.size(), cols]; zeros for negative ids. Rows with id == pad_id get no gradient.
+  Var lookup(Tape& tape, std::span<const int32_t> ids, double scale, int32_t pad_id);
 
   /// The matrix to multiply by, in the tape's type. Computed once per pass: all uses of a tied weight see the same
   /// value.
   Var value(Tape& tape);
-  /// The same value as its source gives it, which may be the master itself: for looking rows up without a cast of the
-  /// whole table.
+  /// The same value as its representation gives it, which may be the master itself: for looking rows up without a cast
+  /// of the whole table.
   Var table(Tape& tape);
-  /// Replaces where values come from. `dense` is the trainable matrix behind the new source, or nullptr.
-  void set_source(std::unique_ptr<WeightSource> source, Parameter* dense);
+  /// Replaces where values come from. `dense` is the trainable matrix behind the new representation, or nullptr.
+  void set_representation(std::unique_ptr<Representation> representation, Parameter* dense);
 
  private:
   std::string name_, group_;
   WeightKind kind_;
-  int64_t rows_, cols_;
+  Shape shape_;
   int64_t first_token_ = -1;
   Parameter* dense_;
-  std::unique_ptr<WeightSource> source_;
+  std::unique_ptr<Representation> representation_;
   uint64_t table_pass_ = 0, value_pass_ = 0;  ///< passes that the cached values belong to
   Var table_, value_;
 };
+
+/// The results of several weights side by side: x [N, cols] -> [N, sum of rows]. `biases` is empty or as long as
+/// `weights`.
+Var linear_concat(Tape& tape, const Var& x, std::span<Weight* const> weights, std::span<const Var> biases,
+                  const ActivationQuantizer* input = nullptr);
 
 /// A second use of a weight under a name of its own (tied softmax).
 struct TiedUse {
@@ -83,11 +110,10 @@ struct TiedUse {
   Weight** place;     ///< the layer's handle
 };
 
-/// All weights of a model.
+/// All weights of a module.
 class WeightSet {
  public:
-  Weight* add(ParameterStore& store, std::string name, std::string group, WeightKind kind, int64_t rows, int64_t cols,
-              InitRule init);
+  Weight* add(ParameterStore& store, std::string name, std::string group, WeightKind kind, Shape shape, InitRule init);
   void tie(std::string name, std::string group, Weight** place) {
     ties_.push_back({std::move(name), std::move(group), place});
   }

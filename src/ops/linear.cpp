@@ -73,6 +73,11 @@ void backward_part(Tape& tape, const Var& y, const Var& x, const Part& part) {
 
 }  // namespace
 
+void multiply_into(Tape& tape, const Tensor& y, int64_t column, const Var& x, const Var& weight, const Var& bias) {
+  QN_ASSERT(!tape.recording() && weight.value.cols() == x.value.cols());
+  forward_part(tape, y, x, {weight, bias, column});
+}
+
 Var linear_concat(Tape& tape, const Var& x, std::span<const Var> weights, std::span<const Var> biases) {
   constexpr size_t kMaxParts = 4;
   QN_ASSERT(weights.size() <= kMaxParts && (biases.empty() || biases.size() == weights.size()));

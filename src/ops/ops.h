@@ -21,6 +21,8 @@ struct Dropout {
 Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias);
 /// y[N, out] = x[N, in] W, W [in, out]: a projection used in the opposite direction (tied adaptive softmax).
 Var linear_transposed(Tape& tape, const Var& x, const Var& weight);
+/// y[:, column .. column + out) = x W^T + b into memory of the caller's; for passes that record no gradient.
+void multiply_into(Tape& tape, const Tensor& y, int64_t column, const Var& x, const Var& weight, const Var& bias);
 /// y[N, sum(out_i)] = the linear results of several weights side by side. `biases` is empty or as long as `weights`.
 Var linear_concat(Tape& tape, const Var& x, std::span<const Var> weights, std::span<const Var> biases);
 

@@ -13,9 +13,9 @@ namespace {
 
 /// Noise with a given mask instead of a drawn one: dropped blocks are zero, the rest is scaled up, and the gradient is
 /// the clean weight's own.
-class MaskedSource : public WeightSource {
+class MaskedRepresentation : public Representation {
  public:
-  MaskedSource(Parameter* clean, std::vector<uint8_t> dropped, double scale)
+  MaskedRepresentation(Parameter* clean, std::vector<uint8_t> dropped, double scale)
       : clean_(clean), dropped_(std::move(dropped)), scale_(scale) {}
   Var value(Tape& tape) override {
     const Tensor noisy = tape.tensor(clean_->shape);
@@ -33,7 +33,8 @@ class MaskedSource : public WeightSource {
 };
 
 void set_masked(Weight& weight, std::vector<uint8_t> dropped, double scale) {
-  weight.set_source(std::make_unique<MaskedSource>(weight.dense(), std::move(dropped), scale), weight.dense());
+  weight.set_representation(std::make_unique<MaskedRepresentation>(weight.dense(), std::move(dropped), scale),
+                            weight.dense());
 }
 
 void set_values(Parameter& parameter, const std::vector<float>& values) {
@@ -42,7 +43,7 @@ void set_values(Parameter& parameter, const std::vector<float>& values) {
 }
 
 /// A layer of the golden file: group, parameters and tape.
-class GoldenLayer {
+class GoldenLayer : public Module {
  public:
   GoldenLayer(const Hdf5File& file, std::string group) : file_(file), group_(std::move(group)) {}
 
@@ -56,7 +57,7 @@ class GoldenLayer {
   /// Loads the weight (and the bias) and checks the clean layer; then masks the weight and checks value, result and
   /// gradient. `forward(tape)` applies the layer to the stored input.
   void check(Weight& weight, Parameter* bias, const std::function<Var(Tape&)>& forward) {
-    store.allocate(DType::f32);
+    allocate(DType::f32, cpu_kernels());
     set_values(*weight.dense(), stored("weight"));
     if (bias != nullptr) set_values(*bias, stored("bias"));
     tape.restart({});
@@ -74,8 +75,6 @@ class GoldenLayer {
     if (bias != nullptr) expect(bias->slot.grad, "grad_bias");
   }
 
-  ParameterStore store;
-  WeightSet weights;
   Arena arena;
   Tape tape{cpu_kernels(), arena, DType::f32, {}};
 
@@ -92,8 +91,8 @@ TEST(NoiseGolden, Linear) {
     GoldenLayer golden(file, name);
     const Shape shape = golden.shape("weight");
     Linear layer;
-    layer.weight = Build{golden.store, golden.weights}.linear("w.weight", groups::kFfn, shape[0], shape[1], {});
-    if (golden.has("bias")) layer.bias = golden.store.add("w.bias", {shape[0]}, {});
+    layer.weight = golden.root().linear("w.weight", groups::kFfn, shape[0], shape[1], {});
+    if (golden.has("bias")) layer.bias = golden.root().parameter("w.bias", {shape[0]}, {});
     std::vector<float> input = golden.stored("input");
     GradientSlot slot;
     golden.check(*layer.weight, layer.bias, [&](Tape& tape) {
@@ -108,7 +107,7 @@ TEST(NoiseGolden, Embedding) {
   QN_GOLDEN_OR_SKIP(path, "quant_noise.h5");
   const Hdf5File file(path, Hdf5File::Mode::read);
   GoldenLayer golden(file, "embedding");
-  const TokenEmbedding layer({golden.store, golden.weights}, golden.shape("weight")[0], golden.shape("weight")[1]);
+  const TokenEmbedding layer(golden.root(), golden.shape("weight")[0], golden.shape("weight")[1]);
   const std::vector<int32_t> ids = read_ids(file, "embedding/input");
   golden.check(*layer.table(0), nullptr, [&](Tape& tape) { return layer.forward(tape, ids, 1.0); });
 }

@@ -127,9 +127,8 @@ TEST(TransformerLmGolden, PlainSoftmax) {
 TEST(TransformerLmGolden, SinusoidsAreTheReferences) {
   QN_GOLDEN_OR_SKIP(path, "transformer_lm_adaptive.h5");
   const Hdf5File file(path, Hdf5File::Mode::read);
-  ParameterStore store;
-  WeightSet weights;
-  Positions positions(Build{store, weights}, 64, 46, false);
+  Module module;
+  Positions positions(module.root(), 64, 46, false);
   Arena arena;
   Tape tape(cpu_kernels(), arena, DType::f32, {});
   const std::vector<int32_t> tokens(46, 5);

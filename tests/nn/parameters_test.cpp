@@ -184,7 +184,7 @@ TEST(Untie, GivesTiedUsesDenseWeightsOfTheirOwn) {
 TEST(Weight, ValueHasTheTypeOfActivationsAndTheMastersGradientHome) {
   ParameterStore store;
   WeightSet weights;
-  Weight* w = weights.add(store, "w.weight", groups::kFfn, WeightKind::linear, 2, 2, init::ones());
+  Weight* w = weights.add(store, "w.weight", groups::kFfn, WeightKind::linear, {2, 2}, init::ones());
   store.allocate(DType::f32);
   store.initialize(1);
   Arena arena;
@@ -203,9 +203,9 @@ TEST(Weight, ValueHasTheTypeOfActivationsAndTheMastersGradientHome) {
 TEST(Weight, OneValuePerPass) {
   ParameterStore store;
   WeightSet weights;
-  Weight* w = weights.add(store, "w.weight", groups::kFfn, WeightKind::linear, 2, 2, {});
+  Weight* w = weights.add(store, "w.weight", groups::kFfn, WeightKind::linear, {2, 2}, {});
   store.allocate(DType::f32);
-  class Counting : public WeightSource {
+  class Counting : public Representation {
    public:
     explicit Counting(int* calls) : calls_(calls) {}
     Var value(Tape& tape) override {
@@ -217,7 +217,7 @@ TEST(Weight, OneValuePerPass) {
     int* calls_;
   };
   int calls = 0;
-  w->set_source(std::make_unique<Counting>(&calls), w->dense());
+  w->set_representation(std::make_unique<Counting>(&calls), w->dense());
   Arena arena;
   Tape tape(cpu_kernels(), arena, DType::f32, {});
   for (int pass = 1; pass <= 3; ++pass) {

@@ -105,7 +105,7 @@ std::vector<float> parameter_values(LanguageModel& model) {
 std::vector<uint16_t> all_codes(const LanguageModel& model) {
   std::vector<uint16_t> codes;
   for (const auto& w : model.weights().all())
-    if (const PqSource* source = pq_source(*w))
+    if (const PqRepresentation* source = pq_representation(*w))
       codes.insert(codes.end(), source->table().codes.begin(), source->table().codes.end());
   return codes;
 }

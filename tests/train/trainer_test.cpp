@@ -166,7 +166,7 @@ TEST_F(TrainerTest, TablesAreQuantizedWithFrequentTokensInMind) {
     for (const auto& weight : trainer.model().weights().all()) {
       if (weight->first_token() < 0) continue;
       std::vector<float> decoded(static_cast<size_t>(weight->rows() * weight->cols()));
-      decode(pq_source(*weight)->current_table(trainer.model().parameters()), decoded.data());
+      decode(pq_representation(*weight)->current_table(trainer.model().parameters()), decoded.data());
       const auto wanted = original.model->weights().find(weight->name())->dense()->value.span<float>();
       for (size_t i = 0; i < decoded.size(); ++i) {
         const auto token = static_cast<size_t>(weight->first_token()) + i / static_cast<size_t>(weight->cols());

@@ -5,53 +5,52 @@
 
 namespace qn {
 
-DecoderLayer::DecoderLayer(const Build& build, const std::string& prefix, uint64_t index,
-                           const DecoderLayerOptions& options)
+DecoderLayer::DecoderLayer(const Scope& scope, uint64_t index, const DecoderLayerOptions& options)
     : options_(options), first_site_((index + 1) * kSitesPerLayer) {
   const int64_t d = options.width, f = options.ffn;
-  const auto projection = [&](const char* name, double gain, InitRule bias) {
-    const std::string path = prefix + ".self_attn." + name;
-    return Linear{build.linear(path + ".weight", groups::kAttention, d, d, init::xavier(d, d, gain)),
-                  build.store.add(path + ".bias", {d}, bias)};
+  const Scope attention = scope.in("self_attn");
+  attention_input_ = attention.activation("input");
+  projected_ = attention.activation("qkv.output");
+  const auto projection = [&](const std::string& name, double gain, InitRule bias) {
+    return Linear{attention.linear(name + ".weight", groups::kAttention, d, d, init::xavier(d, d, gain)),
+                  attention.parameter(name + ".bias", {d}, bias)};
   };
   constexpr double kGain = std::numbers::sqrt2 / 2;
   key_ = projection("k_proj", kGain, init::fan_in(d));
   value_ = projection("v_proj", kGain, init::fan_in(d));
   query_ = projection("q_proj", kGain, init::fan_in(d));
-  out_ = projection("out_proj", 1.0, init::zeros());
-  attention_norm_ = LayerNorm::build(build, prefix + ".self_attn_layer_norm", d);
-  const auto dense = [&](const char* name, int64_t out, int64_t in) {
-    const std::string path = prefix + "." + name;
-    return Linear{build.linear(path + ".weight", groups::kFfn, out, in, init::fan_in(in)),
-                  build.store.add(path + ".bias", {out}, init::fan_in(in))};
-  };
-  fc1_ = dense("fc1", f, d);
-  fc2_ = dense("fc2", d, f);
-  final_norm_ = LayerNorm::build(build, prefix + ".final_layer_norm", d);
+  out_ = Linear::build(attention, "out_proj", groups::kAttention, d, d, init::xavier(d, d), init::zeros());
+  attention_norm_ = LayerNorm::build(scope, "self_attn_layer_norm", d);
+  fc1_ = Linear::build(scope, "fc1", groups::kFfn, f, d, init::fan_in(d), init::fan_in(d));
+  fc2_ = Linear::build(scope, "fc2", groups::kFfn, d, f, init::fan_in(f), init::fan_in(f));
+  final_norm_ = LayerNorm::build(scope, "final_layer_norm", d);
 }
 
-Var DecoderLayer::self_attention(Tape& tape, const Var& x, int64_t batch, int64_t time) const {
-  const std::array<Var, 3> weights{query_.weight->value(tape), key_.weight->value(tape), value_.weight->value(tape)};
+Unbiased DecoderLayer::self_attention(Tape& tape, const Var& x, int64_t batch, int64_t time) const {
+  const std::array<Weight*, 3> weights{query_.weight, key_.weight, value_.weight};
   const std::array<Var, 3> biases{query_.bias->var(tape), key_.bias->var(tape), value_.bias->var(tape)};
-  const Var qkv = linear_concat(tape, x, weights, biases);
+  const Var input = (*attention_input_)(tape, x);
+  const Var qkv = (*projected_)(tape, linear_concat(tape, input, weights, biases, attention_input_->quantizer()));
   const Var heads = attention(tape, qkv, batch, time, options_.heads, true, site(options_.attention_dropout, 0));
   return out_.without_bias(tape, heads);
 }
 
-Var DecoderLayer::feed_forward(Tape& tape, const Var& x) const {
-  const Var hidden = activation_dropout(tape, fc1_.without_bias(tape, x), fc1_.bias->var(tape), options_.activation,
-                                        site(options_.activation_dropout, 1));
+Unbiased DecoderLayer::feed_forward(Tape& tape, const Var& x) const {
+  const Unbiased inner = fc1_.without_bias(tape, x);
+  const Var hidden =
+      activation_dropout(tape, inner.value, inner.bias, options_.activation, site(options_.activation_dropout, 1));
   return fc2_.without_bias(tape, hidden);
 }
 
 Var DecoderLayer::forward(Tape& tape, const Var& x, int64_t batch, int64_t time) const {
   // The biases of both branches' last maps are added on the way into the residual sum.
   const auto add_attention = [&](const Var& residual, const Var& input) {
-    return residual_dropout(tape, residual, self_attention(tape, input, batch, time), out_.bias->var(tape),
-                            site(options_.dropout, 2));
+    const Unbiased branch = self_attention(tape, input, batch, time);
+    return residual_dropout(tape, residual, branch.value, branch.bias, site(options_.dropout, 2));
   };
   const auto add_ffn = [&](const Var& residual, const Var& input) {
-    return residual_dropout(tape, residual, feed_forward(tape, input), fc2_.bias->var(tape), site(options_.dropout, 3));
+    const Unbiased branch = feed_forward(tape, input);
+    return residual_dropout(tape, residual, branch.value, branch.bias, site(options_.dropout, 3));
   };
   if (options_.prenorm) {
     const Var y = add_attention(x, attention_norm_(tape, x));

@@ -1,8 +1,6 @@
 // One Transformer block: causal self-attention and feed-forward with residual connections (reference 5.3).
 #pragma once
 
-#include <string>
-
 #include "nn/layers/linear.h"
 
 namespace qn {
@@ -16,19 +14,21 @@ struct DecoderLayerOptions {
 
 class DecoderLayer {
  public:
-  /// `prefix`: "decoder.layers.3"; `index` tells the dropout masks of the layers apart.
-  DecoderLayer(const Build& build, const std::string& prefix, uint64_t index, const DecoderLayerOptions& options);
+  /// `index` tells the dropout masks of the layers apart.
+  DecoderLayer(const Scope& scope, uint64_t index, const DecoderLayerOptions& options);
 
   /// x [batch * time, width] -> the same shape.
   Var forward(Tape& tape, const Var& x, int64_t batch, int64_t time) const;
 
  private:
-  Var self_attention(Tape& tape, const Var& x, int64_t batch, int64_t time) const;
-  Var feed_forward(Tape& tape, const Var& x) const;
+  /// Both without the bias of their last map.
+  Unbiased self_attention(Tape& tape, const Var& x, int64_t batch, int64_t time) const;
+  Unbiased feed_forward(Tape& tape, const Var& x) const;
   Dropout site(double p, uint64_t number) const { return {p, first_site_ + number}; }
 
   DecoderLayerOptions options_;
   uint64_t first_site_;
+  ActivationPoint *attention_input_, *projected_;  // what q, k and v are made of; q | k | v
   Linear query_, key_, value_, out_, fc1_, fc2_;
   LayerNorm attention_norm_, final_norm_;
 };

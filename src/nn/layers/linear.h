@@ -2,28 +2,12 @@
 #pragma once
 
 #include <cmath>
+#include <optional>
 #include <string>
 
-#include "nn/weight.h"
-#include "ops/ops.h"
+#include "nn/module.h"
 
 namespace qn {
-
-/// What a layer needs while it is built: where its parameters go.
-struct Build {
-  ParameterStore& store;
-  WeightSet& weights;
-
-  Weight* linear(const std::string& name, const char* group, int64_t out, int64_t in, InitRule init) const {
-    return weights.add(store, name, group, WeightKind::linear, out, in, init);
-  }
-  /// Vectors of tokens first, first + 1, ...
-  Weight* table(const std::string& name, int64_t first, int64_t rows, int64_t dim, InitRule init) const {
-    Weight* weight = weights.add(store, name, groups::kEmbedding, WeightKind::embedding, rows, dim, init);
-    weight->set_first_token(first);
-    return weight;
-  }
-};
 
 namespace init {
 inline InitRule uniform(double a) { return {InitRule::Kind::uniform, a, -1}; }
@@ -37,24 +21,50 @@ inline InitRule zeros() { return {}; }
 inline InitRule ones() { return {InitRule::Kind::ones, 0.0, -1}; }
 }  // namespace init
 
-/// y = x W^T + b; b is optional.
+/// What a linear map has given when its bias is left to the op that comes next.
+struct Unbiased {
+  Var value, bias;  ///< `bias` is undefined where it has been added already
+};
+
+/// y = x W^T + b; b is optional, and so are the places where x and y pass.
 struct Linear {
   Weight* weight = nullptr;
   Parameter* bias = nullptr;
+  ActivationPoint* input = nullptr;
+  ActivationPoint* output = nullptr;
+
+  /// Weight `own`.weight [out, in]; `own`.bias where `bias` says how it starts; places `own`.input and `own`.output.
+  static Linear build(const Scope& scope, const std::string& own, const char* group, int64_t out, int64_t in,
+                      InitRule weight, std::optional<InitRule> bias) {
+    return {scope.linear(own + ".weight", group, out, in, weight),
+            bias ? scope.parameter(own + ".bias", {out}, *bias) : nullptr, scope.activation(own + ".input"),
+            scope.activation(own + ".output")};
+  }
 
   Var operator()(Tape& tape, const Var& x) const {
-    return linear(tape, x, weight->value(tape), bias != nullptr ? bias->var(tape) : Var{});
+    const Var y = multiply(tape, x, bias != nullptr ? bias->var(tape) : Var{});
+    return output != nullptr ? (*output)(tape, y) : y;
   }
-  /// x W^T, for callers whose next op adds the bias.
-  Var without_bias(Tape& tape, const Var& x) const { return linear(tape, x, weight->value(tape), {}); }
+  /// For callers whose next op adds the bias: in one pass over memory. A quantized output must have its bias.
+  Unbiased without_bias(Tape& tape, const Var& x) const {
+    if (output != nullptr && output->quantizer() != nullptr) return {(*this)(tape, x), {}};
+    return {multiply(tape, x, {}), bias != nullptr ? bias->var(tape) : Var{}};
+  }
+
+ private:
+  Var multiply(Tape& tape, const Var& x, const Var& b) const {
+    if (input == nullptr || input->quantizer() == nullptr) return weight->linear(tape, x, b);
+    return weight->linear(tape, (*input)(tape, x), b, input->quantizer());
+  }
 };
 
 struct LayerNorm {
   Parameter* weight = nullptr;
   Parameter* bias = nullptr;
 
-  static LayerNorm build(const Build& b, const std::string& name, int64_t dim) {
-    return {b.store.add(name + ".weight", {dim}, init::ones()), b.store.add(name + ".bias", {dim}, init::zeros())};
+  static LayerNorm build(const Scope& scope, const std::string& own, int64_t dim) {
+    return {scope.parameter(own + ".weight", {dim}, init::ones()),
+            scope.parameter(own + ".bias", {dim}, init::zeros())};
   }
   Var operator()(Tape& tape, const Var& x) const { return layer_norm(tape, x, weight->var(tape), bias->var(tape)); }
 };

@@ -12,33 +12,38 @@ namespace {
 
 class Softmax : public OutputHead {
  public:
-  Softmax(const Build& build, int64_t vocabulary, int64_t width, Weight* tied_to) : weight_(tied_to) {
-    static const std::string kName = "decoder.output_projection.weight";
+  Softmax(const Scope& scope, int64_t vocabulary, int64_t width, Weight* tied_to) : weight_(tied_to) {
+    static const std::string kName = "output_projection.weight";
     if (tied_to != nullptr)
-      build.weights.tie(kName, groups::kSoftmax, &weight_);
+      scope.tie(kName, groups::kSoftmax, &weight_);
     else
-      weight_ = build.linear(kName, groups::kSoftmax, vocabulary, width,
+      weight_ = scope.linear(kName, groups::kSoftmax, vocabulary, width,
                              init::normal(1.0 / std::sqrt(static_cast<double>(width))));
+    input_ = scope.activation("output_projection.input");
   }
 
   void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses) override {
-    cross_entropy(tape, losses, linear(tape, x, weight_->value(tape), {}), targets, {});
+    cross_entropy(tape, losses, logits(tape, x), targets, {});
   }
 
   Tensor log_probabilities(Tape& tape, const Var& x) override {
-    const Var logits = linear(tape, x, weight_->value(tape), {});
-    const Tensor result = tape.parameter_tensor(logits.value.shape);
-    tape.k.log_softmax(result, logits.value);
+    const Var y = logits(tape, x);
+    const Tensor result = tape.parameter_tensor(y.value.shape);
+    tape.k.log_softmax(result, y.value);
     return result;
   }
 
  private:
+  Var logits(Tape& tape, const Var& x) const {
+    return weight_->linear(tape, (*input_)(tape, x), {}, input_->quantizer());
+  }
   Weight* weight_;
+  ActivationPoint* input_;
 };
 
 class AdaptiveSoftmax : public OutputHead {
  public:
-  AdaptiveSoftmax(const Build& build, const Bands& bands, int64_t width, const AdaptiveSoftmaxOptions& options);
+  AdaptiveSoftmax(const Scope& scope, const Bands& bands, int64_t width, const AdaptiveSoftmaxOptions& options);
   void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses) override;
   Tensor log_probabilities(Tape& tape, const Var& x) override;
 
@@ -47,71 +52,78 @@ class AdaptiveSoftmax : public OutputHead {
     Weight* projection = nullptr;  // [dim, width], or [width, dim] when shared with the input side
     Weight* words = nullptr;       // [size, dim]
     bool shared_projection = false;
+    ActivationPoint *input = nullptr, *words_input = nullptr;
   };
   Var dropped(Tape& tape, const Var& x, uint64_t site) const { return dropout(tape, x, {dropout_, site}); }
   Var head_logits(Tape& tape, const Var& x) const;
   Var tail_logits(Tape& tape, const Var& x, size_t i) const;
-  void build_tied_tail(const Build& build, const AdaptiveSoftmaxOptions& options, int64_t width, int64_t band);
+  void build_tail(const Scope& scope, const AdaptiveSoftmaxOptions& options, int64_t width, int64_t band);
 
   static constexpr uint64_t kFirstSite = 8;  // dropout sites of the model's output end
   Bands bands_;
   double dropout_;
   Weight* head_words_ = nullptr;     // the whole head when nothing is tied
   Weight* head_clusters_ = nullptr;  // [tails, width], only beside tied words
+  ActivationPoint* head_input_ = nullptr;
   std::vector<Tail> tails_;
 };
 
-AdaptiveSoftmax::AdaptiveSoftmax(const Build& build, const Bands& bands, int64_t width,
+AdaptiveSoftmax::AdaptiveSoftmax(const Scope& scope, const Bands& bands, int64_t width,
                                  const AdaptiveSoftmaxOptions& options)
     : bands_(bands), dropout_(options.dropout) {
   const int64_t n_tails = bands.count() - 1, c0 = bands.size(0);
-  const std::string prefix = "decoder.adaptive_softmax.";
+  const Scope own = scope.in("adaptive_softmax");
+  head_input_ = own.activation("head.input");
   tails_.resize(static_cast<size_t>(n_tails));  // ties keep pointers into it: sized once
   if (options.tied_tables != nullptr) {
     QN_CHECK(bands.dim(0) == width, "tied adaptive weights need equal input and output dimensions, got {} and {}",
              bands.dim(0), width);
     head_words_ = options.tied_tables->table(0);
-    build.weights.tie(prefix + "head.word_proj.weight", groups::kSoftmax, &head_words_);
+    own.tie("head.word_proj.weight", groups::kSoftmax, &head_words_);
     head_clusters_ =
-        build.linear(prefix + "head.class_proj.weight", groups::kSoftmax, n_tails, width, init::xavier(n_tails, width));
+        own.linear("head.class_proj.weight", groups::kSoftmax, n_tails, width, init::xavier(n_tails, width));
   } else {
-    head_words_ =
-        build.linear(prefix + "head.weight", groups::kSoftmax, c0 + n_tails, width, init::xavier(c0 + n_tails, width));
+    head_words_ = own.linear("head.weight", groups::kSoftmax, c0 + n_tails, width, init::xavier(c0 + n_tails, width));
   }
-  for (int64_t band = 1; band <= n_tails; ++band) build_tied_tail(build, options, width, band);
+  for (int64_t band = 1; band <= n_tails; ++band) build_tail(own, options, width, band);
 }
 
-void AdaptiveSoftmax::build_tied_tail(const Build& build, const AdaptiveSoftmaxOptions& options, int64_t width,
-                                      int64_t band) {
+void AdaptiveSoftmax::build_tail(const Scope& scope, const AdaptiveSoftmaxOptions& options, int64_t width,
+                                 int64_t band) {
   Tail& tail = tails_[static_cast<size_t>(band - 1)];
-  const std::string prefix = fmt::format("decoder.adaptive_softmax.tail.{}.", band - 1);
+  const Scope own = scope.in(fmt::format("tail.{}", band - 1));
   const int64_t dim = bands_.dim(band), size = bands_.size(band);
+  tail.input = own.activation("0.input");
+  tail.words_input = own.activation("2.input");
   tail.shared_projection = options.tied_projections != nullptr;
   if (tail.shared_projection) {
     tail.projection = options.tied_projections->projection(band);
-    build.weights.tie(prefix + "0.weight", groups::kSoftmax, &tail.projection);
+    own.tie("0.weight", groups::kSoftmax, &tail.projection);
   } else {
-    tail.projection = build.linear(prefix + "0.weight", groups::kSoftmax, dim, width, init::xavier(dim, width));
+    tail.projection = own.linear("0.weight", groups::kSoftmax, dim, width, init::xavier(dim, width));
   }
   if (options.tied_tables != nullptr) {
     tail.words = options.tied_tables->table(band);
-    build.weights.tie(prefix + "2.weight", groups::kSoftmax, &tail.words);
+    own.tie("2.weight", groups::kSoftmax, &tail.words);
   } else {
-    tail.words = build.linear(prefix + "2.weight", groups::kSoftmax, size, dim, init::xavier(size, dim));
+    tail.words = own.linear("2.weight", groups::kSoftmax, size, dim, init::xavier(size, dim));
   }
 }
 
 Var AdaptiveSoftmax::head_logits(Tape& tape, const Var& x) const {
-  if (head_clusters_ == nullptr) return linear(tape, x, head_words_->value(tape), {});
-  const std::array<Var, 2> parts{head_words_->value(tape), head_clusters_->value(tape)};
-  return linear_concat(tape, x, parts, {});
+  const Var input = (*head_input_)(tape, x);
+  if (head_clusters_ == nullptr) return head_words_->linear(tape, input, {}, head_input_->quantizer());
+  const std::array<Weight*, 2> parts{head_words_, head_clusters_};
+  return linear_concat(tape, input, parts, {}, head_input_->quantizer());
 }
 
 Var AdaptiveSoftmax::tail_logits(Tape& tape, const Var& x, size_t i) const {
   const Tail& tail = tails_[i];
-  const Var projection = tail.projection->value(tape);
-  const Var z = tail.shared_projection ? linear_transposed(tape, x, projection) : linear(tape, x, projection, {});
-  return linear(tape, dropped(tape, z, kFirstSite + 1 + i), tail.words->value(tape), {});
+  const Var input = (*tail.input)(tape, x);
+  const Var z = tail.shared_projection ? tail.projection->linear_transposed(tape, input)
+                                       : tail.projection->linear(tape, input, {}, tail.input->quantizer());
+  const Var features = (*tail.words_input)(tape, dropped(tape, z, kFirstSite + 1 + i));
+  return tail.words->linear(tape, features, {}, tail.words_input->quantizer());
 }
 
 void AdaptiveSoftmax::losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses) {
@@ -164,13 +176,13 @@ Tensor AdaptiveSoftmax::log_probabilities(Tape& tape, const Var& x) {
 
 }  // namespace
 
-std::unique_ptr<OutputHead> make_softmax(const Build& build, int64_t vocabulary, int64_t width, Weight* tied_to) {
-  return std::make_unique<Softmax>(build, vocabulary, width, tied_to);
+std::unique_ptr<OutputHead> make_softmax(const Scope& scope, int64_t vocabulary, int64_t width, Weight* tied_to) {
+  return std::make_unique<Softmax>(scope, vocabulary, width, tied_to);
 }
 
-std::unique_ptr<OutputHead> make_adaptive_softmax(const Build& build, const Bands& bands, int64_t width,
+std::unique_ptr<OutputHead> make_adaptive_softmax(const Scope& scope, const Bands& bands, int64_t width,
                                                   const AdaptiveSoftmaxOptions& options) {
-  return std::make_unique<AdaptiveSoftmax>(build, bands, width, options);
+  return std::make_unique<AdaptiveSoftmax>(scope, bands, width, options);
 }
 
 }  // namespace qn

@@ -19,14 +19,14 @@ class OutputHead {
 };
 
 /// `tied_to`: the token table that is the output matrix as well, or nullptr for a matrix of its own.
-std::unique_ptr<OutputHead> make_softmax(const Build& build, int64_t vocabulary, int64_t width, Weight* tied_to);
+std::unique_ptr<OutputHead> make_softmax(const Scope& scope, int64_t vocabulary, int64_t width, Weight* tied_to);
 
 struct AdaptiveSoftmaxOptions {
   double dropout = 0.0;
   const TokenEmbedding* tied_tables = nullptr;       ///< band tables are the output matrices as well
   const TokenEmbedding* tied_projections = nullptr;  ///< band projections are used in the opposite direction
 };
-std::unique_ptr<OutputHead> make_adaptive_softmax(const Build& build, const Bands& bands, int64_t width,
+std::unique_ptr<OutputHead> make_adaptive_softmax(const Scope& scope, const Bands& bands, int64_t width,
                                                   const AdaptiveSoftmaxOptions& options);
 
 }  // namespace qn

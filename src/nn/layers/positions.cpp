@@ -8,10 +8,10 @@
 
 namespace qn {
 
-Positions::Positions(const Build& build, int64_t width, int64_t max_positions, bool learned)
+Positions::Positions(const Scope& scope, int64_t width, int64_t max_positions, bool learned)
     : width_(width), max_positions_(max_positions) {
   if (learned)
-    table_ = build.store.add("decoder.embed_positions.weight", {max_positions + kPadId + 1, width},
+    table_ = scope.parameter("embed_positions.weight", {max_positions + kPadId + 1, width},
                              init::normal(1.0 / std::sqrt(static_cast<double>(width)), kPadId));
 }
 

@@ -11,7 +11,7 @@ namespace qn {
 class Positions {
  public:
   /// Learned: a table of max_positions + 2 rows; sinusoidal: computed on demand, no parameter.
-  Positions(const Build& build, int64_t width, int64_t max_positions, bool learned);
+  Positions(const Scope& scope, int64_t width, int64_t max_positions, bool learned);
 
   /// x + position rows. `tokens` is [rows, cols]; padding gets the padding row.
   Var forward(Tape& tape, const Var& x, std::span<const int32_t> tokens, int64_t cols);

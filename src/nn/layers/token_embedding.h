@@ -13,22 +13,24 @@ namespace qn {
 
 class TokenEmbedding {
  public:
-  /// One table [vocabulary, dim].
-  TokenEmbedding(const Build& build, int64_t vocabulary, int64_t dim);
+  /// One table [vocabulary, dim], in the scope of its module as "embed_tokens".
+  TokenEmbedding(const Scope& scope, int64_t vocabulary, int64_t dim);
   /// Bands with projections to `width`.
-  TokenEmbedding(const Build& build, const Bands& bands, int64_t width);
+  TokenEmbedding(const Scope& scope, const Bands& bands, int64_t width);
 
   /// scale * embedding: [ids.size(), width].
   Var forward(Tape& tape, std::span<const int32_t> ids, double scale) const;
 
   Weight* table(int64_t band) const { return tables_[static_cast<size_t>(band)]; }
-  Weight* projection(int64_t band) const { return projections_[static_cast<size_t>(band)]; }
+  Weight* projection(int64_t band) const { return projections_[static_cast<size_t>(band)].weight; }
   const std::optional<Bands>& bands() const { return bands_; }
 
  private:
   std::optional<Bands> bands_;
   int64_t width_;
-  std::vector<Weight*> tables_, projections_;
+  std::vector<Weight*> tables_;
+  std::vector<ActivationPoint*> looked_up_;  // the tables' outputs
+  std::vector<Linear> projections_;
 };
 
 }  // namespace qn

@@ -1,0 +1,96 @@
+// A module owns what a network is made of, by name: parameters, weights, buffers, and the places where activations
+// pass. Trainer, checkpoints, noise, quantization and packing work on any module, whatever its layers compute.
+//
+//   class Net : public qn::Module {
+//     Net() : fc_(Linear::build(root().in("fc"), ...)) {}   // layers register what they own through a Scope
+//     Var forward(Tape& tape, const Var& x) { return fc_(tape, x); }
+//   };
+#pragma once
+
+#include <string>
+
+#include "nn/activation_point.h"
+#include "nn/buffers.h"
+#include "nn/weight.h"
+
+namespace qn {
+
+class Scope;
+
+class Module {
+ public:
+  Module() = default;
+  virtual ~Module() = default;
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
+
+  ParameterStore& parameters() { return parameters_; }
+  const ParameterStore& parameters() const { return parameters_; }
+  WeightSet& weights() { return weights_; }
+  const WeightSet& weights() const { return weights_; }
+  BufferStore& buffers() { return buffers_; }
+  const BufferStore& buffers() const { return buffers_; }
+  ActivationSet& activations() { return activations_; }
+  const ActivationSet& activations() const { return activations_; }
+  /// Where a network registers its parts, without a prefix.
+  Scope root();
+
+  /// Memory for parameters and buffers in the memory of `kernels`, which must outlive the module; what had values keeps
+  /// them.
+  void allocate(DType dtype, const Kernels& kernels);
+
+ private:
+  ParameterStore parameters_;
+  WeightSet weights_;
+  BufferStore buffers_;
+  ActivationSet activations_;
+};
+
+/// A place in a module's tree of names: what is registered here gets the prefix in front of its name. Cheap to copy.
+class Scope {
+ public:
+  explicit Scope(Module& module, std::string prefix = {}) : module_(&module), prefix_(std::move(prefix)) {}
+
+  /// The scope below: "decoder." and "layers.0" give "decoder.layers.0.".
+  Scope in(const std::string& name) const { return Scope(*module_, prefix_ + name + '.'); }
+  std::string name(const std::string& own) const { return prefix_ + own; }
+  Module& module() const { return *module_; }
+
+  Parameter* parameter(const std::string& own, Shape shape, InitRule init) const {
+    return module_->parameters().add(name(own), shape, init);
+  }
+  ModuleBuffer* buffer(const std::string& own, Shape shape, double start) const {
+    return module_->buffers().add(name(own), shape, start);
+  }
+  ActivationPoint* activation(const std::string& own) const { return module_->activations().add(name(own)); }
+  /// Any trainable tensor that noise and quantization may act on. Its name ends in ".weight".
+  Weight* weight(const std::string& own, const char* group, WeightKind kind, Shape shape, InitRule init) const {
+    return module_->weights().add(module_->parameters(), name(own), group, kind, shape, init);
+  }
+  /// A matrix [out, in] to multiply by.
+  Weight* linear(const std::string& own, const char* group, int64_t out, int64_t in, InitRule init) const {
+    return weight(own, group, WeightKind::linear, {out, in}, init);
+  }
+  /// Vectors of tokens first, first + 1, ...
+  Weight* table(const std::string& own, int64_t first, int64_t rows, int64_t dim, InitRule init) const {
+    Weight* result = weight(own, groups::kEmbedding, WeightKind::embedding, {rows, dim}, init);
+    result->set_first_token(first);
+    return result;
+  }
+  /// A second use of the weight that `place` points to; see WeightSet::untie().
+  void tie(const std::string& own, const char* group, Weight** place) const {
+    module_->weights().tie(name(own), group, place);
+  }
+
+ private:
+  Module* module_;
+  std::string prefix_;
+};
+
+inline Scope Module::root() { return Scope(*this); }
+inline void Module::allocate(DType dtype, const Kernels& kernels) {
+  parameters_.allocate(dtype, kernels);
+  buffers_.allocate(dtype, kernels);
+}
+
+}  // namespace qn
