@@ -34,31 +34,6 @@ std::string table_line(const SizeEntry& entry, size_t name_width) {
 
 }  // namespace
 
-uint64_t stored_bytes(int64_t count, ValueStorage storage) {
-  const auto n = static_cast<uint64_t>(count);
-  switch (storage) {
-    case ValueStorage::f32:
-      return 4 * n;
-    case ValueStorage::f16:
-      return 2 * n;
-    case ValueStorage::int8:
-      return n + 4;
-  }
-  QN_ASSERT(false, "unknown storage");
-}
-
-const char* name_of(ValueStorage storage) {
-  switch (storage) {
-    case ValueStorage::f32:
-      return "fp32";
-    case ValueStorage::f16:
-      return "fp16";
-    case ValueStorage::int8:
-      return "int8";
-  }
-  QN_ASSERT(false, "unknown storage");
-}
-
 void SizeReport::add_quantized(const std::string& name, const PqShape& shape, ValueStorage centroids) {
   SizeEntry entry;
   entry.name = name;

@@ -1,0 +1,25 @@
+// How values that are not codes are stored in files: as they are, as halves, or as bytes with one scale per tensor.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace qn {
+
+enum class ValueStorage : uint8_t { f32, f16, int8 };  ///< int8: one byte per value plus one float32 scale per tensor
+
+/// Bytes that `count` values take.
+uint64_t stored_bytes(int64_t count, ValueStorage storage);
+const char* name_of(ValueStorage storage);  ///< "fp32", "fp16", "int8"
+/// The inverse of name_of(). Throws qn::Error, beginning with `where`, for other names.
+ValueStorage value_storage_named(const std::string& name, const std::string& where);
+
+/// Scale of int8 values: at most 12 significant bits, so that 127 * scale is exact and storing twice changes nothing.
+float int8_scale(std::span<const float> values);
+int8_t to_int8(float value, float scale);
+
+/// Rounds values to what a file will give back.
+void round_to_storage(std::span<float> values, ValueStorage storage);
+
+}  // namespace qn

@@ -1,0 +1,160 @@
+// Every quantizer keeps the contract: layouts, sizes and options say what quantize() gives and files hold.
+#include "quant/quantizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "quant/bit_packing.h"
+#include "quant/int_quantizer.h"
+#include "quant/pq_quantizer.h"
+
+namespace qn::test {
+namespace {
+
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+struct Case {
+  const char* name;
+  const char* type;
+  QuantizerOptions options;
+  const char* text;
+  double relative_error;  ///< at most, for uniform values
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
+
+class Quantizers : public testing::TestWithParam<Case> {
+ protected:
+  static constexpr int64_t kRows = 40, kCols = 24;
+
+  std::vector<float> weight() const {
+    const RandomStream stream({.seed = 1, .purpose = Purpose::test});
+    std::vector<float> values(static_cast<size_t>(kRows * kCols));
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(2.0 * stream.uniform(i) - 1.0);
+    return values;
+  }
+  std::shared_ptr<const Quantizer> quantizer() const { return make_quantizer(GetParam().type, GetParam().options); }
+};
+
+TEST_P(Quantizers, OptionsMakeTheSameQuantizer) {
+  const auto first = quantizer();
+  EXPECT_EQ(first->type(), GetParam().type);
+  EXPECT_EQ(first->options(), GetParam().options);
+  EXPECT_EQ(first->text(), GetParam().text);
+  EXPECT_TRUE(same_quantizer(*first, *make_quantizer(first->type(), first->options())));
+}
+
+TEST_P(Quantizers, TensorsAreAsTheLayoutSaysAndDecodeNearTheWeight) {
+  const std::vector<float> w = weight();
+  const QuantizedTensor tensor = quantizer()->quantize(w.data(), kRows, kCols);
+  EXPECT_TRUE(same_quantizer(*tensor.quantizer, *quantizer()));
+  check_tensor(tensor, "w");
+  std::vector<float> decoded(w.size());
+  tensor.quantizer->decode(tensor, decoded.data());
+  double error = 0.0, norm = 0.0;
+  for (size_t i = 0; i < w.size(); ++i) {
+    error += std::pow(static_cast<double>(decoded[i]) - static_cast<double>(w[i]), 2);
+    norm += std::pow(static_cast<double>(w[i]), 2);
+  }
+  EXPECT_LT(std::sqrt(error / norm), GetParam().relative_error);
+  EXPECT_GT(error, 0.0);
+}
+
+TEST_P(Quantizers, BytesAreThoseOfWhatIsStored) {
+  const std::vector<float> w = weight();
+  const QuantizedTensor tensor = quantizer()->quantize(w.data(), kRows, kCols);
+  const QuantizedLayout layout = tensor.quantizer->layout(kRows, kCols);
+  const std::vector<uint8_t> packed = pack_codes(tensor.codes, layout.bits());
+  int64_t stored = 1;
+  for (const int64_t extent : layout.stored_shape()) stored *= extent;
+  EXPECT_EQ(stored, std::ssize(packed));
+  for (const ValueStorage storage : {ValueStorage::f32, ValueStorage::f16, ValueStorage::int8}) {
+    const QuantizedBytes bytes = tensor.quantizer->bytes(kRows, kCols, storage);
+    EXPECT_EQ(bytes.codes, packed.size());
+    uint64_t side = 0;
+    for (size_t i = 0; i < tensor.values.size(); ++i)
+      side += stored_bytes(std::ssize(tensor.values[i].values), layout.side[i].roundable ? storage : ValueStorage::f32);
+    EXPECT_EQ(bytes.side, side);
+    EXPECT_EQ(bytes.total(), packed.size() + side);
+  }
+}
+
+TEST_P(Quantizers, DamagedTensorsAreRefusedByName) {
+  const std::vector<float> w = weight();
+  const QuantizedTensor good = quantizer()->quantize(w.data(), kRows, kCols);
+  QuantizedTensor bad = good;
+  bad.codes.pop_back();
+  EXPECT_THAT([&] { check_tensor(bad, "w"); }, ThrowsMessage<Error>(HasSubstr("'w'")));
+  bad = good;
+  bad.codes[3] = static_cast<uint16_t>(good.quantizer->layout(kRows, kCols).levels);
+  EXPECT_THAT([&] { check_tensor(bad, "w"); }, ThrowsMessage<Error>(HasSubstr("at place 3")));
+  bad = good;
+  bad.values.front().values.push_back(0.0f);
+  EXPECT_THAT([&] { check_tensor(bad, "w"); }, ThrowsMessage<Error>(HasSubstr(good.values.front().name)));
+  bad = good;
+  bad.values.clear();
+  EXPECT_THROW(check_tensor(bad, "w"), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, Quantizers,
+    testing::Values(Case{"pq8", "pq", {{"block_size", "8"}, {"n_centroids", "30"}}, "pq d=8 K=30", 0.9},
+                    Case{"pq1", "pq", {{"block_size", "1"}, {"n_centroids", "240"}}, "pq d=1 K=240", 0.02},
+                    Case{"int8", "int", {{"bits", "8"}, {"range", "tensor"}}, "int8 tensor", 0.005},
+                    Case{"int4", "int", {{"bits", "4"}, {"range", "channel"}}, "int4 channel", 0.08},
+                    Case{"int3", "int", {{"bits", "3"}, {"range", "channel_affine"}}, "int3 channel_affine", 0.17},
+                    Case{"int2", "int", {{"bits", "2"}, {"range", "histogram"}}, "int2 histogram", 0.6}),
+    [](const auto& test) { return test.param.name; });
+
+TEST(PqQuantizer, CapsCentroidsOfSmallWeights) {
+  const std::vector<float> w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+  const QuantizedTensor tensor =
+      make_quantizer("pq", {{"block_size", "2"}, {"n_centroids", "256"}})->quantize(w.data(), 4, 4);
+  EXPECT_EQ(tensor.quantizer->text(), "pq d=2 K=2");
+  check_tensor(tensor, "w");
+}
+
+TEST(PqQuantizer, TablesThereAndBack) {
+  const std::vector<float> w(64, 0.5f);
+  const auto quantizer = std::make_shared<const PqQuantizer>(4, 2);
+  const QuantizedTensor tensor = quantizer->quantize(w.data(), 8, 8, {});
+  const PqTable table = table_of_tensor(tensor);
+  check_table(table, "w");
+  EXPECT_EQ(tensor_of_table(quantizer, table).codes, tensor.codes);
+}
+
+TEST(IntQuantizer, UnsoundScalesAreRefused) {
+  const std::vector<float> w = {1, 2, 3, 4};
+  QuantizedTensor tensor = make_quantizer("int", {{"bits", "4"}, {"range", "tensor"}})->quantize(w.data(), 2, 2);
+  tensor.values.front().values[0] = -1.0f;
+  EXPECT_THAT([&] { check_tensor(tensor, "w"); }, ThrowsMessage<Error>(HasSubstr("'w': scale 0 is -1")));
+}
+
+TEST(MakeQuantizer, SaysWhatIsWrong) {
+  const auto message = [](const char* type, const QuantizerOptions& options) {
+    return [type, options] { make_quantizer(type, options); };
+  };
+  EXPECT_THAT(message("wavelet", {}), ThrowsMessage<Error>(HasSubstr("knows pq, int")));
+  EXPECT_THAT(message("pq", {{"block_size", "8"}}), ThrowsMessage<Error>(HasSubstr("needs the option 'n_centroids'")));
+  EXPECT_THAT(message("pq", {{"block_size", "8x"}, {"n_centroids", "2"}}), ThrowsMessage<Error>(HasSubstr("'8x'")));
+  EXPECT_THAT(message("pq", {{"block_size", "8"}, {"n_centroids", "70000"}}),
+              ThrowsMessage<Error>(HasSubstr("1 to 65536")));
+  EXPECT_THAT(message("int", {{"bits", "9"}, {"range", "tensor"}}), ThrowsMessage<Error>(HasSubstr("2 to 8")));
+  EXPECT_THAT(message("int", {{"bits", "4"}, {"range", "row"}}), ThrowsMessage<Error>(HasSubstr("'row'")));
+  EXPECT_THAT(message("int", {{"bits", "4"}, {"range", "tensor"}, {"x", "1"}}),
+              ThrowsMessage<Error>(HasSubstr("no option 'x'")));
+}
+
+TEST(ValueStorageNames, ThereAndBack) {
+  for (const ValueStorage storage : {ValueStorage::f32, ValueStorage::f16, ValueStorage::int8})
+    EXPECT_EQ(value_storage_named(name_of(storage), "x"), storage);
+  EXPECT_THAT([] { value_storage_named("fp8", "here"); }, ThrowsMessage<Error>(HasSubstr("here: ")));
+}
+
+}  // namespace
+}  // namespace qn::test
