@@ -8,7 +8,7 @@
 #include "bench/program.h"
 #include "bench/synthetic.h"
 #include "compress/ipq.h"
-#include "compress/pq_weight.h"
+#include "compress/representation.h"
 #include "core/error.h"
 #include "core/text.h"
 #include "data/dictionary.h"
@@ -93,32 +93,28 @@ std::unique_ptr<LanguageModel> new_model(const RunConfig& config, int64_t vocabu
 }
 
 /// Gives every planned weight random codes: a packed file costs the same whatever the codes are.
-void quantize_randomly(LanguageModel& model, const IpqConfig& config) {
-  const QuantizePlan plan = make_ipq_plan(config, model.weights());
+void quantize_randomly(LanguageModel& model, const QuantizationPlan& plan) {
   RepresentationSwap swap(model, CentroidGradient::sum);
-  for (const PlannedWeight& planned : plan.all()) {
-    PqTable table{.rows = planned.rows,
-                  .cols = planned.cols,
-                  .block_size = planned.block_size,
-                  .n_centroids = planned.n_centroids,
-                  .centroids = normal_values(planned.n_centroids * planned.block_size, 1),
-                  .codes = {},
-                  .counts = {}};
-    for (int64_t i = 0; i < table.blocks(); ++i)
-      table.codes.push_back(static_cast<uint16_t>((static_cast<uint64_t>(i) * 2654435761U >> 7) %
-                                                  static_cast<uint64_t>(planned.n_centroids)));
-    table.counts = count_codes(table.codes, table.n_centroids);
+  for (const WeightPlan& planned : plan.quantized()) {
+    const QuantizedLayout layout = planned.quantizer->layout(planned.rows, planned.cols);
+    QuantizedTensor tensor{.quantizer = planned.quantizer, .rows = planned.rows, .cols = planned.cols};
+    for (int64_t i = 0; i < layout.codes; ++i)
+      tensor.codes.push_back(
+          static_cast<uint16_t>((static_cast<uint64_t>(i) * 2654435761U >> 7) % static_cast<uint64_t>(layout.levels)));
+    for (const SideLayout& side : layout.side)
+      tensor.values.push_back({side.name, side.shape, normal_values(side.shape.elements(), 1)});
     Weight* weight = model.weights().find(planned.name);
     QN_ASSERT(weight != nullptr, "{}", planned.name);
-    swap.replace(*weight, std::move(table));
+    swap.replace(*weight, std::move(tensor));
   }
   swap.finish();
 }
 
 Json measure_packed(const RunConfig& config, const Options& options, const ScratchFolder& folder) {
   const auto model = new_model(config, options.vocabulary);
-  const PackedInfo info = packed_info(config, options.vocabulary, hex64(0), model->parameters().elements());
-  quantize_randomly(*model, config.ipq);
+  const QuantizationPlan plan = make_run_plan(model->weights(), config.quant_noise, &config.ipq);
+  const PackedInfo info = packed_info(config, options.vocabulary, hex64(0), model->parameters().elements(), plan);
+  quantize_randomly(*model, plan);
   const fs::path path = folder / "model.safetensors";
   const auto size = [&] { return fs::file_size(path); };
   Json json;
@@ -148,7 +144,7 @@ Json measure_checkpoint(const RunConfig& config, const Options& options, Communi
   const StateDict state = checkpoint_of(config, *model, options.vocabulary);
   Json json;
   json["save_checkpoint"] = timed(options.repeats, size, [&] { save_state(path, state); });
-  json["load_checkpoint"] = timed(options.repeats, size, [&] { load_model_file(path, comm); });
+  json["load_checkpoint"] = timed(options.repeats, size, [&] { load_model_file(path); });
   return json;
 }
 

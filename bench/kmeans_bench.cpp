@@ -133,11 +133,11 @@ Json measure_matrix(const Options& options, const Kernels& kernels, Communicator
 }
 
 /// Multiply-adds of the E-steps of all stages, as two operations each; splits of empty clusters are not counted.
-double flops_of(const QuantizePlan& plan, int64_t iterations) {
+double flops_of(const QuantizationPlan& plan, int64_t iterations) {
   double flops = 0.0;
-  for (const auto& stage : plan.stages)
-    for (const PlannedWeight& w : stage)
-      flops += 2.0 * static_cast<double>(w.rows * w.cols) * static_cast<double>(w.n_centroids * iterations);
+  for (const WeightPlan& w : plan.quantized())
+    if (const auto kmeans = w.quantizer->kmeans())
+      flops += 2.0 * static_cast<double>(w.rows * w.cols) * static_cast<double>(kmeans->n_centroids * iterations);
   return flops;
 }
 
@@ -149,7 +149,10 @@ Json measure_model(const Options& options, const Kernels& kernels, Communicator&
   std::vector<int64_t> token_counts;  // as in text: one over the rank
   for (int64_t i = 0; i < options.vocabulary; ++i) token_counts.push_back(100'000'000 / (i + 1));
   const int64_t elements = model->parameters().elements();
-  IpqMachine ipq(config.ipq, *model, comm, options.seed, std::move(token_counts));
+  const RowImportance importance = [&](const Weight& weight) {
+    return frequency_importance(weight, token_counts, config.ipq.frequency_exponent);
+  };
+  IpqMachine ipq(config.ipq, *model, comm, options.seed, make_run_plan(model->weights(), {}, &config.ipq), importance);
   const double flops = flops_of(ipq.plan(), config.ipq.kmeans_iterations);
   double seconds = 0.0;
   Json stages = Json::object();

@@ -71,14 +71,14 @@ void print_result(const EvalArguments& a, const ModelFile& file, const EvalResul
   std::cout << std::endl;
 }
 
-ModelFile load(const EvalArguments& a, const Kernels& kernels, Communicator& comm) {
+ModelFile load(const EvalArguments& a, const Kernels& kernels) {
   const ProfileScope phase(Phase::checkpoint);
-  return load_model_file(a.file, comm, kernels);
+  return load_model_file(a.file, kernels);
 }
 
 int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm) {
   const auto watchdog = start_watchdog(comm, a.watchdog_seconds);
-  const ModelFile file = load(a, kernels, comm);
+  const ModelFile file = load(a, kernels);
   const Dictionary dictionary = Dictionary::load(std::filesystem::path(a.data) / "dict.txt");
   QN_CHECK(
       hex64(dictionary.hash()) == file.info.dictionary_hash,

@@ -40,6 +40,7 @@ int run(int argc, char** argv, Communicator& comm) {
   add("quantize", "Compress a trained model by iterative product quantization", cli::add_quantize);
   add("eval", "Perplexity of a checkpoint or a packed file", cli::add_eval);
   add("inspect", "What is in a packed file or a checkpoint, tensor by tensor", cli::add_inspect);
+  add("explain", "What happens to every weight: noise, quantizer, bits, bytes", cli::add_explain);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -32,21 +32,19 @@ int64_t vocabulary_of(const QuantizeArguments& a, const RunConfig& config) {
 void dry_run(const QuantizeArguments& a, const RunConfig& config) {
   const int64_t vocabulary = vocabulary_of(a, config);
   const auto model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample);
-  const QuantizePlan plan = make_ipq_plan(config.ipq, model->weights());
-  const PackedStorage storage = packed_storage(config.ipq);
+  const QuantizationPlan plan = make_run_plan(model->weights(), config.quant_noise, &config.ipq);
   const int64_t parameters = model->parameters().elements();
-  const SizeReport sizes =
-      predict_packed_sizes(*model, plan, config.ipq.dense_softmax,
-                           packed_info(config, vocabulary, std::string(16, '0'), parameters), storage);
+  const PackedInfo info = packed_info(config, vocabulary, std::string(16, '0'), parameters, plan);
+  const SizeReport sizes = predict_packed_sizes(*model, plan, metadata_of(info));
   if (a.json) {
     nlohmann::ordered_json weights = nlohmann::ordered_json::array();
-    for (const PlannedWeight& w : plan.all())
+    for (const WeightPlan& w : plan.quantized())
       weights.push_back({{"name", w.name},
                          {"stage", w.stage + 1},
                          {"rows", w.rows},
                          {"cols", w.cols},
-                         {"block_size", w.block_size},
-                         {"n_centroids", w.n_centroids}});
+                         {"type", w.quantizer->type()},
+                         {"options", w.quantizer->options()}});
     const nlohmann::ordered_json result{{"parameters", parameters},
                                         {"original_bytes", sizes.original_bytes()},
                                         {"predicted_bytes", sizes.total_bytes()},
@@ -56,7 +54,7 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
     std::cout << result.dump() << std::endl;
     return;
   }
-  std::cout << describe(plan, storage.centroids) << '\n' << sizes.to_table();
+  std::cout << describe(plan) << '\n' << sizes.to_table();
   std::cout << fmt::format("{} parameters; the file will have {} bytes\n", group_digits(parameters),
                            group_digits(static_cast<int64_t>(sizes.total_bytes())));
 }
@@ -78,9 +76,9 @@ void pack(Trainer& trainer, const RunConfig& config, int64_t parameters, const s
   trainer.round_weights(storage);
   const Score rounded = trainer.validate_now();
   const Dictionary& dictionary = trainer.corpus().dictionary();
-  const PackedModel packed =
-      write_and_load(trainer, packed_info(config, dictionary.size(), hex64(dictionary.hash()), parameters), storage,
-                     out, kernels, comm);
+  const PackedModel packed = write_and_load(
+      trainer, packed_info(config, dictionary.size(), hex64(dictionary.hash()), parameters, trainer.plan()), storage,
+      out, kernels, comm);
   const Score from_file = validate(*packed.model, kernels, comm, trainer.corpus().valid(),
                                    trainer.corpus().valid_batches(), trainer.dtype());
   QN_CHECK(std::abs(from_file.base2() - rounded.base2()) < 1e-6,

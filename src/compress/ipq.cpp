@@ -2,31 +2,16 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
-#include "compress/fairseq_config.h"
 #include "core/profiler.h"
+#include "ops/host_access.h"
+#include "quant/pq_quantizer.h"
 
 namespace qn {
 namespace {
-
-CentroidGradient gradient_of(const IpqConfig& config) {
-  return config.centroid_gradient == "mean" ? CentroidGradient::mean : CentroidGradient::sum;
-}
-
-std::vector<WeightInfo> infos_of(const WeightSet& weights) {
-  std::vector<WeightInfo> infos;
-  for (const auto& w : weights.all())
-    infos.push_back({.name = w->name(),
-                     .kind = w->kind(),
-                     .rows = w->rows(),
-                     .cols = w->cols(),
-                     .group = w->group(),
-                     .aliases = weights.aliases_of(w.get()),
-                     .attributes = {}});
-  return infos;
-}
 
 template <typename T>
 OwnedTensor tensor_of(const std::vector<T>& values, Shape shape) {
@@ -38,102 +23,198 @@ std::vector<T> values_of(const Tensor& tensor) {
   return {tensor.span<T>().begin(), tensor.span<T>().end()};
 }
 
-}  // namespace
-
-QuantizePlan make_ipq_plan(const IpqConfig& config, const WeightSet& weights) {
-  QuantizeRules rules = config.rules.empty() ? default_quantize_rules() : read_quantize_rules(config.rules);
-  if (!config.stages.empty()) {
-    rules.stages.clear();
-    for (const std::string& pattern : config.stages) rules.stages.push_back({pattern, "ipq.stages"});
-  }
-  return make_plan(rules, infos_of(weights));
+/// Weights of a stage whose fit is a k-means (`kmeans`), or the others.
+std::vector<WeightPlan> weights_of(const QuantizationPlan& plan, int64_t stage, bool kmeans) {
+  std::vector<WeightPlan> weights = plan.stage(stage);
+  std::erase_if(weights, [&](const WeightPlan& w) { return w.quantizer->kmeans().has_value() != kmeans; });
+  return weights;
 }
 
-IpqMachine::IpqMachine(const IpqConfig& config, LanguageModel& model, Communicator& comm, uint64_t seed,
-                       std::vector<int64_t> token_counts)
-    : config_(config),
-      model_(model),
-      comm_(comm),
-      seed_(seed),
-      plan_(make_ipq_plan(config, model.weights())),
-      token_counts_(std::move(token_counts)) {}
+/// All weights of a stage, in the order in which they are represented anew: it is the order of the store.
+std::vector<WeightPlan> in_order(const QuantizationPlan& plan, int64_t stage) {
+  std::vector<WeightPlan> weights = weights_of(plan, stage, true), others = weights_of(plan, stage, false);
+  std::move(others.begin(), others.end(), std::back_inserter(weights));
+  return weights;
+}
 
-/// (count + 1)^exponent of every row's token, scaled to mean 1; empty where rows are no tokens.
-std::span<const float> IpqMachine::row_importance_of(const Weight& weight) {
-  if (config_.frequency_exponent == 0.0 || weight.first_token() < 0) return {};
-  QN_ASSERT(weight.first_token() + weight.rows() <= static_cast<int64_t>(token_counts_.size()), "{}", weight.name());
-  std::vector<float>& importance = row_importance_[&weight];
-  if (!importance.empty()) return importance;
+void represent(Module& module, const QuantizationPlan& plan, const std::string& name, QuantizedTensor tensor,
+               RepresentationSwap& swap) {
+  Weight* weight = module.weights().find(name);
+  if (plan.cut_ties)
+    for (Weight* own : module.weights().untie(module.parameters(), weight)) apply_noise(*own, plan);
+  swap.replace(*weight, std::move(tensor));
+}
+
+std::string side_entry(const std::string& weight, const std::string& side) {
+  return "ipq/values/" + weight + "/" + side;
+}
+
+bool is_trained(const Weight& weight, const std::string& side) {
+  return std::any_of(weight.parts().begin(), weight.parts().end(),
+                     [&](const WeightPart& part) { return part.role == side; });
+}
+
+/// Codes as small integers, and the values that no parameter holds.
+void save_quantized(const Weight& weight, StateDict& state) {
+  const QuantizedTensor& tensor = *weight.representation().quantized();
+  const Shape shape{std::ssize(tensor.codes)};
+  state.tensors["ipq/codes/" + weight.name()] =
+      tensor.quantizer->layout(tensor.rows, tensor.cols).bits() <= 8
+          ? tensor_of(std::vector<uint8_t>(tensor.codes.begin(), tensor.codes.end()), shape)
+          : tensor_of(std::vector<int32_t>(tensor.codes.begin(), tensor.codes.end()), shape);
+  for (const SideValues& side : tensor.values)
+    if (!is_trained(weight, side.name))
+      state.tensors[side_entry(weight.name(), side.name)] = tensor_of(side.values, side.shape);
+}
+
+/// Values that are no entries of their own are zero: they are trained, and loaded with the parameters.
+QuantizedTensor load_quantized(const WeightPlan& planned, const StateDict& state) {
+  QuantizedTensor tensor{.quantizer = planned.quantizer, .rows = planned.rows, .cols = planned.cols};
+  const Tensor& codes = state.tensor("ipq/codes/" + planned.name);
+  if (codes.dtype == DType::u8)
+    tensor.codes.assign(codes.span<uint8_t>().begin(), codes.span<uint8_t>().end());
+  else
+    tensor.codes.assign(codes.span<int32_t>().begin(), codes.span<int32_t>().end());
+  for (const SideLayout& side : planned.quantizer->layout(planned.rows, planned.cols).side) {
+    SideValues& values = tensor.values.emplace_back(SideValues{side.name, side.shape, {}});
+    const auto entry = state.tensors.find(side_entry(planned.name, side.name));
+    if (entry != state.tensors.end())
+      values.values = values_of<float>(entry->second.view());
+    else
+      values.values.resize(static_cast<size_t>(side.shape.elements()));
+  }
+  return tensor;
+}
+
+void add_errors(const float* original, const std::vector<float>& decoded, SquaredErrors& errors) {
+  for (size_t i = 0; i < decoded.size(); ++i) {
+    const double value = original[i], difference = static_cast<double>(decoded[i]) - value;
+    errors.error += difference * difference;
+    errors.original += value * value;
+  }
+}
+
+}  // namespace
+
+std::vector<float> frequency_importance(const Weight& weight, std::span<const int64_t> token_counts, double exponent) {
+  if (exponent == 0.0 || weight.first_token() < 0) return {};
+  QN_ASSERT(weight.first_token() + weight.rows() <= std::ssize(token_counts), "{}", weight.name());
   std::vector<double> raw;
   double total = 0.0;
   for (int64_t row = 0; row < weight.rows(); ++row) {
-    const int64_t count = token_counts_[static_cast<size_t>(weight.first_token() + row)];
-    raw.push_back(std::pow(static_cast<double>(count + 1), config_.frequency_exponent));
+    const int64_t count = token_counts[static_cast<size_t>(weight.first_token() + row)];
+    raw.push_back(std::pow(static_cast<double>(count + 1), exponent));
     total += raw.back();
   }
+  std::vector<float> importance;
   for (const double w : raw) importance.push_back(static_cast<float>(w * static_cast<double>(weight.rows()) / total));
   return importance;
 }
 
-std::vector<KMeansProblem> IpqMachine::problems_of(int64_t stage) {
+int64_t restore_quantized(Module& module, const QuantizationPlan& plan, CentroidGradient gradient,
+                          const StateDict& state) {
+  const auto entry = state.ints.find("ipq/stages_done");
+  const int64_t done = entry == state.ints.end() ? 0 : entry->second;
+  QN_CHECK(done <= plan.stages,
+           "the checkpoint has {} quantized stages, ipq.stages has {}: resume with the stages it was "
+           "started with",
+           done, plan.stages);
+  if (done == 0) return 0;
+  RepresentationSwap swap(module, gradient);
+  for (int64_t stage = 0; stage < done; ++stage)
+    for (const WeightPlan& planned : in_order(plan, stage))
+      represent(module, plan, planned.name, load_quantized(planned, state), swap);
+  swap.finish();
+  return done;
+}
+
+IpqMachine::IpqMachine(const IpqConfig& config, Module& module, Communicator& comm, uint64_t seed,
+                       QuantizationPlan plan, RowImportance row_importance)
+    : config_(config),
+      module_(module),
+      comm_(comm),
+      seed_(seed),
+      plan_(std::move(plan)),
+      row_importance_(std::move(row_importance)) {}
+
+std::span<const float> IpqMachine::row_importance_of(const Weight& weight) {
+  if (!row_importance_) return {};
+  const auto [entry, fresh] = importances_.try_emplace(&weight);
+  if (fresh) entry->second = row_importance_(weight);
+  return entry->second;
+}
+
+std::vector<KMeansProblem> IpqMachine::problems_of(const std::vector<WeightPlan>& weights) {
   std::vector<KMeansProblem> problems;
-  for (const PlannedWeight& planned : plan_.stages[static_cast<size_t>(stage)]) {
-    const Weight* weight = model_.weights().find(planned.name);
+  for (const WeightPlan& planned : weights) {
+    const Weight* weight = module_.weights().find(planned.name);
+    const KMeansShape shape = planned.quantizer->kmeans().value();
     problems.push_back({.name = planned.name,
                         .weight = weight->dense()->value.as<float>(),
                         .rows = planned.rows,
                         .cols = planned.cols,
-                        .block_size = planned.block_size,
-                        .n_centroids = planned.n_centroids,
-                        .initial_centroids = {},
-                        .importance = {},
+                        .block_size = shape.block_size,
+                        .n_centroids = shape.n_centroids,
                         .row_importance = row_importance_of(*weight)});
   }
   return problems;
 }
 
-void IpqMachine::represent(const PlannedWeight& planned, PqTable table, RepresentationSwap& swap) {
-  Weight* weight = model_.weights().find(planned.name);
-  if (config_.dense_softmax) model_.weights().untie(model_.parameters(), weight);
-  swap.replace(*weight, std::move(table));
-}
-
-StageReport IpqMachine::apply(int64_t stage, std::vector<WeightResult> results, std::span<const SquaredErrors> errors) {
-  StageReport report{.stage = stage, .weights = static_cast<int64_t>(results.size())};
-  RepresentationSwap swap(model_, gradient_of(config_));
-  double error = 0.0, original = 0.0;
+bool IpqMachine::run_kmeans(const std::vector<WeightPlan>& weights, const std::function<bool(int64_t)>& keep_going,
+                            StageReport& report, SquaredErrors& errors, RepresentationSwap& swap) {
+  if (weights.empty()) return true;
+  StageKMeans kmeans(
+      problems_of(weights),
+      {.iterations = config_.kmeans_iterations, .seed = seed_, .stage = static_cast<uint32_t>(stages_done_)}, comm_,
+      module_.parameters().kernels());
+  if (pending_) kmeans.restore(*pending_);
+  while (kmeans.step()) {
+    pending_ = kmeans.state();
+    if (!keep_going(pending_->iteration)) return false;
+  }
+  std::vector<WeightResult> results = kmeans.finish();
+  for (const SquaredErrors& e : kmeans.squared_errors()) {
+    errors.error += e.error;
+    errors.original += e.original;
+  }
   for (size_t i = 0; i < results.size(); ++i) {
-    const PlannedWeight& planned = plan_.stages[static_cast<size_t>(stage)][i];
-    error += errors[i].error;
-    original += errors[i].original;
     report.splits += results[i].resolved_empty;
     if (results[i].still_empty > 0)
-      spdlog::info("{}: {} of {} centroids are unused: the weight has fewer distinct blocks", planned.name,
-                   results[i].still_empty, planned.n_centroids);
-    represent(planned, std::move(results[i].table), swap);
+      spdlog::info("{}: {} of {} centroids are unused: the weight has fewer distinct blocks", weights[i].name,
+                   results[i].still_empty, results[i].table.n_centroids);
+    represent(module_, plan_, weights[i].name, tensor_of_table(weights[i].quantizer, std::move(results[i].table)),
+              swap);
   }
-  swap.finish();
-  report.relative_error = original > 0.0 ? std::sqrt(error / original) : 0.0;
-  return report;
+  return true;
+}
+
+/// Every rank has the whole weight and comes to the same codes.
+QuantizedTensor IpqMachine::quantize(const WeightPlan& planned, SquaredErrors& errors) {
+  const Weight* weight = module_.weights().find(planned.name);
+  const HostView values(module_.parameters().kernels(), weight->dense()->value);
+  const float* original = values.span<float>().data();
+  QuantizedTensor tensor =
+      planned.quantizer->quantize(original, planned.rows, planned.cols, row_importance_of(*weight));
+  std::vector<float> decoded(static_cast<size_t>(planned.rows * planned.cols));
+  tensor.quantizer->decode(tensor, decoded.data());
+  add_errors(original, decoded, errors);
+  return tensor;
 }
 
 std::optional<StageReport> IpqMachine::run_stage(const std::function<bool(int64_t)>& keep_going) {
   QN_ASSERT(stages_done_ < stages());
   const ProfileScope phase(Phase::kmeans, stages_done_ + 1);
   const auto start = std::chrono::steady_clock::now();
-  StageKMeans kmeans(
-      problems_of(stages_done_),
-      {.iterations = config_.kmeans_iterations, .seed = seed_, .stage = static_cast<uint32_t>(stages_done_)}, comm_,
-      model_.parameters().kernels());
-  if (pending_) kmeans.restore(*pending_);
-  while (kmeans.step()) {
-    pending_ = kmeans.state();
-    if (!keep_going(pending_->iteration)) return std::nullopt;
-  }
-  std::vector<WeightResult> results = kmeans.finish();
-  StageReport report = apply(stages_done_, std::move(results), kmeans.squared_errors());
+  StageReport report{.stage = stages_done_, .weights = std::ssize(plan_.stage(stages_done_))};
+  SquaredErrors errors;
+  RepresentationSwap swap(module_, centroid_gradient_of(config_));
+  if (!run_kmeans(weights_of(plan_, stages_done_, true), keep_going, report, errors, swap)) return std::nullopt;
+  for (const WeightPlan& planned : weights_of(plan_, stages_done_, false))
+    represent(module_, plan_, planned.name, quantize(planned, errors), swap);
+  swap.finish();
   pending_.reset();
   ++stages_done_;
+  report.relative_error = errors.original > 0.0 ? std::sqrt(errors.error / errors.original) : 0.0;
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }
@@ -142,54 +223,31 @@ void IpqMachine::save(StateDict& state) const {
   state.ints["ipq/stages_done"] = stages_done_;
   state.ints["ipq/kmeans_iteration"] = pending_ ? pending_->iteration : 0;
   for (int64_t s = 0; s < stages_done_; ++s)
-    for (const PlannedWeight& planned : plan_.stages[static_cast<size_t>(s)]) {
-      const PqTable& table = pq_representation(*model_.weights().find(planned.name))->table();
-      const std::vector<int32_t> codes(table.codes.begin(), table.codes.end());
-      state.tensors["ipq/codes/" + planned.name] = tensor_of(codes, {static_cast<int64_t>(codes.size())});
-    }
+    for (const WeightPlan& planned : plan_.stage(s)) save_quantized(*module_.weights().find(planned.name), state);
   if (!pending_) return;
-  const auto& stage = plan_.stages[static_cast<size_t>(stages_done_)];
-  state.tensors["ipq/kmeans/splits"] = tensor_of(pending_->splits, {static_cast<int64_t>(stage.size())});
-  for (size_t i = 0; i < stage.size(); ++i) {
-    const Shape shape{stage[i].n_centroids, stage[i].block_size};
-    state.tensors["ipq/kmeans/centroids/" + stage[i].name] = tensor_of(pending_->centroids[i], shape);
-    state.tensors["ipq/kmeans/assigning_centroids/" + stage[i].name] =
-        tensor_of(pending_->assigning_centroids[i], shape);
-    state.tensors["ipq/kmeans/objective/" + stage[i].name] =
-        tensor_of(pending_->objective_history[i], {static_cast<int64_t>(pending_->objective_history[i].size())});
+  const std::vector<WeightPlan> weights = weights_of(plan_, stages_done_, true);
+  state.tensors["ipq/kmeans/splits"] = tensor_of(pending_->splits, {std::ssize(weights)});
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const std::string& name = weights[i].name;
+    const KMeansShape kmeans = weights[i].quantizer->kmeans().value();
+    const Shape shape{kmeans.n_centroids, kmeans.block_size};
+    state.tensors["ipq/kmeans/centroids/" + name] = tensor_of(pending_->centroids[i], shape);
+    state.tensors["ipq/kmeans/assigning_centroids/" + name] = tensor_of(pending_->assigning_centroids[i], shape);
+    const std::vector<double>& objective = pending_->objective_history[i];
+    state.tensors["ipq/kmeans/objective/" + name] = tensor_of(objective, {std::ssize(objective)});
   }
 }
 
 void IpqMachine::load(const StateDict& state) {
-  const int64_t done = state.integer("ipq/stages_done");
-  QN_CHECK(done <= stages(),
-           "the checkpoint has {} quantized stages, ipq.stages has {}: resume with the stages it was "
-           "started with",
-           done, stages());
-  RepresentationSwap swap(model_, gradient_of(config_));
-  for (stages_done_ = 0; stages_done_ < done; ++stages_done_)
-    for (const PlannedWeight& planned : plan_.stages[static_cast<size_t>(stages_done_)]) {
-      PqTable table{.rows = planned.rows,
-                    .cols = planned.cols,
-                    .block_size = planned.block_size,
-                    .n_centroids = planned.n_centroids,
-                    .centroids = {},
-                    .codes = {},
-                    .counts = {}};
-      const auto codes = state.tensor("ipq/codes/" + planned.name).span<int32_t>();
-      table.codes.assign(codes.begin(), codes.end());
-      table.centroids.resize(static_cast<size_t>(planned.n_centroids * planned.block_size));
-      represent(planned, std::move(table), swap);
-    }
-  swap.finish();
   const int64_t iteration = state.integer("ipq/kmeans_iteration");
+  stages_done_ = restore_quantized(module_, plan_, centroid_gradient_of(config_), state);
   if (iteration == 0) return;
   KMeansState pending{.iteration = iteration,
                       .centroids = {},
                       .assigning_centroids = {},
                       .objective_history = {},
                       .splits = values_of<int64_t>(state.tensor("ipq/kmeans/splits"))};
-  for (const PlannedWeight& planned : plan_.stages[static_cast<size_t>(stages_done_)]) {
+  for (const WeightPlan& planned : weights_of(plan_, stages_done_, true)) {
     pending.centroids.push_back(values_of<float>(state.tensor("ipq/kmeans/centroids/" + planned.name)));
     pending.assigning_centroids.push_back(
         values_of<float>(state.tensor("ipq/kmeans/assigning_centroids/" + planned.name)));

@@ -8,16 +8,26 @@
 
 #include "comm/communicator.h"
 #include "compress/ipq_config.h"
-#include "compress/plan.h"
-#include "compress/pq_weight.h"
-#include "models/language_model.h"
+#include "compress/representation.h"
+#include "compress/run_plan.h"
+#include "nn/module.h"
 #include "nn/state_dict.h"
 #include "quant/kmeans.h"
 
 namespace qn {
 
-/// Stages, block sizes and K for the weights of a model. Throws qn::Error for patterns that match nothing etc.
-QuantizePlan make_ipq_plan(const IpqConfig& config, const WeightSet& weights);
+/// Importances of a weight's rows in a fit; empty: all alike.
+using RowImportance = std::function<std::vector<float>(const Weight&)>;
+
+/// (count + 1)^exponent of every row's token, scaled to mean 1; empty where rows are no tokens, or for exponent 0.
+/// `token_counts` [vocabulary]: occurrences in the training text.
+std::vector<float> frequency_importance(const Weight& weight, std::span<const int64_t> token_counts, double exponent);
+
+/// Brings a laid out, dense module to the structure of a checkpoint: weights of finished stages have their codes, cut
+/// ties are cut, the store is laid out anew. What is trained is loaded by the caller afterwards. Returns the number of
+/// finished stages, 0 for states of runs that do not quantize.
+int64_t restore_quantized(Module& module, const QuantizationPlan& plan, CentroidGradient gradient,
+                          const StateDict& state);
 
 /// What a stage did, for the report.
 struct StageReport {
@@ -30,13 +40,12 @@ struct StageReport {
 
 class IpqMachine {
  public:
-  /// `token_counts` [vocabulary]: occurrences in the training text, needed by run_stage() when ipq.frequency_exponent
-  /// is not 0.
-  IpqMachine(const IpqConfig& config, LanguageModel& model, Communicator& comm, uint64_t seed,
-             std::vector<int64_t> token_counts = {});
+  /// `module` has the plan's noise. `row_importance` is asked once per weight, when its stage begins.
+  IpqMachine(const IpqConfig& config, Module& module, Communicator& comm, uint64_t seed, QuantizationPlan plan,
+             RowImportance row_importance = {});
 
-  const QuantizePlan& plan() const { return plan_; }
-  int64_t stages() const { return static_cast<int64_t>(plan_.stages.size()); }
+  const QuantizationPlan& plan() const { return plan_; }
+  int64_t stages() const { return plan_.stages; }
   int64_t stages_done() const { return stages_done_; }
 
   /// Quantizes the next stage's weights and re-lays the store out. `keep_going(iteration)` is called on every rank
@@ -44,25 +53,27 @@ class IpqMachine {
   std::optional<StageReport> run_stage(const std::function<bool(int64_t)>& keep_going);
 
   void save(StateDict& state) const;
-  /// Brings the model's structure to where the state was: quantized weights have their codes, the store is laid out
+  /// Brings the module's structure to where the state was: quantized weights have their codes, the store is laid out
   /// anew; parameter values are loaded by the caller afterwards.
   void load(const StateDict& state);
 
  private:
-  std::vector<KMeansProblem> problems_of(int64_t stage);
+  std::vector<KMeansProblem> problems_of(const std::vector<WeightPlan>& weights);
   std::span<const float> row_importance_of(const Weight& weight);
-  StageReport apply(int64_t stage, std::vector<WeightResult> results, std::span<const SquaredErrors> errors);
-  void represent(const PlannedWeight& planned, PqTable table, RepresentationSwap& swap);
+  /// The k-means of the stage in progress; false when it was stopped.
+  bool run_kmeans(const std::vector<WeightPlan>& weights, const std::function<bool(int64_t)>& keep_going,
+                  StageReport& report, SquaredErrors& errors, RepresentationSwap& swap);
+  QuantizedTensor quantize(const WeightPlan& planned, SquaredErrors& errors);
 
   IpqConfig config_;
-  LanguageModel& model_;
+  Module& module_;
   Communicator& comm_;
   uint64_t seed_;
-  QuantizePlan plan_;
+  QuantizationPlan plan_;
   int64_t stages_done_ = 0;
   std::optional<KMeansState> pending_;  // of the stage that is being quantized
-  std::vector<int64_t> token_counts_;
-  std::map<const Weight*, std::vector<float>> row_importance_;
+  RowImportance row_importance_;
+  std::map<const Weight*, std::vector<float>> importances_;
 };
 
 }  // namespace qn

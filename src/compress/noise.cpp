@@ -7,10 +7,11 @@
 namespace qn {
 namespace {
 
-class NoisyRepresentation : public Representation {
+/// The proxy of product quantization: blocks of columns are zero, the rest is scaled up.
+class ZeroBlocks : public Representation {
  public:
-  NoisyRepresentation(Parameter* parameter, const NoiseConfig& config)
-      : parameter_(parameter), block_(config.block_size), p_(config.pq), id_(hash_name(parameter->name.c_str())) {}
+  ZeroBlocks(Parameter* parameter, const WeightNoise& noise)
+      : parameter_(parameter), block_(noise.block), p_(noise.rate), id_(hash_name(parameter->name.c_str())) {}
   Var value(Tape& tape) override { return block_noise(tape, parameter_->var(tape), block_, p_, id_); }
 
  private:
@@ -19,6 +20,25 @@ class NoisyRepresentation : public Representation {
   double p_;
   uint64_t id_;
 };
+
+constexpr const char* kZeroBlocks = "zero_blocks";
+
+/// Forms of noise by name.
+struct Form {
+  const char* name;
+  std::unique_ptr<Representation> (*make)(Parameter* parameter, const WeightNoise& noise);
+};
+constexpr Form kForms[] = {
+    {kZeroBlocks, [](Parameter* parameter, const WeightNoise& noise) -> std::unique_ptr<Representation> {
+       return std::make_unique<ZeroBlocks>(parameter, noise);
+     }}};
+
+const Form& form_named(const std::string& name, const std::string& weight) {
+  for (const Form& form : kForms)
+    if (name == form.name) return form;
+  fail("'{}' is planned to get noise of the form '{}', which this program does not know: use a newer quantnoise",
+       weight, name);
+}
 
 }  // namespace
 
@@ -52,20 +72,32 @@ std::vector<std::string> expand_groups(const std::vector<std::string>& names) {
   return result;
 }
 
-std::vector<std::string> apply_noise(WeightSet& weights, const NoiseConfig& config) {
-  std::vector<std::string> noised;
-  if (config.pq <= 0.0) return noised;
+void plan_noise(QuantizationPlan& plan, const NoiseConfig& config) {
   const std::vector<std::string> chosen = expand_groups(config.groups);
-  for (const auto& w : weights.all()) {
-    if (w->dense() == nullptr || std::find(chosen.begin(), chosen.end(), w->group()) == chosen.end()) continue;
+  for (WeightPlan& weight : plan.weights) {
+    weight.noise = {};
+    if (config.pq <= 0.0 || std::find(chosen.begin(), chosen.end(), weight.group) == chosen.end()) continue;
     QN_CHECK(
-        w->cols() % config.block_size == 0,
+        weight.cols % config.block_size == 0,
         "quant_noise.block_size {} does not divide the {} columns of {}: choose a divisor, or leave group '{}' out of "
         "quant_noise.groups",
-        config.block_size, w->cols(), w->name(), w->group());
-    w->set_representation(std::make_unique<NoisyRepresentation>(w->dense(), config), w->dense());
-    noised.push_back(w->name());
+        config.block_size, weight.cols, weight.name, weight.group);
+    weight.noise = {.form = kZeroBlocks, .rate = config.pq, .block = config.block_size};
   }
+}
+
+bool apply_noise(Weight& weight, const QuantizationPlan& plan) {
+  const WeightPlan* planned = plan.find(weight.name());
+  if (planned == nullptr || planned->noise.form.empty() || weight.dense() == nullptr) return false;
+  const Form& form = form_named(planned->noise.form, weight.name());
+  weight.set_representation(form.make(weight.dense(), planned->noise), weight.dense());
+  return true;
+}
+
+std::vector<std::string> apply_noise(WeightSet& weights, const QuantizationPlan& plan) {
+  std::vector<std::string> noised;
+  for (const auto& w : weights.all())
+    if (apply_noise(*w, plan)) noised.push_back(w->name());
   return noised;
 }
 

@@ -1,11 +1,11 @@
-// Quantization noise of the product-quantization proxy: which weights get it, and the source that draws it.
+// Quantization noise: which weights get it, and the representations that draw it.
 #pragma once
 
 #include <string>
 #include <vector>
 
+#include "compress/plan.h"
 #include "core/config.h"
-#include "nn/weight.h"
 
 namespace qn {
 
@@ -22,8 +22,14 @@ struct NoiseConfig {
 /// really noises, reference 1.3).
 std::vector<std::string> expand_groups(const std::vector<std::string>& groups);
 
-/// Gives every dense weight of the configured groups a noisy source; the master weights are never written. Returns
-/// their names. Throws qn::Error when a weight's columns are no multiple of the block size.
-std::vector<std::string> apply_noise(WeightSet& weights, const NoiseConfig& config);
+/// Plans noise for the weights of the configured groups, those that cut ties bring included. Throws qn::Error when a
+/// weight's columns are no multiple of the block size.
+void plan_noise(QuantizationPlan& plan, const NoiseConfig& config);
+
+/// Gives a dense weight the noise that is planned for it; its values are never written. Returns whether there is any.
+/// Throws qn::Error for forms of noise that this program does not know.
+bool apply_noise(Weight& weight, const QuantizationPlan& plan);
+/// The same for all dense weights; returns the names of those that got noise.
+std::vector<std::string> apply_noise(WeightSet& weights, const QuantizationPlan& plan);
 
 }  // namespace qn

@@ -1,56 +1,44 @@
-// The packed model: one safetensors file with everything needed to run it (docs/formats.md). Its size on disk is the
-// size that is reported.
+// The packed model: one safetensors file with everything that the forward pass of a module needs (docs/formats.md). Its
+// size on disk is the size that is reported. What network it is, the caller says in the metadata.
 #pragma once
 
 #include <filesystem>
-#include <memory>
+#include <map>
 #include <string>
-#include <vector>
 
 #include "compress/plan.h"
 #include "compress/size_report.h"
 #include "core/safetensors.h"
-#include "models/language_model.h"
+#include "nn/module.h"
+#include "quant/product_quantizer.h"
 
 namespace qn {
 
-/// What the metadata says beside the tensors.
-struct PackedInfo {
-  ModelConfig model;
-  int64_t vocabulary = 0;
-  std::string dictionary_hash;
-  int64_t tokens_per_sample = 0;  ///< of training: the default for eval
-  int64_t parameters = 0;         ///< of the original dense model, each tied tensor once
-  std::string centroid_gradient = "sum";
-};
+/// The caller's own entries. Reserved: "format", "version" and "quantized". "parameters", if there, is what the
+/// original dense model had, each tied tensor once.
+using PackedMetadata = std::map<std::string, std::string>;
 
-struct PackedStorage {
-  ValueStorage centroids = ValueStorage::f16;
-  ValueStorage dense = ValueStorage::f16;
-};
+/// Rounds everything to what the file will hold, so that the module in memory and the file compute the same.
+void round_to_storage(Module& module, const PackedStorage& storage);
 
-/// Rounds every parameter to what the file will hold, so that the model in memory and the file compute the same.
-void round_to_storage(LanguageModel& model, const PackedStorage& storage);
+/// Writes the module (already rounded or not) atomically. Returns the file's size in bytes.
+uint64_t write_packed(const std::filesystem::path& path, const Module& module, const PackedMetadata& metadata,
+                      const PackedStorage& storage);
 
-/// Writes the model (already rounded or not) atomically. Returns the file's size in bytes.
-uint64_t write_packed_model(const std::filesystem::path& path, const LanguageModel& model, const PackedInfo& info,
-                            const PackedStorage& storage);
+/// Throws qn::Error unless the file is a packed model of a version that this program reads.
+void check_packed_format(const SafetensorsReader& file, const std::string& path);
 
-struct PackedModel {
-  PackedInfo info;
-  std::unique_ptr<LanguageModel> model;  ///< float32, ready to evaluate
-};
-
-/// A model for use with `kernels`. Throws qn::Error naming file and tensor when it is no packed model or does not fit
-/// together.
-PackedModel load_packed_model(const std::filesystem::path& path, const Kernels& kernels = cpu_kernels());
+/// Gives a laid out, dense module the file's structure (ties cut, codes in place of dense weights) and values. Throws
+/// qn::Error naming file and tensor when they do not fit.
+void load_packed(Module& module, const SafetensorsReader& file, const std::string& path, CentroidGradient gradient);
 
 /// Sizes by tensor; the total is the file's size.
 SizeReport packed_sizes(const SafetensorsReader& file);
+/// What the packed file of a module quantized by `plan` will weigh, header included, to the byte. The module needs
+/// shapes only, and is dense.
+SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& plan, const PackedMetadata& metadata);
 
-/// What the packed file of a model quantized by `plan` will weigh, header included, to the byte. The model needs shapes
-/// only. `dense_softmax`: ties of quantized weights are cut.
-SizeReport predict_packed_sizes(const LanguageModel& model, const QuantizePlan& plan, bool dense_softmax,
-                                const PackedInfo& info, const PackedStorage& storage);
+/// Metadata that must be a number.
+int64_t metadata_integer(const SafetensorsReader& file, const std::string& key);
 
 }  // namespace qn

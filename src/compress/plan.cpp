@@ -3,13 +3,16 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 
 #include "compress/name_pattern.h"
+#include "compress/size_report.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/text.h"
 #include "quant/kmeans.h"
+#include "quant/pq_quantizer.h"
 
 namespace qn {
 namespace {
@@ -119,23 +122,18 @@ std::vector<int64_t> valid_block_sizes(int64_t cols) {
   return sizes;
 }
 
-PlannedWeight plan_weight(const QuantizeRules& rules, const WeightInfo& weight, int64_t stage) {
-  PlannedWeight planned{weight.name,
-                        stage,
-                        weight.rows,
-                        weight.cols,
-                        look_up(rules.block_sizes, "block_sizes", rules.source, weight),
-                        look_up(rules.n_centroids, "n_centroids", rules.source, weight)};
-  const int64_t d = planned.block_size, k = planned.n_centroids;
+std::shared_ptr<const Quantizer> plan_quantizer(const QuantizeRules& rules, const WeightInfo& weight) {
+  const int64_t d = look_up(rules.block_sizes, "block_sizes", rules.source, weight);
+  const int64_t k = look_up(rules.n_centroids, "n_centroids", rules.source, weight);
   QN_CHECK(d >= 1 && weight.cols % d == 0,
            "weight '{}' has {} columns, which a block size of {} does not divide; {} fit", weight.name, weight.cols, d,
            fmt::join(valid_block_sizes(weight.cols), ", "));
   QN_CHECK(k >= 2 && k <= 65536, "weight '{}': {} centroids; 2 to 65536 are allowed", weight.name, k);
-  planned.n_centroids = capped_centroids(weight.rows * weight.cols / d, k);
-  if (planned.n_centroids < k)
-    spdlog::info("weight '{}': {} centroids instead of {}, a quarter of its {} blocks of {}", weight.name,
-                 planned.n_centroids, k, weight.rows * weight.cols / d, d);
-  return planned;
+  const int64_t capped = capped_centroids(weight.rows * weight.cols / d, k);
+  if (capped < k)
+    spdlog::info("weight '{}': {} centroids instead of {}, a quarter of its {} blocks of {}", weight.name, capped, k,
+                 weight.rows * weight.cols / d, d);
+  return std::make_shared<PqQuantizer>(d, capped);
 }
 
 }  // namespace
@@ -163,28 +161,64 @@ QuantizeRules default_quantize_rules() {
           .source = ""};
 }
 
-std::vector<PlannedWeight> QuantizePlan::all() const {
-  std::vector<PlannedWeight> weights;
-  for (const auto& stage : stages) weights.insert(weights.end(), stage.begin(), stage.end());
-  return weights;
+std::vector<WeightPlan> QuantizationPlan::stage(int64_t stage) const {
+  std::vector<WeightPlan> found;
+  std::copy_if(weights.begin(), weights.end(), std::back_inserter(found),
+               [&](const WeightPlan& w) { return w.stage == stage; });
+  return found;
 }
 
-QuantizePlan make_plan(const QuantizeRules& rules, std::span<const WeightInfo> weights) {
+std::vector<WeightPlan> QuantizationPlan::quantized() const {
+  std::vector<WeightPlan> found;
+  for (int64_t s = 0; s < stages; ++s) {
+    const std::vector<WeightPlan> of_stage = stage(s);
+    found.insert(found.end(), of_stage.begin(), of_stage.end());
+  }
+  return found;
+}
+
+const WeightPlan* QuantizationPlan::find(const std::string& name) const {
+  const auto it = std::find_if(weights.begin(), weights.end(), [&](const WeightPlan& w) { return w.name == name; });
+  return it == weights.end() ? nullptr : &*it;
+}
+
+std::vector<WeightInfo> infos_of(const WeightSet& weights) {
+  std::vector<WeightInfo> infos;
+  for (const auto& w : weights.all())
+    infos.push_back({.name = w->name(),
+                     .kind = w->kind(),
+                     .rows = w->rows(),
+                     .cols = w->cols(),
+                     .group = w->group(),
+                     .aliases = weights.aliases_of(w.get()),
+                     .attributes = {}});
+  return infos;
+}
+
+QuantizationPlan dense_plan(std::span<const WeightInfo> weights) {
+  QuantizationPlan plan;
+  for (const WeightInfo& w : weights)
+    plan.weights.push_back({.name = w.name, .group = w.group, .rows = w.rows, .cols = w.cols});
+  return plan;
+}
+
+QuantizationPlan make_plan(const QuantizeRules& rules, std::span<const WeightInfo> weights) {
   QN_CHECK(!rules.stages.empty(), "{}", located(rules.source, "layers_to_quantize names no stage"));
-  QuantizePlan plan;
-  std::vector<int64_t> stage_of(weights.size(), -1);
+  QuantizationPlan plan = dense_plan(weights);
   for (const StageRule& rule : rules.stages) {
-    const auto stage = std::ssize(plan.stages);
-    std::vector<PlannedWeight>& planned = plan.stages.emplace_back();
+    const int64_t stage = plan.stages++;
+    bool any = false;
     for (const size_t i : select(rule, weights)) {
-      if (stage_of[i] >= 0) {
-        spdlog::info("weight '{}' also fits stage {}; it stays in stage {}", weights[i].name, stage, stage_of[i]);
+      WeightPlan& planned = plan.weights[i];
+      if (planned.stage >= 0) {
+        spdlog::info("weight '{}' also fits stage {}; it stays in stage {}", planned.name, stage, planned.stage);
         continue;
       }
-      stage_of[i] = stage;
-      planned.push_back(plan_weight(rules, weights[i], stage));
+      planned.stage = stage;
+      planned.quantizer = plan_quantizer(rules, weights[i]);
+      any = true;
     }
-    if (planned.empty())
+    if (!any)
       throw Error(
           located(rule.where, fmt::format("every weight that pattern '{}' matches already belongs to an earlier "
                                           "stage; remove it or reorder the stages",
@@ -193,20 +227,29 @@ QuantizePlan make_plan(const QuantizeRules& rules, std::span<const WeightInfo> w
   return plan;
 }
 
-std::string describe(const QuantizePlan& plan, ValueStorage centroids) {
+void plan_cut_ties(QuantizationPlan& plan, const WeightSet& weights) {
+  plan.cut_ties = true;
+  for (const TiedUse& use : weights.ties()) {
+    const WeightPlan* tied = plan.find((*use.place)->name());
+    if (tied == nullptr || tied->stage < 0) continue;
+    plan.weights.push_back(
+        {.name = use.name, .group = use.group, .rows = tied->rows, .cols = tied->cols, .tied_to = tied->name});
+  }
+}
+
+std::string describe(const QuantizationPlan& plan) {
   size_t name_width = 6;
-  for (const PlannedWeight& w : plan.all()) name_width = std::max(name_width, w.name.size());
-  std::string text = fmt::format("{:<5} {:<{}} {:>8} {:>8} {:>5} {:>6} {:>14}\n", "stage", "weight", name_width, "rows",
-                                 "cols", "block", "K", "bytes");
-  for (const auto& stage : plan.stages) {
+  for (const WeightPlan& w : plan.quantized()) name_width = std::max(name_width, w.name.size());
+  std::string text = fmt::format("{:<5} {:<{}} {:>8} {:>8}  {:<18} {:>14}\n", "stage", "weight", name_width, "rows",
+                                 "cols", "quantizer", "bytes");
+  for (int64_t s = 0; s < plan.stages; ++s) {
     SizeReport report;
-    for (const PlannedWeight& w : stage) {
-      report.add_quantized(w.name, w.shape(), centroids);
-      text +=
-          fmt::format("{:<5} {:<{}} {:>8} {:>8} {:>5} {:>6} {:>14}\n", w.stage, w.name, name_width, w.rows, w.cols,
-                      w.block_size, w.n_centroids, group_digits(static_cast<int64_t>(report.entries().back().bytes())));
+    for (const WeightPlan& w : plan.stage(s)) {
+      report.add_quantized(w.name, *w.quantizer, w.rows, w.cols, plan.storage.side);
+      text += fmt::format("{:<5} {:<{}} {:>8} {:>8}  {:<18} {:>14}\n", w.stage + 1, w.name, name_width, w.rows, w.cols,
+                          w.quantizer->text(), group_digits(static_cast<int64_t>(report.entries().back().bytes())));
     }
-    text += fmt::format("      {} weights: {} instead of {} in float32\n", stage.size(),
+    text += fmt::format("      {} weights: {} instead of {} in float32\n", report.entries().size(),
                         format_bytes(report.total_bytes()), format_bytes(report.original_bytes()));
   }
   return text;

@@ -1,16 +1,17 @@
-// Which weight is quantized when, and how: stages of iterative product quantization from name patterns
-// (fairseq semantics, "Iterative PQ" 3.4).
+// Which weight gets which noise, and is quantized when and how: one resolved table. Stages of iterative product
+// quantization come from name patterns (fairseq semantics, "Iterative PQ" 3.4), noise from groups (noise.h).
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "compress/size_report.h"
-#include "nn/weight.h"
+#include "nn/module.h"
+#include "quant/quantizer.h"
 
 namespace qn {
 
@@ -53,22 +54,56 @@ struct QuantizeRules {
 /// fairseq's select nothing.
 QuantizeRules default_quantize_rules();
 
-struct PlannedWeight {
-  std::string name;  ///< WeightInfo::name
-  int64_t stage = 0;
+/// Noise of a weight in training.
+struct WeightNoise {
+  std::string form;  ///< see the table in noise.cpp; empty: none
+  double rate = 0.0;
+  int64_t block = 1;  ///< adjacent columns that share their fate
+  bool operator==(const WeightNoise&) const = default;
+};
+
+/// Fixed-width activations around a weight.
+struct WeightActivations {
+  int bits = 0;  ///< 0: not quantized
+  bool input = false, output = false;
+  bool operator==(const WeightActivations&) const = default;
+};
+
+struct WeightPlan {
+  std::string name;   ///< WeightInfo::name
+  std::string group;  ///< not part of the text
   int64_t rows = 0, cols = 0;
-  int64_t block_size = 8;
-  int64_t n_centroids = 256;  ///< after capping
-
-  PqShape shape() const { return {rows, cols, block_size, n_centroids}; }
+  std::string tied_to = {};  ///< this weight comes into being, dense, when that one's tie is cut
+  int64_t stage = -1;        ///< that quantizes it; -1: none does
+  std::shared_ptr<const Quantizer> quantizer = nullptr;  ///< with a stage
+  WeightNoise noise = {};
+  WeightActivations activations = {};
 };
 
-struct QuantizePlan {
-  std::vector<std::vector<PlannedWeight>> stages;
-
-  /// Every planned weight, in stage order.
-  std::vector<PlannedWeight> all() const;
+/// How a packed file holds what is not codes.
+struct PackedStorage {
+  ValueStorage side = ValueStorage::f16;  ///< centroids and the like
+  ValueStorage dense = ValueStorage::f16;
 };
+
+struct QuantizationPlan {
+  std::vector<WeightPlan> weights;  ///< in the module's order, then those that cut ties bring
+  int64_t stages = 0;
+  bool cut_ties = false;  ///< ties of quantized weights are cut
+  PackedStorage storage;
+
+  /// The weights of a stage, in order.
+  std::vector<WeightPlan> stage(int64_t stage) const;
+  /// All weights that are quantized, by stage.
+  std::vector<WeightPlan> quantized() const;
+  const WeightPlan* find(const std::string& name) const;  ///< nullptr when there is none
+};
+
+/// What a plan needs to know of the weights of a module.
+std::vector<WeightInfo> infos_of(const WeightSet& weights);
+
+/// Every weight as it is: no stages, no noise.
+QuantizationPlan dense_plan(std::span<const WeightInfo> weights);
 
 /// Applies the rules to a model's weights. A weight that several stages match belongs to the first (logged). A pattern
 /// that matches nothing only because its backslashes are doubled, as in fairseq's example file, is repaired with a
@@ -76,9 +111,22 @@ struct QuantizePlan {
 /// Throws qn::Error naming pattern or weight: pattern invalid, matching nothing (with the nearest names) or only what
 /// earlier stages took; no rule for a layer type or name; cols not divisible by the block size (with sizes that fit);
 /// K outside 2..65536.
-QuantizePlan make_plan(const QuantizeRules& rules, std::span<const WeightInfo> weights);
+QuantizationPlan make_plan(const QuantizeRules& rules, std::span<const WeightInfo> weights);
 
-/// Which weight goes to which stage with block size, K and predicted bytes (fixed-width text, for --dry-run).
-std::string describe(const QuantizePlan& plan, ValueStorage centroids);
+/// The quantized weights as dense weights of their own where they are tied, from now on: plan.cut_ties.
+void plan_cut_ties(QuantizationPlan& plan, const WeightSet& weights);
+
+/// Which weight goes to which stage with which quantizer and predicted bytes (fixed-width text, for --dry-run).
+std::string describe(const QuantizationPlan& plan);
+
+/// The plan as JSON, on one line, and back. Throws qn::Error, beginning with `where`, for texts that are no plan.
+std::string plan_to_text(const QuantizationPlan& plan);
+QuantizationPlan plan_from_text(const std::string& text, const std::string& where);
+
+/// Throws qn::Error naming the weight when the plan is for other weights than these.
+void check_plan(const QuantizationPlan& plan, const WeightSet& weights, const std::string& where);
+
+/// How two plans quantize differently, a line per weight; empty when they do not.
+std::vector<std::string> quantization_differences(const QuantizationPlan& stored, const QuantizationPlan& fresh);
 
 }  // namespace qn

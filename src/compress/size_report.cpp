@@ -8,7 +8,6 @@
 
 #include "core/error.h"
 #include "core/text.h"
-#include "quant/bit_packing.h"
 
 namespace qn {
 namespace {
@@ -18,7 +17,7 @@ nlohmann::ordered_json to_json_object(const SizeEntry& entry) {
           {"storage", entry.storage},
           {"values", entry.values},
           {"code_bytes", entry.code_bytes},
-          {"centroid_bytes", entry.centroid_bytes},
+          {"side_bytes", entry.side_bytes},
           {"dense_bytes", entry.dense_bytes},
           {"bytes", entry.bytes()},
           {"bits_per_value", entry.bits_per_value()}};
@@ -27,21 +26,24 @@ nlohmann::ordered_json to_json_object(const SizeEntry& entry) {
 std::string table_line(const SizeEntry& entry, size_t name_width) {
   return fmt::format("{:<{}}  {:<18} {:>14} {:>12} {:>12} {:>12} {:>12} {:>7.3f}\n", entry.name, name_width,
                      entry.storage, group_digits(entry.values), group_digits(static_cast<int64_t>(entry.code_bytes)),
-                     group_digits(static_cast<int64_t>(entry.centroid_bytes)),
+                     group_digits(static_cast<int64_t>(entry.side_bytes)),
                      group_digits(static_cast<int64_t>(entry.dense_bytes)),
                      group_digits(static_cast<int64_t>(entry.bytes())), entry.bits_per_value());
 }
 
 }  // namespace
 
-void SizeReport::add_quantized(const std::string& name, const PqShape& shape, ValueStorage centroids) {
+void SizeReport::add_quantized(const std::string& name, const Quantizer& quantizer, int64_t rows, int64_t cols,
+                               ValueStorage side) {
+  const std::vector<SideLayout> layout = quantizer.layout(rows, cols).side;
+  const bool rounded = std::any_of(layout.begin(), layout.end(), [](const SideLayout& s) { return s.roundable; });
+  const QuantizedBytes bytes = quantizer.bytes(rows, cols, side);
   SizeEntry entry;
   entry.name = name;
-  entry.storage = fmt::format("pq d={} K={} {}", shape.block_size, shape.n_centroids, name_of(centroids));
-  entry.values = shape.rows * shape.cols;
-  entry.code_bytes =
-      static_cast<uint64_t>(packed_bytes(entry.values / shape.block_size, bits_per_code(shape.n_centroids)));
-  entry.centroid_bytes = stored_bytes(shape.n_centroids * shape.block_size, centroids);
+  entry.storage = quantizer.text() + (rounded ? fmt::format(" {}", name_of(side)) : "");
+  entry.values = rows * cols;
+  entry.code_bytes = bytes.codes;
+  entry.side_bytes = bytes.side;
   entries_.push_back(std::move(entry));
 }
 
@@ -60,7 +62,7 @@ SizeEntry SizeReport::total() const {
   for (const SizeEntry& entry : entries_) {
     sum.values += entry.values;
     sum.code_bytes += entry.code_bytes;
-    sum.centroid_bytes += entry.centroid_bytes;
+    sum.side_bytes += entry.side_bytes;
     sum.dense_bytes += entry.dense_bytes;
   }
   return sum;
@@ -79,7 +81,7 @@ std::string SizeReport::to_table() const {
   size_t name_width = 6;
   for (const SizeEntry& entry : entries_) name_width = std::max(name_width, entry.name.size());
   std::string text = fmt::format("{:<{}}  {:<18} {:>14} {:>12} {:>12} {:>12} {:>12} {:>7}\n", "tensor", name_width,
-                                 "storage", "values", "codes", "centroids", "dense", "bytes", "bits");
+                                 "storage", "values", "codes", "side", "dense", "bytes", "bits");
   for (const SizeEntry& entry : entries_) text += table_line(entry, name_width);
   text += table_line(total(), name_width);
   text += fmt::format("file: {} with a header of {} bytes; float32: {}; {:.2f} times smaller\n",

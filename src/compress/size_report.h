@@ -18,13 +18,12 @@ struct PqShape {
 /// One line of the report.
 struct SizeEntry {
   std::string name;
-  std::string storage;          ///< "pq d=8 K=256 fp16", "fp32", ...
-  int64_t values = 0;           ///< weights represented
-  uint64_t code_bytes = 0;      ///< packed codes
-  uint64_t centroid_bytes = 0;  ///< codebook
-  uint64_t dense_bytes = 0;     ///< values stored one by one
-
-  uint64_t bytes() const { return code_bytes + centroid_bytes + dense_bytes; }
+  std::string storage;       ///< "pq d=8 K=256 fp16", "fp32", ...
+  int64_t values = 0;        ///< weights represented
+  uint64_t code_bytes = 0;   ///< packed codes
+  uint64_t side_bytes = 0;   ///< what codes are decoded with: codebooks, scales
+  uint64_t dense_bytes = 0;  ///< values stored one by one
+  uint64_t bytes() const { return code_bytes + side_bytes + dense_bytes; }
   double bits_per_value() const {
     return values == 0 ? 0.0 : 8.0 * static_cast<double>(bytes()) / static_cast<double>(values);
   }
@@ -32,8 +31,9 @@ struct SizeEntry {
 
 class SizeReport {
  public:
-  /// Codes at bits_per_code(K) each, rounded up to whole bytes per tensor, plus the codebook.
-  void add_quantized(const std::string& name, const PqShape& shape, ValueStorage centroids);
+  /// A matrix [rows, cols] as codes, and what they are decoded with stored as `side` where it may be rounded.
+  void add_quantized(const std::string& name, const Quantizer& quantizer, int64_t rows, int64_t cols,
+                     ValueStorage side);
   void add_dense(const std::string& name, int64_t values, ValueStorage storage);
   /// Bytes that belong to no tensor: a file's header and metadata.
   void set_header_bytes(uint64_t bytes) { header_bytes_ = bytes; }

@@ -197,11 +197,21 @@ template std::vector<int8_t> SafetensorsReader::values(const std::string&, Store
 
 void SafetensorsWriter::add(const std::string& name, StoredType type, std::vector<int64_t> shape,
                             std::span<const std::byte> bytes) {
-  QN_CHECK(name != kMetadata && !name.empty(), "'{}' cannot be the name of a tensor in a safetensors file", name);
   const std::optional<uint64_t> expected = byte_count(shape, size_of(type));
   QN_ASSERT(expected == bytes.size(), "tensor '{}': {} bytes for a shape of {}", name, bytes.size(),
             expected.value_or(0));
-  const bool fresh = entries_.try_emplace(name, Entry{type, std::move(shape), {bytes.begin(), bytes.end()}}).second;
+  add_entry(name, {type, std::move(shape), bytes.size(), {bytes.begin(), bytes.end()}});
+}
+
+void SafetensorsWriter::add_planned(const std::string& name, StoredType type, std::vector<int64_t> shape) {
+  const std::optional<uint64_t> size = byte_count(shape, size_of(type));
+  QN_ASSERT(size.has_value(), "tensor '{}' is too large", name);
+  add_entry(name, {type, std::move(shape), *size, {}});
+}
+
+void SafetensorsWriter::add_entry(const std::string& name, Entry entry) {
+  QN_CHECK(name != kMetadata && !name.empty(), "'{}' cannot be the name of a tensor in a safetensors file", name);
+  const bool fresh = entries_.try_emplace(name, std::move(entry)).second;
   QN_CHECK(fresh, "tensor '{}' is stored twice", name);
 }
 
@@ -219,7 +229,7 @@ std::string SafetensorsWriter::header() const {
   uint64_t offset = 0;
   for (const Named* named : in_file_order()) {
     const auto& [name, entry] = *named;
-    const uint64_t end = offset + entry.bytes.size();
+    const uint64_t end = offset + entry.size;
     header[name] = {{"dtype", name_of(entry.type)}, {"shape", entry.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
@@ -239,11 +249,13 @@ uint64_t SafetensorsWriter::header_bytes() const { return kLengthField + header(
 
 uint64_t SafetensorsWriter::file_size() const {
   uint64_t total = header_bytes();
-  for (const auto& [name, entry] : entries_) total += entry.bytes.size();
+  for (const auto& [name, entry] : entries_) total += entry.size;
   return total;
 }
 
 void SafetensorsWriter::write(const std::filesystem::path& path) const {
+  for (const auto& [name, entry] : entries_)
+    QN_ASSERT(entry.bytes.size() == entry.size, "tensor '{}' is only planned", name);
   const std::string text = header();
   const uint64_t length = text.size();
   atomic_write(path, [&](const std::filesystem::path& temporary) {

@@ -73,6 +73,8 @@ class SafetensorsWriter {
   void add(const std::string& name, StoredType type, std::vector<int64_t> shape, const std::vector<T>& values) {
     add(name, type, std::move(shape), std::as_bytes(std::span<const T>(values)));
   }
+  /// A tensor of which only the header is of interest: header_bytes() and file_size() count it, write() refuses it.
+  void add_planned(const std::string& name, StoredType type, std::vector<int64_t> shape);
   void set_metadata(const std::string& key, const std::string& value) { metadata_[key] = value; }
 
   uint64_t header_bytes() const;  ///< length field, header and padding
@@ -84,8 +86,10 @@ class SafetensorsWriter {
   struct Entry {
     StoredType type;
     std::vector<int64_t> shape;
-    std::vector<std::byte> bytes;
+    uint64_t size;
+    std::vector<std::byte> bytes;  ///< `size` of them; none when planned
   };
+  void add_entry(const std::string& name, Entry entry);
   using Named = std::map<std::string, Entry>::value_type;
   std::vector<const Named*> in_file_order() const;
   std::string header() const;

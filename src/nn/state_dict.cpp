@@ -49,4 +49,18 @@ void load_parameters(ParameterStore& store, const StateDict& state) {
   }
 }
 
+void save_buffers(const BufferStore& store, const Kernels& kernels, StateDict& state) {
+  for (const auto& b : store.all()) state.tensors["buffers/" + b->name] = download(kernels, b->value.view());
+}
+
+void load_buffers(BufferStore& store, const Kernels& kernels, const StateDict& state) {
+  for (const auto& b : store.all()) {
+    const Tensor& from = state.tensor("buffers/" + b->name);
+    QN_CHECK(from.shape == b->shape && from.dtype == b->value.view().dtype,
+             "{} is {} in the checkpoint, but {} in this model: the configuration differs from the checkpoint's",
+             b->name, from.shape.to_string(), b->shape.to_string());
+    upload(kernels, b->value.view(), from);
+  }
+}
+
 }  // namespace qn

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/tensor.h"
+#include "nn/buffers.h"
 #include "nn/parameters.h"
 
 namespace qn {
@@ -30,5 +31,9 @@ struct StateDict {
 /// parameter whose entry is missing or of another shape.
 void save_parameters(const ParameterStore& store, StateDict& state);
 void load_parameters(ParameterStore& store, const StateDict& state);
+
+/// Entries "buffers/NAME", alike; buffers are in the memory of `kernels`.
+void save_buffers(const BufferStore& store, const Kernels& kernels, StateDict& state);
+void load_buffers(BufferStore& store, const Kernels& kernels, const StateDict& state);
 
 }  // namespace qn

@@ -43,9 +43,11 @@ Var Weight::lookup(Tape& tape, std::span<const int32_t> ids, double scale, int32
   return embedding(tape, table(tape), ids, scale, pad_id);
 }
 
-void Weight::set_representation(std::unique_ptr<Representation> representation, Parameter* dense) {
+void Weight::set_representation(std::unique_ptr<Representation> representation, Parameter* dense,
+                                std::vector<WeightPart> parts) {
   representation_ = std::move(representation);
   dense_ = dense;
+  parts_ = std::move(parts);
   table_pass_ = value_pass_ = 0;
 }
 

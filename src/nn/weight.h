@@ -25,6 +25,13 @@ inline constexpr const char* kSoftmax = "softmax";  ///< output matrices that ar
 enum class WeightKind : uint8_t { linear, embedding, conv };
 
 class ActivationQuantizer;
+struct QuantizedTensor;  // quant/quantizer.h
+
+/// A trainable tensor behind a representation.
+struct WeightPart {
+  std::string role;  ///< "centroids"
+  Parameter* parameter;
+};
 
 /// Where a weight's values come from.
 class Representation {
@@ -39,6 +46,9 @@ class Representation {
     (void)tape, (void)y, (void)column, (void)x, (void)input;
     return false;
   }
+  /// The codes behind the values, null where there are none. Values beside codes that are trained are zero here: they
+  /// are the weight's parts().
+  virtual const QuantizedTensor* quantized() const { return nullptr; }
 };
 
 /// The plain trainable matrix.
@@ -68,6 +78,8 @@ class Weight {
   void set_first_token(int64_t id) { first_token_ = id; }
   /// The dense parameter; nullptr once the weight is represented by codes.
   Parameter* dense() const { return dense_; }
+  /// What is trained of a weight that is represented by codes.
+  const std::vector<WeightPart>& parts() const { return parts_; }
   Representation& representation() { return *representation_; }
   const Representation& representation() const { return *representation_; }
 
@@ -84,8 +96,10 @@ class Weight {
   /// The same value as its representation gives it, which may be the master itself: for looking rows up without a cast
   /// of the whole table.
   Var table(Tape& tape);
-  /// Replaces where values come from. `dense` is the trainable matrix behind the new representation, or nullptr.
-  void set_representation(std::unique_ptr<Representation> representation, Parameter* dense);
+  /// Replaces where values come from. `dense` is the trainable matrix behind the new representation, or nullptr;
+  /// `parts` is what else is trained.
+  void set_representation(std::unique_ptr<Representation> representation, Parameter* dense,
+                          std::vector<WeightPart> parts = {});
 
  private:
   std::string name_, group_;
@@ -93,6 +107,7 @@ class Weight {
   Shape shape_;
   int64_t first_token_ = -1;
   Parameter* dense_;
+  std::vector<WeightPart> parts_;
   std::unique_ptr<Representation> representation_;
   uint64_t table_pass_ = 0, value_pass_ = 0;  ///< passes that the cached values belong to
   Var table_, value_;

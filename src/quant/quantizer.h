@@ -29,8 +29,8 @@ struct SideValues {
 struct QuantizedTensor {
   std::shared_ptr<const Quantizer> quantizer;
   int64_t rows = 0, cols = 0;
-  std::vector<uint16_t> codes;
-  std::vector<SideValues> values;
+  std::vector<uint16_t> codes = {};
+  std::vector<SideValues> values = {};
 
   /// The side values of that name, which must be there.
   const SideValues& side(const std::string& name) const;

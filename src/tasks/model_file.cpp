@@ -12,7 +12,7 @@
 namespace qn {
 namespace {
 
-ModelFile load_checkpoint(const std::filesystem::path& path, Communicator& comm, const Kernels& kernels) {
+ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kernels) {
   const StateDict state = load_state(path);
   const auto config = read_config<RunConfig>(config_tree_from_text(state.text("config"), path.string() + " (config)"));
   const int64_t vocabulary = state.integer("vocabulary");
@@ -20,32 +20,76 @@ ModelFile load_checkpoint(const std::filesystem::path& path, Communicator& comm,
                  .state = fmt::format("after update {}", state.integer("update")),
                  .info = {},
                  .model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample)};
-  file.info = packed_info(config, vocabulary, state.text("dictionary_hash"), file.model->parameters().elements());
-  file.model->parameters().allocate(DType::f32, kernels);
-  if (state.ints.contains("ipq/stages_done")) {
-    IpqMachine ipq(config.ipq, *file.model, comm, static_cast<uint64_t>(config.seed));
-    ipq.load(state);
-    file.state += fmt::format(", {} of {} stages quantized", ipq.stages_done(), ipq.stages());
-  }
+  const QuantizationPlan plan = plan_of_checkpoint(state, config, file.model->weights());
+  file.info = packed_info(config, vocabulary, state.text("dictionary_hash"), file.model->parameters().elements(), plan);
+  file.model->allocate(DType::f32, kernels);
+  const int64_t done = restore_quantized(*file.model, plan, centroid_gradient_of(config.ipq), state);
+  if (plan.stages > 0) file.state += fmt::format(", {} of {} stages quantized", done, plan.stages);
   load_parameters(file.model->parameters(), state);
+  load_buffers(file.model->buffers(), kernels, state);
   return file;
+}
+
+PackedInfo read_info(const SafetensorsReader& file, const std::string& path) {
+  PackedInfo info;
+  info.model = read_config<ModelConfig>(config_tree_from_text(file.metadata_at("model"), path + " (metadata 'model')"));
+  info.vocabulary = metadata_integer(file, "vocabulary");
+  info.dictionary_hash = file.metadata_at("dictionary_hash");
+  info.tokens_per_sample = metadata_integer(file, "tokens_per_sample");
+  info.parameters = metadata_integer(file, "parameters");
+  info.centroid_gradient = file.metadata_at("centroid_gradient");
+  const auto plan = file.metadata().find("plan");
+  if (plan != file.metadata().end()) info.plan = plan->second;
+  return info;
 }
 
 }  // namespace
 
 PackedInfo packed_info(const RunConfig& config, int64_t vocabulary, const std::string& dictionary_hash,
-                       int64_t parameters) {
+                       int64_t parameters, const QuantizationPlan& plan) {
   return {.model = config.model,
           .vocabulary = vocabulary,
           .dictionary_hash = dictionary_hash,
           .tokens_per_sample = config.data.tokens_per_sample,
           .parameters = parameters,
-          .centroid_gradient = config.ipq.centroid_gradient};
+          .centroid_gradient = config.ipq.centroid_gradient,
+          .plan = plan_to_text(plan)};
 }
 
-PackedStorage packed_storage(const IpqConfig& config) {
-  return {.centroids = config.centroids == "int8" ? ValueStorage::int8 : ValueStorage::f16,
-          .dense = config.dense == "fp32" ? ValueStorage::f32 : ValueStorage::f16};
+PackedMetadata metadata_of(const PackedInfo& info) {
+  PackedMetadata metadata{{"model", dump_config(info.model)},
+                          {"vocabulary", std::to_string(info.vocabulary)},
+                          {"dictionary_hash", info.dictionary_hash},
+                          {"tokens_per_sample", std::to_string(info.tokens_per_sample)},
+                          {"parameters", std::to_string(info.parameters)},
+                          {"centroid_gradient", info.centroid_gradient}};
+  if (!info.plan.empty()) metadata["plan"] = info.plan;
+  return metadata;
+}
+
+uint64_t write_packed_model(const std::filesystem::path& path, const LanguageModel& model, const PackedInfo& info,
+                            const PackedStorage& storage) {
+  return write_packed(path, model, metadata_of(info), storage);
+}
+
+PackedModel load_packed_model(const std::filesystem::path& path, const Kernels& kernels) {
+  const SafetensorsReader file(path);
+  check_packed_format(file, path.string());
+  PackedModel packed{read_info(file, path.string()), nullptr};
+  packed.model = make_language_model(packed.info.model, packed.info.vocabulary, packed.info.tokens_per_sample);
+  packed.model->allocate(DType::f32, kernels);
+  load_packed(*packed.model, file, path.string(),
+              packed.info.centroid_gradient == "mean" ? CentroidGradient::mean : CentroidGradient::sum);
+  return packed;
+}
+
+QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& config, const WeightSet& weights) {
+  const auto stored = state.texts.find("plan");
+  const bool quantizes = state.ints.contains("ipq/stages_done");
+  if (stored == state.texts.end()) return make_run_plan(weights, config.quant_noise, quantizes ? &config.ipq : nullptr);
+  QuantizationPlan plan = plan_from_text(stored->second, "the checkpoint's plan");
+  check_plan(plan, weights, "the checkpoint's plan");
+  return plan;
 }
 
 std::string kind_of_model_file(const std::filesystem::path& path) {
@@ -59,8 +103,8 @@ std::string kind_of_model_file(const std::filesystem::path& path) {
   fail("{} is neither a checkpoint (.h5) nor a packed model (safetensors)", path.string());
 }
 
-ModelFile load_model_file(const std::filesystem::path& path, Communicator& comm, const Kernels& kernels) {
-  if (kind_of_model_file(path) == "checkpoint") return load_checkpoint(path, comm, kernels);
+ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels) {
+  if (kind_of_model_file(path) == "checkpoint") return load_checkpoint(path, kernels);
   PackedModel packed = load_packed_model(path, kernels);
   return {.kind = "packed",
           .state = format_bytes(std::filesystem::file_size(path)),

@@ -5,11 +5,22 @@
 #include <memory>
 #include <string>
 
-#include "comm/communicator.h"
 #include "compress/packed_model.h"
+#include "compress/run_plan.h"
 #include "train/run_config.h"
 
 namespace qn {
+
+/// What the metadata of a packed file says beside the tensors.
+struct PackedInfo {
+  ModelConfig model;
+  int64_t vocabulary = 0;
+  std::string dictionary_hash;
+  int64_t tokens_per_sample = 0;  ///< of training: the default for eval
+  int64_t parameters = 0;         ///< of the original dense model, each tied tensor once
+  std::string centroid_gradient = "sum";
+  std::string plan;  ///< plan_to_text(); empty in files of version 1
+};
 
 struct ModelFile {
   std::string kind;   ///< "packed" or "checkpoint"
@@ -19,15 +30,30 @@ struct ModelFile {
 };
 
 /// The model, for use with `kernels`. Recognises the file by its first bytes; throws qn::Error when it is neither.
-ModelFile load_model_file(const std::filesystem::path& path, Communicator& comm,
-                          const Kernels& kernels = cpu_kernels());
+ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels = cpu_kernels());
 
 /// "packed" or "checkpoint"; throws qn::Error otherwise.
 std::string kind_of_model_file(const std::filesystem::path& path);
 
 /// The metadata that a packed file of this run gets.
 PackedInfo packed_info(const RunConfig& config, int64_t vocabulary, const std::string& dictionary_hash,
-                       int64_t parameters);
-PackedStorage packed_storage(const IpqConfig& config);
+                       int64_t parameters, const QuantizationPlan& plan);
+PackedMetadata metadata_of(const PackedInfo& info);
+
+/// Writes a packed file; see write_packed().
+uint64_t write_packed_model(const std::filesystem::path& path, const LanguageModel& model, const PackedInfo& info,
+                            const PackedStorage& storage);
+
+struct PackedModel {
+  PackedInfo info;
+  std::unique_ptr<LanguageModel> model;  ///< float32, ready to evaluate
+};
+
+/// A model for use with `kernels`. Throws qn::Error naming file and tensor when it is no packed model or does not fit
+/// together.
+PackedModel load_packed_model(const std::filesystem::path& path, const Kernels& kernels = cpu_kernels());
+
+/// What a checkpoint does to the weights of its model; one without a plan is planned from its configuration.
+QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& config, const WeightSet& weights);
 
 }  // namespace qn

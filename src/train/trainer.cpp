@@ -40,14 +40,17 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
            "this run would never end: set train.max_updates, max_epochs, patience, stop_min_lr or stop_time_hours");
   corpus_.prepare_training(model_->max_positions());
   original_parameters_ = model_->parameters().elements();
-  model_->parameters().allocate(DType::f32, kernels_);
-  apply_noise(model_->weights(), config.quant_noise);
-  if (options_.quantize) ipq_.emplace(config.ipq, *model_, comm, seed, token_counts());
+  model_->allocate(DType::f32, kernels_);
   if (config.comm.nccl) device_comm_ = device_communicator(kernels_, comm);
   if (comm.is_root()) folder_.emplace(config.checkpoint);
 
   StateDict state;
   const bool resuming = find_checkpoint(state);
+  const IpqConfig* ipq = options_.quantize ? &config_.ipq : nullptr;
+  plan_ = state.texts.contains("plan") ? resume_run_plan(state.text("plan"), model_->weights(), config.quant_noise, ipq)
+                                       : make_run_plan(model_->weights(), config.quant_noise, ipq);
+  apply_noise(model_->weights(), plan_);
+  if (options_.quantize) ipq_.emplace(config.ipq, *model_, comm, seed, plan_, row_importance());
   if (!resuming) initialize_weights();
   if (resuming && ipq_) ipq_->load(state);
   optimizer_ = make_optimizer(config.optimizer, model_->parameters(), config.schedule.lr);
@@ -76,9 +79,12 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
   log_start();
 }
 
-std::vector<int64_t> Trainer::token_counts() const {
-  if (config_.ipq.frequency_exponent == 0.0) return {};
-  return corpus_.train().stream().counts(corpus_.dictionary().size());
+RowImportance Trainer::row_importance() const {
+  const double exponent = config_.ipq.frequency_exponent;
+  if (exponent == 0.0) return {};
+  return [exponent, counts = corpus_.train().stream().counts(corpus_.dictionary().size())](const Weight& weight) {
+    return frequency_importance(weight, counts, exponent);
+  };
 }
 
 bool Trainer::find_checkpoint(StateDict& state) {
@@ -144,6 +150,7 @@ void Trainer::resume(const StateDict& state) {
     for (const std::string& line : diff_config(state.text("config"), dump_config(config_)))
       spdlog::warn("changed since the checkpoint: {}", line);
   load_parameters(state);
+  load_buffers(model_->buffers(), kernels_, state);
   optimizer_->load(model_->parameters(), state);
   updates_->load(state);
   QN_CHECK(
@@ -163,6 +170,7 @@ void Trainer::resume(const StateDict& state) {
 StateDict Trainer::capture() {
   StateDict state;
   save_parameters(model_->parameters(), state);
+  save_buffers(model_->buffers(), kernels_, state);
   optimizer_->save(model_->parameters(), state);
   updates_->save(state);
   if (ipq_) ipq_->save(state);
@@ -176,6 +184,7 @@ StateDict Trainer::capture() {
   state.ints["bad_validations"] = bad_validations_;
   state.floats["best_loss"] = best_loss_;
   state.floats["training_seconds"] = training_seconds_;
+  state.texts["plan"] = plan_to_text(plan_);
   state.texts["config"] = dump_config(config_);
   state.texts["dictionary_hash"] = hex64(corpus_.dictionary().hash());
   state.texts["data_fingerprint"] = hex64(corpus_.sampler().fingerprint());

@@ -41,6 +41,8 @@ class Trainer {
   Corpus& corpus() { return corpus_; }
   const IpqMachine* ipq() const { return ipq_ ? &*ipq_ : nullptr; }
   int64_t update() const { return update_; }
+  /// What the run does to every weight.
+  const QuantizationPlan& plan() const { return plan_; }
   /// Elements of the dense model, each tied tensor once, whatever is quantized by now.
   int64_t original_parameters() const { return original_parameters_; }
   /// Of activations, in training and validation.
@@ -53,7 +55,7 @@ class Trainer {
   void round_weights(const PackedStorage& storage);
 
  private:
-  std::vector<int64_t> token_counts() const;
+  RowImportance row_importance() const;
   bool find_checkpoint(StateDict& state);
   void initialize_weights();
   void resume(const StateDict& state);
@@ -82,6 +84,7 @@ class Trainer {
   DType dtype_;
   Corpus corpus_;
   std::unique_ptr<LanguageModel> model_;
+  QuantizationPlan plan_;
   std::optional<IpqMachine> ipq_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DeviceCommunicator> device_comm_;  // null: what is on a device travels through host memory

@@ -121,6 +121,17 @@ TEST_F(CliTest, WholeJob) {
   EXPECT_GT(scores["perplexity"].get<double>(), 1.0);
   EXPECT_EQ(scores["kind"], "packed");
   EXPECT_EQ(run({"inspect", checkpoint}).code, 0);
+  for (const std::string& subject :
+       {config, checkpoint, (dir_ / "dense").string(), (dir_ / "m.safetensors").string()}) {
+    const Result explained = run({"explain", subject, "--json"});
+    ASSERT_EQ(explained.code, 0) << explained.err;
+    const auto json = nlohmann::json::parse(explained.out);
+    ASSERT_FALSE(json["weights"].empty()) << subject;
+    EXPECT_EQ(json["weights"][0]["noise"]["form"], "zero_blocks") << subject;
+    EXPECT_EQ(json["weights"][0]["now"], subject.ends_with(".safetensors") ? "codes" : "dense");
+    EXPECT_EQ(json["weights"][0]["stage"].is_number(), subject == config || subject.ends_with(".safetensors"));
+    EXPECT_NE(run({"explain", subject}).out.find("zero_blocks p=0.2 d=4"), std::string::npos) << subject;
+  }
   EXPECT_EQ(run({"eval", checkpoint, "--data", (dir_ / "data").string()}).code, 0);
 }
 

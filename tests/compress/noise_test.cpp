@@ -154,9 +154,15 @@ ModelConfig plain_config() {
   return c;
 }
 
+std::vector<std::string> apply(Module& module, const NoiseConfig& noise) {
+  QuantizationPlan plan = dense_plan(infos_of(module.weights()));
+  plan_noise(plan, noise);
+  return apply_noise(module.weights(), plan);
+}
+
 std::vector<std::string> noised(const ModelConfig& config, const NoiseConfig& noise) {
   const auto model = make_language_model(config, 70, 16);
-  return apply_noise(model->weights(), noise);
+  return apply(*model, noise);
 }
 
 NoiseConfig noise_on(std::vector<std::string> groups) {
@@ -190,6 +196,26 @@ TEST(NoisePlacement, SingleGroups) {
   EXPECT_THAT(expand_groups({"ffn", "fairseq", "ffn"}), testing::ElementsAre("ffn", "embed_proj"));
 }
 
+TEST(NoisePlacement, WhatCutTiesBringGetsTheNoiseOfItsGroup) {
+  const auto model = make_language_model(plain_config(), 70, 16);
+  QuantizationPlan plan = make_plan(default_quantize_rules(), infos_of(model->weights()));
+  plan_cut_ties(plan, model->weights());
+  plan_noise(plan, noise_on({"softmax"}));
+  EXPECT_TRUE(apply_noise(model->weights(), plan).empty());
+  model->parameters().allocate(DType::f32);
+  const auto own = model->weights().untie(model->parameters(), model->weights().find("decoder.embed_tokens.weight"));
+  ASSERT_EQ(own.size(), 1u);
+  EXPECT_TRUE(apply_noise(*own[0], plan)) << own[0]->name();
+}
+
+TEST(NoisePlacement, UnknownFormsAreNamed) {
+  const auto model = make_language_model(plain_config(), 70, 16);
+  QuantizationPlan plan = dense_plan(infos_of(model->weights()));
+  plan.weights[0].noise = {.form = "pink", .rate = 0.1};
+  EXPECT_THAT([&] { apply_noise(model->weights(), plan); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("'pink'")));
+}
+
 TEST(NoisePlacement, ZeroRateLeavesTheModelAlone) {
   NoiseConfig off = noise_on({"paper"});
   off.pq = 0.0;
@@ -213,7 +239,7 @@ TEST(NoisePlacement, TiedUsesSeeOneDraw) {
   const auto model = make_language_model(adaptive_config(), 70, 16);
   model->parameters().allocate(DType::f32);
   model->parameters().initialize(3);
-  apply_noise(model->weights(), noise_on({"paper"}));
+  apply(*model, noise_on({"paper"}));
   Arena arena;
   Tape tape(cpu_kernels(), arena, DType::f32, {.training = true});
   for (const TiedUse& use : model->weights().ties()) {

@@ -8,9 +8,11 @@
 #include <sstream>
 
 #include "compress/fairseq_config.h"
+#include "compress/run_plan.h"
 #include "core/error.h"
 #include "core/hdf5_file.h"
 #include "core/log.h"
+#include "small_net.h"
 #include "support/golden.h"
 #include "support/temp_dir.h"
 
@@ -64,11 +66,13 @@ std::vector<WeightInfo> adaptive_model(int layers) {
   return weights;
 }
 
-std::vector<std::string> names(const std::vector<PlannedWeight>& weights) {
+std::vector<std::string> names(const std::vector<WeightPlan>& weights) {
   std::vector<std::string> result;
-  for (const PlannedWeight& w : weights) result.push_back(w.name);
+  for (const WeightPlan& w : weights) result.push_back(w.name);
   return result;
 }
+
+KMeansShape pq_of(const WeightPlan& weight) { return weight.quantizer->kmeans().value(); }
 
 template <typename F>
 std::string error_of(F f) {
@@ -98,13 +102,12 @@ class LogCapture {
 
 TEST(Plan, ShippedFairseqFileIsRepairedAndMeansWhatItSays) {
   const LogCapture log;
-  const QuantizePlan plan = make_plan(parse_quantize_rules(kShipped, "example.yaml"), adaptive_model(2));
-  ASSERT_EQ(plan.stages.size(), 3u);
-  EXPECT_THAT(names(plan.stages[0]),
-              testing::ElementsAre("decoder.layers.0.fc1.weight", "decoder.layers.0.fc2.weight",
-                                   "decoder.layers.1.fc1.weight", "decoder.layers.1.fc2.weight"));
-  EXPECT_EQ(plan.stages[1].size(), 6u);
-  EXPECT_EQ(plan.stages[2].size(), 8u);
+  const QuantizationPlan plan = make_plan(parse_quantize_rules(kShipped, "example.yaml"), adaptive_model(2));
+  ASSERT_EQ(plan.stages, 3);
+  EXPECT_THAT(names(plan.stage(0)), testing::ElementsAre("decoder.layers.0.fc1.weight", "decoder.layers.0.fc2.weight",
+                                                         "decoder.layers.1.fc1.weight", "decoder.layers.1.fc2.weight"));
+  EXPECT_EQ(plan.stage(1).size(), 6u);
+  EXPECT_EQ(plan.stage(2).size(), 8u);
   EXPECT_THAT(log.text(), AllOf(HasSubstr("example.yaml:19"), HasSubstr("backslashes are doubled"),
                                 HasSubstr(R"(using 'decoder\.layers\.\d+\.fc[12]')"), HasSubstr("warning")));
 }
@@ -112,31 +115,31 @@ TEST(Plan, ShippedFairseqFileIsRepairedAndMeansWhatItSays) {
 TEST(Plan, CorrectFileGivesTheSamePlanWithoutWarning) {
   std::string text = kShipped;
   for (size_t at; (at = text.find("\\\\")) != std::string::npos;) text.erase(at, 1);
-  const QuantizePlan repaired = make_plan(parse_quantize_rules(kShipped, ""), adaptive_model(3));
+  const QuantizationPlan repaired = make_plan(parse_quantize_rules(kShipped, ""), adaptive_model(3));
   const LogCapture log;
-  const QuantizePlan plan = make_plan(parse_quantize_rules(text, ""), adaptive_model(3));
-  EXPECT_EQ(names(plan.all()), names(repaired.all()));
+  const QuantizationPlan plan = make_plan(parse_quantize_rules(text, ""), adaptive_model(3));
+  EXPECT_EQ(names(plan.quantized()), names(repaired.quantized()));
   EXPECT_THAT(log.text(), testing::Not(HasSubstr("doubled")));
 }
 
 TEST(Plan, DefaultsReproduceFairseqsPlanOfRecord) {
   QN_GOLDEN_OR_SKIP(path, "pq.h5");
   const Hdf5File file(path, Hdf5File::Mode::read);
-  const QuantizePlan plan = make_plan(parse_quantize_rules("", "empty.yaml"), adaptive_model(16));
-  ASSERT_EQ(plan.stages.size(), 3u);
-  for (size_t s = 0; s < 3; ++s) {
+  const QuantizationPlan plan = make_plan(parse_quantize_rules("", "empty.yaml"), adaptive_model(16));
+  ASSERT_EQ(plan.stages, 3);
+  for (int64_t s = 0; s < 3; ++s) {
     const std::string stage = fmt::format("size_tracker/stage{}", s);
     const std::vector<std::string> layers = file.read_strings(stage + "/layers");
     const std::vector<int64_t> expected = file.read<int64_t>(stage + "/rows_cols_block_K");
-    ASSERT_EQ(plan.stages[s].size(), layers.size());
+    ASSERT_EQ(plan.stage(s).size(), layers.size());
     for (size_t i = 0; i < layers.size(); ++i) {
-      const PlannedWeight& w = plan.stages[s][i];
+      const WeightPlan w = plan.stage(s)[i];
       EXPECT_EQ(w.name, layers[i] + ".weight");
-      EXPECT_EQ((std::vector<int64_t>{w.rows, w.cols, w.block_size, w.n_centroids}),
+      EXPECT_EQ((std::vector<int64_t>{w.rows, w.cols, pq_of(w).block_size, pq_of(w).n_centroids}),
                 (std::vector<int64_t>(expected.begin() + static_cast<std::ptrdiff_t>(4 * i),
                                       expected.begin() + static_cast<std::ptrdiff_t>(4 * i + 4))))
           << w.name;
-      EXPECT_EQ(w.stage, static_cast<int64_t>(s));
+      EXPECT_EQ(w.stage, s);
     }
   }
 }
@@ -147,10 +150,10 @@ TEST(Plan, DefaultsFitPlainEmbeddingsAndRoberta) {
         {.name = root + "embed_tokens.weight", .kind = WeightKind::embedding, .rows = 1000, .cols = 64},
         {.name = root + "layers.0.fc1.weight", .rows = 64, .cols = 64},
         {.name = root + "layers.0.self_attn.q_proj.weight", .rows = 64, .cols = 64}};
-    const QuantizePlan plan = make_plan(default_quantize_rules(), weights);
-    EXPECT_EQ(names(plan.stages[1]), std::vector<std::string>{root + "embed_tokens.weight"});
-    EXPECT_EQ(plan.stages[1][0].block_size, 8);
-    EXPECT_EQ(plan.stages[2][0].block_size, 4);
+    const QuantizationPlan plan = make_plan(default_quantize_rules(), weights);
+    EXPECT_EQ(names(plan.stage(1)), std::vector<std::string>{root + "embed_tokens.weight"});
+    EXPECT_EQ(pq_of(plan.stage(1)[0]).block_size, 8);
+    EXPECT_EQ(pq_of(plan.stage(2)[0]).block_size, 4);
   }
 }
 
@@ -164,9 +167,9 @@ TEST(Plan, PatternsMatchAtTheStartOnly) {
   const std::vector<WeightInfo> weights = {{.name = "module.decoder.fc1.weight", .rows = 64, .cols = 64},
                                            {.name = "decoder.fc1_extra", .rows = 64, .cols = 64},
                                            {.name = "encoder.decoder.fc1", .rows = 64, .cols = 64}};
-  EXPECT_THAT(names(make_plan(one_stage(R"(decoder\.fc1)"), weights).all()),
+  EXPECT_THAT(names(make_plan(one_stage(R"(decoder\.fc1)"), weights).quantized()),
               testing::ElementsAre("module.decoder.fc1.weight", "decoder.fc1_extra"));
-  EXPECT_THAT(names(make_plan(one_stage(R"(decoder\.fc1$)"), weights).all()),
+  EXPECT_THAT(names(make_plan(one_stage(R"(decoder\.fc1$)"), weights).quantized()),
               testing::ElementsAre("module.decoder.fc1.weight"));
 }
 
@@ -176,7 +179,7 @@ TEST(Plan, AnyNameOfATiedWeightSelectsIt) {
                                             .rows = 1000,
                                             .cols = 64,
                                             .aliases = {"decoder.output_projection.weight"}}};
-  EXPECT_EQ(names(make_plan(one_stage(R"(decoder\.output_projection)"), weights).all()),
+  EXPECT_EQ(names(make_plan(one_stage(R"(decoder\.output_projection)"), weights).quantized()),
             std::vector<std::string>{"decoder.embed_tokens.weight"});
 }
 
@@ -197,9 +200,9 @@ TEST(Plan, FirstStageWins) {
   QuantizeRules rules = default_quantize_rules();
   rules.stages = {{"decoder.*fc1", "a"}, {"decoder.*fc[12]", "b"}};
   const LogCapture log;
-  const QuantizePlan plan = make_plan(rules, adaptive_model(1));
-  EXPECT_EQ(names(plan.stages[0]), std::vector<std::string>{"decoder.layers.0.fc1.weight"});
-  EXPECT_EQ(names(plan.stages[1]), std::vector<std::string>{"decoder.layers.0.fc2.weight"});
+  const QuantizationPlan plan = make_plan(rules, adaptive_model(1));
+  EXPECT_EQ(names(plan.stage(0)), std::vector<std::string>{"decoder.layers.0.fc1.weight"});
+  EXPECT_EQ(names(plan.stage(1)), std::vector<std::string>{"decoder.layers.0.fc2.weight"});
   EXPECT_THAT(log.text(), HasSubstr("stays in stage 0"));
   rules.stages = {{"decoder.*fc[12]", "a"}, {"decoder.*fc1", "b"}};
   EXPECT_THAT(error_of([&] { make_plan(rules, adaptive_model(1)); }),
@@ -223,11 +226,11 @@ TEST(Plan, SizesComeFromNamesAndAttributes) {
        .rows = 32,
        .cols = 64,
        .attributes = {{"kernel_size", "(1, 1)"}}}};
-  const auto planned = make_plan(rules, weights).all();
-  EXPECT_EQ(std::pair(planned[0].block_size, planned[0].n_centroids), std::pair(int64_t{2}, int64_t{16}));
-  EXPECT_EQ(std::pair(planned[1].block_size, planned[1].n_centroids), std::pair(int64_t{1}, int64_t{32}));
-  EXPECT_EQ(std::pair(planned[2].block_size, planned[2].n_centroids), std::pair(int64_t{9}, int64_t{12}));
-  EXPECT_EQ(planned[3].block_size, 4);
+  const auto planned = make_plan(rules, weights).quantized();
+  EXPECT_EQ(std::pair(pq_of(planned[0]).block_size, pq_of(planned[0]).n_centroids), std::pair(int64_t{2}, int64_t{16}));
+  EXPECT_EQ(std::pair(pq_of(planned[1]).block_size, pq_of(planned[1]).n_centroids), std::pair(int64_t{1}, int64_t{32}));
+  EXPECT_EQ(std::pair(pq_of(planned[2]).block_size, pq_of(planned[2]).n_centroids), std::pair(int64_t{9}, int64_t{12}));
+  EXPECT_EQ(pq_of(planned[3]).block_size, 4);
 
   rules.block_sizes["Conv2d"].key = "dilation";
   EXPECT_THAT(error_of([&] { make_plan(rules, weights); }), AllOf(HasSubstr("net.conv"), HasSubstr("dilation")));
@@ -247,7 +250,7 @@ TEST(Plan, CentroidsAreBoundedAndCapped) {
   QuantizeRules rules = one_stage("decoder");
   const std::vector<WeightInfo> weights = {{.name = "decoder.fc1", .rows = 10, .cols = 32}};
   const LogCapture log;
-  EXPECT_EQ(make_plan(rules, weights).stages[0][0].n_centroids, 10);
+  EXPECT_EQ(pq_of(make_plan(rules, weights).stage(0)[0]).n_centroids, 10);
   EXPECT_THAT(log.text(), AllOf(HasSubstr("decoder.fc1"), HasSubstr("10 centroids instead of 256")));
   for (const int64_t k : {1, 65537}) {
     rules.n_centroids["Linear"] = {"in_features", {{"*", k}}};
@@ -256,10 +259,112 @@ TEST(Plan, CentroidsAreBoundedAndCapped) {
 }
 
 TEST(Plan, DescriptionListsEveryWeight) {
-  const QuantizePlan plan = make_plan(default_quantize_rules(), adaptive_model(1));
-  const std::string text = describe(plan, ValueStorage::f16);
-  for (const PlannedWeight& w : plan.all()) EXPECT_THAT(text, HasSubstr(w.name));
+  const QuantizationPlan plan = make_plan(default_quantize_rules(), adaptive_model(1));
+  const std::string text = describe(plan);
+  for (const WeightPlan& w : plan.quantized()) EXPECT_THAT(text, HasSubstr(w.name));
   EXPECT_THAT(text, HasSubstr("528,384"));  // fc1: 512 KiB of codes, 4 KiB of centroids
+}
+
+QuantizationPlan rich_plan() {
+  QuantizationPlan plan = make_plan(default_quantize_rules(), adaptive_model(1));
+  plan.weights[0].noise = {.form = "zero_blocks", .rate = 0.1, .block = 8};
+  plan.weights[1].quantizer = make_quantizer("int", {{"bits", "4"}, {"range", "channel"}});
+  plan.weights[2].activations = {.bits = 8, .input = true, .output = false};
+  plan.weights.push_back({.name = "decoder.output_projection.weight",
+                          .group = "softmax",
+                          .rows = plan.weights[0].rows,
+                          .cols = plan.weights[0].cols,
+                          .tied_to = plan.weights[0].name});
+  plan.cut_ties = true;
+  plan.storage = {.side = ValueStorage::int8, .dense = ValueStorage::f32};
+  return plan;
+}
+
+TEST(PlanText, ThereAndBack) {
+  const QuantizationPlan plan = rich_plan();
+  const std::string text = plan_to_text(plan);
+  const QuantizationPlan back = plan_from_text(text, "x");
+  EXPECT_EQ(plan_to_text(back), text);
+  EXPECT_TRUE(quantization_differences(plan, back).empty());
+  ASSERT_EQ(back.weights.size(), plan.weights.size());
+  EXPECT_EQ(names(back.weights), names(plan.weights));
+  EXPECT_EQ(back.stages, 3);
+  EXPECT_TRUE(back.cut_ties);
+  EXPECT_EQ(back.storage.side, ValueStorage::int8);
+  EXPECT_EQ(back.weights[0].noise, plan.weights[0].noise);
+  EXPECT_EQ(back.weights[1].quantizer->text(), "int4 channel");
+  EXPECT_EQ(back.weights[2].activations, plan.weights[2].activations);
+  EXPECT_EQ(back.weights.back().tied_to, plan.weights[0].name);
+}
+
+TEST(PlanText, DamagedTextsAreRefused) {
+  EXPECT_THAT(error_of([] { plan_from_text("{", "x.h5"); }),
+              AllOf(HasSubstr("x.h5"), HasSubstr("no quantization plan")));
+  EXPECT_THAT(error_of([] { plan_from_text("{}", "x.h5"); }), HasSubstr("no quantization plan"));
+  std::string text = plan_to_text(rich_plan());
+  text.replace(text.find("\"int\""), 5, "\"ant\"");
+  EXPECT_THAT(error_of([&] { plan_from_text(text, "x.h5"); }), HasSubstr("'ant'"));
+  text = plan_to_text(rich_plan());
+  text.replace(text.find("\"stages\":3"), 10, "\"stages\":1");
+  EXPECT_THAT(error_of([&] { plan_from_text(text, "x.h5"); }), HasSubstr("of 1"));
+}
+
+TEST(PlanText, DifferencesNameTheWeights) {
+  const QuantizationPlan plan = rich_plan();
+  QuantizationPlan other = plan;
+  other.cut_ties = false;
+  other.weights[3].quantizer = make_quantizer("pq", {{"block_size", "2"}, {"n_centroids", "16"}});
+  other.weights[4].stage = -1;
+  EXPECT_THAT(quantization_differences(plan, other),
+              testing::ElementsAre(HasSubstr("ties"), AllOf(HasSubstr(plan.weights[3].name), HasSubstr("pq d=2 K=16")),
+                                   AllOf(HasSubstr(plan.weights[4].name), HasSubstr("now not quantized"))));
+}
+
+TEST(RunPlan, GoesOnAsStoredAndSaysWhatDiffers) {
+  const SmallNet net;
+  NoiseConfig noise{.pq = 0.1, .block_size = 4, .groups = {"ffn"}};
+  IpqConfig ipq;
+  ipq.stages = {R"(net\.fc1)", R"(net\.embed)"};
+  const QuantizationPlan plan = make_run_plan(net.weights(), noise, &ipq);
+  const std::string stored = plan_to_text(plan);
+  const LogCapture log;
+  EXPECT_EQ(plan_to_text(resume_run_plan(stored, net.weights(), noise, &ipq)), stored);
+  EXPECT_THAT(log.text(), testing::Not(HasSubstr("warning")));
+  noise.pq = 0.3;  // of the configuration, not of the plan
+  ipq.stages[1] = R"(net\.fc2)";
+  const QuantizationPlan resumed = resume_run_plan(stored, net.weights(), noise, &ipq);
+  EXPECT_TRUE(quantization_differences(plan, resumed).empty());
+  EXPECT_EQ(resumed.find("net.fc1.weight")->noise.rate, 0.3);
+  EXPECT_THAT(log.text(), AllOf(HasSubstr("warning"), HasSubstr("net.embed.weight: stage 2, pq d=8"),
+                                HasSubstr("net.fc2.weight: not quantized, now stage 2"),
+                                testing::Not(HasSubstr("net.fc1.weight: "))));
+  ipq.rules = "gone.yaml";
+  EXPECT_TRUE(quantization_differences(plan, resume_run_plan(stored, net.weights(), noise, &ipq)).empty());
+  EXPECT_THAT(log.text(), HasSubstr("gone.yaml"));
+}
+
+TEST(Explain, TellsEveryWeightAndEveryQuantizedActivation) {
+  const SmallNet net;
+  IpqConfig ipq;
+  ipq.stages = {R"(net\.fc1)"};
+  QuantizationPlan plan = make_run_plan(net.weights(), {.pq = 0.1, .block_size = 4, .groups = {"ffn"}}, &ipq);
+  EXPECT_THAT(explain(plan, net), HasSubstr("no activations are quantized"));
+  plan.weights[1].activations = {.bits = 8, .input = true, .output = false};
+  const std::string text = explain(plan, net);
+  for (const auto& w : net.weights().all()) EXPECT_THAT(text, HasSubstr(w->name()));
+  EXPECT_THAT(text, AllOf(HasSubstr("zero_blocks p=0.1 d=4"), HasSubstr("pq d=8 K=16 fp16"),
+                          HasSubstr("net.fc1.input  8 bits"), testing::Not(HasSubstr("net.fc1.output"))));
+  EXPECT_THAT(
+      explain_json(plan, net),
+      AllOf(HasSubstr(R"("name":"net.fc1.weight","shape":[32,16],"noise":{"form":"zero_blocks","rate":0.1,)"),
+            HasSubstr(R"("stage":1,"storage":"pq d=8 K=16 fp16")"), HasSubstr(R"({"name":"net.fc1.input","bits":8})")));
+}
+
+TEST(RunPlan, PlansOfOtherModelsAreRefused) {
+  const SmallNet net;
+  const std::string stored = plan_to_text(dense_plan(adaptive_model(1)));
+  EXPECT_THAT(error_of([&] { resume_run_plan(stored, net.weights(), {}, nullptr); }),
+              HasSubstr("belongs to another model"));
 }
 
 TEST(FairseqConfig, EmptyTextsAreTheDefaults) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/hdf5_file.h"
+#include "quant/pq_quantizer.h"
 #include "support/golden.h"
 #include "support/tolerance.h"
 
@@ -36,17 +37,17 @@ TEST(FairseqSizes, NumbersOfRecord) {
 
 TEST(SizeReport, CountsRealBytes) {
   SizeReport report;
-  report.add_quantized("fc1", {4096, 1024, 8, 256}, ValueStorage::f16);
-  report.add_quantized("odd", {3, 9, 3, 5}, ValueStorage::int8);  // 9 codes of 3 bits: 27 bits, 4 bytes
+  report.add_quantized("fc1", PqQuantizer(8, 256), 4096, 1024, ValueStorage::f16);
+  report.add_quantized("odd", PqQuantizer(3, 5), 3, 9, ValueStorage::int8);  // 9 codes of 3 bits: 27 bits, 4 bytes
   report.add_dense("bias", 1024, ValueStorage::f32);
   report.add_dense("norm", 10, ValueStorage::f16);
   report.set_header_bytes(100);
   const std::vector<SizeEntry>& entries = report.entries();
   EXPECT_EQ(entries[0].code_bytes, 524288u);
-  EXPECT_EQ(entries[0].centroid_bytes, 4096u);
+  EXPECT_EQ(entries[0].side_bytes, 4096u);
   EXPECT_DOUBLE_EQ(entries[0].bits_per_value(), 1.0 + 8.0 * 4096 / (4096 * 1024));
   EXPECT_EQ(entries[1].code_bytes, 4u);
-  EXPECT_EQ(entries[1].centroid_bytes, 15u + 4u);
+  EXPECT_EQ(entries[1].side_bytes, 15u + 4u);
   EXPECT_EQ(entries[2].dense_bytes, 4096u);
   EXPECT_EQ(entries[3].dense_bytes, 20u);
   EXPECT_EQ(report.total_bytes(), 524288u + 4096 + 23 + 4096 + 20 + 100);
@@ -57,7 +58,7 @@ TEST(SizeReport, CountsRealBytes) {
 
 TEST(SizeReport, TableAndJsonSayTheSame) {
   SizeReport report;
-  report.add_quantized("decoder.layers.0.fc1.weight", {4096, 1024, 8, 256}, ValueStorage::f16);
+  report.add_quantized("decoder.layers.0.fc1.weight", PqQuantizer(8, 256), 4096, 1024, ValueStorage::f16);
   report.add_dense("decoder.layers.0.fc1.bias", 4096, ValueStorage::f32);
   report.set_header_bytes(64);
   const std::string table = report.to_table();

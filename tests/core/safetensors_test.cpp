@@ -203,5 +203,19 @@ TEST(Safetensors, EveryTruncationIsRefused) {
   }
 }
 
+TEST(Safetensors, PlannedTensorsCountButAreNotWritten) {
+  const TempDir dir;
+  SafetensorsWriter real, planned;
+  for (SafetensorsWriter* writer : {&real, &planned}) {
+    writer->set_metadata("key", "value");
+    writer->add("a", StoredType::u8, {3}, std::vector<uint8_t>{1, 2, 3});
+  }
+  real.add("b", StoredType::f32, {2, 2}, std::vector<float>(4));
+  planned.add_planned("b", StoredType::f32, {2, 2});
+  EXPECT_EQ(planned.header_bytes(), real.header_bytes());
+  EXPECT_EQ(planned.file_size(), real.file_size());
+  EXPECT_THROW(planned.write(dir / "planned"), InternalError);
+}
+
 }  // namespace
 }  // namespace qn::test

@@ -58,10 +58,10 @@ class Backends : public testing::Test {
     trainer.round_weights(storage);
     results.loss = trainer.validate_now().loss;
     const auto path = dir_ / (name + ".safetensors");
-    const PackedInfo info =
-        packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef", trainer.original_parameters());
+    const PackedInfo info = packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef",
+                                        trainer.original_parameters(), trainer.plan());
     write_packed_model(path, trainer.model(), info, storage);
-    const ModelFile file = load_model_file(path, *local_, kernels);
+    const ModelFile file = load_model_file(path, kernels);
     const TokenStream stream = TokenStream::open(config.data.path, "valid");
     EvalOptions options;
     options.tokens_per_sample = config.data.tokens_per_sample;

@@ -106,7 +106,7 @@ TEST_F(PrecisionTest, CheckpointsHoldFloatsThatAnyPrecisionLoads) {
   ASSERT_EQ(trainer.run(), Outcome::finished);
   const auto path = dir_ / "run" / "checkpoint_last.h5";
   for (const auto& [name, tensor] : load_state(path).tensors) EXPECT_NE(tensor.view().dtype, DType::bf16) << name;
-  const ModelFile file = load_model_file(path, *local_);
+  const ModelFile file = load_model_file(path);
   EXPECT_EQ(parameter_values(*file.model), parameter_values(trainer.model()));
   const auto score = [&](DType dtype) {
     return validate(*file.model, cpu_kernels(), *local_, trainer.corpus().valid(), trainer.corpus().valid_batches(),
@@ -134,9 +134,10 @@ TEST_F(PrecisionTest, PackedFileComputesWhatTheModelDoes) {
   const PackedStorage storage = packed_storage(c.ipq);
   trainer.round_weights(storage);
   const auto path = dir_ / "model.safetensors";
-  write_packed_model(
-      path, trainer.model(),
-      packed_info(c, trainer.corpus().dictionary().size(), "0123456789abcdef", trainer.original_parameters()), storage);
+  write_packed_model(path, trainer.model(),
+                     packed_info(c, trainer.corpus().dictionary().size(), "0123456789abcdef",
+                                 trainer.original_parameters(), trainer.plan()),
+                     storage);
   const PackedModel packed = load_packed_model(path);
   const Score score = validate(*packed.model, cpu_kernels(), *local_, trainer.corpus().valid(),
                                trainer.corpus().valid_batches(), trainer.dtype());

@@ -2,9 +2,9 @@
 
 #include <fstream>
 
-#include "compress/pq_weight.h"
 #include "data/preprocess.h"
 #include "ops/host_access.h"
+#include "quant/quantizer.h"
 
 namespace qn::test {
 namespace {
@@ -105,8 +105,8 @@ std::vector<float> parameter_values(LanguageModel& model) {
 std::vector<uint16_t> all_codes(const LanguageModel& model) {
   std::vector<uint16_t> codes;
   for (const auto& w : model.weights().all())
-    if (const PqRepresentation* source = pq_representation(*w))
-      codes.insert(codes.end(), source->table().codes.begin(), source->table().codes.end());
+    if (const QuantizedTensor* tensor = w->representation().quantized())
+      codes.insert(codes.end(), tensor->codes.begin(), tensor->codes.end());
   return codes;
 }
 

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "compress/packed_model.h"
+#include "compress/representation.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
 #include "tasks/evaluate.h"
@@ -124,15 +125,15 @@ TEST_F(TrainerTest, PackedFileComputesWhatTheModelDoes) {
       Trainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
       ASSERT_EQ(trainer.run(), Outcome::finished);
       const PackedStorage storage = packed_storage(config.ipq);
-      const PackedInfo info =
-          packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef", trainer.original_parameters());
+      const PackedInfo info = packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef",
+                                          trainer.original_parameters(), trainer.plan());
       trainer.round_weights(storage);
       const auto path = dir_ / "model.safetensors";
       const uint64_t bytes = write_packed_model(path, trainer.model(), info, storage);
       EXPECT_EQ(bytes, std::filesystem::file_size(path));
       EXPECT_EQ(packed_sizes(SafetensorsReader(path)).total_bytes(), bytes);
       const auto fresh = make_language_model(config.model, info.vocabulary, config.data.tokens_per_sample);
-      EXPECT_EQ(predict_packed_sizes(*fresh, trainer.ipq()->plan(), dense_softmax, info, storage).total_bytes(), bytes);
+      EXPECT_EQ(predict_packed_sizes(*fresh, trainer.plan(), metadata_of(info)).total_bytes(), bytes);
       const PackedModel packed = load_packed_model(path);
       const Score memory = trainer.validate_now();
       const Score file =
@@ -146,15 +147,55 @@ TEST_F(TrainerTest, HalfQuantizedCheckpointEvaluates) {
   const RunConfig config = tiny_ipq_config(dir_.path(), "half", dense_checkpoint());
   Trainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(16)});
   ASSERT_EQ(trainer.run(), Outcome::stopped);
-  const ModelFile file = load_model_file(dir_ / "half" / "checkpoint_last.h5", *local_);
+  const ModelFile file = load_model_file(dir_ / "half" / "checkpoint_last.h5");
   const Score score =
       validate(*file.model, cpu_kernels(), *local_, trainer.corpus().valid(), trainer.corpus().valid_batches());
   EXPECT_EQ(score.loss, trainer.validate_now().loss);
 }
 
+/// The built-in rules with another K.
+void write_rules(const std::filesystem::path& path, int n_centroids) {
+  std::ofstream(path) << fmt::format(
+      "n_centroids:\n  Linear: {{key: in_features, value: {{\"*\": {0}}}}}\n"
+      "  Embedding: {{key: embedding_dim, value: {{\"*\": {0}}}}}\n",
+      n_centroids);
+}
+
+TEST_F(TrainerTest, CheckpointsKeepThePlanOfRulesThatAreGone) {
+  const auto dense = dense_checkpoint(), rules = dir_ / "rules.yaml";
+  write_rules(rules, 12);
+  RunConfig config = tiny_ipq_config(dir_.path(), "straight", dense);
+  config.ipq.rules = rules.string();
+  config.ipq.updates_per_stage = 2;
+  Trainer straight(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(straight.run(), Outcome::finished);
+  for (const bool gone : {true, false}) {
+    SCOPED_TRACE(gone ? "gone" : "changed");
+    write_rules(rules, 12);
+    config.checkpoint.dir = (dir_ / (gone ? "gone" : "changed")).string();
+    double loss = 0.0;
+    {
+      Trainer first(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(12)});
+      ASSERT_EQ(first.run(), Outcome::stopped);
+      ASSERT_EQ(first.ipq()->stages_done(), 1);
+      loss = first.validate_now().loss;
+    }
+    gone ? static_cast<void>(std::filesystem::remove(rules)) : write_rules(rules, 6);
+    const ModelFile file = load_model_file(std::filesystem::path(config.checkpoint.dir) / "checkpoint_last.h5");
+    EXPECT_EQ(
+        validate(*file.model, cpu_kernels(), *local_, straight.corpus().valid(), straight.corpus().valid_batches())
+            .loss,
+        loss);
+    Trainer second(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+    ASSERT_EQ(second.run(), Outcome::finished);
+    EXPECT_EQ(all_codes(second.model()), all_codes(straight.model()));
+    EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model()));
+  }
+}
+
 TEST_F(TrainerTest, TablesAreQuantizedWithFrequentTokensInMind) {
   const auto dense = dense_checkpoint();
-  const ModelFile original = load_model_file(dense, *local_);
+  const ModelFile original = load_model_file(dense);
   const auto weighted_error = [&](double exponent) {
     RunConfig config = tiny_ipq_config(dir_.path(), fmt::format("exponent_{}", exponent), dense);
     config.ipq.updates_per_stage = 0;
@@ -166,7 +207,8 @@ TEST_F(TrainerTest, TablesAreQuantizedWithFrequentTokensInMind) {
     for (const auto& weight : trainer.model().weights().all()) {
       if (weight->first_token() < 0) continue;
       std::vector<float> decoded(static_cast<size_t>(weight->rows() * weight->cols()));
-      decode(pq_representation(*weight)->current_table(trainer.model().parameters()), decoded.data());
+      const QuantizedTensor tensor = quantized_tensor(*weight, trainer.model().parameters()).value();
+      tensor.quantizer->decode(tensor, decoded.data());
       const auto wanted = original.model->weights().find(weight->name())->dense()->value.span<float>();
       for (size_t i = 0; i < decoded.size(); ++i) {
         const auto token = static_cast<size_t>(weight->first_token()) + i / static_cast<size_t>(weight->cols());

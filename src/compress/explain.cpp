@@ -1,0 +1,114 @@
+#include "compress/explain.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "compress/representation.h"
+#include "compress/size_report.h"
+#include "core/text.h"
+
+namespace qn {
+namespace {
+
+/// One line of the table.
+struct WeightLine {
+  const WeightPlan* plan = nullptr;
+  std::string noise, storage, now;
+  double bits = 0.0;
+  uint64_t bytes = 0;
+};
+
+std::string noise_text(const WeightNoise& noise) {
+  return noise.form.empty() ? "-" : fmt::format("{} p={} d={}", noise.form, noise.rate, noise.block);
+}
+
+std::string stage_text(const WeightPlan& planned) {
+  return planned.stage < 0 ? "-" : std::to_string(planned.stage + 1);
+}
+
+std::string now_text(const WeightPlan& planned, const Module& module) {
+  const Weight* weight = module.weights().find(planned.name);
+  if (weight == nullptr) return "tied";
+  return weight->representation().quantized() != nullptr ? "codes" : "dense";
+}
+
+std::vector<WeightLine> lines_of(const QuantizationPlan& plan, const Module& module) {
+  std::vector<WeightLine> lines;
+  for (const WeightPlan& planned : plan.weights) {
+    SizeReport size;
+    if (planned.quantizer != nullptr)
+      size.add_quantized(planned.name, *planned.quantizer, planned.rows, planned.cols, plan.storage.side);
+    else
+      size.add_dense(planned.name, planned.rows * planned.cols, plan.storage.dense);
+    const SizeEntry& entry = size.entries().back();
+    lines.push_back({&planned, noise_text(planned.noise), entry.storage, now_text(planned, module),
+                     entry.bits_per_value(), entry.bytes()});
+  }
+  return lines;
+}
+
+struct ActivationLine {
+  std::string name;
+  int bits = 0;  ///< 0: quantized, but not by the plan
+};
+
+std::vector<ActivationLine> activations_of(const QuantizationPlan& plan, const Module& module) {
+  std::vector<ActivationLine> lines;
+  for (const auto& point : module.activations().all()) {
+    int bits = 0;
+    for (const WeightPlan& w : plan.weights) {
+      const WeightActivations& a = w.activations;
+      if ((a.input && point->name() == part_name(w.name, "input")) ||
+          (a.output && point->name() == part_name(w.name, "output")))
+        bits = a.bits;
+    }
+    if (bits > 0 || point->quantizer() != nullptr) lines.push_back({point->name(), bits});
+  }
+  return lines;
+}
+
+}  // namespace
+
+std::string explain(const QuantizationPlan& plan, const Module& module) {
+  const std::vector<WeightLine> lines = lines_of(plan, module);
+  size_t name_width = 6, noise_width = 5;
+  for (const WeightLine& line : lines) {
+    name_width = std::max(name_width, line.plan->name.size());
+    noise_width = std::max(noise_width, line.noise.size());
+  }
+  std::string text = fmt::format("{:<{}}  {:>16}  {:<{}}  {:>5}  {:<20} {:>7} {:>14}  {:<5}\n", "weight", name_width,
+                                 "shape", "noise", noise_width, "stage", "in the file", "bits", "bytes", "now");
+  for (const WeightLine& line : lines)
+    text += fmt::format("{:<{}}  {:>16}  {:<{}}  {:>5}  {:<20} {:>7.3f} {:>14}  {:<5}\n", line.plan->name, name_width,
+                        fmt::format("{} x {}", line.plan->rows, line.plan->cols), line.noise, noise_width,
+                        stage_text(*line.plan), line.storage, line.bits, group_digits(static_cast<int64_t>(line.bytes)),
+                        line.now);
+  const std::vector<ActivationLine> activations = activations_of(plan, module);
+  if (activations.empty()) return text + "\nno activations are quantized\n";
+  text += "\nactivations that are quantized\n";
+  for (const ActivationLine& line : activations)
+    text += line.bits > 0 ? fmt::format("{}  {} bits\n", line.name, line.bits) : line.name + "\n";
+  return text;
+}
+
+std::string explain_json(const QuantizationPlan& plan, const Module& module) {
+  using Json = nlohmann::ordered_json;
+  Json weights = Json::array(), activations = Json::array();
+  for (const WeightLine& line : lines_of(plan, module)) {
+    const WeightPlan& w = *line.plan;
+    Json json{{"name", w.name}, {"shape", {w.rows, w.cols}}, {"noise", nullptr}, {"stage", nullptr}};
+    if (!w.noise.form.empty())
+      json["noise"] = {{"form", w.noise.form}, {"rate", w.noise.rate}, {"block", w.noise.block}};
+    if (w.stage >= 0) json["stage"] = w.stage + 1;
+    json["storage"] = line.storage;
+    json["bits_per_weight"] = line.bits;
+    json["bytes"] = line.bytes;
+    json["now"] = line.now;
+    weights.push_back(std::move(json));
+  }
+  for (const ActivationLine& line : activations_of(plan, module))
+    activations.push_back({{"name", line.name}, {"bits", line.bits}});
+  return Json{{"stages", plan.stages}, {"weights", weights}, {"activations", activations}}.dump();
+}
+
+}  // namespace qn

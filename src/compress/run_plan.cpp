@@ -1,0 +1,78 @@
+#include "compress/run_plan.h"
+
+#include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
+
+#include "compress/fairseq_config.h"
+#include "core/error.h"
+
+namespace qn {
+namespace {
+
+QuantizeRules rules_of(const IpqConfig& config) {
+  QuantizeRules rules = config.rules.empty() ? default_quantize_rules() : read_quantize_rules(config.rules);
+  if (config.stages.empty()) return rules;
+  rules.stages.clear();
+  for (const std::string& pattern : config.stages) rules.stages.push_back({pattern, "ipq.stages"});
+  return rules;
+}
+
+/// Groups are not part of a plan's text.
+void restore_groups(QuantizationPlan& plan, const WeightSet& weights) {
+  for (WeightPlan& planned : plan.weights) {
+    if (const Weight* weight = weights.find(planned.name)) planned.group = weight->group();
+    for (const TiedUse& use : weights.ties())
+      if (use.name == planned.name) planned.group = use.group;
+  }
+}
+
+/// A warning where the configuration would quantize otherwise by now.
+void compare_with_config(const QuantizationPlan& stored, const WeightSet& weights, const IpqConfig& ipq) {
+  try {
+    const auto lines = quantization_differences(stored, make_run_plan(weights, {}, &ipq));
+    if (!lines.empty())
+      spdlog::warn(
+          "the run goes on with the plan it was started with; its rules and options would give another by now:\n  {}",
+          fmt::join(lines, "\n  "));
+  } catch (const Error& error) {
+    spdlog::warn("the run goes on with the plan it was started with; its rules give none by now: {}", error.what());
+  }
+}
+
+}  // namespace
+
+QuantizationPlan make_run_plan(const WeightSet& weights, const NoiseConfig& noise, const IpqConfig* ipq) {
+  const std::vector<WeightInfo> infos = infos_of(weights);
+  QuantizationPlan plan = ipq != nullptr ? make_plan(rules_of(*ipq), infos) : dense_plan(infos);
+  if (ipq != nullptr) {
+    if (ipq->dense_softmax) plan_cut_ties(plan, weights);
+    plan.storage = packed_storage(*ipq);
+  }
+  plan_noise(plan, noise);
+  return plan;
+}
+
+QuantizationPlan resume_run_plan(const std::string& stored, const WeightSet& weights, const NoiseConfig& noise,
+                                 const IpqConfig* ipq) {
+  QuantizationPlan plan = plan_from_text(stored, "the checkpoint's plan");
+  check_plan(plan, weights, "the checkpoint's plan");
+  if (ipq != nullptr && plan.stages == 0) return make_run_plan(weights, noise, ipq);
+  if (ipq != nullptr) {
+    compare_with_config(plan, weights, *ipq);
+    plan.storage = packed_storage(*ipq);
+  }
+  restore_groups(plan, weights);
+  plan_noise(plan, noise);
+  return plan;
+}
+
+CentroidGradient centroid_gradient_of(const IpqConfig& config) {
+  return config.centroid_gradient == "mean" ? CentroidGradient::mean : CentroidGradient::sum;
+}
+
+PackedStorage packed_storage(const IpqConfig& config) {
+  return {.side = value_storage_named(config.centroids, "ipq.centroids"),
+          .dense = value_storage_named(config.dense, "ipq.dense")};
+}
+
+}  // namespace qn
