@@ -86,7 +86,6 @@ std::vector<KMeansProblem> IpqMachine::problems_of(int64_t stage) {
                         .block_size = planned.block_size,
                         .n_centroids = planned.n_centroids,
                         .initial_centroids = {},
-                        .importance = {},
                         .row_importance = row_importance_of(*weight)});
   }
   return problems;
@@ -107,9 +106,6 @@ StageReport IpqMachine::apply(int64_t stage, std::vector<WeightResult> results, 
     error += errors[i].error;
     original += errors[i].original;
     report.splits += results[i].resolved_empty;
-    if (results[i].still_empty > 0)
-      spdlog::info("{}: {} of {} centroids are unused: the weight has fewer distinct blocks", planned.name,
-                   results[i].still_empty, planned.n_centroids);
     represent(planned, std::move(results[i].table), swap);
   }
   swap.finish();

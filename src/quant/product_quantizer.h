@@ -46,12 +46,6 @@ void centroid_gradient(const PqTable& table, const T* grad_weight, T* grad_centr
 /// Codes of `weight` [rows, cols] under given centroids [K, d]: nearest by Euclidean distance, lowest index on ties.
 PqTable encode(const float* weight, int64_t rows, int64_t cols, int64_t block_size, std::vector<float> centroids);
 
-/// Frobenius norm of decoded - weight.
-double reconstruction_error(const PqTable& table, const float* weight);
-
-/// Share of positions, in [0, 1], at which two code tables of equal length differ.
-double differing_share(std::span<const uint16_t> a, std::span<const uint16_t> b);
-
 /// Copies codes between the numbering of PqTable (block column outer) and memory order (row outer).
 std::vector<uint16_t> codes_from_memory_order(std::span<const uint16_t> codes, int64_t rows, int64_t blocks_per_row);
 

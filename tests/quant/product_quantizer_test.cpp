@@ -76,7 +76,7 @@ TEST_F(ProductQuantizerGolden, DecodesExactly) {
     const std::vector<float> expected = file.read<float>(layer.name + "/decoded");
     EXPECT_EQ(weight, expected);
     EXPECT_TRUE(std::equal(wide.begin(), wide.end(), expected.begin()));
-    EXPECT_TRUE(close(reconstruction_error(table, layer.weight.data()), layer.objective.back(), kLayerTolerance));
+    EXPECT_TRUE(close(reconstruction_error(table, layer.weight), layer.objective.back(), kLayerTolerance));
   });
 }
 

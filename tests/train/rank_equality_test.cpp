@@ -1,7 +1,6 @@
 // The same training on any number of ranks: masks, noise, data order and k-means do not depend on it.
 #include <gtest/gtest.h>
 
-#include "quant/product_quantizer.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
 #include "tiny_run.h"
@@ -29,6 +28,14 @@ class SharedDir {
   std::unique_ptr<TempDir> own_;
   std::filesystem::path path_;
 };
+
+/// Share of positions at which two code tables differ.
+double differing_share(std::span<const uint16_t> a, std::span<const uint16_t> b) {
+  EXPECT_EQ(a.size(), b.size());
+  int64_t different = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) different += a[i] != b[i] ? 1 : 0;
+  return static_cast<double>(different) / static_cast<double>(a.size());
+}
 
 std::string mine(const std::string& name) { return fmt::format("{}_{}", name, comm().rank()); }
 
