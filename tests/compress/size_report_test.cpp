@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "core/hdf5_file.h"
 #include "support/golden.h"
@@ -13,6 +15,29 @@ namespace qn::test {
 namespace {
 
 constexpr double kSizeTolerance = 1e-12;  // the same arithmetic in double
+
+/// fairseq's numbers (reference 3.5), in MB of 2^20 bytes: log2(K)/d bits per quantized weight (fractions allowed),
+/// fp16 centroids, 4 bytes for everything else.
+struct FairseqSizes {
+  double original_mb = 0, index_mb = 0, centroids_mb = 0, other_mb = 0;
+  double total_mb() const { return index_mb + centroids_mb + other_mb; }
+  double ratio() const { return original_mb / total_mb(); }
+};
+
+/// `n_parameters` counts every distinct parameter once, before quantization.
+FairseqSizes fairseq_sizes(int64_t n_parameters, std::span<const PqShape> quantized) {
+  constexpr double kMb = 1024.0 * 1024.0;
+  FairseqSizes sizes;
+  sizes.original_mb = sizes.other_mb = 4.0 * static_cast<double>(n_parameters) / kMb;
+  for (const PqShape& q : quantized) {
+    const double values = static_cast<double>(q.rows * q.cols);
+    sizes.index_mb +=
+        std::log2(static_cast<double>(q.n_centroids)) / static_cast<double>(q.block_size) * values / 8.0 / kMb;
+    sizes.centroids_mb += static_cast<double>(q.n_centroids * q.block_size) * 2.0 / kMb;
+    sizes.other_mb -= 4.0 * values / kMb;
+  }
+  return sizes;
+}
 
 TEST(FairseqSizes, NumbersOfRecord) {
   QN_GOLDEN_OR_SKIP(path, "pq.h5");

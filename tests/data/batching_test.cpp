@@ -160,20 +160,5 @@ TEST(FreezeBatches, NeedsALimitAndData) {
   EXPECT_THAT(error_of([&] { freeze_batches("train", {}, {.limits = {.max_items = 1}}); }), HasSubstr("data is empty"));
 }
 
-TEST(RankShare, EveryBatchOnceAndRanksInStep) {
-  for (int64_t batches = 0; batches < 20; ++batches) {
-    for (int64_t world = 1; world <= 5; ++world) {
-      std::vector<int64_t> seen;
-      for (int64_t rank = 0; rank < world; ++rank) {
-        const std::vector<int64_t> share = rank_share(batches, rank, world);
-        ASSERT_EQ(std::ssize(share), (batches + world - 1) / world);
-        std::copy_if(share.begin(), share.end(), std::back_inserter(seen), [](int64_t b) { return b >= 0; });
-      }
-      std::sort(seen.begin(), seen.end());
-      ASSERT_EQ(seen, iota(batches));
-    }
-  }
-}
-
 }  // namespace
 }  // namespace qn::test
