@@ -15,6 +15,7 @@
 #include "bench/limits.h"
 #include "bench/program.h"
 #include "bench/synthetic.h"
+#include "cli/choice_option.h"
 #include "ops/kernels.h"
 #include "train/device.h"
 
@@ -385,8 +386,8 @@ void add_optimizers(const Model& m) {
   });
 }
 
-void describe_run(const std::string& device) {
-  benchmark::AddCustomContext("device", device);
+void describe_run(DeviceKind device) {
+  benchmark::AddCustomContext("device", name_of(device));
   benchmark::AddCustomContext("activations", name_of(g_dtype));
   benchmark::AddCustomContext("threads", std::to_string(g_limits.threads));
   benchmark::AddCustomContext("limit_matmul_gflops", fmt::format("{:.1f}", g_limits.matmul_gflops));
@@ -396,7 +397,7 @@ void describe_run(const std::string& device) {
                                 fmt::format("{:.1f}", rate.gbps));
 }
 
-void run(const std::string& device, const std::string& dtype) {
+void run(DeviceKind device, const std::string& dtype) {
   const auto comm = make_local_communicator();
   g_kernels = &kernels_on(device, false, *comm);
   g_dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
@@ -417,11 +418,10 @@ int main(int argc, char** argv) {
       "--benchmark_filter=matmul.*small, --benchmark_repetitions=5, --benchmark_format=json.");
   app.allow_extras();
   int threads = 0;
-  std::string device = device::kCpu, dtype = "f32";
+  DeviceKind device = DeviceKind::cpu;
+  std::string dtype = "f32";
   app.add_option("--threads", threads, "Threads (0: OMP_NUM_THREADS, or all cores)")->check(CLI::NonNegativeNumber);
-  app.add_option("--device", device, "cpu, or cuda: on the shapes of configs/wikitext103.yaml")
-      ->check(CLI::IsMember({device::kCpu, device::kCuda}))
-      ->capture_default_str();
+  cli::add_choice(app, "--device", device, "cpu, or cuda: on the shapes of configs/wikitext103.yaml");
   app.add_option("--dtype", dtype, "Type of activations")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (threads > 0) omp_set_num_threads(threads);

@@ -6,6 +6,7 @@
 #include "bench/counting.h"
 #include "bench/program.h"
 #include "bench/synthetic.h"
+#include "cli/choice_option.h"
 #include "ops/cuda/backend.h"
 #include "ops/host_access.h"
 #include "train/device.h"
@@ -24,7 +25,8 @@ struct Options {
   std::vector<std::string> overrides;
   int64_t steps = 10, warmup = 2, vocabulary = 33280;
   bool describe = false, limits = false;
-  std::string write_tokens, device = device::kCpu;
+  DeviceKind device = DeviceKind::cpu;
+  std::string write_tokens;
   bool share_gpu = false;
 
   void add_to(CLI::App& app) {
@@ -38,9 +40,7 @@ struct Options {
     app.add_option("--vocabulary", vocabulary, "Size of the dictionary")->capture_default_str();
     app.add_flag("--describe", describe, "Print what would be computed as one JSON object, for the peers, and end");
     app.add_flag("--limits", limits, "Print what the machine can do, copy rates included, and end");
-    app.add_option("--device", device, "cpu or cuda")
-        ->check(CLI::IsMember({device::kCpu, device::kCuda}))
-        ->capture_default_str();
+    cli::add_choice(app, "--device", device, "cpu or cuda");
     app.add_flag("--share-gpu", share_gpu, "Allow more ranks than GPUs on a machine");
     app.add_option("--write-tokens", write_tokens, "Write the tokens to this file (raw int32) and end");
   }
@@ -99,7 +99,7 @@ Json describe(const RunConfig& config, const Options& options, const Tokens& tok
           {"rows", tokens.rows()},
           {"time", config.data.tokens_per_sample},
           {"micro_batches", config.train.micro_batches},
-          {"optimizer", config.optimizer.name},
+          {"optimizer", name_of(config.optimizer.name)},
           {"momentum", config.optimizer.momentum},
           {"beta1", config.optimizer.beta1},
           {"beta2", config.optimizer.beta2},
@@ -112,7 +112,7 @@ Json describe(const RunConfig& config, const Options& options, const Tokens& tok
           {"noise_groups",
            config.quant_noise.pq > 0.0 ? expand_groups(config.quant_noise.groups) : std::vector<std::string>{}},
           // bench/peers/torch_step.py has this model only.
-          {"peer_has_it", m.prenorm && m.activation == "relu" && !m.learned_positions && m.adaptive.input &&
+          {"peer_has_it", m.prenorm && m.activation == Activation::relu && !m.learned_positions && m.adaptive.input &&
                               m.adaptive.softmax && m.adaptive.tie_weights && m.adaptive.tie_projections}};
 }
 
@@ -150,7 +150,7 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
                                      .clip_norm = config.optimizer.clip_norm,
                                      .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
                                      .overlap = config.comm.overlap.value_or(false),
-                                     .skip_missing = config.optimizer.missing_gradient == "skip",
+                                     .skip_missing = config.optimizer.missing_gradient == MissingGradient::skip,
                                      .graphs = use_graphs(config.train, comm)};
   measured.flops = count_flops(*model, kernels, comm, update_options, tokens, *optimizer, config.train.micro_batches);
   UpdateRunner runner(*model, kernels, comm, update_options);
@@ -171,7 +171,7 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
   while (runner.pending() > 0) finish();
   for (auto u = static_cast<size_t>(options.warmup); u < ends.size(); ++u)
     measured.seconds.push_back(std::chrono::duration<double>(ends[u] - ends[u - 1]).count());
-  if (options.device == device::kCuda) measured.gpu = cuda_memory_use();
+  if (options.device == DeviceKind::cuda) measured.gpu = cuda_memory_use();
   measured.arena_bytes = static_cast<int64_t>(runner.arena().peak());
   return measured;
 }
@@ -185,15 +185,15 @@ Json measure(const RunConfig& config, const Options& options, Communicator& comm
   const auto peak = static_cast<double>(peak_memory());
   // After the steps, so that the arrays of the measurement do not count as memory of the training.
   constexpr size_t kCopies = size_t{256} << 20;
-  const Limits limits =
-      options.device == device::kCpu ? measure_arithmetic(comm) : measure_device_limits(kernels, dtype, comm, kCopies);
+  const Limits limits = options.device == DeviceKind::cpu ? measure_arithmetic(comm)
+                                                          : measure_device_limits(kernels, dtype, comm, kCopies);
   const double seconds = median(measured.seconds), gflops = measured.flops / seconds * 1e-9;
   Json report{{"program", "step_bench"},
               {"config", options.config},
               {"set", options.overrides},
               {"ranks", comm.size()},
               {"threads", limits.threads},
-              {"device", options.device},
+              {"device", name_of(options.device)},
               {"precision", precision_text(config.train.precision, dtype, kernels)},
               {"parameters", measured.parameters},
               {"tokens_per_update", tokens.tokens_per_update()},

@@ -37,7 +37,8 @@ struct ConfigOptions {
 
 /// --device, --share-gpu and --profile, for the commands that compute.
 struct ComputeOptions {
-  std::string device = device::kCpu, profile;
+  DeviceKind device = DeviceKind::cpu;
+  std::string profile;
   bool share_gpu = false;
 
   void add_to(CLI::App& command);

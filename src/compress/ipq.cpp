@@ -11,10 +11,6 @@
 namespace qn {
 namespace {
 
-CentroidGradient gradient_of(const IpqConfig& config) {
-  return config.centroid_gradient == "mean" ? CentroidGradient::mean : CentroidGradient::sum;
-}
-
 std::vector<WeightInfo> infos_of(const WeightSet& weights) {
   std::vector<WeightInfo> infos;
   for (const auto& w : weights.all())
@@ -99,7 +95,7 @@ void IpqMachine::represent(const PlannedWeight& planned, PqTable table, Represen
 
 StageReport IpqMachine::apply(int64_t stage, std::vector<WeightResult> results, std::span<const SquaredErrors> errors) {
   StageReport report{.stage = stage, .weights = static_cast<int64_t>(results.size())};
-  RepresentationSwap swap(model_, gradient_of(config_));
+  RepresentationSwap swap(model_, config_.centroid_gradient);
   double error = 0.0, original = 0.0;
   for (size_t i = 0; i < results.size(); ++i) {
     const PlannedWeight& planned = plan_.stages[static_cast<size_t>(stage)][i];
@@ -162,7 +158,7 @@ void IpqMachine::load(const StateDict& state) {
            "the checkpoint has {} quantized stages, ipq.stages has {}: resume with the stages it was "
            "started with",
            done, stages());
-  RepresentationSwap swap(model_, gradient_of(config_));
+  RepresentationSwap swap(model_, config_.centroid_gradient);
   for (stages_done_ = 0; stages_done_ < done; ++stages_done_)
     for (const PlannedWeight& planned : plan_.stages[static_cast<size_t>(stages_done_)]) {
       PqTable table{.rows = planned.rows,

@@ -91,7 +91,7 @@ void set_metadata(SafetensorsWriter& writer, const PackedInfo& info) {
   writer.set_metadata("dictionary_hash", info.dictionary_hash);
   writer.set_metadata("tokens_per_sample", std::to_string(info.tokens_per_sample));
   writer.set_metadata("parameters", std::to_string(info.parameters));
-  writer.set_metadata("centroid_gradient", info.centroid_gradient);
+  writer.set_metadata("centroid_gradient", name_of(info.centroid_gradient));
 }
 
 bool is_centroids(const Parameter& p) { return p.name.ends_with(".centroids"); }
@@ -125,7 +125,8 @@ PackedInfo read_info(const SafetensorsReader& file, const std::string& path) {
   info.dictionary_hash = file.metadata_at("dictionary_hash");
   info.tokens_per_sample = parse_integer(file, "tokens_per_sample");
   info.parameters = parse_integer(file, "parameters");
-  info.centroid_gradient = file.metadata_at("centroid_gradient");
+  info.centroid_gradient =
+      value_named<CentroidGradient>(file.metadata_at("centroid_gradient"), path + ": metadata 'centroid_gradient'");
   return info;
 }
 
@@ -203,8 +204,7 @@ PackedModel load_packed_model(const std::filesystem::path& path, const Kernels& 
   packed.info = read_info(file, path.string());
   packed.model = make_language_model(packed.info.model, packed.info.vocabulary, packed.info.tokens_per_sample);
   packed.model->parameters().allocate(DType::f32, kernels);
-  restructure(*packed.model, file,
-              packed.info.centroid_gradient == "mean" ? CentroidGradient::mean : CentroidGradient::sum);
+  restructure(*packed.model, file, packed.info.centroid_gradient);
   for (const auto& p : packed.model->parameters().all()) {
     if (is_centroids(*p)) continue;
     QN_CHECK(file.at(p->name).shape == p->shape.to_vector(),

@@ -11,6 +11,7 @@
 #include "compress/size_report.h"
 #include "core/safetensors.h"
 #include "models/language_model.h"
+#include "quant/product_quantizer.h"
 
 namespace qn {
 
@@ -21,7 +22,7 @@ struct PackedInfo {
   std::string dictionary_hash;
   int64_t tokens_per_sample = 0;  ///< of training: the default for eval
   int64_t parameters = 0;         ///< of the original dense model, each tied tensor once
-  std::string centroid_gradient = "sum";
+  CentroidGradient centroid_gradient = CentroidGradient::sum;
 };
 
 struct PackedStorage {

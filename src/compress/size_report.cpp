@@ -46,18 +46,6 @@ uint64_t stored_bytes(int64_t count, ValueStorage storage) {
   QN_ASSERT(false, "unknown storage");
 }
 
-const char* name_of(ValueStorage storage) {
-  switch (storage) {
-    case ValueStorage::f32:
-      return "fp32";
-    case ValueStorage::f16:
-      return "fp16";
-    case ValueStorage::int8:
-      return "int8";
-  }
-  QN_ASSERT(false, "unknown storage");
-}
-
 void SizeReport::add_quantized(const std::string& name, const PqShape& shape, ValueStorage centroids) {
   SizeEntry entry;
   entry.name = name;

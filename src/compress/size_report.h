@@ -5,14 +5,20 @@
 #include <string>
 #include <vector>
 
+#include "core/enum_names.h"
+
 namespace qn {
 
 /// How values that are not codes are stored.
 enum class ValueStorage : uint8_t { f32, f16, int8 };  ///< int8: one byte per value plus one float32 scale per tensor
+template <>
+struct EnumNames<ValueStorage> {
+  static constexpr EnumName<ValueStorage> kAll[] = {
+      {ValueStorage::f32, "fp32"}, {ValueStorage::f16, "fp16"}, {ValueStorage::int8, "int8"}};
+};
 
 /// Bytes that `count` values take.
 uint64_t stored_bytes(int64_t count, ValueStorage storage);
-const char* name_of(ValueStorage storage);  ///< "fp32", "fp16", "int8"
 
 /// Shape of a product-quantized weight.
 struct PqShape {

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "core/enum_names.h"
 #include "core/random.h"
 #include "core/tensor.h"
 #include "ops/update_state.h"
@@ -45,6 +46,10 @@ struct AttentionArgs {
 };
 
 enum class Activation { relu, gelu };
+template <>
+struct EnumNames<Activation> {
+  static constexpr EnumName<Activation> kAll[] = {{Activation::relu, "relu"}, {Activation::gelu, "gelu"}};
+};
 
 /// One parameter range of a flat optimizer step.
 struct NagStep {

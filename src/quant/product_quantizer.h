@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "core/enum_names.h"
+
 namespace qn {
 
 /// A weight [rows, cols] as one code per block of `block_size` columns. Block n = j * rows + r is
@@ -36,6 +38,11 @@ void decode(const PqTable& table, T* weight);
 /// fairseq sums block gradients for linear layers and embeddings and averages them for convolutions; the paper
 /// averages.
 enum class CentroidGradient { sum, mean };
+template <>
+struct EnumNames<CentroidGradient> {
+  static constexpr EnumName<CentroidGradient> kAll[] = {{CentroidGradient::sum, "sum"},
+                                                        {CentroidGradient::mean, "mean"}};
+};
 
 /// Gradient of the centroids [K, d] from the gradient of the decoded weight [rows, cols]; adds to grad_centroids when
 /// `accumulate`, else overwrites. The result does not depend on the number of threads.

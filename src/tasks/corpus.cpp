@@ -24,8 +24,7 @@ Corpus::Corpus(const DataConfig& config, uint64_t seed) : config_(config), seed_
 std::unique_ptr<LmDataset> Corpus::open(const std::string& split) const {
   auto stream = std::make_shared<TokenStream>(TokenStream::open(config_.path, split));
   stream->check_vocabulary(dictionary_.size());
-  return std::make_unique<LmDataset>(std::move(stream),
-                                     BlockOptions{parse_break_mode(config_.break_mode), config_.tokens_per_sample});
+  return std::make_unique<LmDataset>(std::move(stream), BlockOptions{config_.break_mode, config_.tokens_per_sample});
 }
 
 void Corpus::prepare_training(int64_t max_positions) {

@@ -16,7 +16,7 @@ ModelFile load_checkpoint(const std::filesystem::path& path, Communicator& comm,
   const StateDict state = load_state(path);
   const auto config = read_config<RunConfig>(config_tree_from_text(state.text("config"), path.string() + " (config)"));
   const int64_t vocabulary = state.integer("vocabulary");
-  ModelFile file{.kind = "checkpoint",
+  ModelFile file{.kind = ModelFileKind::checkpoint,
                  .state = fmt::format("after update {}", state.integer("update")),
                  .info = {},
                  .model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample)};
@@ -43,26 +43,23 @@ PackedInfo packed_info(const RunConfig& config, int64_t vocabulary, const std::s
           .centroid_gradient = config.ipq.centroid_gradient};
 }
 
-PackedStorage packed_storage(const IpqConfig& config) {
-  return {.centroids = config.centroids == "int8" ? ValueStorage::int8 : ValueStorage::f16,
-          .dense = config.dense == "fp32" ? ValueStorage::f32 : ValueStorage::f16};
-}
+PackedStorage packed_storage(const IpqConfig& config) { return {.centroids = config.centroids, .dense = config.dense}; }
 
-std::string kind_of_model_file(const std::filesystem::path& path) {
+ModelFileKind kind_of_model_file(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   QN_CHECK(in.good(), "cannot open {}: no such file, or no permission to read it", path.string());
   std::array<char, 32> head{};
   in.read(head.data(), head.size());
   const std::string_view start(head.data(), static_cast<size_t>(in.gcount()));
-  if (start.starts_with(kCheckpointMagic)) return "checkpoint";
-  if (start.size() > 8 && start[8] == '{') return "packed";
+  if (start.starts_with(kCheckpointMagic)) return ModelFileKind::checkpoint;
+  if (start.size() > 8 && start[8] == '{') return ModelFileKind::packed;
   fail("{} is neither a checkpoint (.h5) nor a packed model (safetensors)", path.string());
 }
 
 ModelFile load_model_file(const std::filesystem::path& path, Communicator& comm, const Kernels& kernels) {
-  if (kind_of_model_file(path) == "checkpoint") return load_checkpoint(path, comm, kernels);
+  if (kind_of_model_file(path) == ModelFileKind::checkpoint) return load_checkpoint(path, comm, kernels);
   PackedModel packed = load_packed_model(path, kernels);
-  return {.kind = "packed",
+  return {.kind = ModelFileKind::packed,
           .state = format_bytes(std::filesystem::file_size(path)),
           .info = std::move(packed.info),
           .model = std::move(packed.model)};

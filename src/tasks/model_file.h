@@ -11,8 +11,15 @@
 
 namespace qn {
 
+enum class ModelFileKind { checkpoint, packed };
+template <>
+struct EnumNames<ModelFileKind> {
+  static constexpr EnumName<ModelFileKind> kAll[] = {{ModelFileKind::checkpoint, "checkpoint"},
+                                                     {ModelFileKind::packed, "packed"}};
+};
+
 struct ModelFile {
-  std::string kind;   ///< "packed" or "checkpoint"
+  ModelFileKind kind;
   std::string state;  ///< for people: "after update 765", "packed, 1.10 MiB"
   PackedInfo info;
   std::unique_ptr<LanguageModel> model;
@@ -22,8 +29,8 @@ struct ModelFile {
 ModelFile load_model_file(const std::filesystem::path& path, Communicator& comm,
                           const Kernels& kernels = cpu_kernels());
 
-/// "packed" or "checkpoint"; throws qn::Error otherwise.
-std::string kind_of_model_file(const std::filesystem::path& path);
+/// By its first bytes; throws qn::Error when it is neither.
+ModelFileKind kind_of_model_file(const std::filesystem::path& path);
 
 /// The metadata that a packed file of this run gets.
 PackedInfo packed_info(const RunConfig& config, int64_t vocabulary, const std::string& dictionary_hash,

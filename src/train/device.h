@@ -6,14 +6,16 @@
 
 #include "comm/communicator.h"
 #include "comm/device_communicator.h"
+#include "core/enum_names.h"
 #include "ops/kernels.h"
 
 namespace qn {
 
-namespace device {
-inline constexpr const char* kCpu = "cpu";
-inline constexpr const char* kCuda = "cuda";
-}  // namespace device
+enum class DeviceKind { cpu, cuda };
+template <>
+struct EnumNames<DeviceKind> {
+  static constexpr EnumName<DeviceKind> kAll[] = {{DeviceKind::cpu, "cpu"}, {DeviceKind::cuda, "cuda"}};
+};
 
 /// Where a rank stands among the ranks of its machine.
 struct LocalRank {
@@ -26,9 +28,9 @@ LocalRank local_rank(std::span<const std::string> hosts, int rank);
 /// there are more ranks than GPUs and they may not share.
 int gpu_of(const LocalRank& local, int gpus, bool share);
 
-/// The kernels of `name` (one of the names above) for this rank, after selecting its GPU; collective. Throws qn::Error
+/// The kernels of `kind` for this rank, after selecting its GPU; collective. Throws qn::Error
 /// with what to do where there is no GPU, or too few.
-const Kernels& kernels_on(const std::string& name, bool share_gpu, Communicator& comm);
+const Kernels& kernels_on(DeviceKind kind, bool share_gpu, Communicator& comm);
 
 /// NCCL between the GPUs of the ranks, ordered with the kernels of the calling thread; collective. Null for one rank,
 /// for kernels of another backend, and where NCCL cannot be used, which is then logged.

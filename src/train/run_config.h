@@ -8,6 +8,7 @@
 #include "compress/ipq_config.h"
 #include "compress/noise.h"
 #include "core/config.h"
+#include "data/token_blocks.h"
 #include "models/language_model.h"
 #include "train/lr_schedule.h"
 #include "train/optimizer.h"
@@ -18,7 +19,7 @@ namespace qn {
 /// The section `data`.
 struct DataConfig {
   std::string path;
-  std::string break_mode = "none";
+  BreakMode break_mode = BreakMode::none;
   int64_t tokens_per_sample = 512;
   int64_t max_tokens = 4096;
   int64_t max_sentences = 0;
@@ -29,19 +30,33 @@ struct DataConfig {
   void validate(const ConfigChecker& c) const;
 };
 
+enum class CudaGraphs { automatic, on, off };
+template <>
+struct EnumNames<CudaGraphs> {
+  static constexpr EnumName<CudaGraphs> kAll[] = {
+      {CudaGraphs::automatic, "auto"}, {CudaGraphs::on, "on"}, {CudaGraphs::off, "off"}};
+};
+
+enum class MeasureMatmul { automatic, always, never };
+template <>
+struct EnumNames<MeasureMatmul> {
+  static constexpr EnumName<MeasureMatmul> kAll[] = {
+      {MeasureMatmul::automatic, "auto"}, {MeasureMatmul::always, "always"}, {MeasureMatmul::never, "never"}};
+};
+
 /// The section `train`: in which precision, how long, how often to look.
 struct TrainConfig {
-  std::string precision = precision::kFp32;
+  Precision precision = Precision::fp32;
   double loss_scale = 128.0;
   int64_t loss_scale_window = 0;
-  std::string cuda_graphs = "auto";
+  CudaGraphs cuda_graphs = CudaGraphs::automatic;
   int64_t micro_batches = 1;
   int64_t max_updates = 0, max_epochs = 0;
   double stop_min_lr = -1.0, stop_time_hours = 0.0;
   int64_t patience = 0;
   int64_t validate_every_epochs = 1, validate_every_updates = 0;
   int64_t log_every_updates = 50;
-  std::string measure_matmul = "auto";
+  MeasureMatmul measure_matmul = MeasureMatmul::automatic;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };

@@ -129,9 +129,9 @@ double measure_matmul_rate(const ModelConfig& config, const Kernels& kernels, DT
 Throughput::Throughput(const RunConfig& config, int64_t vocabulary, const std::function<std::vector<int64_t>()>& counts,
                        const Kernels& kernels, DType dtype, Communicator& comm)
     : ranks_(comm.size()) {
-  const std::string& measure = config.train.measure_matmul;
+  const MeasureMatmul measure = config.train.measure_matmul;
   const int64_t rows = std::max(config.data.max_tokens, config.data.tokens_per_sample);
-  if (measure == "always" || (measure == "auto" && on_gpu(kernels))) {
+  if (measure == MeasureMatmul::always || (measure == MeasureMatmul::automatic && on_gpu(kernels))) {
     comm.barrier();
     matmul_rate_ = comm.all_reduce_sum_value(measure_matmul_rate(config.model, kernels, dtype, rows));
     product_ = fmt::format("products with a [{}, {}] matrix in {}", config.model.ffn_dim, config.model.embed_dim,

@@ -57,7 +57,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
                                  .clip_norm = config.optimizer.clip_norm,
                                  .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
                                  .overlap = config.comm.overlap.value_or(device_comm_ != nullptr),
-                                 .skip_missing = config.optimizer.missing_gradient == "skip",
+                                 .skip_missing = config.optimizer.missing_gradient == MissingGradient::skip,
                                  .loss_scaling = loss_scaling(config.train),
                                  .graphs = use_graphs(config.train, comm),
                                  .device = device_comm_.get()});

@@ -120,7 +120,7 @@ TEST(FreezeBatches, EqualTheReference) {
   const TempDir dir;
   const auto sizes = golden.read<int64_t>("epochs/sentence_sizes");
   const LmDataset dataset(std::make_shared<const TokenStream>(make_stream(dir / "t", sizes, count_up(sizes))),
-                          {parse_break_mode(golden.string_attribute("epochs", "break_mode")),
+                          {value_named<BreakMode>(golden.string_attribute("epochs", "break_mode"), "break_mode"),
                            golden.int_attribute("epochs", "tokens_per_sample")});
   EXPECT_EQ(dataset.size(), golden.int_attribute("epochs", "n_blocks"));
   EXPECT_EQ(dataset.lengths(), golden.read<int32_t>("epochs/block_sizes"));

@@ -26,7 +26,7 @@ ModelConfig config_of(const Hdf5File& file, const std::string& group) {
   c.input_dim = integer("decoder_input_dim");
   c.output_dim = integer("decoder_output_dim");
   c.dropout = 0.0;
-  c.activation = file.string_attribute(group, "activation_fn");
+  c.activation = value_named<Activation>(file.string_attribute(group, "activation_fn"), "activation_fn");
   c.prenorm = integer("decoder_normalize_before") != 0;
   c.final_norm = integer("has_final_norm") != 0;
   c.learned_positions = integer("decoder_learned_pos") != 0;

@@ -35,11 +35,12 @@ TEST(EvaluateGolden, ScoresContextAndPerplexity) {
   for (const std::string run : {"none_T32_c0", "none_T32_c16", "none_T32_c28", "eos_T32_c0", "complete_T40_c16"}) {
     SCOPED_TRACE(run);
     for (const int64_t max_tokens : {1, 200}) {  // one window a batch, and several
-      const EvalOptions options{.break_mode = parse_break_mode(file.string_attribute(run, "break_mode")),
-                                .tokens_per_sample = file.int_attribute(run, "tokens_per_sample"),
-                                .context_window = file.int_attribute(run, "context_window"),
-                                .max_tokens = max_tokens,
-                                .continues = {}};
+      const EvalOptions options{
+          .break_mode = value_named<BreakMode>(file.string_attribute(run, "break_mode"), "break_mode"),
+          .tokens_per_sample = file.int_attribute(run, "tokens_per_sample"),
+          .context_window = file.int_attribute(run, "context_window"),
+          .max_tokens = max_tokens,
+          .continues = {}};
       std::vector<double> scores(static_cast<size_t>(stream.total_tokens()));
       const EvalResult result = evaluate(*model, cpu_kernels(), comm(), stream, options, scores);
       EXPECT_EQ(result.tokens, file.int_attribute(run, "count"));

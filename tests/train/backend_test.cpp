@@ -118,10 +118,10 @@ TEST_F(Backends, CudaGraphsComputeWhatTheirPassesDo) {
   if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
   RunConfig config = tiny_config(dir_.path(), "graphs");
   config.train.max_updates = 4;
-  config.train.cuda_graphs = "off";
+  config.train.cuda_graphs = CudaGraphs::off;
   const ShortRun plain = short_run(config, cuda_kernels());
   EXPECT_EQ(plain.passes.launched, 0);
-  config.train.cuda_graphs = "on";
+  config.train.cuda_graphs = CudaGraphs::on;
   const ShortRun graphed = short_run(config, cuda_kernels());
   EXPECT_EQ(graphed.passes.computed + graphed.passes.launched, config.train.max_updates * config.train.micro_batches);
   EXPECT_GE(graphed.passes.recorded, 1);
@@ -136,7 +136,7 @@ TEST_F(Backends, CudaTrainsInHalfPrecisionWithLossScaling) {
   RunConfig config = tiny_config(dir_.path(), "half");
   config.train.max_updates = 6;
   const ShortRun single = short_run(config, cpu_kernels());
-  config.train.precision = precision::kFp16;
+  config.train.precision = Precision::fp16;
   config.train.max_updates = 2;
   config.train.loss_scale = 0x1p100;  // every gradient overflows
   const ShortRun nothing = short_run(config, cuda_kernels());
@@ -149,7 +149,7 @@ TEST_F(Backends, CudaTrainsInHalfPrecisionWithLossScaling) {
 
 TEST_F(Backends, HalfPrecisionOnTheCpuIsAnErrorThatSaysWhatToDo) {
   RunConfig config = tiny_config(dir_.path(), "half");
-  config.train.precision = precision::kFp16;
+  config.train.precision = Precision::fp16;
   EXPECT_THAT([&] { short_run(config, cpu_kernels()); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("fp16 is for GPUs (--device cuda)")));
 }

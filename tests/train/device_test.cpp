@@ -34,11 +34,11 @@ TEST(GpuOf, RefusesToShareUnlessAsked) {
 
 TEST(KernelsOn, SaysWhyThereIsNoGpu) {
   const auto comm = make_local_communicator();
-  EXPECT_EQ(&kernels_on(device::kCpu, false, *comm), &cpu_kernels());
+  EXPECT_EQ(&kernels_on(DeviceKind::cpu, false, *comm), &cpu_kernels());
   if (cuda_device_count() > 0)
-    EXPECT_STREQ(kernels_on(device::kCuda, false, *comm).backend, "cuda");
+    EXPECT_STREQ(kernels_on(DeviceKind::cuda, false, *comm).backend, "cuda");
   else
-    EXPECT_THAT([&] { kernels_on(device::kCuda, false, *comm); }, ThrowsMessage<Error>(HasSubstr(cuda_problem())));
+    EXPECT_THAT([&] { kernels_on(DeviceKind::cuda, false, *comm); }, ThrowsMessage<Error>(HasSubstr(cuda_problem())));
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ constexpr std::array kTensors{"a", "b", "c"};
 /// One case of optimizers.h5: three tensors, and gradients for every step.
 class Trajectory {
  public:
-  Trajectory(const Hdf5File& file, std::string group, const std::string& missing_gradient)
+  Trajectory(const Hdf5File& file, std::string group, MissingGradient missing_gradient)
       : file_(file), group_(std::move(group)), config_(golden_optimizer_config(file, group_)) {
     config_.missing_gradient = missing_gradient;
     lr_ = file.read<double>(group_ + "/lr");
@@ -64,7 +64,7 @@ class Trajectory {
     }
   }
 
-  bool is_nag() const { return config_.name == "nag"; }
+  bool is_nag() const { return config_.name == OptimizerKind::nag; }
 
   ParameterStore store;
   std::unique_ptr<Optimizer> optimizer;
@@ -97,7 +97,7 @@ TEST(OptimizerGolden, EveryTrajectory) {
   for (const std::string& group : file.members("")) {
     if (!group.starts_with("nag_") && !group.starts_with("adam_")) continue;
     SCOPED_TRACE(group);
-    Trajectory run(file, group, "skip");
+    Trajectory run(file, group, MissingGradient::skip);
     ++(run.is_nag() ? nag : adam);
     for (int64_t k = 0; k < kSteps; ++k) {
       run.step(k);
@@ -112,7 +112,7 @@ TEST(OptimizerGolden, OneCallForAllParametersGivesTheSame) {
   QN_GOLDEN_OR_SKIP(golden, "optimizers.h5");
   const Hdf5File file(golden, Hdf5File::Mode::read);
   for (const char* group : {"nag_cosine_wd", "adam_poly"}) {
-    Trajectory each(file, group, "skip"), flat(file, group, "zero");
+    Trajectory each(file, group, MissingGradient::skip), flat(file, group, MissingGradient::zero);
     for (int64_t k = 0; k < kSteps; ++k) {
       each.step(k);
       flat.step(k);
@@ -138,7 +138,7 @@ TEST(OptimizerGolden, SavedStateContinuesTheTrajectory) {
   const Hdf5File file(golden, Hdf5File::Mode::read);
   for (const char* group : {"nag_cosine_wd", "nag_poly_from_zero", "adam_missing"}) {
     SCOPED_TRACE(group);
-    Trajectory run(file, group, "skip");
+    Trajectory run(file, group, MissingGradient::skip);
     for (int64_t k = 0; k < kSteps; ++k) {
       if (k == 13) {
         StateDict state;

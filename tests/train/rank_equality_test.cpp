@@ -39,7 +39,7 @@ double differing_share(std::span<const uint16_t> a, std::span<const uint16_t> b)
 
 std::string mine(const std::string& name) { return fmt::format("{}_{}", name, comm().rank()); }
 
-void expect_training_matches_one_rank(const char* precision, double parameters, double loss) {
+void expect_training_matches_one_rank(Precision precision, double parameters, double loss) {
   const SharedDir dir;
   const auto config = [&](const std::string& name) {
     RunConfig c = tiny_config(dir.path(), name);
@@ -56,11 +56,11 @@ void expect_training_matches_one_rank(const char* precision, double parameters, 
 }
 
 TEST(RankEquality, TrainingMatchesOneRank) {
-  expect_training_matches_one_rank(precision::kFp32, kTrajectory, kSummationTolerance);
+  expect_training_matches_one_rank(Precision::fp32, kTrajectory, kSummationTolerance);
 }
 
 TEST(RankEquality, TrainingInBf16MatchesOneRank) {
-  expect_training_matches_one_rank(precision::kBf16Always, kBfloat16TrajectoryTolerance, kBfloat16TrajectoryTolerance);
+  expect_training_matches_one_rank(Precision::bf16_always, kBfloat16TrajectoryTolerance, kBfloat16TrajectoryTolerance);
 }
 
 TEST(RankEquality, ResumeOnAnotherNumberOfRanks) {

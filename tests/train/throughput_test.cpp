@@ -95,13 +95,13 @@ TEST(Figures, UtilisationIsWorkOverMeasuredRate) {
   const auto comm = make_local_communicator();
   RunConfig config;
   config.model = small_model();
-  config.train.measure_matmul = "always";
+  config.train.measure_matmul = MeasureMatmul::always;
   const auto counts = [] { return std::vector<int64_t>(kVocabulary, 1); };
   const Throughput figures(config, kVocabulary, counts, cpu_kernels(), DType::f32, *comm);
   ASSERT_GT(figures.matmul_rate(), 0.0);
   EXPECT_DOUBLE_EQ(figures.utilisation(1000, 0.5), 1000 * figures.flops_per_token() / 0.5 / figures.matmul_rate());
   EXPECT_NE(figures.text().find("FLOP/s"), std::string::npos) << figures.text();
-  config.train.measure_matmul = "auto";  // this is a CPU
+  config.train.measure_matmul = MeasureMatmul::automatic;  // this is a CPU
   const Throughput none(config, kVocabulary, counts, cpu_kernels(), DType::f32, *comm);
   EXPECT_EQ(none.matmul_rate(), 0.0);
   EXPECT_EQ(none.utilisation(1000, 0.5), 0.0);
@@ -113,8 +113,8 @@ TEST(Figures, MetricsHaveThemWhereTheyWereMeasured) {
   const TempDir dir;
   prepare_tiny_corpus(dir.path());
   const auto comm = make_local_communicator();
-  for (const char* measure : {"always", "never"}) {
-    RunConfig config = tiny_config(dir.path(), measure);
+  for (const MeasureMatmul measure : {MeasureMatmul::always, MeasureMatmul::never}) {
+    RunConfig config = tiny_config(dir.path(), name_of(measure));
     config.train.max_updates = 2;
     config.train.measure_matmul = measure;
     ASSERT_EQ(Trainer(config, *comm, {}).run(), Outcome::finished);
@@ -124,7 +124,7 @@ TEST(Figures, MetricsHaveThemWhereTheyWereMeasured) {
       const auto record = nlohmann::json::parse(line);
       if (record["kind"] != "train") continue;
       ++updates;
-      EXPECT_EQ(record.contains("mfu"), measure == std::string("always")) << line;
+      EXPECT_EQ(record.contains("mfu"), measure == MeasureMatmul::always) << line;
       if (record.contains("mfu")) {
         EXPECT_GT(record["mfu"].get<double>(), 0.0) << line;
       }
@@ -137,7 +137,7 @@ TEST(Figures, MemoryIsToldByKind) {
   const auto model = make_language_model(small_model(), kVocabulary, kTime);
   model->parameters().allocate(DType::f32);
   OptimizerConfig adam;
-  adam.name = "adam";
+  adam.name = OptimizerKind::adam;
   Arena arena;
   arena.allocate(1);
   const auto nag = make_optimizer({}, model->parameters(), 0.1), two = make_optimizer(adam, model->parameters(), 0.1);

@@ -41,10 +41,11 @@ TEST_F(TrainerTest, LearnsSomething) {
 }
 
 TEST_F(TrainerTest, ResumeIsBitExact) {
-  for (const std::string optimizer : {"nag", "adam"}) {
+  for (const OptimizerKind kind : {OptimizerKind::nag, OptimizerKind::adam}) {
+    const std::string optimizer = name_of(kind);
     RunConfig config = tiny_config(dir_.path(), "straight_" + optimizer);
-    config.optimizer.name = optimizer;
-    if (optimizer == "adam") config.schedule.lr = 1e-3;
+    config.optimizer.name = kind;
+    if (kind == OptimizerKind::adam) config.schedule.lr = 1e-3;
     Trainer straight(config, *local_, {});
     ASSERT_EQ(straight.run(), Outcome::finished);
     for (const int stop : {1, 5, 7}) {

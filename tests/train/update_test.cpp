@@ -172,7 +172,7 @@ TEST(Update, RanksAgreeOnMissingGradients) {
   }
   OptimizerConfig config;
   config.weight_decay = 0.1;
-  config.missing_gradient = "skip";
+  config.missing_gradient = MissingGradient::skip;
   const auto optimizer = make_optimizer(config, model.parameters(), 0.5);
   const UpdateResult result = model.update(comm(), {.skip_missing = true}, *optimizer);
   EXPECT_DOUBLE_EQ(result.grad_norm, std::sqrt(4.0 * 4.0 + 1.0) / 4);
