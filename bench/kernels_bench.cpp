@@ -11,12 +11,12 @@
 #include <numeric>
 #include <string>
 
-#include "bench/counting.h"
 #include "bench/limits.h"
 #include "bench/program.h"
 #include "bench/synthetic.h"
 #include "cli/choice_option.h"
 #include "ops/kernels.h"
+#include "ops/work.h"
 #include "train/device.h"
 
 namespace {
@@ -150,7 +150,7 @@ void add_linear(const Model& m, const std::string& layer, int64_t rows, int64_t 
       full.a = a.view().data;
       full.b = b.view().data;
       full.c = c.view().data;
-      measure(state, matmul_flops(full), 0, [&] { k().matmul(full); });
+      measure(state, matmul_work(full).flops, 0, [&] { k().matmul(full); });
     });
   };
   product("forward", {.transpose_b = true, .m = rows, .n = out, .k = in});
@@ -302,14 +302,14 @@ void add_attention(const Model& m) {
     add(m, fmt::format("attention/dropout{}", dropout), [=](benchmark::State& state) {
       const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out = empty_tensor(shape),
                         lse = empty_parameter({lse_size});
-      measure(state, attention_flops(args), 0, [&] { k().attention(out.view(), lse.view(), qkv.view(), args); });
+      measure(state, attention_work(args).flops, 0, [&] { k().attention(out.view(), lse.view(), qkv.view(), args); });
     });
     add(m, fmt::format("attention_grad/dropout{}", dropout), [=](benchmark::State& state) {
       const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out = empty_tensor(shape),
                         lse = empty_parameter({lse_size}), dout = random_tensor(shape),
                         dqkv = empty_tensor(qkv.view().shape);
       k().attention(out.view(), lse.view(), qkv.view(), args);
-      measure(state, attention_grad_flops(args), 0,
+      measure(state, attention_grad_work(args).flops, 0,
               [&] { k().attention_grad(dqkv.view(), dout.view(), out.view(), lse.view(), qkv.view(), args); });
     });
   }

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <numbers>
 
-#include "bench/counting.h"
 #include "bench/program.h"
 #include "bench/synthetic.h"
 #include "cli/choice_option.h"
@@ -12,6 +11,7 @@
 #include "train/device.h"
 #include "train/lr_schedule.h"
 #include "train/run_config.h"
+#include "train/throughput.h"
 #include "train/update.h"
 
 namespace {
@@ -125,17 +125,6 @@ struct Measured {
   CudaMemoryUse gpu;
 };
 
-/// Operations of one update on all ranks, counted while it runs. Graphs call no kernels that could count.
-double count_flops(LanguageModel& model, const Kernels& backend, Communicator& comm, UpdateOptions options,
-                   Tokens& tokens, Optimizer& optimizer, int64_t micro_batches) {
-  options.graphs = false;
-  UpdateRunner runner(model, counting_kernels(backend), comm, options);
-  take_flops();
-  runner.run(
-      0, micro_batches, [&](int64_t i) { return tokens.micro_batch(0, i); }, optimizer, 0.0);
-  return comm.all_reduce_sum_value(take_flops());
-}
-
 Measured train(const RunConfig& config, const Options& options, const Kernels& kernels, DType dtype, Tokens& tokens,
                Communicator& comm) {
   const auto model = make_language_model(config.model, options.vocabulary, config.data.tokens_per_sample);
@@ -152,7 +141,9 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
                                      .overlap = config.comm.overlap.value_or(false),
                                      .skip_missing = config.optimizer.missing_gradient == MissingGradient::skip,
                                      .graphs = use_graphs(config.train, comm)};
-  measured.flops = count_flops(*model, kernels, comm, update_options, tokens, *optimizer, config.train.micro_batches);
+  measured.flops = measure_work(*model, kernels, dtype, config.train.micro_batches, [&](int64_t i) {
+                     return tokens.micro_batch(0, i);
+                   }).flops;
   UpdateRunner runner(*model, kernels, comm, update_options);
   const int64_t updates = options.warmup + options.steps;
   const size_t under_way = on_host(kernels) ? 0 : 1;  // as the trainer does it

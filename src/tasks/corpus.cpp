@@ -41,6 +41,11 @@ void Corpus::prepare_training(int64_t max_positions) {
   valid_batches_ = freeze_batches(config_.valid, valid_->lengths(), options);
 }
 
+Batch Corpus::training_example(int64_t i, int64_t count) const {
+  const BatchList& all = sampler_->micro_batches();
+  return train_->collate(all[(2 * i + 1) * all.size() / (2 * count)]);
+}
+
 double Score::base2() const { return loss / static_cast<double>(tokens) / std::numbers::ln2; }
 double Score::perplexity() const { return std::exp2(base2()); }
 

@@ -25,6 +25,8 @@ class Corpus {
   const LmDataset& train() const { return *train_; }
   EpochSampler& sampler() { return *sampler_; }
   const EpochSampler& sampler() const { return *sampler_; }
+  /// Number `i` of `count` training micro-batches that lie evenly among all of them, which are sorted by length.
+  Batch training_example(int64_t i, int64_t count) const;
   const LmDataset& valid() const { return *valid_; }
   const BatchList& valid_batches() const { return valid_batches_; }
 

@@ -62,9 +62,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
                                  .graphs = use_graphs(config.train, comm),
                                  .device = device_comm_.get()});
   if (resuming) resume(state);
-  throughput_.emplace(
-      config_, corpus_.dictionary().size(),
-      [&] { return corpus_.train().stream().counts(corpus_.dictionary().size()); }, kernels_, dtype_, comm);
+  throughput_.emplace(training_work(), config_.train, kernels_, dtype_, comm);
   if (comm.is_root()) {
     metrics_.emplace(folder_->dir() / "metrics.jsonl", resuming);
     if (resuming) metrics_->truncate_after(update_);
@@ -74,6 +72,15 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
     progress_.emplace(std::move(progress));
   }
   log_start();
+}
+
+PassWork Trainer::training_work() {
+  constexpr int64_t kExamples = 8;
+  Batch batch;
+  return measure_work(*model_, kernels_, dtype_, kExamples, [&](int64_t i) {
+    batch = corpus_.training_example(i, kExamples);
+    return MicroBatch{view_of(batch), batch.tokens};
+  });
 }
 
 std::vector<int64_t> Trainer::token_counts() const {

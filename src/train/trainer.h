@@ -53,6 +53,7 @@ class Trainer {
   void round_weights(const PackedStorage& storage);
 
  private:
+  PassWork training_work();
   std::vector<int64_t> token_counts() const;
   bool find_checkpoint(StateDict& state);
   void initialize_weights();
