@@ -122,7 +122,7 @@ struct Measured {
   double flops = 0.0;  ///< per update, all ranks
   double loss = 0.0;   ///< bits per token of the last update
   int64_t parameters = 0, arena_bytes = 0;
-  CudaMemoryUse gpu;
+  DeviceMemory gpu;
 };
 
 Measured train(const RunConfig& config, const Options& options, const Kernels& kernels, DType dtype, Tokens& tokens,
@@ -162,7 +162,7 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
   while (runner.pending() > 0) finish();
   for (auto u = static_cast<size_t>(options.warmup); u < ends.size(); ++u)
     measured.seconds.push_back(std::chrono::duration<double>(ends[u] - ends[u - 1]).count());
-  if (options.device == DeviceKind::cuda) measured.gpu = cuda_memory_use();
+  measured.gpu = Device(kernels).memory().value_or(DeviceMemory{});
   measured.arena_bytes = static_cast<int64_t>(runner.arena().peak());
   return measured;
 }
@@ -172,6 +172,7 @@ Json measure(const RunConfig& config, const Options& options, Communicator& comm
   reset_peak_memory();
   const Kernels& kernels = kernels_on(options.device, options.share_gpu, comm);
   const DType dtype = activation_type(config.train.precision, kernels, comm);
+  set_product_precision(config.train.precision, kernels);
   const Measured measured = train(config, options, kernels, dtype, tokens, comm);
   const auto peak = static_cast<double>(peak_memory());
   // After the steps, so that the arrays of the measurement do not count as memory of the training.

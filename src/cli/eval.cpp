@@ -91,6 +91,7 @@ int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm)
       a.data, hex64(dictionary.hash()), file.info.dictionary_hash);
   const TokenStream stream = TokenStream::open(a.data, a.split);
   stream.check_vocabulary(dictionary.size());
+  set_product_precision(a.precision, kernels);
   const auto start = std::chrono::steady_clock::now();
   const EvalResult result = evaluate(*file.model, kernels, comm, stream,
                                      options_of(a, file, dictionary, activation_type(a.precision, kernels, comm)));

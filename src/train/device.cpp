@@ -36,8 +36,8 @@ const Kernels& kernels_on(DeviceKind kind, bool share_gpu, Communicator& comm) {
 }
 
 std::unique_ptr<DeviceCommunicator> device_communicator(const Kernels& kernels, Communicator& comm) {
-  const bool on_gpu = cuda_device_count() > 0 && kernels.memory == cuda_kernels().memory;
-  return on_gpu && comm.size() > 1 ? make_device_communicator(comm, cuda_stream()) : nullptr;
+  const Device device(kernels);
+  return device.is_cuda() && comm.size() > 1 ? make_device_communicator(comm, device.stream()) : nullptr;
 }
 
 }  // namespace qn

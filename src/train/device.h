@@ -6,16 +6,9 @@
 
 #include "comm/communicator.h"
 #include "comm/device_communicator.h"
-#include "core/enum_names.h"
-#include "ops/kernels.h"
+#include "ops/device.h"
 
 namespace qn {
-
-enum class DeviceKind { cpu, cuda };
-template <>
-struct EnumNames<DeviceKind> {
-  static constexpr EnumName<DeviceKind> kAll[] = {{DeviceKind::cpu, "cpu"}, {DeviceKind::cuda, "cuda"}};
-};
 
 /// Where a rank stands among the ranks of its machine.
 struct LocalRank {
@@ -28,8 +21,8 @@ LocalRank local_rank(std::span<const std::string> hosts, int rank);
 /// there are more ranks than GPUs and they may not share.
 int gpu_of(const LocalRank& local, int gpus, bool share);
 
-/// The kernels of `kind` for this rank, after selecting its GPU; collective. Throws qn::Error
-/// with what to do where there is no GPU, or too few.
+/// The kernels of `kind` for this rank, after selecting its GPU; collective. Throws qn::Error with what to do where
+/// there is no GPU, or too few.
 const Kernels& kernels_on(DeviceKind kind, bool share_gpu, Communicator& comm);
 
 /// NCCL between the GPUs of the ranks, ordered with the kernels of the calling thread; collective. Null for one rank,

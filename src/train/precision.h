@@ -27,9 +27,11 @@ struct EnumNames<Precision> {
 /// The type of activations and matrix operands for a precision. `hardware`: all ranks multiply bf16 matrices
 /// in hardware. Where `bf16` has to become fp32 a warning says so. Parameters are fp32 in any case.
 DType activation_type(Precision precision, bool hardware);
-/// The same on the devices of all ranks; collective. From here on, fp32 products on this process's GPU use TF32 or do
-/// not, as the precision says; on CPUs a warning says that tf32 has no effect. Throws qn::Error for fp16 on CPUs.
+/// The same on the devices of all ranks; collective. Throws qn::Error for fp16 where the device does not have it.
 DType activation_type(Precision precision, const Kernels& kernels, Communicator& comm);
+/// From here on, fp32 products on this process's GPU use TF32 or do not, as the precision says; on CPUs a warning says
+/// that tf32 has no effect.
+void set_product_precision(Precision precision, const Kernels& kernels);
 
 /// What to call it in a log: "bf16", "fp16", "fp32", "fp32 with TF32 products".
 const char* precision_text(Precision precision, DType dtype, const Kernels& kernels);

@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <optional>
 
 #include "core/text.h"
-#include "ops/cuda/backend.h"
-#include "ops/dry_work.h"
-#include "ops/host_access.h"
+#include "ops/device.h"
 #include "ops/work.h"
 
 namespace qn {
@@ -35,7 +34,7 @@ std::string format_flops(double flops) {
 
 /// `product` small enough to be measured in a moment: its longest sides are halved.
 ProductShape shortened(ProductShape product, const Kernels& kernels) {
-  const double most = on_host(kernels) ? 1e9 : 1e12;
+  const double most = Device(kernels).on_host() ? 1e9 : 1e12;
   while (2.0 * static_cast<double>(product.m) * static_cast<double>(product.n) * static_cast<double>(product.k) > most)
     for (int64_t* side : {&product.m, &product.n, &product.k})
       if (*side == std::max({product.m, product.n, product.k})) {
@@ -109,7 +108,7 @@ Throughput::Throughput(const PassWork& work, const TrainConfig& config, const Ke
                        Communicator& comm)
     : flops_per_token_(work.flops / static_cast<double>(std::max<int64_t>(work.tokens, 1))), ranks_(comm.size()) {
   const bool wanted = config.measure_matmul == MeasureMatmul::always ||
-                      (config.measure_matmul == MeasureMatmul::automatic && !on_host(kernels));
+                      (config.measure_matmul == MeasureMatmul::automatic && !Device(kernels).on_host());
   if (!wanted) return;
   comm.barrier();
   const MatmulRate rate = measure_matmul_rate(work.product, kernels, dtype);
@@ -136,10 +135,10 @@ std::string memory_text(const ParameterStore& store, const Optimizer& optimizer,
   std::string text = fmt::format("memory: parameters {}, gradients {}, optimizer {}, activations {}",
                                  format_bytes(store.values().bytes()), format_bytes(store.grads().bytes()),
                                  format_bytes(optimizer.bytes()), format_bytes(activations.capacity()));
-  if (std::string_view(kernels.memory->name) != "cuda") return text;
-  const CudaMemoryUse use = cuda_memory_use();
-  return text + fmt::format(", scratch {}; {} of the GPU's {} are free", format_bytes(use.scratch),
-                            format_bytes(use.free), format_bytes(use.total));
+  if (const std::optional<DeviceMemory> use = Device(kernels).memory())
+    text += fmt::format(", scratch {}; {} of the GPU's {} are free", format_bytes(use->scratch),
+                        format_bytes(use->free), format_bytes(use->total));
+  return text;
 }
 
 }  // namespace qn

@@ -34,6 +34,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions opt
       dtype_(activation_type(config.train.precision, kernels_, comm)),
       corpus_(config.data, static_cast<uint64_t>(config.seed)),
       model_(make_language_model(config.model, corpus_.dictionary().size(), config.data.tokens_per_sample)) {
+  set_product_precision(config.train.precision, kernels_);
   const auto seed = static_cast<uint64_t>(config.seed);
   QN_CHECK(options_.quantize || config.train.max_updates > 0 || config.train.max_epochs > 0 ||
                config.train.patience > 0 || config.train.stop_min_lr >= 0.0 || config.train.stop_time_hours > 0.0,

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "ops/cuda/backend.h"
+#include "ops/profiled_kernels.h"
 
 namespace qn::test {
 namespace {
@@ -30,6 +31,38 @@ TEST(GpuOf, RefusesToShareUnlessAsked) {
       },
       ThrowsMessage<Error>(AllOf(HasSubstr("4 ranks"), HasSubstr("2 GPUs"), HasSubstr("--share-gpu"))));
   EXPECT_EQ(gpu_of({3, 4}, 2, true), 1);
+}
+
+TEST(Device, IsThatOfTheMemory) {
+  const Device cpu(cpu_kernels());
+  EXPECT_TRUE(cpu.on_host());
+  EXPECT_FALSE(cpu.is_cuda());
+  EXPECT_FALSE(cpu.memory().has_value());
+  EXPECT_EQ(cpu.stream(), nullptr);
+  EXPECT_FALSE(cpu.has_fp16());
+  Profiler profiler;
+  EXPECT_TRUE(Device(profiled_kernels(cpu_kernels(), profiler)).on_host()) << "a table that wraps another one";
+
+  const Memory elsewhere{"elsewhere", host_memory().allocate, host_memory().release};
+  Kernels other = cpu_kernels();
+  other.memory = &elsewhere;
+  EXPECT_FALSE(Device(other).on_host());
+  EXPECT_FALSE(Device(other).is_cuda());
+  EXPECT_FALSE(Device(other).memory().has_value());
+  EXPECT_TRUE(Device(other).multiplies_bf16());
+}
+
+TEST(Device, TellsWhatAGpuHas) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
+  Profiler profiler;
+  for (const Kernels* kernels : {&cuda_kernels(), &profiled_kernels(cuda_kernels(), profiler)}) {
+    const Device gpu(*kernels);
+    EXPECT_TRUE(gpu.is_cuda());
+    ASSERT_TRUE(gpu.memory().has_value());
+    EXPECT_GT(gpu.memory()->total, 0U);
+    EXPECT_LE(gpu.memory()->free, gpu.memory()->total);
+    EXPECT_EQ(gpu.stream(), cuda_stream());
+  }
 }
 
 TEST(KernelsOn, SaysWhyThereIsNoGpu) {
