@@ -13,7 +13,7 @@
 #include "ops/host_access.h"
 #include "quant/kmeans.h"
 #include "train/device.h"
-#include "train/run_config.h"
+#include "tasks/run_config.h"
 
 namespace {
 

@@ -10,7 +10,7 @@
 #include "ops/host_access.h"
 #include "train/device.h"
 #include "train/lr_schedule.h"
-#include "train/run_config.h"
+#include "tasks/run_config.h"
 #include "train/throughput.h"
 #include "train/update.h"
 

@@ -10,7 +10,7 @@
 #include "comm/communicator.h"
 #include "ops/kernels.h"
 #include "train/device.h"
-#include "train/run_config.h"
+#include "tasks/run_config.h"
 
 namespace qn::cli {
 

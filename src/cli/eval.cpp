@@ -11,7 +11,7 @@
 #include "core/profiler.h"
 #include "core/text.h"
 #include "data/dictionary.h"
-#include "tasks/evaluate.h"
+#include "tasks/scoring.h"
 #include "tasks/model_file.h"
 #include "train/precision.h"
 
@@ -42,7 +42,7 @@ EvalOptions options_of(const EvalArguments& a, const ModelFile& file, const Dict
   return options;
 }
 
-void print_result(const EvalArguments& a, const ModelFile& file, const EvalResult& result, double seconds) {
+void print_result(const EvalArguments& a, const ModelFile& file, const Score& result, double seconds) {
   const uint64_t bytes = std::filesystem::file_size(a.file);
   const double original = 4.0 * static_cast<double>(file.info.parameters);
   if (a.json) {
@@ -93,7 +93,7 @@ int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm)
   stream.check_vocabulary(dictionary.size());
   set_product_precision(a.precision, kernels);
   const auto start = std::chrono::steady_clock::now();
-  const EvalResult result = evaluate(*file.model, kernels, comm, stream,
+  const Score result = evaluate(*file.model, kernels, comm, stream,
                                      options_of(a, file, dictionary, activation_type(a.precision, kernels, comm)));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (comm.is_root()) print_result(a, file, result, seconds);

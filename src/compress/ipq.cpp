@@ -45,30 +45,19 @@ QuantizePlan make_ipq_plan(const IpqConfig& config, const WeightSet& weights) {
   return make_plan(rules, infos_of(weights));
 }
 
-IpqMachine::IpqMachine(const IpqConfig& config, LanguageModel& model, Communicator& comm, uint64_t seed,
-                       std::vector<int64_t> token_counts)
+IpqMachine::IpqMachine(const IpqConfig& config, Module& model, Communicator& comm, uint64_t seed,
+                       std::function<std::vector<float>(const Weight&)> row_importance)
     : config_(config),
       model_(model),
       comm_(comm),
       seed_(seed),
       plan_(make_ipq_plan(config, model.weights())),
-      token_counts_(std::move(token_counts)) {}
+      row_importance_(std::move(row_importance)) {}
 
-/// (count + 1)^exponent of every row's token, scaled to mean 1; empty where rows are no tokens.
 std::span<const float> IpqMachine::row_importance_of(const Weight& weight) {
-  if (config_.frequency_exponent == 0.0 || weight.first_token() < 0) return {};
-  QN_ASSERT(weight.first_token() + weight.rows() <= static_cast<int64_t>(token_counts_.size()), "{}", weight.name());
-  std::vector<float>& importance = row_importance_[&weight];
-  if (!importance.empty()) return importance;
-  std::vector<double> raw;
-  double total = 0.0;
-  for (int64_t row = 0; row < weight.rows(); ++row) {
-    const int64_t count = token_counts_[static_cast<size_t>(weight.first_token() + row)];
-    raw.push_back(std::pow(static_cast<double>(count + 1), config_.frequency_exponent));
-    total += raw.back();
-  }
-  for (const double w : raw) importance.push_back(static_cast<float>(w * static_cast<double>(weight.rows()) / total));
-  return importance;
+  const auto [entry, is_new] = importances_.try_emplace(&weight);
+  if (is_new && row_importance_) entry->second = row_importance_(weight);
+  return entry->second;
 }
 
 std::vector<KMeansProblem> IpqMachine::problems_of(int64_t stage) {

@@ -10,7 +10,7 @@
 #include "compress/ipq_config.h"
 #include "compress/plan.h"
 #include "compress/pq_weight.h"
-#include "models/language_model.h"
+#include "nn/module.h"
 #include "nn/state_dict.h"
 #include "quant/kmeans.h"
 
@@ -30,10 +30,10 @@ struct StageReport {
 
 class IpqMachine {
  public:
-  /// `token_counts` [vocabulary]: occurrences in the training text, needed by run_stage() when ipq.frequency_exponent
-  /// is not 0.
-  IpqMachine(const IpqConfig& config, LanguageModel& model, Communicator& comm, uint64_t seed,
-             std::vector<int64_t> token_counts = {});
+  /// `row_importance` gives the relative importance of a weight's rows for k-means, mean 1, or nothing where all are
+  /// alike; needed by run_stage() only.
+  IpqMachine(const IpqConfig& config, Module& model, Communicator& comm, uint64_t seed,
+             std::function<std::vector<float>(const Weight&)> row_importance = {});
 
   const QuantizePlan& plan() const { return plan_; }
   int64_t stages() const { return static_cast<int64_t>(plan_.stages.size()); }
@@ -55,14 +55,14 @@ class IpqMachine {
   void represent(const PlannedWeight& planned, PqTable table, RepresentationSwap& swap);
 
   IpqConfig config_;
-  LanguageModel& model_;
+  Module& model_;
   Communicator& comm_;
   uint64_t seed_;
   QuantizePlan plan_;
   int64_t stages_done_ = 0;
   std::optional<KMeansState> pending_;  // of the stage that is being quantized
-  std::vector<int64_t> token_counts_;
-  std::map<const Weight*, std::vector<float>> row_importance_;
+  std::function<std::vector<float>(const Weight&)> row_importance_;
+  std::map<const Weight*, std::vector<float>> importances_;  // of the weights that were asked for
 };
 
 }  // namespace qn

@@ -96,7 +96,7 @@ void set_metadata(SafetensorsWriter& writer, const PackedInfo& info) {
 
 bool is_centroids(const Parameter& p) { return p.name.ends_with(".centroids"); }
 
-void add_dense_parameters(SafetensorsWriter& writer, const LanguageModel& model, ValueStorage storage) {
+void add_dense_parameters(SafetensorsWriter& writer, const Module& model, ValueStorage storage) {
   for (const auto& p : model.parameters().all())
     if (!is_centroids(*p))
       add_values(writer, p->name, p->shape, HostView(model.parameters().kernels(), p->value).span<float>(), storage);
@@ -151,7 +151,7 @@ PqTable read_table(const SafetensorsReader& file, const Weight& weight) {
 }
 
 /// Brings the freshly built model to the structure of the file: ties cut, codes in place of dense weights.
-void restructure(LanguageModel& model, const SafetensorsReader& file, CentroidGradient gradient) {
+void restructure(Module& model, const SafetensorsReader& file, CentroidGradient gradient) {
   std::vector<Weight*> coded;
   for (const auto& w : model.weights().all())
     if (file.contains(base_name(w->name()) + "codes")) coded.push_back(w.get());
@@ -166,7 +166,7 @@ void restructure(LanguageModel& model, const SafetensorsReader& file, CentroidGr
 }
 
 template <typename F>
-void for_each_stored(const PackedStorage& storage, LanguageModel& model, F&& f) {
+void for_each_stored(const PackedStorage& storage, Module& model, F&& f) {
   for (const auto& p : model.parameters().all())
     edit_on_host(model.parameters().kernels(), p->value, [&](const Tensor& host) {
       f(host.span<float>(), is_centroids(*p) ? storage.centroids : storage.dense);
@@ -175,7 +175,7 @@ void for_each_stored(const PackedStorage& storage, LanguageModel& model, F&& f) 
 
 }  // namespace
 
-void round_to_storage(LanguageModel& model, const PackedStorage& storage) {
+void round_to_storage(Module& model, const PackedStorage& storage) {
   for_each_stored(storage, model, [](std::span<float> values, ValueStorage how) {
     if (how == ValueStorage::f16)
       for (float& v : values) v = half_to_float(float_to_half(v));
@@ -186,7 +186,7 @@ void round_to_storage(LanguageModel& model, const PackedStorage& storage) {
   });
 }
 
-uint64_t write_packed_model(const std::filesystem::path& path, const LanguageModel& model, const PackedInfo& info,
+uint64_t write_packed_model(const std::filesystem::path& path, const Module& model, const PackedInfo& info,
                             const PackedStorage& storage) {
   SafetensorsWriter writer;
   set_metadata(writer, info);
@@ -245,7 +245,7 @@ SizeReport packed_sizes(const SafetensorsReader& file) {
   return report;
 }
 
-SizeReport predict_packed_sizes(const LanguageModel& model, const QuantizePlan& plan, bool dense_softmax,
+SizeReport predict_packed_sizes(const Module& model, const QuantizePlan& plan, bool dense_softmax,
                                 const PackedInfo& info, const PackedStorage& storage) {
   SizeReport report;
   SafetensorsWriter writer;  // filled with zeros: only the header's size is wanted

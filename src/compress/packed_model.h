@@ -31,10 +31,10 @@ struct PackedStorage {
 };
 
 /// Rounds every parameter to what the file will hold, so that the model in memory and the file compute the same.
-void round_to_storage(LanguageModel& model, const PackedStorage& storage);
+void round_to_storage(Module& model, const PackedStorage& storage);
 
 /// Writes the model (already rounded or not) atomically. Returns the file's size in bytes.
-uint64_t write_packed_model(const std::filesystem::path& path, const LanguageModel& model, const PackedInfo& info,
+uint64_t write_packed_model(const std::filesystem::path& path, const Module& model, const PackedInfo& info,
                             const PackedStorage& storage);
 
 struct PackedModel {
@@ -51,7 +51,7 @@ SizeReport packed_sizes(const SafetensorsReader& file);
 
 /// What the packed file of a model quantized by `plan` will weigh, header included, to the byte. The model needs shapes
 /// only. `dense_softmax`: ties of quantized weights are cut.
-SizeReport predict_packed_sizes(const LanguageModel& model, const QuantizePlan& plan, bool dense_softmax,
+SizeReport predict_packed_sizes(const Module& model, const QuantizePlan& plan, bool dense_softmax,
                                 const PackedInfo& info, const PackedStorage& storage);
 
 }  // namespace qn

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "models/language_model.h"
+#include "nn/module.h"
 #include "ops/host_access.h"
 #include "quant/product_quantizer.h"
 
@@ -37,13 +37,13 @@ std::string centroid_name(const std::string& weight_name);
 /// calls store.allocate() when all weights of a stage are done (values of `table` are kept until then).
 class RepresentationSwap {
  public:
-  RepresentationSwap(LanguageModel& model, CentroidGradient gradient) : model_(model), gradient_(gradient) {}
+  RepresentationSwap(Module& model, CentroidGradient gradient) : model_(model), gradient_(gradient) {}
   void replace(Weight& weight, PqTable table);
   /// Lays the store out anew and writes the centroids' values.
   void finish();
 
  private:
-  LanguageModel& model_;
+  Module& model_;
   CentroidGradient gradient_;
   struct Pending {
     Parameter* parameter;

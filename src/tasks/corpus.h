@@ -4,12 +4,10 @@
 #include <memory>
 #include <optional>
 
-#include "comm/communicator.h"
 #include "data/dictionary.h"
 #include "data/epoch_sampler.h"
 #include "data/lm_dataset.h"
-#include "models/language_model.h"
-#include "train/run_config.h"
+#include "tasks/run_config.h"
 
 namespace qn {
 
@@ -40,19 +38,5 @@ class Corpus {
   std::optional<EpochSampler> sampler_;
   BatchList valid_batches_;
 };
-
-inline TokenBatch view_of(const Batch& batch) { return {batch.rows, batch.cols, batch.source, batch.target}; }
-
-/// Loss sums over a data set, all ranks together.
-struct Score {
-  double loss = 0.0;  ///< natural log
-  int64_t tokens = 0;
-  double base2() const;       ///< bits per token
-  double perplexity() const;  ///< 2^base2
-};
-
-/// Validation with activations of type `dtype`: rank r takes batches r, r + size, ...; every batch counts exactly once.
-Score validate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const LmDataset& data,
-               const BatchList& batches, DType dtype = DType::f32);
 
 }  // namespace qn

@@ -21,13 +21,13 @@ ModelFile load_checkpoint(const std::filesystem::path& path, Communicator& comm,
                  .info = {},
                  .model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample)};
   file.info = packed_info(config, vocabulary, state.text("dictionary_hash"), file.model->parameters().elements());
-  file.model->parameters().allocate(DType::f32, kernels);
+  file.model->allocate(DType::f32, kernels);
   if (state.ints.contains("ipq/stages_done")) {
     IpqMachine ipq(config.ipq, *file.model, comm, static_cast<uint64_t>(config.seed));
     ipq.load(state);
     file.state += fmt::format(", {} of {} stages quantized", ipq.stages_done(), ipq.stages());
   }
-  load_parameters(file.model->parameters(), state);
+  load_module(*file.model, state);
   return file;
 }
 

@@ -7,7 +7,7 @@
 
 #include "comm/communicator.h"
 #include "compress/packed_model.h"
-#include "train/run_config.h"
+#include "tasks/run_config.h"
 
 namespace qn {
 

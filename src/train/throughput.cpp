@@ -46,19 +46,19 @@ ProductShape shortened(ProductShape product, const Kernels& kernels) {
 
 }  // namespace
 
-PassWork measure_work(LanguageModel& model, const Kernels& kernels, DType dtype, int64_t count,
+PassWork measure_work(Module& module, const Kernels& kernels, DType dtype, int64_t count,
                       const std::function<MicroBatch(int64_t)>& fetch) {
   DryWork dry(kernels);
   Arena arena(*kernels.memory);
   Tape tape(dry.kernels(), arena, dtype, {});
   PassWork work;
-  model.parameters().begin_gradients();
+  module.parameters().begin_gradients();
   dry.begin();
   for (int64_t i = 0; i < count; ++i) {
     const MicroBatch micro = fetch(i);
-    work.tokens += micro.tokens;
+    work.sample_size += micro.sample_size;
     tape.restart({.training = true, .recording = true});
-    model.losses(tape, micro.batch);
+    micro.losses(tape);
     tape.backward();
     arena.reset();
   }
@@ -106,7 +106,7 @@ MatmulRate measure_matmul_rate(const ProductShape& product, const Kernels& kerne
 
 Throughput::Throughput(const PassWork& work, const TrainConfig& config, const Kernels& kernels, DType dtype,
                        Communicator& comm)
-    : flops_per_token_(work.flops / static_cast<double>(std::max<int64_t>(work.tokens, 1))), ranks_(comm.size()) {
+    : flops_per_token_(work.flops / static_cast<double>(std::max<int64_t>(work.sample_size, 1))), ranks_(comm.size()) {
   const bool wanted = config.measure_matmul == MeasureMatmul::always ||
                       (config.measure_matmul == MeasureMatmul::automatic && !Device(kernels).on_host());
   if (!wanted) return;

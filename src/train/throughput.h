@@ -10,15 +10,15 @@
 #include "core/arena.h"
 #include "ops/dry_work.h"
 #include "train/optimizer.h"
-#include "train/run_config.h"
+#include "train/trainer_config.h"
 #include "train/update.h"
 
 namespace qn {
 
 /// What forward and backward of some micro-batches ask of the kernels.
 struct PassWork {
-  double flops = 0.0;    ///< of matrix products and attention, as ops/work.h counts them
-  int64_t tokens = 0;    ///< targets
+  double flops = 0.0;  ///< of matrix products and attention, as ops/work.h counts them
+  int64_t sample_size = 0;
   ProductShape product;  ///< the one that most operations go into
 };
 
@@ -26,7 +26,7 @@ struct PassWork {
 /// frequency bands does 6 P + 6 L D (T + 1) per token, P being the elements of the matrices that a token is multiplied
 /// with, L D (T + 1) attention in L layers of width D over blocks of T tokens; with bands the work depends on the
 /// words, so the micro-batches should be like those of the run.
-PassWork measure_work(LanguageModel& model, const Kernels& kernels, DType dtype, int64_t count,
+PassWork measure_work(Module& module, const Kernels& kernels, DType dtype, int64_t count,
                       const std::function<MicroBatch(int64_t)>& fetch);
 
 struct MatmulRate {

@@ -7,7 +7,7 @@
 #include "compress/packed_model.h"
 #include "guarded_kernels.h"
 #include "support/tolerance.h"
-#include "tasks/evaluate.h"
+#include "tasks/scoring.h"
 #include "tasks/model_file.h"
 #include "tiny_run.h"
 #include "train/precision.h"

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "train/run_config.h"
+#include "tasks/run_config.h"
 
 namespace qn {
 namespace {

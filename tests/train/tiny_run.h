@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "support/temp_dir.h"
-#include "train/run_config.h"
+#include "tasks/run_config.h"
 #include "train/trainer.h"
 
 namespace qn::test {

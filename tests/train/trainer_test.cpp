@@ -9,7 +9,7 @@
 #include "compress/packed_model.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
-#include "tasks/evaluate.h"
+#include "tasks/scoring.h"
 #include "tasks/model_file.h"
 #include "tiny_run.h"
 

@@ -1,5 +1,5 @@
 // Scoring with a context window against fairseq-eval-lm.
-#include "tasks/evaluate.h"
+#include "tasks/scoring.h"
 
 #include <gtest/gtest.h>
 
@@ -42,7 +42,7 @@ TEST(EvaluateGolden, ScoresContextAndPerplexity) {
           .max_tokens = max_tokens,
           .continues = {}};
       std::vector<double> scores(static_cast<size_t>(stream.total_tokens()));
-      const EvalResult result = evaluate(*model, cpu_kernels(), comm(), stream, options, scores);
+      const Score result = evaluate(*model, cpu_kernels(), comm(), stream, options, scores);
       EXPECT_EQ(result.tokens, file.int_attribute(run, "count"));
       EXPECT_TRUE(close(result.base2(), file.float_attribute(run, "loss_base2"), kLossTolerance));
       EXPECT_TRUE(close(result.perplexity(), file.float_attribute(run, "perplexity"), kLossTolerance * 4));
@@ -65,9 +65,9 @@ TEST(Evaluate, WordsOfBytePairPieces) {
   const auto model = load_golden_model(file, "model", DType::f32);
   EvalOptions options{
       .break_mode = BreakMode::none, .tokens_per_sample = 32, .context_window = 0, .max_tokens = 256, .continues = {}};
-  const EvalResult tokens = evaluate(*model, cpu_kernels(), comm(), stream, options);
+  const Score tokens = evaluate(*model, cpu_kernels(), comm(), stream, options);
   options.continues = [](int32_t id) { return id % 2 == 1; };
-  const EvalResult words = evaluate(*model, cpu_kernels(), comm(), stream, options);
+  const Score words = evaluate(*model, cpu_kernels(), comm(), stream, options);
   EXPECT_EQ(words.tokens, tokens.tokens);
   EXPECT_LT(words.words, tokens.words);
   // The same total log-probability, spread over fewer words.

@@ -1,34 +1,19 @@
-// The configuration of a run: one struct per section of the YAML file, defaults in one place.
+// The configuration of a trainer: one struct per section of the YAML file, defaults in one place.
 #pragma once
 
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "compress/ipq_config.h"
 #include "compress/noise.h"
 #include "core/config.h"
-#include "data/token_blocks.h"
-#include "models/language_model.h"
 #include "train/lr_schedule.h"
 #include "train/optimizer.h"
 #include "train/precision.h"
 
 namespace qn {
-
-/// The section `data`.
-struct DataConfig {
-  std::string path;
-  BreakMode break_mode = BreakMode::none;
-  int64_t tokens_per_sample = 512;
-  int64_t max_tokens = 4096;
-  int64_t max_sentences = 0;
-  int64_t required_multiple = 8;
-  std::string valid = "valid";
-  bool skip_invalid_size_valid = false;
-  void visit(ConfigVisitor& v);
-  void validate(const ConfigChecker& c) const;
-};
 
 enum class CudaGraphs { automatic, on, off };
 template <>
@@ -84,10 +69,9 @@ struct CommConfig {
 /// Whether micro-batches are queued as graphs where the backend has them: train.cuda_graphs.
 bool use_graphs(const TrainConfig& train, const Communicator& comm);
 
-struct RunConfig {
+/// What a trainer needs to know, whatever the task.
+struct TrainerConfig {
   int64_t seed = 1;
-  ModelConfig model;
-  DataConfig data;
   NoiseConfig quant_noise;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -95,7 +79,6 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   CommConfig comm;
   IpqConfig ipq;
-  void visit(ConfigVisitor& v);
 };
 
 }  // namespace qn
