@@ -40,14 +40,17 @@ ModelConfig config_of(const Hdf5File& file, const std::string& group) {
     c.adaptive.tie_weights = integer("tie_adaptive_weights") != 0;
     c.adaptive.tie_projections = integer("tie_adaptive_proj") != 0;
   }
+  // Position tables begin with the rows up to the padding's.
+  c.max_positions = file.has_attribute(group, "max_target_positions")
+                        ? integer("max_target_positions")
+                        : file.shape(group + "/sinusoidal_table")[0] - (kPadId + 1);
   return c;
 }
 
 }  // namespace
 
 std::unique_ptr<TransformerLm> load_golden_model(const Hdf5File& file, const std::string& group, DType dtype) {
-  ModelConfig config = config_of(file, group);
-  config.max_positions = 48;
+  const ModelConfig config = config_of(file, group);
   auto model = std::make_unique<TransformerLm>(config, file.int_attribute(group, "vocab"));
   ParameterStore& store = model->parameters();
   store.allocate(dtype);
@@ -64,6 +67,19 @@ std::unique_ptr<TransformerLm> load_golden_model(const Hdf5File& file, const std
   if (file.exists(group + "/sinusoidal_table"))
     model->positions().set_sinusoids(file.read<float>(group + "/sinusoidal_table"));
   return model;
+}
+
+std::vector<GoldenCase> golden_cases(const Hdf5File& file) {
+  std::vector<GoldenCase> cases;
+  const auto add_cases = [&](const std::string& parent) {
+    if (!file.exists(parent + "model")) return;
+    for (const std::string& name : file.members(parent)) {
+      if (file.exists(parent + name + "/features")) cases.push_back({parent + "model", parent + name});
+    }
+  };
+  add_cases("");
+  for (const std::string& name : file.members("")) add_cases(name + "/");
+  return cases;
 }
 
 std::vector<int32_t> read_ids(const Hdf5File& file, const std::string& dataset) { return file.read<int32_t>(dataset); }

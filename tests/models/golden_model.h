@@ -14,6 +14,13 @@ namespace qn::test {
 /// The model of group `group` ("model", "variant_untied/model", ...) with its stored parameters and position table.
 std::unique_ptr<TransformerLm> load_golden_model(const Hdf5File& file, const std::string& group, DType dtype);
 
+/// Where a file keeps a model and one of the batches that were run through it.
+struct GoldenCase {
+  std::string model, batch;
+};
+/// Every batch with features and gradients: members of the groups, the root included, that have a member "model".
+std::vector<GoldenCase> golden_cases(const Hdf5File& file);
+
 /// A stored [B, T] id tensor as int32.
 std::vector<int32_t> read_ids(const Hdf5File& file, const std::string& dataset);
 
