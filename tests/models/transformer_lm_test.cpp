@@ -21,10 +21,9 @@ std::vector<double> real_rows(const std::vector<double>& values, const std::vect
   return kept;
 }
 
-void expect_rows(const Tensor& actual, const Hdf5File& file, const std::string& dataset, const GoldenPass& pass,
-                 double tolerance = kForwardTolerance) {
-  EXPECT_TRUE(
-      close(real_rows(to_doubles(actual), pass.tokens), real_rows(file.read<double>(dataset), pass.tokens), tolerance))
+void expect_rows(const Tensor& actual, const Hdf5File& file, const std::string& dataset, const GoldenPass& pass) {
+  EXPECT_TRUE(close(real_rows(to_doubles(actual), pass.tokens), real_rows(file.read<double>(dataset), pass.tokens),
+                    kForwardTolerance))
       << dataset;
 }
 
@@ -62,17 +61,22 @@ void check_forward(const Hdf5File& file, TransformerLm& model, const std::string
 /// Activations in bf16, parameters in float.
 void check_bf16(const Hdf5File& file, const std::string& model_group, const std::string& group) {
   const auto model = load_golden_model(file, model_group, DType::f32);
+  const Bfloat16Model tolerance = bf16_tolerance(file, model_group);
   auto forward = make_pass(file, group, DType::bf16, false);
   const Var features = model->features(*forward->tape, forward->batch);
-  expect_rows(features.value, file, group + "/features", *forward, kBfloat16ModelTolerance);
+  const auto expect_close = [&](const Tensor& actual, const std::string& dataset) {
+    EXPECT_TRUE(close_in_norm(real_rows(to_doubles(actual), forward->tokens),
+                              real_rows(file.read<double>(dataset), forward->tokens), tolerance.forward()))
+        << dataset;
+  };
+  expect_close(features.value, group + "/features");
   const Tensor log_probabilities = model->head().log_probabilities(*forward->tape, features);
   EXPECT_EQ(log_probabilities.dtype, DType::f32);
-  if (file.exists(group + "/log_prob_full"))
-    expect_rows(log_probabilities, file, group + "/log_prob_full", *forward, kBfloat16ModelTolerance);
+  if (file.exists(group + "/log_prob_full")) expect_close(log_probabilities, group + "/log_prob_full");
   auto pass = make_pass(file, group, DType::bf16, true);
   run_loss(*model, *pass);
   EXPECT_TRUE(close(pass->loss, file.read<double>(group + "/loss")[0], kBfloat16LossTolerance));
-  expect_bf16_gradients(file, group + "/grads", *model);
+  expect_bf16_gradients(file, group + "/grads", *model, tolerance);
 }
 
 void check_case(const Hdf5File& file, const std::string& model_group, const std::string& group) {
