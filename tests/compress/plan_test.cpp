@@ -5,6 +5,7 @@
 #include <spdlog/sinks/ostream_sink.h>
 
 #include <fstream>
+#include <regex>
 #include <sstream>
 
 #include "compress/fairseq_config.h"
@@ -70,6 +71,15 @@ std::vector<std::string> names(const std::vector<PlannedWeight>& weights) {
   return result;
 }
 
+std::vector<std::string> split(const std::string& text, const std::string& separator) {
+  std::vector<std::string> parts;
+  size_t begin = 0;
+  for (size_t end; (end = text.find(separator, begin)) != std::string::npos; begin = end + separator.size())
+    parts.push_back(text.substr(begin, end - begin));
+  parts.push_back(text.substr(begin));
+  return parts;
+}
+
 template <typename F>
 std::string error_of(F f) {
   try {
@@ -119,25 +129,94 @@ TEST(Plan, CorrectFileGivesTheSamePlanWithoutWarning) {
   EXPECT_THAT(log.text(), testing::Not(HasSubstr("doubled")));
 }
 
-TEST(Plan, DefaultsReproduceFairseqsPlanOfRecord) {
-  QN_GOLDEN_OR_SKIP(path, "pq.h5");
-  const Hdf5File file(path, Hdf5File::Mode::read);
-  const QuantizePlan plan = make_plan(parse_quantize_rules("", "empty.yaml"), adaptive_model(16));
-  ASSERT_EQ(plan.stages.size(), 3u);
-  for (size_t s = 0; s < 3; ++s) {
-    const std::string stage = fmt::format("size_tracker/stage{}", s);
-    const std::vector<std::string> layers = file.read_strings(stage + "/layers");
-    const std::vector<int64_t> expected = file.read<int64_t>(stage + "/rows_cols_block_K");
-    ASSERT_EQ(plan.stages[s].size(), layers.size());
-    for (size_t i = 0; i < layers.size(); ++i) {
-      const PlannedWeight& w = plan.stages[s][i];
-      EXPECT_EQ(w.name, layers[i] + ".weight");
-      EXPECT_EQ((std::vector<int64_t>{w.rows, w.cols, w.block_size, w.n_centroids}),
-                (std::vector<int64_t>(expected.begin() + static_cast<std::ptrdiff_t>(4 * i),
-                                      expected.begin() + static_cast<std::ptrdiff_t>(4 * i + 4))))
-          << w.name;
-      EXPECT_EQ(w.stage, static_cast<int64_t>(s));
+/// What a text such as "Linear by part of the name (first match wins): fc=8, attn=4; Embedding by embedding_dim: *=256"
+/// says.
+std::map<std::string, SizeRule> parse_size_rules(const std::string& text) {
+  std::map<std::string, SizeRule> rules;
+  for (const std::string& part : split(text, "; ")) {
+    const std::vector<std::string> sides = split(part, ": "), subject = split(sides.at(0), " by ");
+    SizeRule& rule = rules[subject.at(0)];
+    rule.key = subject.at(1).starts_with("part of the name") ? "fuzzy_name" : subject.at(1);
+    for (const std::string& entry : split(sides.at(1), ", ")) {
+      const size_t at = entry.find('=');
+      rule.values.emplace_back(entry.substr(0, at), std::stoll(entry.substr(at + 1)));
     }
+  }
+  return rules;
+}
+
+struct RecordedStage {
+  std::string pattern;
+  std::vector<PlannedWeight> weights;
+};
+
+std::vector<RecordedStage> recorded_stages(const Hdf5File& file) {
+  std::vector<RecordedStage> stages;
+  for (int64_t s = 0; s < file.int_attribute("size_tracker", "n_stages"); ++s) {
+    const std::string group = fmt::format("size_tracker/stage{}", s);
+    RecordedStage& stage = stages.emplace_back();
+    stage.pattern = file.string_attribute(group, "regex");
+    const std::vector<int64_t> numbers = file.read<int64_t>(group + "/rows_cols_block_K");
+    size_t at = 0;
+    for (const std::string& layer : file.read_strings(group + "/layers")) {
+      stage.weights.push_back(
+          {layer + ".weight", s, numbers.at(at), numbers.at(at + 1), numbers.at(at + 2), numbers.at(at + 3)});
+      at += 4;
+    }
+  }
+  return stages;
+}
+
+/// The weights of all stages, mixed as in a model, and one that belongs to none.
+std::vector<WeightInfo> weights_of(const std::vector<RecordedStage>& stages) {
+  const std::regex table(R"(.*embed_tokens(\.embeddings\.\d+\.0)?\.weight)");
+  std::vector<WeightInfo> weights = {
+      {.name = "decoder.adaptive_softmax.head.class_proj.weight", .rows = 2, .cols = 64}};
+  bool more = true;
+  for (size_t i = 0; more; ++i) {
+    more = false;
+    for (const RecordedStage& stage : stages) {
+      if (i >= stage.weights.size()) continue;
+      const PlannedWeight& w = stage.weights[i];
+      const WeightKind kind = std::regex_match(w.name, table) ? WeightKind::embedding : WeightKind::linear;
+      weights.push_back({.name = w.name, .kind = kind, .rows = w.rows, .cols = w.cols});
+      more = true;
+    }
+  }
+  return weights;
+}
+
+TEST(Plan, FairseqsPlanOfRecord) {
+  QN_GOLDEN(path, "pq.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  const std::vector<RecordedStage> stages = recorded_stages(file);
+  ASSERT_FALSE(stages.empty());
+  QuantizeRules rules;
+  rules.n_centroids = parse_size_rules(file.string_attribute("size_tracker", "n_centroids"));
+  rules.block_sizes = parse_size_rules(file.string_attribute("size_tracker", "block_sizes"));
+  for (const RecordedStage& stage : stages) rules.stages.push_back({stage.pattern, ""});
+  const QuantizePlan plan = make_plan(rules, weights_of(stages));
+  ASSERT_EQ(plan.stages.size(), stages.size());
+  for (size_t s = 0; s < stages.size(); ++s) {
+    ASSERT_EQ(names(plan.stages[s]), names(stages[s].weights));
+    for (size_t i = 0; i < plan.stages[s].size(); ++i) {
+      const PlannedWeight &w = plan.stages[s][i], &expected = stages[s].weights[i];
+      EXPECT_EQ(w.block_size, expected.block_size) << w.name;
+      EXPECT_EQ(w.n_centroids, expected.n_centroids) << w.name;
+      EXPECT_EQ(w.stage, expected.stage) << w.name;
+    }
+  }
+}
+
+TEST(Plan, DefaultsAreFairseqs) {
+  const QuantizePlan plan = make_plan(parse_quantize_rules("", "empty.yaml"), adaptive_model(2));
+  ASSERT_EQ(plan.stages.size(), 3u);
+  EXPECT_EQ(names(plan.all()), names(make_plan(parse_quantize_rules(kShipped, ""), adaptive_model(2)).all()));
+  for (const PlannedWeight& w : plan.all()) {
+    // Feed-forward weights and token tables: 8; attention and the projections of tables: 4.
+    const bool eight = w.name.find(".fc") != std::string::npos || w.name.ends_with(".0.weight");
+    EXPECT_EQ(w.block_size, eight ? 8 : 4) << w.name;
+    EXPECT_EQ(w.n_centroids, 256) << w.name;
   }
 }
 

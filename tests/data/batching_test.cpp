@@ -31,14 +31,15 @@ std::vector<int32_t> random_lengths(size_t n, int longest, uint32_t seed) {
 }
 
 TEST(NumpyRandom, PermutationsEqualTheReference) {
-  QN_GOLDEN_OR_SKIP(path, "data.h5");
+  QN_GOLDEN(path, "data.h5");
   const Hdf5File golden(path, Hdf5File::Mode::read);
   const std::string group = "epochs/numpy_permutations";
   const std::vector<std::string> names = golden.members(group);
-  ASSERT_EQ(names.size(), 6u);
+  ASSERT_FALSE(names.empty());
   for (const std::string& name : names) {
-    const uint64_t seed = std::stoull(name.substr(4));
-    EXPECT_EQ(numpy_permutation(seed, 37), golden.read<int64_t>(group + "/" + name)) << name;
+    const uint64_t seed = std::stoull(name.substr(std::string("seed").size()));
+    const auto expected = golden.read<int64_t>(group + "/" + name);
+    EXPECT_EQ(numpy_permutation(seed, std::ssize(expected)), expected) << name;
   }
 }
 
@@ -49,10 +50,10 @@ TEST(NumpyRandom, SeedsAreLimitedAsInNumpy) {
 }
 
 TEST(PackBatches, EqualTheReference) {
-  QN_GOLDEN_OR_SKIP(path, "data.h5");
+  QN_GOLDEN(path, "data.h5");
   const Hdf5File golden(path, Hdf5File::Mode::read);
   const std::vector<std::string> names = golden.members("batches");
-  EXPECT_EQ(names.size(), 24u);
+  ASSERT_FALSE(names.empty());
   for (const std::string& name : names) {
     SCOPED_TRACE(name);
     const std::string group = "batches/" + name;
@@ -115,7 +116,7 @@ TEST(OrderByLength, SortsAndBreaksTiesByPermutation) {
 }
 
 TEST(FreezeBatches, EqualTheReference) {
-  QN_GOLDEN_OR_SKIP(path, "data.h5");
+  QN_GOLDEN(path, "data.h5");
   const Hdf5File golden(path, Hdf5File::Mode::read);
   const TempDir dir;
   const auto sizes = golden.read<int64_t>("epochs/sentence_sizes");
@@ -129,13 +130,19 @@ TEST(FreezeBatches, EqualTheReference) {
                     .required_multiple = golden.int_attribute("epochs", "required_multiple"),
                     .drop_last = true};
   options.max_positions = golden.int_attribute("epochs", "max_positions");
-  for (const uint64_t seed : {1, 7}) {
-    options.seed = seed;
-    const std::string suffix = "_seed" + std::to_string(seed);
-    EXPECT_EQ(to_lists(freeze_batches("train", dataset.lengths(), options)),
-              cut(golden.read<int64_t>("epochs/frozen_items" + suffix),
-                  golden.read<int64_t>("epochs/frozen_batch_sizes" + suffix)));
+  const std::string prefix = "frozen_items_seed";
+  int seeds = 0;
+  for (const std::string& name : golden.members("epochs")) {
+    if (!name.starts_with(prefix)) continue;
+    const std::string seed = name.substr(prefix.size());
+    SCOPED_TRACE("seed " + seed);
+    options.seed = std::stoull(seed);
+    EXPECT_EQ(
+        to_lists(freeze_batches("train", dataset.lengths(), options)),
+        cut(golden.read<int64_t>("epochs/" + name), golden.read<int64_t>("epochs/frozen_batch_sizes_seed" + seed)));
+    ++seeds;
   }
+  EXPECT_GT(seeds, 0);
 }
 
 TEST(FreezeBatches, OverLongItems) {

