@@ -28,7 +28,7 @@ struct WeightInfo {
   std::map<std::string, std::string> attributes = {};  ///< beyond in_features etc., for instance kernel_size = "(3, 3)"
 };
 
-/// One stage: every weight whose name starts with a match of the regular expression (PCRE2).
+/// One stage: every weight whose name starts with a match of the regular expression (name_pattern.h).
 struct StageRule {
   std::string pattern;
   std::string where;  ///< "file.yaml:12" for messages, may be empty

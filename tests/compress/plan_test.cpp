@@ -190,7 +190,7 @@ TEST(Plan, PatternWithoutMatchNamesTheNearestWeights) {
 
 TEST(Plan, MalformedPatternIsShown) {
   EXPECT_THAT(error_of([] { make_plan(one_stage("decoder[12"), adaptive_model(1)); }),
-              AllOf(HasSubstr("rules.yaml:3"), HasSubstr("decoder[12"), HasSubstr("not a regular expression")));
+              AllOf(HasSubstr("rules.yaml:3"), HasSubstr("decoder[12"), HasSubstr("not a regular expression of Python"), HasSubstr("character 8")));
 }
 
 TEST(Plan, FirstStageWins) {
