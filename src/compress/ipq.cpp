@@ -7,9 +7,18 @@
 
 #include "compress/fairseq_config.h"
 #include "core/profiler.h"
+#include "core/special_tokens.h"
 
 namespace qn {
 namespace {
+
+/// What fairseq's layer has that does not follow from the weight's shape: of token tables, only the one with the
+/// padding token's row knows it.
+std::map<std::string, std::string> attributes_of(const Weight& weight) {
+  if (weight.kind() != WeightKind::embedding || weight.first_token() < 0) return {};
+  const bool has_padding = weight.first_token() <= kPadId && kPadId < weight.first_token() + weight.rows();
+  return {{"padding_idx", has_padding ? std::to_string(kPadId - weight.first_token()) : "None"}};
+}
 
 std::vector<WeightInfo> infos_of(const WeightSet& weights) {
   std::vector<WeightInfo> infos;
@@ -20,7 +29,7 @@ std::vector<WeightInfo> infos_of(const WeightSet& weights) {
                      .cols = w->cols(),
                      .group = w->group(),
                      .aliases = weights.aliases_of(w.get()),
-                     .attributes = {}});
+                     .attributes = attributes_of(*w)});
   return infos;
 }
 
