@@ -242,5 +242,59 @@ TEST_F(FakeQuantizeGolden, Activations) {
   EXPECT_GT(forwards, 0);
 }
 
+/// Two layers whose outputs are clamped to the range of the batch. Their weights are the reference's, reflected values
+/// included, so that everything behind them can be compared.
+TEST_F(FakeQuantizeGolden, TrainsANetworkWithClampedActivations) {
+  QN_GOLDEN_OR_SKIP(path, "scalar.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  const auto bits = static_cast<int>(file.int_attribute("mlp", "bits"));
+  std::vector<GradientSlot> slots;
+  slots.reserve(4);
+  const auto wanted = [&](const Floats& values, Shape shape) {
+    Var v = constant(values, shape);
+    v.slot = &slots.emplace_back(GradientSlot{{nullptr, shape, DType::f32}, false});
+    return v;
+  };
+  std::vector<Quantized> weights;
+  const auto layer = [&](const Var& x, const std::string& number) {
+    const Shape shape = file.shape("mlp/w" + number);
+    Quantized& q = weights.emplace_back(Quantized{shape[0],
+                                                  shape[1],
+                                                  file.read<float>("mlp/w" + number),
+                                                  {bits, file.read<float>("mlp/scale" + number), {}},
+                                                  file.read<uint8_t>("mlp/keep" + number),
+                                                  {}});
+    q.grid.zero_point = {static_cast<float>(file.read<int64_t>("mlp/zero_point" + number)[0])};
+    Floats effective = quantized(q, 1.0);
+    const Floats clamped = quantized(q, 0.0), covered = inside(q);
+    for (size_t i = 0; i < effective.size(); ++i) {
+      if (q.keep[i] != 0) effective[i] = clamped[i];
+      if (q.keep[i] == 0 && covered[i] == 0.0f) effective[i] = 2 * clamped[i] - q.x[i];
+    }
+    const Var w = wanted(effective, shape), b = wanted(file.read<float>("mlp/b" + number), {shape[0]});
+    const Var y = linear(tape_, x, w, b);
+    const Tensor range = tape_.tensor({1, 2}), scale = tape_.tensor({1}), zero_point = tape_.tensor({1});
+    tape_.k.value_range(range, y.value, false);
+    tape_.k.range_to_grid(scale, zero_point, range, bits, false);
+    return fake_quantize(tape_, y, {.scale = scale, .zero_point = zero_point, .bits = bits, .p = 0.0});
+  };
+  weights.reserve(2);
+  const Var x = constant(file.read<float>("mlp/input"), file.shape("mlp/input"));
+  const Var y = layer(activation_dropout(tape_, layer(x, "0"), {}, Activation::relu, {}), "2");
+  EXPECT_TRUE(close(y.value.span<float>(), file.read<float>("mlp/train_output"), kLayerTolerance));
+  const Floats grad_output = file.read<float>("mlp/grad_output");
+  std::copy(grad_output.begin(), grad_output.end(), tape_.slot(y).grad.as<float>());
+  tape_.backward();
+  for (size_t l = 0; l < 2; ++l) {
+    const std::string number = l == 0 ? "0" : "2";
+    Quantized& q = weights[l];
+    const Tensor &dw = slots[2 * l].grad, &db = slots[2 * l + 1].grad;
+    const FakeQuantize h = how(q);
+    tape_.k.fake_quantize_grad(dw, dw, rows_of(q, q.x), h.scale, h.zero_point, h.bits, 0);
+    EXPECT_TRUE(close(dw.span<float>(), file.read<float>("mlp/grad_w" + number), kLayerTolerance));
+    EXPECT_TRUE(close(db.span<float>(), file.read<float>("mlp/grad_b" + number), kLayerTolerance));
+  }
+}
+
 }  // namespace
 }  // namespace qn::test
