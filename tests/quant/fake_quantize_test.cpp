@@ -46,8 +46,7 @@ TEST(FakeQuantize, KernelsFitTheQuantizersGrid) {
 TEST(FakeQuantize, OfEverythingIsWhatTheCodesSay) {
   Floats fitted = random_weight(kRows * kCols, "fitted"), w = random_weight(kRows * kCols, "w", 1.3);
   for (int bits = kMinScalarBits; bits <= kMaxScalarBits; ++bits)
-    for (const RangeMethod method :
-         {RangeMethod::tensor, RangeMethod::channel, RangeMethod::channel_affine, RangeMethod::histogram}) {
+    for (const RangeMethod method : all_values<RangeMethod>()) {
       const ScalarGrid grid = fit_grid(fitted.data(), kRows, kCols, {bits, method});
       Floats expected(w.size()), y(w.size());
       decode(encode(w.data(), kRows, kCols, grid), expected.data());
@@ -55,7 +54,7 @@ TEST(FakeQuantize, OfEverythingIsWhatTheCodesSay) {
       cpu_kernels().fake_quantize(view_of(y.data(), {kRows, kCols}), view_of(w.data(), {kRows, kCols}),
                                   view_of(grid.scale.data(), {n}), view_of(grid.zero_point.data(), {n}), bits, 1.0, 1,
                                   {});
-      EXPECT_TRUE(same_bits(y, expected)) << bits << " bits";
+      EXPECT_TRUE(same_bits(y, expected)) << bits << " bits, " << name_of(method);
     }
 }
 
