@@ -156,6 +156,22 @@ struct Kernels {
   /// y = scale * w with blocks of `block` adjacent columns dropped: block b (row-major) is dropped with probability p.
   /// w P; y T or P.
   void (*block_noise)(const Tensor& y, const Tensor& w, int64_t block, double p, const RandomKey& key);
+  /// Scalar quantization Q(x) (ops/uniform_grid.h) to `bits` bits; scale and zero_point hold one element, or one per
+  /// row of x. y = Q(x) in a share p of the blocks of `block` adjacent columns, in the others x clamped to the levels'
+  /// range: block b (row-major) is clean where bit b of keep_bits(p, key) is set. With p = 1 everything is quantized,
+  /// with p = 0 nothing, and no random numbers are drawn. y and x T or P; scale and zero_point P, here and below.
+  void (*fake_quantize)(const Tensor& y, const Tensor& x, const Tensor& scale, const Tensor& zero_point, int bits,
+                        double p, int64_t block, const RandomKey& key);
+  /// dx = beta * dx + (dy where x lies within the levels' range, else 0). dx may be dy. dx and dy have one type, T or
+  /// P; x T or P.
+  void (*fake_quantize_grad)(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale,
+                             const Tensor& zero_point, int bits, int beta);
+  /// range [rows, 2] = smallest and largest value of each row of x, or range [1, 2] = of all of x; with `combine`, of
+  /// these and of what range holds. A NaN makes both bounds NaN; without elements they are +-infinity, the wrong way
+  /// round. x T or P; range P.
+  void (*value_range)(const Tensor& range, const Tensor& x, bool combine);
+  /// scale [n], zero_point [n] of the grids for range [n, 2]; see grid_of_range(). All P.
+  void (*range_to_grid)(const Tensor& scale, const Tensor& zero_point, const Tensor& range, int bits, bool symmetric);
   /// w[r, j*d + t] = centroids[codes[j*rows + r], t]. centroids P; w T or P.
   void (*pq_decode)(const Tensor& w, const Tensor& centroids, const uint16_t* codes);
   /// Centroid gradient: sum over the blocks of a centroid, or their mean when counts is given.

@@ -96,6 +96,12 @@ struct WorkOf<&Kernels::keep_bits> {
     return {.bytes = 8.0 * static_cast<double>(keep_words(n))};
   }
 };
+template <>
+struct WorkOf<&Kernels::fake_quantize_grad> {
+  static Work of(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor&, const Tensor&, int, int beta) {
+    return {.bytes = accumulated(dx, dy, beta).bytes + bytes_of(x)};
+  }
+};
 
 // Of the table only the rows that are named are touched.
 template <>

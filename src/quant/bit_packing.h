@@ -16,8 +16,12 @@ int64_t packed_bytes(int64_t count, int bits);
 
 /// Packs codes of `bits` bits, 1..16. Throws qn::InternalError when a code does not fit.
 std::vector<uint8_t> pack_codes(std::span<const uint16_t> codes, int bits);
+/// The same for codes that are held as bytes, of 1..8 bits.
+std::vector<uint8_t> pack_codes(std::span<const uint8_t> codes, int bits);
 
 /// The inverse: fills `codes`. Throws qn::Error when `packed` has not exactly packed_bytes(codes.size(), bits) bytes.
 void unpack_codes(std::span<const uint8_t> packed, int bits, std::span<uint16_t> codes);
+/// The same into bytes, for 1..8 bits.
+void unpack_codes(std::span<const uint8_t> packed, int bits, std::span<uint8_t> codes);
 
 }  // namespace qn

@@ -369,7 +369,7 @@ const std::vector<OpCase>& ops_table() {
   static const Cases table = [] {
     Cases cases;
     for (const auto add : {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_cross_entropy,
-                           add_block_noise, add_pq_weight, add_decisions, add_kernels, add_types})
+                           add_block_noise, add_fake_quantize, add_pq_weight, add_decisions, add_kernels, add_types})
       add(cases);
     return cases;
   }();

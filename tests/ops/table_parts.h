@@ -24,5 +24,7 @@ inline Var copy_of(Tape& t, const Var& x) {
 /// kernels_table.cpp: decisions about updates, and kernels that no op reaches.
 void add_decisions(Cases& cases);
 void add_kernels(Cases& cases);
+/// quantize_table.cpp: scalar quantization.
+void add_fake_quantize(Cases& cases);
 
 }  // namespace qn::test

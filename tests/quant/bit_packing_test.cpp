@@ -52,6 +52,22 @@ TEST_P(BitPacking, RefusesWrongSizes) {
   }
 }
 
+TEST_P(BitPacking, OfBytesIsTheSame) {
+  const int bits = GetParam();
+  std::vector<uint8_t> codes(77);
+  if (bits > 8) {
+    EXPECT_THROW(pack_codes(codes, bits), InternalError);
+    EXPECT_THROW(unpack_codes(std::vector<uint8_t>(static_cast<size_t>(packed_bytes(77, bits))), bits, codes), Error);
+    return;
+  }
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 89 % (size_t{1} << bits));
+  const std::vector<uint8_t> packed = pack_codes(codes, bits);
+  EXPECT_EQ(packed, pack_codes(std::vector<uint16_t>(codes.begin(), codes.end()), bits));
+  std::vector<uint8_t> back(codes.size());
+  unpack_codes(packed, bits, back);
+  EXPECT_EQ(back, codes);
+}
+
 INSTANTIATE_TEST_SUITE_P(Widths, BitPacking, testing::Range(1, 17));
 
 TEST(BitPackingSizes, BitsPerCode) {
