@@ -12,8 +12,8 @@
 #include "ops/cuda/backend.h"
 #include "ops/host_access.h"
 #include "quant/kmeans.h"
-#include "train/device.h"
 #include "tasks/run_config.h"
+#include "train/device.h"
 
 namespace {
 

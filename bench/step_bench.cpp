@@ -8,9 +8,9 @@
 #include "cli/choice_option.h"
 #include "ops/cuda/backend.h"
 #include "ops/host_access.h"
+#include "tasks/language_modeling.h"
 #include "train/device.h"
 #include "train/lr_schedule.h"
-#include "tasks/run_config.h"
 #include "train/throughput.h"
 #include "train/update.h"
 
@@ -64,13 +64,13 @@ class Tokens {
   }
 
   /// Valid until the next call.
-  MicroBatch micro_batch(int64_t update, int64_t index) {
+  MicroBatch micro_batch(LanguageModel& model, int64_t update, int64_t index) {
     const int32_t* ids = ids_.data() + (update * per_update_ + index) * rows_ * (cols_ + 1);
     for (int64_t r = 0; r < rows_; ++r) {
       std::copy_n(ids + r * (cols_ + 1), cols_, source_.data() + r * cols_);
       std::copy_n(ids + r * (cols_ + 1) + 1, cols_, target_.data() + r * cols_);
     }
-    return {{rows_, cols_, source_, target_}, rows_ * cols_};
+    return micro_batch_of(model, {rows_, cols_, source_, target_}, rows_ * cols_);
   }
   int64_t rows() const { return rows_; }
   int64_t tokens_per_update() const { return per_update_ * rows_ * cols_; }
@@ -142,7 +142,7 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
                                      .skip_missing = config.optimizer.missing_gradient == MissingGradient::skip,
                                      .graphs = use_graphs(config.train, comm)};
   measured.flops = measure_work(*model, kernels, dtype, config.train.micro_batches, [&](int64_t i) {
-                     return tokens.micro_batch(0, i);
+                     return tokens.micro_batch(*model, 0, i);
                    }).flops;
   UpdateRunner runner(*model, kernels, comm, update_options);
   const int64_t updates = options.warmup + options.steps;
@@ -150,11 +150,11 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
   std::vector<std::chrono::steady_clock::time_point> ends;
   const auto finish = [&] {
     const UpdateResult result = runner.finish();
-    measured.loss = result.loss / static_cast<double>(result.tokens) / std::numbers::ln2;
+    measured.loss = result.loss / static_cast<double>(result.sample_size) / std::numbers::ln2;
     ends.push_back(std::chrono::steady_clock::now());
   };
   for (int64_t update = 0; update < updates; ++update) {
-    const auto fetch = [&](int64_t i) { return tokens.micro_batch(update, i); };
+    const auto fetch = [&](int64_t i) { return tokens.micro_batch(*model, update, i); };
     const double lr = learning_rate(config.schedule, update, std::max<int64_t>(updates, config.train.max_updates));
     runner.start(update, config.train.micro_batches, fetch, *optimizer, lr);
     while (runner.pending() > under_way) finish();

@@ -24,19 +24,15 @@ int64_t LanguageModeling::next_update(int64_t micro_batches) {
   return static_cast<int64_t>(groups_.size());
 }
 
-MicroBatch LanguageModeling::pass_of(const Batch& batch) {
-  return {[this, &batch](Tape& tape) { return model_->losses(tape, view_of(batch)); }, batch.tokens};
-}
-
 MicroBatch LanguageModeling::micro_batch(int64_t index, const RandomKey&) {
   const ProfileScope reading(Phase::data, index);
   batch_ = corpus_.train().collate(groups_[static_cast<size_t>(index)]);
-  return pass_of(batch_);
+  return micro_batch_of(*model_, view_of(batch_), batch_.tokens);
 }
 
 MicroBatch LanguageModeling::example(int64_t i, int64_t count) {
   batch_ = corpus_.training_example(i, count);
-  return pass_of(batch_);
+  return micro_batch_of(*model_, view_of(batch_), batch_.tokens);
 }
 
 Score LanguageModeling::score(const Kernels& kernels, Communicator& comm, DType dtype) {

@@ -8,6 +8,11 @@
 
 namespace qn {
 
+/// A batch with `tokens` targets, ready to go through the model. Both must outlive what is returned.
+inline MicroBatch micro_batch_of(LanguageModel& model, const TokenBatch& batch, int64_t tokens) {
+  return {[&model, batch](Tape& tape) { return model.losses(tape, batch); }, tokens};
+}
+
 class LanguageModeling : public Task {
  public:
   /// Opens data.path's dictionary and builds the model; parameters have shapes but no memory yet.
@@ -36,8 +41,6 @@ class LanguageModeling : public Task {
   std::vector<float> row_importance(const Weight& weight, double exponent) const override;
 
  private:
-  MicroBatch pass_of(const Batch& batch);
-
   Corpus corpus_;
   std::unique_ptr<LanguageModel> model_;
   std::string data_path_;

@@ -26,7 +26,7 @@ TEST_P(HostAndDevice, TheHostWaitsOncePerUpdateForTheOneBefore) {
     return false;
   };
   const auto local = make_local_communicator();
-  Trainer trainer(config, *local,
+  TinyTrainer trainer(config, *local,
                   {.quantize = false, .resume = false, .stop_requested = after_update, .kernels = &cuda_kernels()});
   trainer.run();
   ASSERT_EQ(waits.size(), 8U);

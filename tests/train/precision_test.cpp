@@ -9,8 +9,8 @@
 #include "compress/packed_model.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
-#include "tasks/scoring.h"
 #include "tasks/model_file.h"
+#include "tasks/scoring.h"
 #include "tiny_run.h"
 
 namespace qn::test {
@@ -65,7 +65,7 @@ TEST_F(PrecisionTest, LossCurveFollowsFp32) {
   for (const Precision precision : {Precision::fp32, Precision::bf16_always}) {
     RunConfig c = config(name_of(precision), precision);
     c.train.max_updates = 60;
-    Trainer trainer(c, *local_, {});
+    TinyTrainer trainer(c, *local_, {});
     EXPECT_EQ(trainer.dtype() == DType::bf16, precision == Precision::bf16_always);
     ASSERT_EQ(trainer.run(), Outcome::finished);
     curves.push_back(losses(c));
@@ -79,7 +79,7 @@ TEST_F(PrecisionTest, LossCurveFollowsFp32) {
 }
 
 TEST_F(PrecisionTest, Tf32ChangesNothingOnCpus) {
-  Trainer plain(config("fp32", Precision::fp32), *local_, {}), tf32(config("tf32", Precision::tf32), *local_, {});
+  TinyTrainer plain(config("fp32", Precision::fp32), *local_, {}), tf32(config("tf32", Precision::tf32), *local_, {});
   ASSERT_EQ(plain.run(), Outcome::finished);
   ASSERT_EQ(tf32.run(), Outcome::finished);
   EXPECT_EQ(parameter_values(tf32.model()), parameter_values(plain.model()));
@@ -87,13 +87,13 @@ TEST_F(PrecisionTest, Tf32ChangesNothingOnCpus) {
 
 TEST_F(PrecisionTest, ResumeIsBitExact) {
   RunConfig c = config("straight", Precision::bf16_always);
-  Trainer straight(c, *local_, {});
+  TinyTrainer straight(c, *local_, {});
   ASSERT_EQ(straight.run(), Outcome::finished);
   for (const int stop : {1, 5, 7}) {
     c.checkpoint.dir = (dir_ / fmt::format("stopped_{}", stop)).string();
     ASSERT_EQ(Trainer(c, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(stop)}).run(),
               Outcome::stopped);
-    Trainer second(c, *local_, {});
+    TinyTrainer second(c, *local_, {});
     ASSERT_EQ(second.update(), stop);
     ASSERT_EQ(second.run(), Outcome::finished);
     EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model())) << stop;
@@ -102,7 +102,7 @@ TEST_F(PrecisionTest, ResumeIsBitExact) {
 
 TEST_F(PrecisionTest, CheckpointsHoldFloatsThatAnyPrecisionLoads) {
   const RunConfig c = config("run", Precision::bf16_always);
-  Trainer trainer(c, *local_, {});
+  TinyTrainer trainer(c, *local_, {});
   ASSERT_EQ(trainer.run(), Outcome::finished);
   const auto path = dir_ / "run" / "checkpoint_last.h5";
   for (const auto& [name, tensor] : load_state(path).tensors) EXPECT_NE(tensor.view().dtype, DType::bf16) << name;
@@ -129,7 +129,7 @@ TEST_F(PrecisionTest, PackedFileComputesWhatTheModelDoes) {
   ASSERT_EQ(Trainer(config("dense", Precision::bf16_always), *local_, {}).run(), Outcome::finished);
   RunConfig c = tiny_ipq_config(dir_.path(), "ipq", dir_ / "dense" / "checkpoint_last.h5");
   c.train.precision = Precision::bf16_always;
-  Trainer trainer(c, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  TinyTrainer trainer(c, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
   ASSERT_EQ(trainer.run(), Outcome::finished);
   const PackedStorage storage = packed_storage(c.ipq);
   trainer.round_weights(storage);

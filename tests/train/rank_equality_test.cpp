@@ -46,10 +46,10 @@ void expect_training_matches_one_rank(Precision precision, double parameters, do
     c.train.precision = precision;
     return c;
   };
-  Trainer together(config("together"), comm(), {});
+  TinyTrainer together(config("together"), comm(), {});
   ASSERT_EQ(together.run(), Outcome::finished);
   const auto local = make_local_communicator();
-  Trainer alone(config(mine("alone")), *local, {});
+  TinyTrainer alone(config(mine("alone")), *local, {});
   ASSERT_EQ(alone.run(), Outcome::finished);
   EXPECT_TRUE(close(parameter_values(together.model()), parameter_values(alone.model()), parameters));
   EXPECT_TRUE(close(together.validate_now().loss, alone.validate_now().loss, loss));
@@ -66,15 +66,15 @@ TEST(RankEquality, TrainingInBf16MatchesOneRank) {
 TEST(RankEquality, ResumeOnAnotherNumberOfRanks) {
   const SharedDir dir;
   const auto local = make_local_communicator();
-  Trainer alone(tiny_config(dir.path(), mine("alone")), *local, {});
+  TinyTrainer alone(tiny_config(dir.path(), mine("alone")), *local, {});
   alone.run();
   const RunConfig config = tiny_config(dir.path(), "moved");
   if (comm().is_root()) {
-    Trainer first(config, *local, {.quantize = false, .resume = true, .stop_requested = stop_at(5)});
+    TinyTrainer first(config, *local, {.quantize = false, .resume = true, .stop_requested = stop_at(5)});
     ASSERT_EQ(first.run(), Outcome::stopped);
   }
   comm().barrier();
-  Trainer rest(config, comm(), {});
+  TinyTrainer rest(config, comm(), {});
   ASSERT_EQ(rest.update(), 5);
   rest.run();
   EXPECT_TRUE(close(parameter_values(rest.model()), parameter_values(alone.model()), kTrajectory));
@@ -88,12 +88,12 @@ TEST(RankEquality, QuantizationMatchesOneRank) {
   }
   comm().barrier();
   const auto from = dir.path() / "dense" / "checkpoint_last.h5";
-  Trainer together(tiny_ipq_config(dir.path(), "ipq", from), comm(),
-                   {.quantize = true, .resume = true, .stop_requested = {}});
+  TinyTrainer together(tiny_ipq_config(dir.path(), "ipq", from), comm(),
+                       {.quantize = true, .resume = true, .stop_requested = {}});
   ASSERT_EQ(together.run(), Outcome::finished);
   const auto local = make_local_communicator();
-  Trainer alone(tiny_ipq_config(dir.path(), mine("ipq_alone"), from), *local,
-                {.quantize = true, .resume = true, .stop_requested = {}});
+  TinyTrainer alone(tiny_ipq_config(dir.path(), mine("ipq_alone"), from), *local,
+                    {.quantize = true, .resume = true, .stop_requested = {}});
   ASSERT_EQ(alone.run(), Outcome::finished);
   const double share = differing_share(all_codes(together.model()), all_codes(alone.model()));
   RecordProperty("differing_codes", fmt::format("{:.6f}", share));

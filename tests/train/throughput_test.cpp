@@ -42,7 +42,7 @@ PassWork work_of(const ModelConfig& config, const std::vector<int32_t>& words, i
   model->parameters().allocate(DType::f32);
   std::vector<int32_t> ids(static_cast<size_t>(rows * kTime));
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = words[i % words.size()];
-  const auto fetch = [&](int64_t) { return MicroBatch{{rows, kTime, ids, ids}, rows * kTime}; };
+  const auto fetch = [&](int64_t) { return micro_batch_of(*model, {rows, kTime, ids, ids}, rows * kTime); };
   return measure_work(*model, cpu_kernels(), DType::f32, 1, fetch);
 }
 
@@ -54,7 +54,7 @@ double closed_formula(double matrix_elements, double layers, double width, doubl
 TEST(PassWork, OfAPlainModelIsThatOfTheClosedFormula) {
   constexpr double kAttention = 4 * 24 * 24, kFfn = 2 * 24 * 40;
   const PassWork plain = work_of(small_model(), {4, 5, 6});
-  EXPECT_EQ(plain.tokens, kRows * kTime);
+  EXPECT_EQ(plain.sample_size, kRows * kTime);
   EXPECT_DOUBLE_EQ(plain.flops, kRows * kTime * closed_formula(2 * (kAttention + kFfn) + 60 * 24, 2, 24, kTime));
   ModelConfig other = small_model();
   other.input_dim = 16;
