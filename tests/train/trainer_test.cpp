@@ -117,9 +117,10 @@ TEST_F(TrainerTest, QuantizationResumesAnywhere) {
 TEST_F(TrainerTest, PackedFileComputesWhatTheModelDoes) {
   const auto dense = dense_checkpoint();
   for (const bool dense_softmax : {false, true})
-    for (const std::string centroids : {"fp16", "int8"}) {
-      SCOPED_TRACE(fmt::format("dense softmax {}, centroids {}", dense_softmax, centroids));
-      RunConfig config = tiny_ipq_config(dir_.path(), fmt::format("ipq_{}_{}", dense_softmax, centroids), dense);
+    for (const ValueStorage centroids : {ValueStorage::f16, ValueStorage::int8}) {
+      SCOPED_TRACE(fmt::format("dense softmax {}, centroids {}", dense_softmax, name_of(centroids)));
+      const std::string name = fmt::format("ipq_{}_{}", dense_softmax, name_of(centroids));
+      RunConfig config = tiny_ipq_config(dir_.path(), name, dense);
       config.ipq.dense_softmax = dense_softmax;
       config.ipq.centroids = centroids;
       TinyTrainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
