@@ -42,6 +42,10 @@ void multiply_int8_into(Tape& tape, const Tensor& y, int64_t column, const Var& 
   QN_ASSERT(!tape.recording(), "an int8 product has no gradient");
   QN_ASSERT(x.value.cols() == weight.cols(), "weight [{}, {}] on input {}", weight.rows(), weight.cols(),
             x.value.shape.to_string());
+  QN_ASSERT(y.dtype == x.value.dtype && y.rows() == x.value.rows() && column + weight.rows() <= y.cols(),
+            "results of weight [{}, {}] on {} from column {} of {}", weight.rows(), weight.cols(),
+            x.value.shape.to_string(), column, y.shape.to_string());
+  QN_ASSERT(grid.bits >= 1 && grid.bits <= 8, "activations of {} bits", grid.bits);
   Int8MatmulArgs args = weight.product();
   args.x = x.value;
   args.grid = grid;

@@ -235,6 +235,12 @@ inline int64_t packed_int8_bytes(int64_t n, int64_t k) {
   return padded_int8_rows(n) * (padded_int8_columns(k) + static_cast<int64_t>(sizeof(int32_t)));
 }
 
+/// The sums at the end of a packed weight [n, k].
+inline const int32_t* packed_int8_sums(const void* packed, int64_t n, int64_t k) {
+  const auto* codes = static_cast<const int8_t*>(packed);
+  return reinterpret_cast<const int32_t*>(codes + padded_int8_rows(n) * padded_int8_columns(k));
+}
+
 /// The CPU backend; always there.
 const Kernels& cpu_kernels();
 

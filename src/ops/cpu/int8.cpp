@@ -30,11 +30,6 @@ constexpr int64_t kCodePadding = 64;        // bytes between rows: else many wou
 constexpr int64_t kMostColumns = 32;        // of a tile
 constexpr double kShift = 128.0;            // weight codes are stored less this
 
-/// The sums of a packed weight's rows.
-int32_t* row_sums(void* packed, int64_t n, int64_t k) {
-  return reinterpret_cast<int32_t*>(static_cast<int8_t*>(packed) + padded_int8_rows(n) * padded_int8_columns(k));
-}
-
 /// Codes of a row, filled up with zeros; returns their sum.
 template <typename Code, typename T>
 int32_t quantize_row(Code* codes, const T* x, int64_t k, int64_t padded, const ActivationGrid& grid) {
@@ -107,7 +102,7 @@ void multiply_panels(const Int8Variant& variant, const Int8MatmulArgs& args, con
                      int64_t begin, int64_t end) {
   alignas(64) int32_t sums[kMostInt8TileSums];
   const int64_t k = args.x.cols(), depth = padded_int8_columns(k), ld = args.y.cols();
-  const int32_t* weight_sums = row_sums(const_cast<void*>(args.weight), args.n, k);
+  const int32_t* weight_sums = packed_int8_sums(args.weight, args.n, k);
   for (int64_t p = begin; p < end; ++p) {
     const int64_t first = p * variant.columns, count = std::min<int64_t>(variant.columns, args.n - first);
     const ColumnScales scales(args, weight_sums, first, count);
@@ -176,7 +171,7 @@ void pack_int8_as(const Int8Variant& variant, void* packed, const Tensor& codes)
   const int64_t n = codes.rows(), k = codes.cols(), depth = padded_int8_columns(k);
   const auto* from = codes.as<uint8_t>();
   auto* to = static_cast<int8_t*>(packed);
-  int32_t* sums = row_sums(packed, n, k);
+  auto* sums = const_cast<int32_t*>(packed_int8_sums(packed, n, k));
   parallel_rows(padded_int8_rows(n), depth, [=](int64_t j) {
     int8_t* panel = to + j / variant.columns * variant.columns * depth + j % variant.columns * variant.group;
     int32_t sum = 0;
@@ -191,10 +186,6 @@ void pack_int8_as(const Int8Variant& variant, void* packed, const Tensor& codes)
 }
 
 void matmul_int8_as(const Int8Variant& variant, const Int8MatmulArgs& args) {
-  QN_ASSERT(args.x.dtype == args.y.dtype && args.x.rows() == args.y.rows() && args.column + args.n <= args.y.cols(),
-            "x {}, y {}, columns {} to {}", args.x.shape.to_string(), args.y.shape.to_string(), args.column,
-            args.column + args.n);
-  QN_ASSERT(args.grid.bits >= 1 && args.grid.bits <= 8 && args.x.cols() <= kMostInt8Columns);
   dispatch_float(args.x.dtype, [&](auto tag) {
     const int64_t m = args.x.rows();
     for (int64_t r = 0; r < m; r += kSlabRows)

@@ -72,12 +72,6 @@ V* scratch_of(int64_t count) {
   return static_cast<V*>(Context::current().scratch().allocate(static_cast<size_t>(count) * sizeof(V)));
 }
 
-/// The sums of a packed weight's rows.
-const int32_t* row_sums(const void* packed, int64_t n, int64_t k) {
-  return reinterpret_cast<const int32_t*>(static_cast<const int8_t*>(packed) +
-                                          padded_int8_rows(n) * padded_int8_columns(k));
-}
-
 /// Rows [first, first + m).
 template <typename T>
 void multiply_rows(const Int8MatmulArgs& args, int64_t first, int64_t m) {
@@ -101,7 +95,7 @@ void multiply_rows(const Int8MatmulArgs& args, int64_t first, int64_t m) {
                   .c = products,
                   .ldc = width},
                  {});
-  const Sums sums{products, width, code_sums, row_sums(args.weight, args.n, k)};
+  const Sums sums{products, width, code_sums, packed_int8_sums(args.weight, args.n, k)};
   launch(scale_kernel<T, P>, matrix_grid(m, args.n), kThreads, data_of<T>(args.y) + first * args.y.cols() + args.column,
          args.y.cols(), sums, args, m, k);
 }
@@ -111,14 +105,10 @@ void multiply_rows(const Int8MatmulArgs& args, int64_t first, int64_t m) {
 void pack_int8(void* packed, const Tensor& codes) {
   const int64_t n = codes.rows(), k = codes.cols();
   launch(pack_kernel, dim3(static_cast<unsigned>(padded_int8_rows(n))), kThreads, static_cast<int8_t*>(packed),
-         const_cast<int32_t*>(row_sums(packed, n, k)), data_of<uint8_t>(codes), n, k, padded_int8_columns(k));
+         const_cast<int32_t*>(packed_int8_sums(packed, n, k)), data_of<uint8_t>(codes), n, k, padded_int8_columns(k));
 }
 
 void matmul_int8(const Int8MatmulArgs& args) {
-  QN_ASSERT(args.x.dtype == args.y.dtype && args.x.rows() == args.y.rows() && args.column + args.n <= args.y.cols(),
-            "x {}, y {}, columns {} to {}", args.x.shape.to_string(), args.y.shape.to_string(), args.column,
-            args.column + args.n);
-  QN_ASSERT(args.grid.bits >= 1 && args.grid.bits <= 8 && args.x.cols() <= kMostInt8Columns);
   if (args.n == 0) return;
   const int64_t m = args.x.rows(), row_bytes = padded_int8_rows(args.n) * static_cast<int64_t>(sizeof(int32_t));
   const int64_t together = std::max<int64_t>(kScratchBytes / row_bytes, 1);
