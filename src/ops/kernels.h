@@ -45,6 +45,28 @@ struct AttentionArgs {
   RandomKey key;         ///< of the dropout mask; element ((b * heads + h) * time + q) * pad128(time) + k
 };
 
+/// A per-tensor grid for activations: x becomes the code clamp(round(x / scale + zero_point), 0, 2^bits - 1), ties to
+/// even, computed in P; not-a-number becomes 0. Code c stands for scale * (c - zero_point).
+struct ActivationGrid {
+  int bits = 8;                       ///< 1 to 8
+  const float* scale = nullptr;       ///< one number, in the backend's memory
+  const float* zero_point = nullptr;  ///< one whole number, in the backend's memory
+};
+
+/// y[:, column + j] = sum_l x[:, l] w[j, l] for j < n, both operands on their grids. The sum over codes is exact, in
+/// 32-bit integers; taking off the zero points and scaling is done in double and rounded to T.
+struct Int8MatmulArgs {
+  Tensor x;  ///< T [m, k], k at most kMostInt8Columns; quantized by the kernel
+  ActivationGrid grid;
+  const void* weight = nullptr;        ///< what pack_int8 made of codes [n, k]
+  const float* scales = nullptr;       ///< of the weight: one, or one per row; code c stands for scale * (c - zero)
+  const float* zero_points = nullptr;  ///< whole numbers, as many as scales
+  bool grid_per_row = false;           ///< whether there are n of them
+  int64_t n = 0;
+  Tensor y;  ///< T [m, at least column + n]
+  int64_t column = 0;
+};
+
 enum class Activation { relu, gelu };
 template <>
 struct EnumNames<Activation> {
@@ -191,10 +213,33 @@ struct Kernels {
                    const StepDecision* decision);
   void (*adam_step)(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step,
                     const StepDecision* decision);
+
+  /// Lays out codes (u8 [n, k], of any number of bits) for matmul_int8 of this backend on this machine. `packed` holds
+  /// packed_int8_bytes(n, k) bytes.
+  void (*pack_int8)(void* packed, const Tensor& codes);
+  /// Matrix product of quantized activations and weights, for evaluation.
+  void (*matmul_int8)(const Int8MatmulArgs& args);
 };
 
 /// Words that keep_bits fills for n elements (whole groups of 128 bits).
 inline int64_t keep_words(int64_t n) { return (n + 127) / 128 * 2; }
+
+/// More columns than this could overflow the sums of matmul_int8.
+constexpr int64_t kMostInt8Columns = 65536;
+
+/// Sizes of a packed weight [n, k]: whole tiles of every instruction set and device.
+inline int64_t padded_int8_rows(int64_t n) { return (n + 31) / 32 * 32; }
+inline int64_t padded_int8_columns(int64_t k) { return (k + 15) / 16 * 16; }
+/// Bytes that pack_int8 fills: a byte per padded weight, then for each padded row the sum of its codes less 128 (i32).
+inline int64_t packed_int8_bytes(int64_t n, int64_t k) {
+  return padded_int8_rows(n) * (padded_int8_columns(k) + static_cast<int64_t>(sizeof(int32_t)));
+}
+
+/// The sums at the end of a packed weight [n, k].
+inline const int32_t* packed_int8_sums(const void* packed, int64_t n, int64_t k) {
+  const auto* codes = static_cast<const int8_t*>(packed);
+  return reinterpret_cast<const int32_t*>(codes + padded_int8_rows(n) * padded_int8_columns(k));
+}
 
 /// The CPU backend; always there.
 const Kernels& cpu_kernels();

@@ -11,6 +11,8 @@
 
 namespace qn {
 
+class Int8Weight;
+
 /// Dropout of one call site; `site` tells its masks apart from all others of the pass.
 struct Dropout {
   double p = 0.0;
@@ -19,6 +21,11 @@ struct Dropout {
 
 /// y[N, out] = x[N, in] W^T + b. W is [out, in]; b is [out] or undefined.
 Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias);
+/// linear() in integers, for evaluation (never while recording): x is quantized to `grid`, see Kernels::matmul_int8.
+Var linear_int8(Tape& tape, const Var& x, const Int8Weight& weight, const ActivationGrid& grid, const Var& bias);
+/// The same into columns of y from `column` on, as multiply_into().
+void multiply_int8_into(Tape& tape, const Tensor& y, int64_t column, const Var& x, const Int8Weight& weight,
+                        const ActivationGrid& grid, const Var& bias);
 /// y[N, out] = x[N, in] W, W [in, out]: a projection used in the opposite direction (tied adaptive softmax).
 Var linear_transposed(Tape& tape, const Var& x, const Var& weight);
 /// y[:, column .. column + out) = x W^T + b into memory of the caller's; for passes that record no gradient.

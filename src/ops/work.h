@@ -53,6 +53,12 @@ struct WorkOf<&Kernels::matmul> {
   static Work of(const MatmulArgs& a) { return matmul_work(a); }
 };
 template <>
+struct WorkOf<&Kernels::matmul_int8> {
+  static Work of(const Int8MatmulArgs& a) {
+    return {.flops = 2.0 * static_cast<double>(a.x.elements()) * static_cast<double>(a.n)};
+  }
+};
+template <>
 struct WorkOf<&Kernels::attention> {
   static Work of(const Tensor&, const Tensor&, const Tensor&, const AttentionArgs& a) { return attention_work(a); }
 };
