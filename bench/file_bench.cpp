@@ -127,7 +127,7 @@ Json measure_packed(const RunConfig& config, const Options& options, const Scrat
 /// What the trainer saves, as far as loading a model looks at it.
 StateDict checkpoint_of(const RunConfig& config, LanguageModel& model, int64_t vocabulary) {
   StateDict state;
-  save_parameters(model.parameters(), state);
+  save_module(model, state);
   make_optimizer(config.optimizer, model.parameters(), config.schedule.lr)->save(model.parameters(), state);
   state.texts["config"] = dump_config(config);
   state.texts["dictionary_hash"] = hex64(0);

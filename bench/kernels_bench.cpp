@@ -5,40 +5,21 @@
 #include <omp.h>
 
 #include <array>
-#include <chrono>
-#include <functional>
 #include <iostream>
 #include <numeric>
 #include <string>
 
-#include "bench/counting.h"
-#include "bench/limits.h"
+#include "bench/kernel_cases.h"
 #include "bench/program.h"
-#include "bench/synthetic.h"
-#include "ops/kernels.h"
+#include "cli/choice_option.h"
+#include "ops/cpu/int8_variants.h"
+#include "ops/work.h"
 #include "train/device.h"
 
 namespace {
 
 using namespace qn;
 using namespace qn::bench;
-
-/// One model's micro-batch.
-struct Model {
-  std::string name;
-  int64_t batch, time, width, ffn, heads;
-  int64_t parameters;
-  // Bands of factor 4: their words (here WikiText-2's 33280), and the share of positions that falls into each.
-  std::array<int64_t, 3> words{2000, 8000, 23280};
-  std::array<double, 3> share{0.75, 0.15, 0.10};
-
-  int64_t positions() const { return batch * time; }
-  int64_t band_words(int band) const { return words[static_cast<size_t>(band)]; }
-  int64_t dim(int band) const { return width >> (2 * band); }
-  int64_t rows(int band) const {
-    return static_cast<int64_t>(share[static_cast<size_t>(band)] * static_cast<double>(positions()));
-  }
-};
 
 const std::vector<Model>& models() {
   static const std::vector<Model> list{
@@ -58,70 +39,6 @@ const Model& gpu_model() {
                            .parameters = 246'933'504,
                            .words = {20000, 40000, 207735}};
   return model;
-}
-
-// Google Benchmark calls functions without context.
-const Kernels* g_kernels = &cpu_kernels();
-DType g_dtype = DType::f32;  // of activations
-Limits g_limits;
-
-const Kernels& k() { return *g_kernels; }
-bool on_gpu() { return g_kernels->memory != &host_memory(); }
-
-/// A tensor of normal numbers: of activations, or of parameters and what goes with them.
-OwnedTensor random_tensor(Shape shape) { return bench::random_tensor(k(), shape, g_dtype); }
-OwnedTensor random_parameter(Shape shape) { return bench::random_tensor(k(), shape, parameter_type(g_dtype)); }
-/// The same, for results.
-OwnedTensor empty_tensor(Shape shape) { return {shape, g_dtype, *k().memory}; }
-OwnedTensor empty_parameter(Shape shape) { return {shape, parameter_type(g_dtype), *k().memory}; }
-
-/// Numbers where the kernels read them.
-template <typename V>
-class OnDevice {
- public:
-  explicit OnDevice(const std::vector<V>& values) : buffer_(values.size() * sizeof(V), *k().memory) {
-    k().upload(buffer_.data(), values.data(), bytes());
-  }
-  V* data() const { return reinterpret_cast<V*>(buffer_.data()); }
-  size_t bytes() const { return buffer_.size(); }
-
- private:
-  Buffer buffer_;
-};
-
-/// Row numbers of a table, small ones often.
-OnDevice<int32_t> ids_below(int64_t count, int64_t range) { return OnDevice<int32_t>(zipf_tokens(count, range, 1)); }
-
-/// Runs `call` and sets the counters. `flops` 0: a kernel that moves `bytes`. A GPU gets several calls at a time, so
-/// that it does not wait for the host; the time is that of one.
-template <typename Call>
-void measure(benchmark::State& state, double flops, size_t bytes, Call call) {
-  const int calls = on_gpu() ? 20 : 1;
-  double seconds = 0.0;
-  call();
-  wait_for(k());
-  for (auto _ : state) {
-    const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < calls; ++i) call();
-    if (on_gpu()) wait_for(k());
-    benchmark::ClobberMemory();
-    const double one = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / calls;
-    state.SetIterationTime(one);
-    seconds += one;
-  }
-  const double amount = flops > 0.0 ? flops : static_cast<double>(bytes);
-  const double rate = amount * static_cast<double>(state.iterations()) / seconds * 1e-9;
-  state.counters[flops > 0.0 ? "GFLOP/s" : "GB/s"] = rate;
-  state.counters["share"] = rate / (flops > 0.0 ? g_limits.matmul_gflops : g_limits.copy_gbps(bytes));
-}
-
-using Body = std::function<void(benchmark::State&)>;
-
-void add(const Model& model, const std::string& name, Body body) {
-  auto* const registered = benchmark::RegisterBenchmark(
-      (name + "/" + model.name).c_str(), [body = std::move(body)](benchmark::State& state) { body(state); });
-  registered->UseManualTime()->Unit(benchmark::kMicrosecond);
-  if (on_gpu()) registered->Iterations(5);  // of many calls each: to look for a number would repeat the large set-ups
 }
 
 /// A kernel over activations: `tensors` is how many of so many elements it reads and writes.
@@ -149,7 +66,7 @@ void add_linear(const Model& m, const std::string& layer, int64_t rows, int64_t 
       full.a = a.view().data;
       full.b = b.view().data;
       full.c = c.view().data;
-      measure(state, matmul_flops(full), 0, [&] { k().matmul(full); });
+      measure(state, matmul_work(full).flops, 0, [&] { k().matmul(full); });
     });
   };
   product("forward", {.transpose_b = true, .m = rows, .n = out, .k = in});
@@ -301,14 +218,14 @@ void add_attention(const Model& m) {
     add(m, fmt::format("attention/dropout{}", dropout), [=](benchmark::State& state) {
       const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out = empty_tensor(shape),
                         lse = empty_parameter({lse_size});
-      measure(state, attention_flops(args), 0, [&] { k().attention(out.view(), lse.view(), qkv.view(), args); });
+      measure(state, attention_work(args).flops, 0, [&] { k().attention(out.view(), lse.view(), qkv.view(), args); });
     });
     add(m, fmt::format("attention_grad/dropout{}", dropout), [=](benchmark::State& state) {
       const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out = empty_tensor(shape),
                         lse = empty_parameter({lse_size}), dout = random_tensor(shape),
                         dqkv = empty_tensor(qkv.view().shape);
       k().attention(out.view(), lse.view(), qkv.view(), args);
-      measure(state, attention_grad_flops(args), 0,
+      measure(state, attention_grad_work(args).flops, 0,
               [&] { k().attention_grad(dqkv.view(), dout.view(), out.view(), lse.view(), qkv.view(), args); });
     });
   }
@@ -385,9 +302,10 @@ void add_optimizers(const Model& m) {
   });
 }
 
-void describe_run(const std::string& device) {
-  benchmark::AddCustomContext("device", device);
+void describe_run(DeviceKind device) {
+  benchmark::AddCustomContext("device", name_of(device));
   benchmark::AddCustomContext("activations", name_of(g_dtype));
+  if (!on_gpu()) benchmark::AddCustomContext("int8_products", cpu::int8_variants().front()->name);
   benchmark::AddCustomContext("threads", std::to_string(g_limits.threads));
   benchmark::AddCustomContext("limit_matmul_gflops", fmt::format("{:.1f}", g_limits.matmul_gflops));
   benchmark::AddCustomContext("limit_fma_gflops", fmt::format("{:.1f}", g_limits.fma_gflops));
@@ -396,13 +314,13 @@ void describe_run(const std::string& device) {
                                 fmt::format("{:.1f}", rate.gbps));
 }
 
-void run(const std::string& device, const std::string& dtype) {
+void run(DeviceKind device, const std::string& dtype) {
   const auto comm = make_local_communicator();
   g_kernels = &kernels_on(device, false, *comm);
   g_dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
   for (const Model& model : on_gpu() ? std::vector<Model>{gpu_model()} : models())
-    for (const auto& group : {add_matmuls, add_copies, add_norms, add_dropout, add_rows, add_attention, add_losses,
-                              add_weights, add_optimizers})
+    for (const auto& group : {add_matmuls, add_int8, add_copies, add_norms, add_dropout, add_rows, add_attention,
+                              add_losses, add_weights, add_optimizers})
       group(model);
   g_limits = on_gpu() ? measure_device_limits(k(), g_dtype, *comm) : measure_limits(*comm);
   describe_run(device);
@@ -417,11 +335,10 @@ int main(int argc, char** argv) {
       "--benchmark_filter=matmul.*small, --benchmark_repetitions=5, --benchmark_format=json.");
   app.allow_extras();
   int threads = 0;
-  std::string device = device::kCpu, dtype = "f32";
+  DeviceKind device = DeviceKind::cpu;
+  std::string dtype = "f32";
   app.add_option("--threads", threads, "Threads (0: OMP_NUM_THREADS, or all cores)")->check(CLI::NonNegativeNumber);
-  app.add_option("--device", device, "cpu, or cuda: on the shapes of configs/wikitext103.yaml")
-      ->check(CLI::IsMember({device::kCpu, device::kCuda}))
-      ->capture_default_str();
+  cli::add_choice(app, "--device", device, "cpu, or cuda: on the shapes of configs/wikitext103.yaml");
   app.add_option("--dtype", dtype, "Type of activations")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (threads > 0) omp_set_num_threads(threads);

@@ -6,11 +6,13 @@
 
 #include "bench/program.h"
 #include "bench/synthetic.h"
+#include "cli/choice_option.h"
 #include "compress/ipq.h"
 #include "core/error.h"
 #include "ops/cuda/backend.h"
 #include "ops/host_access.h"
 #include "quant/kmeans.h"
+#include "tasks/language_modeling.h"
 #include "train/device.h"
 
 namespace {
@@ -23,7 +25,8 @@ struct Options {
   int64_t rows = 1024, cols = 4096, block = 8, centroids = 256, iterations = 15, repeats = 1;
   int64_t vocabulary = 267744;
   uint64_t seed = 1;
-  std::string device = device::kCpu, config, write_matrix;
+  DeviceKind device = DeviceKind::cpu;
+  std::string config, write_matrix;
   std::vector<std::string> overrides;
 
   void add_to(CLI::App& app) {
@@ -35,9 +38,7 @@ struct Options {
     app.add_option("--iterations", iterations, "Iterations")->capture_default_str()->check(CLI::PositiveNumber);
     app.add_option("--repeats", repeats, "Runs; the median time is reported")->capture_default_str();
     app.add_option("--seed", seed, "Of the matrix")->capture_default_str();
-    app.add_option("--device", device, "Where the weights are and k-means runs")
-        ->capture_default_str()
-        ->check(CLI::IsMember({device::kCpu, device::kCuda}));
+    cli::add_choice(app, "--device", device, "Where the weights are and k-means runs");
     app.add_option(
         "-c,--config", config,
         "Instead of the matrix: all stages of this YAML configuration's iPQ, on its model's initial weights");
@@ -84,7 +85,7 @@ struct Limit {
 };
 
 Limit limit_of(const Options& options, Communicator& comm) {
-  if (options.device == device::kCuda) {
+  if (options.device == DeviceKind::cuda) {
     std::vector<double> all = {cuda_fma_gflops()};
     comm.all_reduce_sum(std::span<double>(all));
     return {{{"fma_gflops", all[0]}}, all[0]};
@@ -98,7 +99,7 @@ Json report_of(const Options& options, double flops, double seconds, Communicato
   const Limit limit = limit_of(options, comm);
   const double rate = flops / seconds * 1e-9;
   return {{"program", "kmeans_bench"},
-          {"device", options.device},
+          {"device", name_of(options.device)},
           {"ranks", comm.size()},
           {"threads", omp_get_max_threads()},
           {"seconds", seconds},
@@ -150,7 +151,8 @@ Json measure_model(const Options& options, const Kernels& kernels, Communicator&
   for (int64_t i = 0; i < options.vocabulary; ++i) token_counts.push_back(100'000'000 / (i + 1));
   const int64_t elements = model->parameters().elements();
   const RowImportance importance = [&](const Weight& weight) {
-    return frequency_importance(weight, token_counts, config.ipq.frequency_exponent);
+    return weight.first_token() < 0 ? std::vector<float>()
+                                    : frequency_importance(weight, token_counts, config.ipq.frequency_exponent);
   };
   IpqMachine ipq(config.ipq, *model, comm, options.seed, make_run_plan(model->weights(), {}, &config.ipq), importance);
   const double flops = flops_of(ipq.plan(), config.ipq.kmeans_iterations);

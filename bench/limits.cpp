@@ -9,9 +9,9 @@
 #include <cstring>
 #include <functional>
 
-#include "bench/counting.h"
 #include "bench/synthetic.h"
 #include "core/tensor.h"
+#include "ops/work.h"
 
 namespace qn::bench {
 namespace {
@@ -170,7 +170,7 @@ double device_matmul_gflops(const Kernels& kernels, DType dtype, double seconds)
                           .c = c.view().data,
                           .ldc = n};
     const double time = fastest_queued(kernels, seconds, gpu ? 10 : 1, [&] { kernels.matmul(args); });
-    best = std::max(best, matmul_flops(args) / time * 1e-9);
+    best = std::max(best, matmul_work(args).flops / time * 1e-9);
   }
   return best;
 }

@@ -3,14 +3,15 @@
 #include <chrono>
 #include <numbers>
 
-#include "bench/counting.h"
 #include "bench/program.h"
 #include "bench/synthetic.h"
+#include "cli/choice_option.h"
 #include "ops/cuda/backend.h"
 #include "ops/host_access.h"
+#include "tasks/language_modeling.h"
 #include "train/device.h"
 #include "train/lr_schedule.h"
-#include "train/run_config.h"
+#include "train/throughput.h"
 #include "train/update.h"
 
 namespace {
@@ -24,7 +25,8 @@ struct Options {
   std::vector<std::string> overrides;
   int64_t steps = 10, warmup = 2, vocabulary = 33280;
   bool describe = false, limits = false;
-  std::string write_tokens, device = device::kCpu;
+  DeviceKind device = DeviceKind::cpu;
+  std::string write_tokens;
   bool share_gpu = false;
 
   void add_to(CLI::App& app) {
@@ -38,9 +40,7 @@ struct Options {
     app.add_option("--vocabulary", vocabulary, "Size of the dictionary")->capture_default_str();
     app.add_flag("--describe", describe, "Print what would be computed as one JSON object, for the peers, and end");
     app.add_flag("--limits", limits, "Print what the machine can do, copy rates included, and end");
-    app.add_option("--device", device, "cpu or cuda")
-        ->check(CLI::IsMember({device::kCpu, device::kCuda}))
-        ->capture_default_str();
+    cli::add_choice(app, "--device", device, "cpu or cuda");
     app.add_flag("--share-gpu", share_gpu, "Allow more ranks than GPUs on a machine");
     app.add_option("--write-tokens", write_tokens, "Write the tokens to this file (raw int32) and end");
   }
@@ -64,13 +64,13 @@ class Tokens {
   }
 
   /// Valid until the next call.
-  MicroBatch micro_batch(int64_t update, int64_t index) {
+  MicroBatch micro_batch(LanguageModel& model, int64_t update, int64_t index) {
     const int32_t* ids = ids_.data() + (update * per_update_ + index) * rows_ * (cols_ + 1);
     for (int64_t r = 0; r < rows_; ++r) {
       std::copy_n(ids + r * (cols_ + 1), cols_, source_.data() + r * cols_);
       std::copy_n(ids + r * (cols_ + 1) + 1, cols_, target_.data() + r * cols_);
     }
-    return {{rows_, cols_, source_, target_}, rows_ * cols_};
+    return micro_batch_of(model, {rows_, cols_, source_, target_}, rows_ * cols_);
   }
   int64_t rows() const { return rows_; }
   int64_t tokens_per_update() const { return per_update_ * rows_ * cols_; }
@@ -99,7 +99,7 @@ Json describe(const RunConfig& config, const Options& options, const Tokens& tok
           {"rows", tokens.rows()},
           {"time", config.data.tokens_per_sample},
           {"micro_batches", config.train.micro_batches},
-          {"optimizer", config.optimizer.name},
+          {"optimizer", name_of(config.optimizer.name)},
           {"momentum", config.optimizer.momentum},
           {"beta1", config.optimizer.beta1},
           {"beta2", config.optimizer.beta2},
@@ -112,7 +112,7 @@ Json describe(const RunConfig& config, const Options& options, const Tokens& tok
           {"noise_groups",
            config.quant_noise.pq > 0.0 ? expand_groups(config.quant_noise.groups) : std::vector<std::string>{}},
           // bench/peers/torch_step.py has this model only.
-          {"peer_has_it", m.prenorm && m.activation == "relu" && !m.learned_positions && m.adaptive.input &&
+          {"peer_has_it", m.prenorm && m.activation == Activation::relu && !m.learned_positions && m.adaptive.input &&
                               m.adaptive.softmax && m.adaptive.tie_weights && m.adaptive.tie_projections}};
 }
 
@@ -122,19 +122,8 @@ struct Measured {
   double flops = 0.0;  ///< per update, all ranks
   double loss = 0.0;   ///< bits per token of the last update
   int64_t parameters = 0, arena_bytes = 0;
-  CudaMemoryUse gpu;
+  DeviceMemory gpu;
 };
-
-/// Operations of one update on all ranks, counted while it runs. Graphs call no kernels that could count.
-double count_flops(LanguageModel& model, const Kernels& backend, Communicator& comm, UpdateOptions options,
-                   Tokens& tokens, Optimizer& optimizer, int64_t micro_batches) {
-  options.graphs = false;
-  UpdateRunner runner(model, counting_kernels(backend), comm, options);
-  take_flops();
-  runner.run(
-      0, micro_batches, [&](int64_t i) { return tokens.micro_batch(0, i); }, optimizer, 0.0);
-  return comm.all_reduce_sum_value(take_flops());
-}
 
 Measured train(const RunConfig& config, const Options& options, const Kernels& kernels, DType dtype, Tokens& tokens,
                Communicator& comm) {
@@ -150,20 +139,22 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
                                      .clip_norm = config.optimizer.clip_norm,
                                      .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
                                      .overlap = config.comm.overlap.value_or(false),
-                                     .skip_missing = config.optimizer.missing_gradient == "skip",
+                                     .skip_missing = config.optimizer.missing_gradient == MissingGradient::skip,
                                      .graphs = use_graphs(config.train, comm)};
-  measured.flops = count_flops(*model, kernels, comm, update_options, tokens, *optimizer, config.train.micro_batches);
+  measured.flops = measure_work(*model, kernels, dtype, config.train.micro_batches, [&](int64_t i) {
+                     return tokens.micro_batch(*model, 0, i);
+                   }).flops;
   UpdateRunner runner(*model, kernels, comm, update_options);
   const int64_t updates = options.warmup + options.steps;
   const size_t under_way = on_host(kernels) ? 0 : 1;  // as the trainer does it
   std::vector<std::chrono::steady_clock::time_point> ends;
   const auto finish = [&] {
     const UpdateResult result = runner.finish();
-    measured.loss = result.loss / static_cast<double>(result.tokens) / std::numbers::ln2;
+    measured.loss = result.loss / static_cast<double>(result.sample_size) / std::numbers::ln2;
     ends.push_back(std::chrono::steady_clock::now());
   };
   for (int64_t update = 0; update < updates; ++update) {
-    const auto fetch = [&](int64_t i) { return tokens.micro_batch(update, i); };
+    const auto fetch = [&](int64_t i) { return tokens.micro_batch(*model, update, i); };
     const double lr = learning_rate(config.schedule, update, std::max<int64_t>(updates, config.train.max_updates));
     runner.start(update, config.train.micro_batches, fetch, *optimizer, lr);
     while (runner.pending() > under_way) finish();
@@ -171,7 +162,7 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
   while (runner.pending() > 0) finish();
   for (auto u = static_cast<size_t>(options.warmup); u < ends.size(); ++u)
     measured.seconds.push_back(std::chrono::duration<double>(ends[u] - ends[u - 1]).count());
-  if (options.device == device::kCuda) measured.gpu = cuda_memory_use();
+  measured.gpu = Device(kernels).memory().value_or(DeviceMemory{});
   measured.arena_bytes = static_cast<int64_t>(runner.arena().peak());
   return measured;
 }
@@ -181,19 +172,20 @@ Json measure(const RunConfig& config, const Options& options, Communicator& comm
   reset_peak_memory();
   const Kernels& kernels = kernels_on(options.device, options.share_gpu, comm);
   const DType dtype = activation_type(config.train.precision, kernels, comm);
+  set_product_precision(config.train.precision, kernels);
   const Measured measured = train(config, options, kernels, dtype, tokens, comm);
   const auto peak = static_cast<double>(peak_memory());
   // After the steps, so that the arrays of the measurement do not count as memory of the training.
   constexpr size_t kCopies = size_t{256} << 20;
-  const Limits limits =
-      options.device == device::kCpu ? measure_arithmetic(comm) : measure_device_limits(kernels, dtype, comm, kCopies);
+  const Limits limits = options.device == DeviceKind::cpu ? measure_arithmetic(comm)
+                                                          : measure_device_limits(kernels, dtype, comm, kCopies);
   const double seconds = median(measured.seconds), gflops = measured.flops / seconds * 1e-9;
   Json report{{"program", "step_bench"},
               {"config", options.config},
               {"set", options.overrides},
               {"ranks", comm.size()},
               {"threads", limits.threads},
-              {"device", options.device},
+              {"device", name_of(options.device)},
               {"precision", precision_text(config.train.precision, dtype, kernels)},
               {"parameters", measured.parameters},
               {"tokens_per_update", tokens.tokens_per_update()},

@@ -10,7 +10,7 @@
 #include "comm/communicator.h"
 #include "ops/kernels.h"
 #include "train/device.h"
-#include "train/run_config.h"
+#include "tasks/run_config.h"
 
 namespace qn::cli {
 
@@ -38,7 +38,8 @@ struct ConfigOptions {
 
 /// --device, --share-gpu and --profile, for the commands that compute.
 struct ComputeOptions {
-  std::string device = device::kCpu, profile;
+  DeviceKind device = DeviceKind::cpu;
+  std::string profile;
   bool share_gpu = false;
 
   void add_to(CLI::App& command);

@@ -3,6 +3,7 @@
 #include <csignal>
 #include <filesystem>
 
+#include "cli/choice_option.h"
 #include "cli/commands.h"
 #include "core/file_io.h"
 #include "core/profile_report.h"
@@ -62,12 +63,9 @@ RunConfig ConfigOptions::read() const {
 }
 
 void ComputeOptions::add_to(CLI::App& command) {
-  command
-      .add_option("--device", device,
-                  "cpu, or cuda: every rank computes on the GPU of its number on its machine (tested on an emulated "
-                  "device, not on a GPU yet)")
-      ->check(CLI::IsMember({device::kCpu, device::kCuda}))
-      ->capture_default_str();
+  add_choice(command, "--device", device,
+             "cpu, or cuda: every rank computes on the GPU of its number on its machine (tested on an emulated "
+             "device, not on a GPU yet)");
   command.add_flag("--share-gpu", share_gpu, "Allow more ranks than GPUs on a machine");
   command.add_option("--profile", profile,
                      "Measure where the time goes: a table of phases and ops at the end, and the newest events in FILE "

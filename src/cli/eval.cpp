@@ -5,12 +5,13 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "cli/choice_option.h"
 #include "cli/commands.h"
 #include "comm/watchdog.h"
 #include "core/profiler.h"
 #include "core/text.h"
 #include "data/dictionary.h"
-#include "tasks/evaluate.h"
+#include "tasks/scoring.h"
 #include "tasks/model_file.h"
 #include "train/precision.h"
 
@@ -18,7 +19,9 @@ namespace qn::cli {
 namespace {
 
 struct EvalArguments {
-  std::string file, data, split = "test", break_mode = "none", bpe_marker, precision = precision::kFp32;
+  std::string file, data, split = "test", bpe_marker;
+  BreakMode break_mode = BreakMode::none;
+  Precision precision = Precision::fp32;
   ComputeOptions compute;
   int64_t context_window = 0, tokens_per_sample = 0, max_tokens = 8192;
   double watchdog_seconds = CommConfig{}.watchdog_seconds;
@@ -26,7 +29,7 @@ struct EvalArguments {
 };
 
 EvalOptions options_of(const EvalArguments& a, const ModelFile& file, const Dictionary& dictionary, DType dtype) {
-  EvalOptions options{.break_mode = parse_break_mode(a.break_mode),
+  EvalOptions options{.break_mode = a.break_mode,
                       .tokens_per_sample = a.tokens_per_sample > 0 ? a.tokens_per_sample : file.info.tokens_per_sample,
                       .context_window = a.context_window,
                       .max_tokens = a.max_tokens,
@@ -39,27 +42,28 @@ EvalOptions options_of(const EvalArguments& a, const ModelFile& file, const Dict
   return options;
 }
 
-void print_result(const EvalArguments& a, const ModelFile& file, const EvalResult& result, double seconds) {
+void print_result(const EvalArguments& a, const ModelFile& file, const Score& result, double seconds) {
   const uint64_t bytes = std::filesystem::file_size(a.file);
   const double original = 4.0 * static_cast<double>(file.info.parameters);
   if (a.json) {
-    const nlohmann::ordered_json json{{"model", a.file},
-                                      {"kind", file.kind},
-                                      {"split", a.split},
-                                      {"tokens", result.tokens},
-                                      {"words", result.words},
-                                      {"loss_base2", result.base2()},
-                                      {"perplexity", result.perplexity()},
-                                      {"token_perplexity", result.token_perplexity()},
-                                      {"bytes", bytes},
-                                      {"parameters", file.info.parameters},
-                                      {"ratio", file.kind == "packed" ? original / static_cast<double>(bytes) : 1.0},
-                                      {"seconds", seconds}};
+    const nlohmann::ordered_json json{
+        {"model", a.file},
+        {"kind", name_of(file.kind)},
+        {"split", a.split},
+        {"tokens", result.tokens},
+        {"words", result.words},
+        {"loss_base2", result.base2()},
+        {"perplexity", result.perplexity()},
+        {"token_perplexity", result.token_perplexity()},
+        {"bytes", bytes},
+        {"parameters", file.info.parameters},
+        {"ratio", file.kind == ModelFileKind::packed ? original / static_cast<double>(bytes) : 1.0},
+        {"seconds", seconds}};
     std::cout << json.dump() << std::endl;
     return;
   }
-  std::cout << fmt::format("{} ({} {})\n", a.file, file.kind, file.state);
-  if (file.kind == "packed")
+  std::cout << fmt::format("{} ({} {})\n", a.file, name_of(file.kind), file.state);
+  if (file.kind == ModelFileKind::packed)
     std::cout << fmt::format("  {} bytes on disk, {:.2f}x smaller than {} in fp32\n",
                              group_digits(static_cast<int64_t>(bytes)), original / static_cast<double>(bytes),
                              format_bytes(static_cast<uint64_t>(original)));
@@ -87,8 +91,9 @@ int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm)
       a.data, hex64(dictionary.hash()), file.info.dictionary_hash);
   const TokenStream stream = TokenStream::open(a.data, a.split);
   stream.check_vocabulary(dictionary.size());
+  set_product_precision(a.precision, kernels);
   const auto start = std::chrono::steady_clock::now();
-  const EvalResult result = evaluate(*file.model, kernels, comm, stream,
+  const Score result = evaluate(*file.model, kernels, comm, stream,
                                      options_of(a, file, dictionary, activation_type(a.precision, kernels, comm)));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (comm.is_root()) print_result(a, file, result, seconds);
@@ -106,16 +111,14 @@ Command add_eval(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--tokens-per-sample", a->tokens_per_sample,
                  "Longest input, context included (default: the length of training blocks)");
-  app.add_option("--break-mode", a->break_mode, "none, complete (sentences) or eos")->capture_default_str();
+  add_choice(app, "--break-mode", a->break_mode, "Where inputs may end: anywhere, at sentences, one sentence each",
+             {BreakMode::none, BreakMode::complete, BreakMode::eos});
   app.add_option("--max-tokens", a->max_tokens, "Tokens per batch")->capture_default_str();
   app.add_option("--bpe-marker", a->bpe_marker,
                  "Tokens ending in this belong to the next one, e.g. \"@@\": perplexity is then per word");
-  app.add_option("--precision", a->precision,
-                 "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
-                 "else fp32; bf16_always: on any processor; fp16: GPUs only")
-      ->check(CLI::IsMember(
-          {precision::kFp32, precision::kTf32, precision::kBf16, precision::kBf16Always, precision::kFp16}))
-      ->capture_default_str();
+  add_choice(app, "--precision", a->precision,
+             "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
+             "else fp32; bf16_always: on any processor; fp16: GPUs only");
   app.add_option("--watchdog-seconds", a->watchdog_seconds, "As comm.watchdog_seconds of a run (0: off)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

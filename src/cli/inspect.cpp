@@ -69,7 +69,7 @@ Command add_inspect(CLI::App& app) {
   app.footer("For a packed model the total is the file's size: codes, centroids, dense tensors and header.");
   return [file, json](Communicator& comm) {
     if (!comm.is_root()) return kSuccess;
-    if (kind_of_model_file(*file) == "packed")
+    if (kind_of_model_file(*file) == ModelFileKind::packed)
       inspect_packed(*file, *json);
     else
       inspect_checkpoint(*file, *json);

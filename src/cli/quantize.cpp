@@ -10,7 +10,7 @@
 #include "core/profiler.h"
 #include "core/text.h"
 #include "tasks/model_file.h"
-#include "train/trainer.h"
+#include "tasks/run.h"
 
 namespace qn::cli {
 namespace {
@@ -62,35 +62,35 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
 PackedModel write_and_load(Trainer& trainer, const PackedInfo& info, const PackedStorage& storage,
                            const std::filesystem::path& out, const Kernels& kernels, Communicator& comm) {
   const ProfileScope phase(Phase::checkpoint);
-  if (comm.is_root()) write_packed_model(out, trainer.model(), info, storage);
+  if (comm.is_root()) write_packed_model(out, trainer.module(), info, storage);
   comm.barrier();
   return load_packed_model(out, kernels);
 }
 
 /// Writes the packed file, evaluates it as a user will (from disk), and makes sure that it computes what the model in
 /// memory does.
-void pack(Trainer& trainer, const RunConfig& config, int64_t parameters, const std::filesystem::path& out,
-          const Kernels& kernels, Communicator& comm) {
-  const Score before = trainer.validate_now();
+void pack(Trainer& trainer, LanguageModeling& task, const RunConfig& config, int64_t parameters,
+          const std::filesystem::path& out, const Kernels& kernels, Communicator& comm) {
+  const Evaluation before = trainer.validate_now();
   const PackedStorage storage = packed_storage(config.ipq);
   trainer.round_weights(storage);
-  const Score rounded = trainer.validate_now();
-  const Dictionary& dictionary = trainer.corpus().dictionary();
+  const Evaluation rounded = trainer.validate_now();
+  const Dictionary& dictionary = task.corpus().dictionary();
   const PackedModel packed = write_and_load(
       trainer, packed_info(config, dictionary.size(), hex64(dictionary.hash()), parameters, trainer.plan()), storage,
       out, kernels, comm);
-  const Score from_file = validate(*packed.model, kernels, comm, trainer.corpus().valid(),
-                                   trainer.corpus().valid_batches(), trainer.dtype());
+  const Score from_file =
+      validate(*packed.model, kernels, comm, task.corpus().valid(), task.corpus().valid_batches(), trainer.dtype());
   QN_CHECK(std::abs(from_file.base2() - rounded.base2()) < 1e-6,
            "{} evaluates to perplexity {:.4f}, the model in memory to {:.4f}: do not use the file, and report this",
-           out.string(), from_file.perplexity(), rounded.perplexity());
+           out.string(), from_file.perplexity(), rounded.at("ppl"));
   const uint64_t bytes = std::filesystem::file_size(out);
   spdlog::info("packed: {} ({} bytes, {}), {:.2f}x smaller than {} in fp32", out.string(),
                group_digits(static_cast<int64_t>(bytes)), format_bytes(bytes),
                4.0 * static_cast<double>(parameters) / static_cast<double>(bytes),
                format_bytes(static_cast<uint64_t>(parameters) * 4));
   spdlog::info("{} perplexity: {:.2f} finetuned, {:.2f} rounded to storage, {:.2f} from the file", config.data.valid,
-               before.perplexity(), rounded.perplexity(), from_file.perplexity());
+               before.at("ppl"), rounded.at("ppl"), from_file.perplexity());
 }
 
 int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicator& comm) {
@@ -103,14 +103,15 @@ int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicato
   const auto watchdog = start_watchdog(comm, config.comm.watchdog_seconds);
   const std::filesystem::path out =
       a.out.empty() ? std::filesystem::path(config.checkpoint.dir) / "model.safetensors" : std::filesystem::path(a.out);
-  Trainer trainer(config, comm,
+  LanguageModeling task(config);
+  Trainer trainer(config, dump_config(config), task, comm,
                   {.quantize = true, .resume = !a.fresh, .stop_requested = stop_requested, .kernels = &kernels});
   if (trainer.run() == Outcome::stopped) {
     spdlog::info("stopped after update {} with {} stages done; saved in {}: run the same command to go on",
                  trainer.update(), trainer.ipq()->stages_done(), config.checkpoint.dir);
     return kStopped;
   }
-  pack(trainer, config, trainer.original_parameters(), out, kernels, comm);
+  pack(trainer, task, config, trainer.original_parameters(), out, kernels, comm);
   return kSuccess;
 }
 

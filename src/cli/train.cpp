@@ -4,7 +4,7 @@
 
 #include "cli/commands.h"
 #include "comm/watchdog.h"
-#include "train/trainer.h"
+#include "tasks/run.h"
 
 namespace qn::cli {
 
@@ -19,7 +19,8 @@ struct TrainArguments {
 int run_train(const TrainArguments& a, const Kernels& kernels, Communicator& comm) {
   const RunConfig config = a.config.read();
   const auto watchdog = start_watchdog(comm, config.comm.watchdog_seconds);
-  Trainer trainer(config, comm,
+  const std::unique_ptr<Task> task = make_task(config);
+  Trainer trainer(config, dump_config(config), *task, comm,
                   {.quantize = false, .resume = !a.fresh, .stop_requested = stop_requested, .kernels = &kernels});
   const Outcome outcome = trainer.run();
   const std::string last = (std::filesystem::path(config.checkpoint.dir) / "checkpoint_last.h5").string();

@@ -12,8 +12,10 @@ namespace qn {
 ///   n_centroids:        {LayerType: {key: attribute or fuzzy_name, value: {text: K, "*": K}}}
 ///   block_sizes:        {LayerType: {key: ..., value: {text: d}}}
 ///   layers_to_quantize: [pattern of stage 0, pattern of stage 1, ...]
-/// A section that is absent keeps its default; an empty file is all defaults. `source` names the text in messages.
-/// Throws qn::Error with source, line, key and, for unknown keys, the nearest known one.
+/// The text means what it means to fairseq, which reads it with PyYAML (python_yaml.h). A section that is absent keeps
+/// its default; an empty file is all defaults, with a warning. Other sections, layer types and keys are ignored, with a
+/// warning where they look misspelt. Keys of sizes that are no texts never fit an attribute; a warning says to quote
+/// them. `source` names the text in messages. Throws qn::Error with source, line and key.
 QuantizeRules parse_quantize_rules(const std::string& text, const std::string& source);
 
 /// The same from a file.

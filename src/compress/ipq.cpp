@@ -1,7 +1,5 @@
 #include "compress/ipq.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -96,21 +94,6 @@ void add_errors(const float* original, const std::vector<float>& decoded, Square
 
 }  // namespace
 
-std::vector<float> frequency_importance(const Weight& weight, std::span<const int64_t> token_counts, double exponent) {
-  if (exponent == 0.0 || weight.first_token() < 0) return {};
-  QN_ASSERT(weight.first_token() + weight.rows() <= std::ssize(token_counts), "{}", weight.name());
-  std::vector<double> raw;
-  double total = 0.0;
-  for (int64_t row = 0; row < weight.rows(); ++row) {
-    const int64_t count = token_counts[static_cast<size_t>(weight.first_token() + row)];
-    raw.push_back(std::pow(static_cast<double>(count + 1), exponent));
-    total += raw.back();
-  }
-  std::vector<float> importance;
-  for (const double w : raw) importance.push_back(static_cast<float>(w * static_cast<double>(weight.rows()) / total));
-  return importance;
-}
-
 int64_t restore_quantized(Module& module, const QuantizationPlan& plan, CentroidGradient gradient,
                           const StateDict& state) {
   const auto entry = state.ints.find("ipq/stages_done");
@@ -179,9 +162,6 @@ bool IpqMachine::run_kmeans(const std::vector<WeightPlan>& weights, const std::f
   }
   for (size_t i = 0; i < results.size(); ++i) {
     report.splits += results[i].resolved_empty;
-    if (results[i].still_empty > 0)
-      spdlog::info("{}: {} of {} centroids are unused: the weight has fewer distinct blocks", weights[i].name,
-                   results[i].still_empty, results[i].table.n_centroids);
     represent(module_, plan_, weights[i].name, tensor_of_table(weights[i].quantizer, std::move(results[i].table)),
               swap);
   }
@@ -207,7 +187,7 @@ std::optional<StageReport> IpqMachine::run_stage(const std::function<bool(int64_
   const auto start = std::chrono::steady_clock::now();
   StageReport report{.stage = stages_done_, .weights = std::ssize(plan_.stage(stages_done_))};
   SquaredErrors errors;
-  RepresentationSwap swap(module_, centroid_gradient_of(config_));
+  RepresentationSwap swap(module_, config_.centroid_gradient);
   if (!run_kmeans(weights_of(plan_, stages_done_, true), keep_going, report, errors, swap)) return std::nullopt;
   for (const WeightPlan& planned : weights_of(plan_, stages_done_, false))
     represent(module_, plan_, planned.name, quantize(planned, errors), swap);
@@ -240,7 +220,7 @@ void IpqMachine::save(StateDict& state) const {
 
 void IpqMachine::load(const StateDict& state) {
   const int64_t iteration = state.integer("ipq/kmeans_iteration");
-  stages_done_ = restore_quantized(module_, plan_, centroid_gradient_of(config_), state);
+  stages_done_ = restore_quantized(module_, plan_, config_.centroid_gradient, state);
   if (iteration == 0) return;
   KMeansState pending{.iteration = iteration,
                       .centroids = {},

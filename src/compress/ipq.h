@@ -16,12 +16,8 @@
 
 namespace qn {
 
-/// Importances of a weight's rows in a fit; empty: all alike.
+/// Relative importances of a weight's rows in a fit, mean 1; empty: all are alike.
 using RowImportance = std::function<std::vector<float>(const Weight&)>;
-
-/// (count + 1)^exponent of every row's token, scaled to mean 1; empty where rows are no tokens, or for exponent 0.
-/// `token_counts` [vocabulary]: occurrences in the training text.
-std::vector<float> frequency_importance(const Weight& weight, std::span<const int64_t> token_counts, double exponent);
 
 /// Brings a laid out, dense module to the structure of a checkpoint: weights of finished stages have their codes, cut
 /// ties are cut, the store is laid out anew. What is trained is loaded by the caller afterwards. Returns the number of

@@ -12,7 +12,7 @@ void IpqConfig::visit(ConfigVisitor& v) {
       "frequency_exponent", frequency_exponent,
       "k-means weighs the row of a token that occurs n times in the training text with (n + 1) to this power (0: all "
       "rows alike, as fairseq does)");
-  v.choice("centroid_gradient", centroid_gradient, {"sum", "mean"},
+  v.choice("centroid_gradient", centroid_gradient,
            "gradient of a centroid: sum over its blocks (fairseq's code) or their mean (the paper)");
   v.field("dense_softmax", dense_softmax,
           "leave output matrices that are tied to quantized tables dense, as fairseq does, instead of keeping the tie");
@@ -20,8 +20,9 @@ void IpqConfig::visit(ConfigVisitor& v) {
           "start the learning-rate schedule, warm-up included, anew in each stage");
   v.field("save_every_kmeans_iterations", save_every_kmeans_iterations,
           "checkpoint inside k-means every n iterations (0: only between stages)");
-  v.choice("centroids", centroids, {"fp16", "int8"}, "storage of centroids in the packed file");
-  v.choice("dense", dense, {"fp16", "fp32"}, "storage of everything that is not quantized in the packed file");
+  v.choice("centroids", centroids, {ValueStorage::f16, ValueStorage::int8}, "storage of centroids in the packed file");
+  v.choice("dense", dense, {ValueStorage::f16, ValueStorage::f32},
+           "storage of everything that is not quantized in the packed file");
 }
 
 void IpqConfig::validate(const ConfigChecker& c) const {

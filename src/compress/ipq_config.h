@@ -4,7 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "compress/size_report.h"
 #include "core/config.h"
+#include "quant/product_quantizer.h"
 
 namespace qn {
 
@@ -15,11 +17,11 @@ struct IpqConfig {
   int64_t updates_per_stage = 0;
   int64_t kmeans_iterations = 15;
   double frequency_exponent = 1.0;
-  std::string centroid_gradient = "sum";
+  CentroidGradient centroid_gradient = CentroidGradient::sum;
   bool dense_softmax = false;
   bool restart_schedule = false;
   int64_t save_every_kmeans_iterations = 0;
-  std::string centroids = "fp16", dense = "fp16";
+  ValueStorage centroids = ValueStorage::f16, dense = ValueStorage::f16;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };

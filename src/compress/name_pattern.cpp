@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "compress/python_pattern.h"
 #include "core/error.h"
 
 namespace qn {
@@ -17,6 +18,18 @@ std::string pcre_message(int code) {
   std::array<PCRE2_UCHAR, 256> text{};
   pcre2_get_error_message(code, text.data(), text.size());
   return reinterpret_cast<const char*>(text.data());
+}
+
+/// The pattern with fairseq's prefix for PCRE2. Messages count characters of the pattern alone, from 1.
+std::string translate(const std::string& pattern, const std::string& problem) {
+  try {
+    return pcre2_from_python(std::string(kPrefix) + pattern + ")");
+  } catch (const PatternError& error) {
+    const size_t position = error.position().value_or(0);
+    const size_t at = std::min(pattern.size(), position - std::min(position, kPrefix.size())) + 1;
+    fail("{} is not a regular expression of Python's: {}{}", problem, error.what(),
+         error.position() ? fmt::format(" (at character {})", at) : "");
+  }
 }
 
 }  // namespace
@@ -33,15 +46,14 @@ struct NamePattern::Compiled {
 
 NamePattern::NamePattern(const std::string& pattern, const std::string& where)
     : compiled_(std::make_unique<Compiled>()) {
-  const std::string whole = std::string(kPrefix) + pattern + ")";
+  const std::string problem = where + (where.empty() ? "" : ": ") + "pattern '" + pattern + "'";
+  const std::string translated = translate(pattern, problem);
   int error = 0;
   PCRE2_SIZE offset = 0;
   compiled_->pattern = pattern;
-  compiled_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(whole.data()), whole.size(), PCRE2_ANCHORED | PCRE2_UTF,
-                                  &error, &offset, nullptr);
-  QN_CHECK(compiled_->code != nullptr, "{}{}pattern '{}' is not a regular expression: {} (at character {})", where,
-           where.empty() ? "" : ": ", pattern, pcre_message(error),
-           std::min(pattern.size(), offset > kPrefix.size() ? offset - kPrefix.size() : 0) + 1);
+  compiled_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                                  PCRE2_ANCHORED | PCRE2_UTF | PCRE2_UCP | PCRE2_DOTALL, &error, &offset, nullptr);
+  QN_CHECK(compiled_->code != nullptr, "{} is more than PCRE2 can do: {}; simplify it", problem, pcre_message(error));
   compiled_->match = pcre2_match_data_create_from_pattern(compiled_->code, nullptr);
   QN_ASSERT(compiled_->match != nullptr);
 }
@@ -50,12 +62,13 @@ NamePattern::~NamePattern() = default;
 NamePattern::NamePattern(NamePattern&&) noexcept = default;
 NamePattern& NamePattern::operator=(NamePattern&&) noexcept = default;
 
-bool NamePattern::matches(std::string_view name) const {
+std::optional<size_t> NamePattern::match_length(std::string_view name) const {
   const int found = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(name.data()), name.size(), 0, 0,
                                 compiled_->match, nullptr);
   QN_CHECK(found >= 0 || found == PCRE2_ERROR_NOMATCH, "pattern '{}' cannot be matched against '{}': {}",
            compiled_->pattern, name, pcre_message(found));
-  return found >= 0;
+  if (found < 0) return std::nullopt;
+  return pcre2_get_ovector_pointer(compiled_->match)[1];
 }
 
 }  // namespace qn

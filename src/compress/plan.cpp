@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <iterator>
-#include <optional>
 
 #include "compress/name_pattern.h"
 #include "compress/size_report.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/special_tokens.h"
 #include "core/text.h"
 #include "quant/kmeans.h"
 #include "quant/pq_quantizer.h"
@@ -74,23 +74,52 @@ std::vector<size_t> select(const StageRule& rule, std::span<const WeightInfo> we
                                               fmt::join(nearest(without_backslashes(repaired), names, 5), ", "))));
 }
 
-/// The value of an attribute that rules may ask for.
-std::optional<std::string> attribute(const WeightInfo& weight, const std::string& key) {
-  if (const auto it = weight.attributes.find(key); it != weight.attributes.end()) return it->second;
+/// What fairseq's layer has that does not follow from the weight's shape: of token tables, only the one with the
+/// padding token's row knows it.
+std::map<std::string, std::string> padding_attribute(const Weight& weight) {
+  if (weight.kind() != WeightKind::embedding || weight.first_token() < 0) return {};
+  const bool has_padding = weight.first_token() <= kPadId && kPadId < weight.first_token() + weight.rows();
+  return {{"padding_idx", has_padding ? std::to_string(kPadId - weight.first_token()) : "None"}};
+}
+
+/// The attributes of a torch layer that rules may ask for, as Python's str() writes them: what follows from the
+/// weight's shape, what is the same for every layer that fairseq builds, and what the weight brings.
+std::map<std::string, std::string> attributes_of(const WeightInfo& weight) {
+  std::map<std::string, std::string> all = weight.attributes;
+  const std::string rows = std::to_string(weight.rows), cols = std::to_string(weight.cols);
   switch (weight.kind) {
     case WeightKind::linear:
-      if (key == "in_features") return std::to_string(weight.cols);
-      if (key == "out_features") return std::to_string(weight.rows);
+      all.merge(std::map<std::string, std::string>{{"in_features", cols}, {"out_features", rows}});
       break;
     case WeightKind::embedding:
-      if (key == "embedding_dim") return std::to_string(weight.cols);
-      if (key == "num_embeddings") return std::to_string(weight.rows);
+      all.merge(std::map<std::string, std::string>{{"embedding_dim", cols},
+                                                   {"max_norm", "None"},
+                                                   {"norm_type", "2.0"},
+                                                   {"num_embeddings", rows},
+                                                   {"scale_grad_by_freq", "False"},
+                                                   {"sparse", "False"}});
       break;
     case WeightKind::conv:
-      if (key == "out_channels") return std::to_string(weight.rows);
+      all.merge(std::map<std::string, std::string>{
+          {"out_channels", rows}, {"output_padding", "(0, 0)"}, {"transposed", "False"}});
       break;
   }
-  return std::nullopt;
+  return all;
+}
+
+/// The text that a rule looks up. `place` names the rule in messages.
+std::string looked_up(const SizeRule& rule, const std::string& place, const WeightInfo& weight) {
+  const std::string name = layer_name(weight.name);
+  if (rule.is_fuzzy()) return name;
+  QN_CHECK(
+      rule.key != "weight" && rule.key != "bias",
+      "{}: the '{}' of '{}' is a tensor, which no text in the rules can equal; use another attribute or fuzzy_name",
+      place, rule.key, name);
+  const std::map<std::string, std::string> attributes = attributes_of(weight);
+  if (const auto it = attributes.find(rule.key); it != attributes.end()) return it->second;
+  std::vector<std::string> known;
+  for (const auto& attribute : attributes) known.push_back(attribute.first);
+  fail("{}: '{}' has no attribute '{}'; there are {}, and fuzzy_name", place, name, rule.key, fmt::join(known, ", "));
 }
 
 /// The number that `section` ("block_sizes" or "n_centroids") gives to a weight.
@@ -102,16 +131,22 @@ int64_t look_up(const std::map<std::string, SizeRule>& section_rules, const char
   if (it == section_rules.end())
     throw Error(located(source, fmt::format("{} has no entry for {}, the type of '{}'; add one", section, type, name)));
   const SizeRule& rule = it->second;
-  const bool fuzzy = rule.key == "fuzzy_name";
-  const std::optional<std::string> value = fuzzy ? name : attribute(weight, rule.key);
-  if (!value)
-    throw Error(located(source, fmt::format("{}.{}: '{}' has no attribute '{}'", section, type, name, rule.key)));
+  const std::string place = located(source, fmt::format("{}.{}", section, type));
+  if (rule.is_fuzzy() && !rule.other_keys.empty()) {
+    const SizeRule::OtherKey& other = rule.other_keys.front();
+    fail("{}: in {}.{} names are searched for the key {}, which is {} to YAML, not a text; quote it: \"{}\"",
+         other.where, section, type, other.text, other.type, other.text);
+  }
+  const std::string value = looked_up(rule, place, weight);
   for (const auto& [text, number] : rule.values)
-    if (text != "*" && (fuzzy ? value->find(text) != std::string::npos : *value == text)) return number;
+    if (rule.is_fuzzy() ? value.find(text) != std::string::npos : value == text) return number;
   for (const auto& [text, number] : rule.values)
     if (text == "*") return number;
-  throw Error(located(source, fmt::format("{}.{}: nothing fits '{}' ({} {}); add an entry for it or for \"*\"", section,
-                                          type, name, rule.key, *value)));
+  std::string hint;
+  for (const SizeRule::OtherKey& other : rule.other_keys)
+    if (other.text == value)
+      hint = fmt::format("; the key {} ({}) is {}: quote it", other.text, other.where, other.type);
+  fail("{}: nothing fits '{}' ({} {}); add an entry for it or for \"*\"{}", place, name, rule.key, value, hint);
 }
 
 /// Divisors of `cols` that make sense as block sizes.
@@ -191,7 +226,7 @@ std::vector<WeightInfo> infos_of(const WeightSet& weights) {
                      .cols = w->cols(),
                      .group = w->group(),
                      .aliases = weights.aliases_of(w.get()),
-                     .attributes = {}});
+                     .attributes = padding_attribute(*w)});
   return infos;
 }
 

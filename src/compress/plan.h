@@ -25,21 +25,34 @@ struct WeightInfo {
   int64_t rows = 0;  ///< outputs, vocabulary size or output channels
   int64_t cols = 0;  ///< inputs, embedding width or (inputs / groups) * kernel height * kernel width
   std::string group = {};
-  std::vector<std::string> aliases = {};               ///< further names of the same (tied) weight
-  std::map<std::string, std::string> attributes = {};  ///< beyond in_features etc., for instance kernel_size = "(3, 3)"
+  std::vector<std::string> aliases = {};  ///< further names of the same (tied) weight
+  /// Texts of the layer's attributes beyond those that follow from the members above, as Python's str() writes them:
+  /// kernel_size is "(3, 3)", padding_idx may be "None".
+  std::map<std::string, std::string> attributes = {};
 };
 
-/// One stage: every weight whose name starts with a match of the regular expression (PCRE2).
+/// One stage: every weight whose name starts with a match of the regular expression (name_pattern.h).
 struct StageRule {
   std::string pattern;
   std::string where;  ///< "file.yaml:12" for messages, may be empty
 };
 
 /// How one layer type finds a number: `key` is "fuzzy_name" (the first entry whose text is part of the layer's name
-/// wins) or an attribute such as in_features (the entry equal to its value wins); "*" fits everything else.
+/// wins) or an attribute such as in_features (the entry equal to its text wins); "*" fits everything else.
 struct SizeRule {
+  /// A key that is no text to YAML. fairseq compares texts, so it equals no attribute, and it cannot search names for
+  /// it.
+  struct OtherKey {
+    std::string text;   ///< as the file has it
+    std::string type;   ///< "an integer"
+    std::string where;  ///< "file.yaml:12"
+  };
+
   std::string key;
   std::vector<std::pair<std::string, int64_t>> values;  ///< in file order
+  std::vector<OtherKey> other_keys = {};
+
+  bool is_fuzzy() const { return key == "fuzzy_name"; }
 };
 
 struct QuantizeRules {
@@ -109,7 +122,8 @@ QuantizationPlan dense_plan(std::span<const WeightInfo> weights);
 /// that matches nothing only because its backslashes are doubled, as in fairseq's example file, is repaired with a
 /// warning. K is capped to a quarter of the number of blocks (logged).
 /// Throws qn::Error naming pattern or weight: pattern invalid, matching nothing (with the nearest names) or only what
-/// earlier stages took; no rule for a layer type or name; cols not divisible by the block size (with sizes that fit);
+/// earlier stages took; no rule for a layer type or name; an attribute that layers of the type do not
+/// have; cols not divisible by the block size (with sizes that fit);
 /// K outside 2..65536.
 QuantizationPlan make_plan(const QuantizeRules& rules, std::span<const WeightInfo> weights);
 

@@ -75,8 +75,9 @@ QuantizationPlan plan_from_json(const Json& json, const std::string& where) {
   QuantizationPlan plan;
   plan.stages = json.at("stages");
   plan.cut_ties = json.at("cut_ties");
-  plan.storage.side = value_storage_named(json.at("storage").at("side"), where);
-  plan.storage.dense = value_storage_named(json.at("storage").at("dense"), where);
+  plan.storage.side = value_named<ValueStorage>(json.at("storage").at("side").get<std::string>(), where + ": storage");
+  plan.storage.dense =
+      value_named<ValueStorage>(json.at("storage").at("dense").get<std::string>(), where + ": storage");
   for (const auto& [name, weight] : json.at("weights").items()) {
     plan.weights.push_back(weight_from_json(name, weight, json));
     const int64_t stage = plan.weights.back().stage;

@@ -66,13 +66,6 @@ QuantizationPlan resume_run_plan(const std::string& stored, const WeightSet& wei
   return plan;
 }
 
-CentroidGradient centroid_gradient_of(const IpqConfig& config) {
-  return config.centroid_gradient == "mean" ? CentroidGradient::mean : CentroidGradient::sum;
-}
-
-PackedStorage packed_storage(const IpqConfig& config) {
-  return {.side = value_storage_named(config.centroids, "ipq.centroids"),
-          .dense = value_storage_named(config.dense, "ipq.dense")};
-}
+PackedStorage packed_storage(const IpqConfig& config) { return {.side = config.centroids, .dense = config.dense}; }
 
 }  // namespace qn

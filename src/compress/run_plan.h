@@ -6,7 +6,6 @@
 #include "compress/ipq_config.h"
 #include "compress/noise.h"
 #include "compress/plan.h"
-#include "quant/product_quantizer.h"
 
 namespace qn {
 
@@ -20,7 +19,6 @@ QuantizationPlan make_run_plan(const WeightSet& weights, const NoiseConfig& nois
 QuantizationPlan resume_run_plan(const std::string& stored, const WeightSet& weights, const NoiseConfig& noise,
                                  const IpqConfig* ipq);
 
-CentroidGradient centroid_gradient_of(const IpqConfig& config);  ///< ipq.centroid_gradient
-PackedStorage packed_storage(const IpqConfig& config);           ///< ipq.centroids and ipq.dense
+PackedStorage packed_storage(const IpqConfig& config);  ///< ipq.centroids and ipq.dense
 
 }  // namespace qn

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -100,20 +99,6 @@ std::string SizeReport::to_json() const {
   report["original_bytes"] = original_bytes();
   report["ratio"] = ratio();
   return report.dump(2);
-}
-
-FairseqSizes fairseq_sizes(int64_t n_parameters, std::span<const PqShape> quantized) {
-  constexpr double kMb = 1024.0 * 1024.0;
-  FairseqSizes sizes;
-  sizes.original_mb = sizes.other_mb = 4.0 * static_cast<double>(n_parameters) / kMb;
-  for (const PqShape& q : quantized) {
-    const double values = static_cast<double>(q.rows * q.cols);
-    sizes.index_mb +=
-        std::log2(static_cast<double>(q.n_centroids)) / static_cast<double>(q.block_size) * values / 8.0 / kMb;
-    sizes.centroids_mb += static_cast<double>(q.n_centroids * q.block_size) * 2.0 / kMb;
-    sizes.other_mb -= 4.0 * values / kMb;
-  }
-  return sizes;
 }
 
 }  // namespace qn

@@ -1,19 +1,13 @@
-// What a compressed model weighs, tensor by tensor, in real bytes; and fairseq's own accounting for comparison.
+// What a compressed model weighs, tensor by tensor, in real bytes.
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "quant/quantizer.h"
 
 namespace qn {
-
-/// Shape of a product-quantized weight.
-struct PqShape {
-  int64_t rows = 0, cols = 0, block_size = 1, n_centroids = 1;
-};
 
 /// One line of the report.
 struct SizeEntry {
@@ -57,16 +51,5 @@ class SizeReport {
   uint64_t header_bytes_ = 0;
   int64_t original_values_ = 0;  // 0: those of the entries
 };
-
-/// fairseq's numbers (fairseq semantics, "Size accounting"), in MB of 2^20 bytes: log2(K)/d bits per quantized weight
-/// (fractions allowed), fp16 centroids, 4 bytes for everything else.
-struct FairseqSizes {
-  double original_mb = 0, index_mb = 0, centroids_mb = 0, other_mb = 0;
-  double total_mb() const { return index_mb + centroids_mb + other_mb; }
-  double ratio() const { return original_mb / total_mb(); }
-};
-
-/// `n_parameters` counts every distinct parameter once, before quantization.
-FairseqSizes fairseq_sizes(int64_t n_parameters, std::span<const PqShape> quantized);
 
 }  // namespace qn

@@ -24,6 +24,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/enum_names.h"
 #include "core/error.h"
 
 namespace qn {
@@ -69,11 +70,21 @@ class ConfigVisitor {
   template <class T>
   requires std::constructible_from<ConfigValue, T*>
   void field(std::string_view name, T& value, std::string_view doc) { on_field({name, &value, doc, {}}); }
-  /// A text (or each text of a list) that must be one of `choices`.
-  template <class T>
-  requires std::same_as<T, std::string> || std::same_as<T, std::optional<std::string>> ||
-      std::same_as<T, std::vector<std::string>>
-  void choice(std::string_view name, T& value, std::vector<std::string> choices, std::string_view doc) {
+  /// An enumeration, written as the name of its value (see enum_names.h).
+  template <NamedEnum E>
+  void choice(std::string_view name, E& value, std::string_view doc) {
+    choice(name, value, all_values<E>(), doc);
+  }
+  /// The same where only some values make sense; the default is one of them.
+  template <NamedEnum E>
+  void choice(std::string_view name, E& value, const std::vector<E>& choices, std::string_view doc) {
+    std::string text = name_of(value);
+    on_field({name, &text, doc, names_of(choices)});
+    value = value_named<E>(text, name);
+  }
+  /// A list of texts out of `choices`.
+  void choice(std::string_view name, std::vector<std::string>& value, std::vector<std::string> choices,
+              std::string_view doc) {
     on_field({name, &value, doc, std::move(choices)});
   }
   /// A nested struct, visited and, where it has `validate`, validated.

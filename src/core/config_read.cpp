@@ -230,9 +230,7 @@ class ReadVisitor final : public ConfigVisitor {
   bool allowed(const ConfigNode& node, const std::string& key, const ConfigField& field) {
     const auto& choices = field.choices;
     if (choices.empty() || std::find(choices.begin(), choices.end(), node.scalar) != choices.end()) return true;
-    add_problem(node, key,
-                fmt::format("must be one of {}; got {}; did you mean '{}'?", fmt::join(choices, ", "), got(node),
-                            nearest(node.scalar, choices)[0]));
+    add_problem(node, key, wrong_choice(node.scalar, got(node), choices));
     return false;
   }
 

@@ -89,6 +89,7 @@ hid_t memory_type(DType dtype) {
       return H5T_NATIVE_UINT8;
     case DType::bf16:
     case DType::f16:
+    case DType::i8:
       break;
   }
   QN_ASSERT(false, "files do not hold {}", name_of(dtype));
@@ -108,6 +109,7 @@ hid_t file_type(DType dtype) {
       return H5T_STD_U8LE;
     case DType::bf16:
     case DType::f16:
+    case DType::i8:
       break;
   }
   QN_ASSERT(false, "files do not hold {}", name_of(dtype));

@@ -16,6 +16,7 @@ size_t size_of(DType dtype) {
     case DType::f16:
       return 2;
     case DType::u8:
+    case DType::i8:
       return 1;
   }
   QN_ASSERT(false, "unknown element type");
@@ -37,6 +38,8 @@ const char* name_of(DType dtype) {
       return "i64";
     case DType::u8:
       return "u8";
+    case DType::i8:
+      return "i8";
   }
   QN_ASSERT(false, "unknown element type");
 }

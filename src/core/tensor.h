@@ -17,7 +17,7 @@
 namespace qn {
 
 /// f16 is a storage type of GPU backends; no host code computes with it.
-enum class DType : uint8_t { f32, f64, bf16, f16, i32, i64, u8 };
+enum class DType : uint8_t { f32, f64, bf16, f16, i32, i64, u8, i8 };
 
 size_t size_of(DType dtype);
 const char* name_of(DType dtype);
@@ -47,6 +47,10 @@ struct DTypeOf<int64_t> {
 template <>
 struct DTypeOf<uint8_t> {
   static constexpr DType value = DType::u8;
+};
+template <>
+struct DTypeOf<int8_t> {
+  static constexpr DType value = DType::i8;
 };
 
 /// Up to four dimensions, outermost first.

@@ -1,6 +1,7 @@
 #include "core/text.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -30,6 +31,11 @@ std::vector<std::string> nearest(std::string_view word, std::span<const std::str
   std::vector<std::string> result;
   for (size_t i = 0; i < std::min(limit, ranked.size()); ++i) result.push_back(candidates[ranked[i].second]);
   return result;
+}
+
+std::string wrong_choice(std::string_view word, std::string_view got, std::span<const std::string> choices) {
+  return fmt::format("must be one of {}; got {}; did you mean '{}'?", fmt::join(choices, ", "), got,
+                     nearest(word, choices)[0]);
 }
 
 std::string format_bytes(uint64_t bytes) {

@@ -93,13 +93,6 @@ BatchList pack_batches(std::span<const int64_t> items, std::span<const int32_t> 
   return batches;
 }
 
-std::vector<int64_t> rank_share(int64_t batches, int64_t rank, int64_t world) {
-  QN_ASSERT(world >= 1 && rank >= 0 && rank < world, "rank {} of {}", rank, world);
-  std::vector<int64_t> share;
-  for (int64_t first = 0; first < batches; first += world) share.push_back(first + rank < batches ? first + rank : -1);
-  return share;
-}
-
 BatchList freeze_batches(std::string_view name, std::span<const int32_t> lengths, const FreezeOptions& options) {
   const BatchLimits& limits = options.limits;
   QN_CHECK(limits.max_tokens > 0 || limits.max_items > 0,

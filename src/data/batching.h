@@ -43,10 +43,6 @@ int64_t drop_longer_than(std::vector<int64_t>& items, std::span<const int32_t> l
 /// Greedy packing of `items` in their order. No item may be longer than max_tokens (throws qn::Error).
 BatchList pack_batches(std::span<const int64_t> items, std::span<const int32_t> lengths, const BatchLimits& limits);
 
-/// Numbers of the batches that rank `rank` of `world` takes: rank, rank + world, ... Filled up with -1 (no batch) so
-/// that all ranks get equally many and can stay in step.
-std::vector<int64_t> rank_share(int64_t batches, int64_t rank, int64_t world);
-
 /// What to do with items that are longer than the model's positions or than max_tokens.
 enum class OverLong { warn_and_drop, error };
 
@@ -59,8 +55,8 @@ struct FreezeOptions {
 
 /// The batches of a whole run: items sorted by length (ties as in a fairseq run that starts at epoch 1 with this seed),
 /// over-long ones treated as asked, the rest packed. Depends on neither ranks nor epochs. Training reshuffles this list
-/// every epoch (EpochSampler); validation goes through it as it is, rank r taking rank_share(...). `name` (train,
-/// valid) is for messages. Throws qn::Error when no item is left or no limit is set.
+/// every epoch (EpochSampler); validation goes through it as it is, rank r taking batches r, r + ranks, ... `name`
+/// (train, valid) is for messages. Throws qn::Error when no item is left or no limit is set.
 BatchList freeze_batches(std::string_view name, std::span<const int32_t> lengths, const FreezeOptions& options);
 
 }  // namespace qn

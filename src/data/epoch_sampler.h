@@ -29,7 +29,7 @@ class EpochSampler {
 
   /// True when the epoch's last micro-batch has been handed out.
   bool end_of_epoch() const { return state_.next == micro_batches_.size(); }
-  int64_t micro_batches_per_epoch() const { return micro_batches_.size(); }
+  const BatchList& micro_batches() const { return micro_batches_; }
   /// Updates per epoch with groups of `group`.
   int64_t updates_per_epoch(int64_t group) const { return (micro_batches_.size() + group - 1) / group; }
 

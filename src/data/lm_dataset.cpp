@@ -18,7 +18,6 @@ std::vector<int32_t> LmDataset::lengths() const {
 
 Batch LmDataset::collate(std::span<const int64_t> items) const {
   Batch batch;
-  batch.items.assign(items.begin(), items.end());
   batch.rows = std::ssize(items);
   for (const int64_t item : items) batch.cols = std::max(batch.cols, blocks_.length(item));
   const auto elements = static_cast<size_t>(batch.rows * batch.cols);

@@ -16,8 +16,7 @@ namespace qn {
 struct Batch {
   int64_t rows = 0, cols = 0;
   std::vector<int32_t> source, target;
-  int64_t tokens = 0;          ///< targets that are not padding: what the loss is summed over
-  std::vector<int64_t> items;  ///< block number of each row
+  int64_t tokens = 0;  ///< targets that are not padding: what the loss is summed over
 };
 
 class LmDataset {

@@ -1,29 +1,17 @@
 #include "data/token_blocks.h"
 
 #include <algorithm>
-#include <array>
 
 #include "core/error.h"
-#include "core/text.h"
 #include "data/dictionary.h"
 
 namespace qn {
 namespace {
 
-constexpr std::array<const char*, 4> kModeNames = {"none", "complete", "complete_doc", "eos"};
 // A sentence of only </s> is a blank line: the mark between documents.
 constexpr int32_t kDocumentSeparatorLength = 1;
 
 }  // namespace
-
-BreakMode parse_break_mode(std::string_view name) {
-  const auto found = std::find(kModeNames.begin(), kModeNames.end(), name);
-  if (found != kModeNames.end()) return static_cast<BreakMode>(found - kModeNames.begin());
-  const std::vector<std::string> known(kModeNames.begin(), kModeNames.end());
-  fail("'{}' is no break mode; did you mean '{}'? (none, complete, complete_doc, eos)", name, nearest(name, known)[0]);
-}
-
-const char* name_of(BreakMode mode) { return kModeNames[static_cast<size_t>(mode)]; }
 
 TokenBlocks::TokenBlocks(const TokenStream& stream, const BlockOptions& options) : stream_(&stream), options_(options) {
   QN_CHECK(options.mode == BreakMode::eos || (options.block_size > 0 && options.block_size <= INT32_MAX),

@@ -2,10 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <string_view>
 #include <vector>
 
+#include "core/enum_names.h"
 #include "data/token_stream.h"
 
 namespace qn {
@@ -13,10 +12,13 @@ namespace qn {
 /// Where blocks may end: none: after exactly block_size tokens; complete: whole sentences while they fit; complete_doc:
 /// as complete, and blank lines end a document and are left out; eos: one sentence per block.
 enum class BreakMode { none, complete, complete_doc, eos };
-
-/// Throws qn::Error naming the nearest mode.
-BreakMode parse_break_mode(std::string_view name);
-const char* name_of(BreakMode mode);
+template <>
+struct EnumNames<BreakMode> {
+  static constexpr EnumName<BreakMode> kAll[] = {{BreakMode::none, "none"},
+                                                 {BreakMode::complete, "complete"},
+                                                 {BreakMode::complete_doc, "complete_doc"},
+                                                 {BreakMode::eos, "eos"}};
+};
 
 struct BlockOptions {
   BreakMode mode = BreakMode::none;

@@ -26,7 +26,7 @@ void AdaptiveConfig::validate(const ConfigChecker& c) const {
 }
 
 void ModelConfig::visit(ConfigVisitor& v) {
-  v.choice("type", type, {"transformer_lm"}, "architecture");
+  v.choice("type", type, "architecture");
   v.field("layers", layers, "Transformer blocks");
   v.field("embed_dim", embed_dim, "width of the residual stream");
   v.field("ffn_dim", ffn_dim, "hidden width of the feed-forward blocks");
@@ -37,7 +37,7 @@ void ModelConfig::visit(ConfigVisitor& v) {
   v.field("dropout", dropout, "dropout after embeddings, attention and feed-forward");
   v.field("attention_dropout", attention_dropout, "dropout on attention probabilities");
   v.field("activation_dropout", activation_dropout, "dropout inside the feed-forward block (fairseq: relu_dropout)");
-  v.choice("activation", activation, {"relu", "gelu"}, "feed-forward activation (gelu: exact, with erf)");
+  v.choice("activation", activation, "feed-forward activation (gelu: exact, with erf)");
   v.field("prenorm", prenorm, "LayerNorm before each sub-block instead of after the residual sum");
   v.field("final_norm", final_norm, "LayerNorm after the last block (with prenorm)");
   v.field("learned_positions", learned_positions, "a learned table instead of sinusoids");

@@ -39,14 +39,20 @@ struct AdaptiveConfig {
   void validate(const ConfigChecker& c) const;
 };
 
+enum class ModelType { transformer_lm };
+template <>
+struct EnumNames<ModelType> {
+  static constexpr EnumName<ModelType> kAll[] = {{ModelType::transformer_lm, "transformer_lm"}};
+};
+
 /// The section `model` of a configuration. Names follow fairseq's transformer_lm where it has one (reference 5.2).
 struct ModelConfig {
-  std::string type = "transformer_lm";
+  ModelType type = ModelType::transformer_lm;
   int64_t layers = 6, embed_dim = 512, ffn_dim = 2048, heads = 8;
   int64_t input_dim = 0, output_dim = 0;
   int64_t max_positions = 0;
   double dropout = 0.1, attention_dropout = 0.0, activation_dropout = 0.0;
-  std::string activation = "relu";
+  Activation activation = Activation::relu;
   bool prenorm = false, final_norm = false, learned_positions = false, scale_embedding = true;
   bool share_input_output = false, noise_projection = false;
   AdaptiveConfig adaptive;

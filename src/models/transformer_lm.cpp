@@ -29,7 +29,7 @@ TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary) : co
                                     .dropout = config.dropout,
                                     .attention_dropout = config.attention_dropout,
                                     .activation_dropout = config.activation_dropout,
-                                    .activation = config.activation == "gelu" ? Activation::gelu : Activation::relu,
+                                    .activation = config.activation,
                                     .prenorm = config.prenorm};
   for (int64_t i = 0; i < config.layers; ++i)
     layers_.push_back(

@@ -34,33 +34,23 @@ const std::string& StateDict::text(const std::string& name) const { return find(
 int64_t StateDict::integer(const std::string& name) const { return find(ints, name, "integer"); }
 double StateDict::real(const std::string& name) const { return find(floats, name, "number"); }
 
-void save_parameters(const ParameterStore& store, StateDict& state) {
-  for (const auto& p : store.all()) state.tensors["parameters/" + p->name] = download(store.kernels(), p->value);
+void save_module(const Module& module, StateDict& state) {
+  const Kernels& kernels = module.parameters().kernels();
+  for (const auto& p : module.parameters().all()) state.tensors["parameters/" + p->name] = download(kernels, p->value);
+  for (const auto& b : module.buffers().all()) state.tensors["buffers/" + b->name] = download(kernels, b->value.view());
 }
 
-void load_parameters(ParameterStore& store, const StateDict& state) {
-  for (const auto& p : store.all()) {
-    const Tensor& from = state.tensor("parameters/" + p->name);
-    QN_CHECK(from.shape == p->shape && from.dtype == p->value.dtype,
+void load_module(Module& module, const StateDict& state) {
+  const auto load = [&](const std::string& kind, const std::string& name, const Tensor& to) {
+    const Tensor& from = state.tensor(kind + name);
+    QN_CHECK(from.shape == to.shape && from.dtype == to.dtype,
              "{} is {} in the checkpoint, but {} in this model: the section `model` of the config differs from the "
              "checkpoint's",
-             p->name, from.shape.to_string(), p->shape.to_string());
-    upload(store.kernels(), p->value, from);
-  }
-}
-
-void save_buffers(const BufferStore& store, const Kernels& kernels, StateDict& state) {
-  for (const auto& b : store.all()) state.tensors["buffers/" + b->name] = download(kernels, b->value.view());
-}
-
-void load_buffers(BufferStore& store, const Kernels& kernels, const StateDict& state) {
-  for (const auto& b : store.all()) {
-    const Tensor& from = state.tensor("buffers/" + b->name);
-    QN_CHECK(from.shape == b->shape && from.dtype == b->value.view().dtype,
-             "{} is {} in the checkpoint, but {} in this model: the configuration differs from the checkpoint's",
-             b->name, from.shape.to_string(), b->shape.to_string());
-    upload(kernels, b->value.view(), from);
-  }
+             name, from.shape.to_string(), to.shape.to_string());
+    upload(module.parameters().kernels(), to, from);
+  };
+  for (const auto& p : module.parameters().all()) load("parameters/", p->name, p->value);
+  for (const auto& b : module.buffers().all()) load("buffers/", b->name, b->value.view());
 }
 
 }  // namespace qn

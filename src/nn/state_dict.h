@@ -6,8 +6,7 @@
 #include <string>
 
 #include "core/tensor.h"
-#include "nn/buffers.h"
-#include "nn/parameters.h"
+#include "nn/module.h"
 
 namespace qn {
 
@@ -27,13 +26,9 @@ struct StateDict {
   double real(const std::string& name) const;
 };
 
-/// Entries "parameters/NAME" from and to the parameters of a laid out store. Loading throws qn::Error naming the
-/// parameter whose entry is missing or of another shape.
-void save_parameters(const ParameterStore& store, StateDict& state);
-void load_parameters(ParameterStore& store, const StateDict& state);
-
-/// Entries "buffers/NAME", alike; buffers are in the memory of `kernels`.
-void save_buffers(const BufferStore& store, const Kernels& kernels, StateDict& state);
-void load_buffers(BufferStore& store, const Kernels& kernels, const StateDict& state);
+/// Entries "parameters/NAME" and "buffers/NAME" from and to the tensors of an allocated module. Loading throws
+/// qn::Error naming the tensor whose entry is missing or of another shape.
+void save_module(const Module& module, StateDict& state);
+void load_module(Module& module, const StateDict& state);
 
 }  // namespace qn

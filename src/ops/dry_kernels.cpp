@@ -50,6 +50,10 @@ void note_argument(const MatmulArgs& a) {
 void note_argument(const AttentionArgs& a) {
   note_all(a.batch, a.time, a.heads, a.head_dim, a.causal, a.dropout, a.key);
 }
+void note_argument(const Int8MatmulArgs& a) {
+  note_all(a.x, a.grid.bits, a.grid.scale, a.grid.zero_point, a.weight, a.scales, a.zero_points, a.grid_per_row, a.n,
+           a.y, a.column);
+}
 // Decisions are made between passes.
 void note_argument(const UpdateRule&) { QN_ASSERT(false, "not a kernel of a pass"); }
 void note_argument(const NagStep&) { QN_ASSERT(false, "not a kernel of a pass"); }

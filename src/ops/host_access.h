@@ -4,12 +4,12 @@
 
 #include <span>
 
-#include "ops/kernels.h"
+#include "ops/device.h"
 
 namespace qn {
 
 /// Whether host code may follow pointers into the backend's memory.
-inline bool on_host(const Kernels& kernels) { return kernels.memory == &host_memory(); }
+inline bool on_host(const Kernels& kernels) { return Device(kernels).on_host(); }
 
 /// Overwrites `to` with a host tensor of the same shape and type.
 void upload(const Kernels& kernels, const Tensor& to, const Tensor& from_host);

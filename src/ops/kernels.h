@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "core/enum_names.h"
 #include "core/random.h"
 #include "core/tensor.h"
 #include "ops/update_state.h"
@@ -44,7 +45,33 @@ struct AttentionArgs {
   RandomKey key;         ///< of the dropout mask; element ((b * heads + h) * time + q) * pad128(time) + k
 };
 
+/// A per-tensor grid for activations: x becomes the code clamp(round(x / scale + zero_point), 0, 2^bits - 1), ties to
+/// even, computed in P; not-a-number becomes 0. Code c stands for scale * (c - zero_point).
+struct ActivationGrid {
+  int bits = 8;                       ///< 1 to 8
+  const float* scale = nullptr;       ///< one number, in the backend's memory
+  const float* zero_point = nullptr;  ///< one whole number, in the backend's memory
+};
+
+/// y[:, column + j] = sum_l x[:, l] w[j, l] for j < n, both operands on their grids. The sum over codes is exact, in
+/// 32-bit integers; taking off the zero points and scaling is done in double and rounded to T.
+struct Int8MatmulArgs {
+  Tensor x;  ///< T [m, k], k at most kMostInt8Columns; quantized by the kernel
+  ActivationGrid grid;
+  const void* weight = nullptr;        ///< what pack_int8 made of codes [n, k]
+  const float* scales = nullptr;       ///< of the weight: one, or one per row; code c stands for scale * (c - zero)
+  const float* zero_points = nullptr;  ///< whole numbers, as many as scales
+  bool grid_per_row = false;           ///< whether there are n of them
+  int64_t n = 0;
+  Tensor y;  ///< T [m, at least column + n]
+  int64_t column = 0;
+};
+
 enum class Activation { relu, gelu };
+template <>
+struct EnumNames<Activation> {
+  static constexpr EnumName<Activation> kAll[] = {{Activation::relu, "relu"}, {Activation::gelu, "gelu"}};
+};
 
 /// One parameter range of a flat optimizer step.
 struct NagStep {
@@ -151,6 +178,22 @@ struct Kernels {
   /// y = scale * w with blocks of `block` adjacent columns dropped: block b (row-major) is dropped with probability p.
   /// w P; y T or P.
   void (*block_noise)(const Tensor& y, const Tensor& w, int64_t block, double p, const RandomKey& key);
+  /// Scalar quantization Q(x) (ops/uniform_grid.h) to `bits` bits; scale and zero_point hold one element, or one per
+  /// row of x. y = Q(x) in a share p of the blocks of `block` adjacent columns, in the others x clamped to the levels'
+  /// range: block b (row-major) is clean where bit b of keep_bits(p, key) is set. With p = 1 everything is quantized,
+  /// with p = 0 nothing, and no random numbers are drawn. y and x T or P; scale and zero_point P, here and below.
+  void (*fake_quantize)(const Tensor& y, const Tensor& x, const Tensor& scale, const Tensor& zero_point, int bits,
+                        double p, int64_t block, const RandomKey& key);
+  /// dx = beta * dx + (dy where x lies within the levels' range, else 0). dx may be dy. dx and dy have one type, T or
+  /// P; x T or P.
+  void (*fake_quantize_grad)(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale,
+                             const Tensor& zero_point, int bits, int beta);
+  /// range [rows, 2] = smallest and largest value of each row of x, or range [1, 2] = of all of x; with `combine`, of
+  /// these and of what range holds. A NaN makes both bounds NaN; without elements they are +-infinity, the wrong way
+  /// round. x T or P; range P.
+  void (*value_range)(const Tensor& range, const Tensor& x, bool combine);
+  /// scale [n], zero_point [n] of the grids for range [n, 2]; see grid_of_range(). All P.
+  void (*range_to_grid)(const Tensor& scale, const Tensor& zero_point, const Tensor& range, int bits, bool symmetric);
   /// w[r, j*d + t] = centroids[codes[j*rows + r], t]. centroids P; w T or P.
   void (*pq_decode)(const Tensor& w, const Tensor& centroids, const uint16_t* codes);
   /// Centroid gradient: sum over the blocks of a centroid, or their mean when counts is given.
@@ -170,10 +213,33 @@ struct Kernels {
                    const StepDecision* decision);
   void (*adam_step)(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step,
                     const StepDecision* decision);
+
+  /// Lays out codes (u8 [n, k], of any number of bits) for matmul_int8 of this backend on this machine. `packed` holds
+  /// packed_int8_bytes(n, k) bytes.
+  void (*pack_int8)(void* packed, const Tensor& codes);
+  /// Matrix product of quantized activations and weights, for evaluation.
+  void (*matmul_int8)(const Int8MatmulArgs& args);
 };
 
 /// Words that keep_bits fills for n elements (whole groups of 128 bits).
 inline int64_t keep_words(int64_t n) { return (n + 127) / 128 * 2; }
+
+/// More columns than this could overflow the sums of matmul_int8.
+constexpr int64_t kMostInt8Columns = 65536;
+
+/// Sizes of a packed weight [n, k]: whole tiles of every instruction set and device.
+inline int64_t padded_int8_rows(int64_t n) { return (n + 31) / 32 * 32; }
+inline int64_t padded_int8_columns(int64_t k) { return (k + 15) / 16 * 16; }
+/// Bytes that pack_int8 fills: a byte per padded weight, then for each padded row the sum of its codes less 128 (i32).
+inline int64_t packed_int8_bytes(int64_t n, int64_t k) {
+  return padded_int8_rows(n) * (padded_int8_columns(k) + static_cast<int64_t>(sizeof(int32_t)));
+}
+
+/// The sums at the end of a packed weight [n, k].
+inline const int32_t* packed_int8_sums(const void* packed, int64_t n, int64_t k) {
+  const auto* codes = static_cast<const int8_t*>(packed);
+  return reinterpret_cast<const int32_t*>(codes + padded_int8_rows(n) * padded_int8_columns(k));
+}
 
 /// The CPU backend; always there.
 const Kernels& cpu_kernels();

@@ -11,6 +11,8 @@
 
 namespace qn {
 
+class Int8Weight;
+
 /// Dropout of one call site; `site` tells its masks apart from all others of the pass.
 struct Dropout {
   double p = 0.0;
@@ -19,6 +21,11 @@ struct Dropout {
 
 /// y[N, out] = x[N, in] W^T + b. W is [out, in]; b is [out] or undefined.
 Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias);
+/// linear() in integers, for evaluation (never while recording): x is quantized to `grid`, see Kernels::matmul_int8.
+Var linear_int8(Tape& tape, const Var& x, const Int8Weight& weight, const ActivationGrid& grid, const Var& bias);
+/// The same into columns of y from `column` on, as multiply_into().
+void multiply_int8_into(Tape& tape, const Tensor& y, int64_t column, const Var& x, const Int8Weight& weight,
+                        const ActivationGrid& grid, const Var& bias);
 /// y[N, out] = x[N, in] W, W [in, out]: a projection used in the opposite direction (tied adaptive softmax).
 Var linear_transposed(Tape& tape, const Var& x, const Var& weight);
 /// y[:, column .. column + out) = x W^T + b into memory of the caller's; for passes that record no gradient.
@@ -62,6 +69,23 @@ Var cast_to_compute(Tape& tape, const Var& weight);
 /// Noise of the product-quantization proxy: a copy of w with random blocks dropped and the rest scaled by 1/(1-p).
 /// Straight-through: its gradient is w's own, unmasked and unscaled (paper section 4.2; reference 1.2).
 Var block_noise(Tape& tape, const Var& weight, int64_t block, double p, uint64_t id);
+/// How a weight or an activation is quantized while training.
+struct FakeQuantize {
+  /// One element, or one per row, of the parameters' type in the backend's memory. They stay as they are until the
+  /// backward pass is over.
+  Tensor scale, zero_point;
+  int bits = 8;
+  double p = 1.0;     ///< share that is quantized in training; outside of training everything is
+  int64_t block = 1;  ///< adjacent columns that are quantized together
+  uint64_t id = 0;    ///< tells its random numbers apart from all others of the pass
+  /// The range is that of x itself, so that nothing is farther outside than rounding of the zero point puts it (half a
+  /// step): then the gradient need not be masked, and the backward costs nothing.
+  bool covers = false;
+};
+/// Scalar quantization of a share of x; the rest is clamped to the levels' range. Straight-through: the gradient is
+/// that of the clamp, zero outside the range (reference 2.4). Unlike there, a quantized value outside becomes the bound
+/// and is not reflected about it.
+Var fake_quantize(Tape& tape, const Var& x, const FakeQuantize& how);
 /// The dense weight of product-quantization codes; gradient to the centroids [K, d] (sum, or mean with counts).
 Var pq_weight(Tape& tape, const Var& centroids, const uint16_t* codes, const int64_t* counts, Shape shape);
 

@@ -1,30 +1,11 @@
 #include "quant/int_quantizer.h"
 
-#include <utility>
-
 #include "core/error.h"
 
 namespace qn {
 namespace {
 
 constexpr const char *kScale = "scale", *kZeroPoint = "zero_point";
-constexpr std::pair<RangeMethod, const char*> kMethods[] = {{RangeMethod::tensor, "tensor"},
-                                                            {RangeMethod::channel, "channel"},
-                                                            {RangeMethod::channel_affine, "channel_affine"},
-                                                            {RangeMethod::histogram, "histogram"}};
-
-const char* method_name(RangeMethod method) {
-  for (const auto& [known, name] : kMethods)
-    if (known == method) return name;
-  QN_ASSERT(false, "unknown range method");
-}
-
-RangeMethod method_named(const std::string& name) {
-  for (const auto& [method, known] : kMethods)
-    if (name == known) return method;
-  fail("quantizer of type '{}': range is tensor, channel, channel_affine or histogram, not '{}'", IntQuantizer::kType,
-       name);
-}
 
 }  // namespace
 
@@ -38,16 +19,16 @@ std::shared_ptr<const Quantizer> IntQuantizer::make(const QuantizerOptions& opti
   const int64_t bits = reader.integer("bits");
   QN_CHECK(bits >= kMinScalarBits && bits <= kMaxScalarBits, "scalar quantization to {} bits: {} to {} are possible",
            bits, kMinScalarBits, kMaxScalarBits);
-  const RangeMethod method = method_named(reader.text("range"));
+  const auto method = value_named<RangeMethod>(reader.text("range"), "quantizer of type 'int': range");
   reader.finish();
   return std::make_shared<IntQuantizer>(ScalarOptions{static_cast<int>(bits), method});
 }
 
 QuantizerOptions IntQuantizer::options() const {
-  return {{"bits", std::to_string(options_.bits)}, {"range", method_name(options_.method)}};
+  return {{"bits", std::to_string(options_.bits)}, {"range", name_of(options_.method)}};
 }
 
-std::string IntQuantizer::text() const { return fmt::format("int{} {}", options_.bits, method_name(options_.method)); }
+std::string IntQuantizer::text() const { return fmt::format("int{} {}", options_.bits, name_of(options_.method)); }
 
 void IntQuantizer::check(int64_t rows, int64_t cols, const std::string& name) const {
   QN_CHECK(rows > 0 && cols > 0, "quantized weight '{}': {} x {} has no elements", name, rows, cols);

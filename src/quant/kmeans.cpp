@@ -30,8 +30,6 @@ void check_problem(const KMeansProblem& p) {
   QN_CHECK(p.initial_centroids.empty() || std::ssize(p.initial_centroids) == p.n_centroids * p.block_size,
            "k-means: weight '{}' has {} initial centroid values, {} x {} expected", p.name, p.initial_centroids.size(),
            p.n_centroids, p.block_size);
-  QN_CHECK(p.importance.empty() || std::ssize(p.importance) == p.cols,
-           "k-means: weight '{}' has {} importance weights for {} columns", p.name, p.importance.size(), p.cols);
   QN_CHECK(p.row_importance.empty() || std::ssize(p.row_importance) == p.rows,
            "k-means: weight '{}' has {} importance weights for {} rows", p.name, p.row_importance.size(), p.rows);
 }
@@ -52,16 +50,12 @@ struct Cluster {
   double count() const { return stats[static_cast<size_t>(layout.count(k))]; }
   double error() const { return stats[static_cast<size_t>(layout.error(k))]; }
   double residual(int64_t t) const { return stats[static_cast<size_t>(layout.residual(k) + t)]; }
-  double weight(int64_t t) const {
-    return layout.weighted ? stats[static_cast<size_t>(layout.weight(k) + t)] : count();
-  }
+  /// Sum of the importances of its sub-vectors.
+  double weight() const { return layout.weighted ? stats[static_cast<size_t>(layout.weight(k))] : count(); }
   /// Mean minus the centroid that assigned; 0 where all weights are 0.
-  double shift(int64_t t) const { return weight(t) > 0.0 ? residual(t) / weight(t) : 0.0; }
-  double total_weight() const {
-    double total = 0.0;
-    for (int64_t t = 0; t < layout.dim; ++t) total += weight(t);
-    return total;
-  }
+  double shift(int64_t t) const { return weight() > 0.0 ? residual(t) / weight() : 0.0; }
+  /// Weight of its squared error's terms.
+  double total_weight() const { return weight() * static_cast<double>(layout.dim); }
   /// Squared error about the cluster's own mean.
   double error_about_mean() const {
     double removed = 0.0;
@@ -122,18 +116,12 @@ void StageKMeans::prepare_layers(const Kernels& kernels) {
   for (KMeansProblem& p : problems_) {
     const int64_t blocks_per_row = p.cols / p.block_size;
     const int64_t blocks = p.rows * blocks_per_row;
-    if (const int64_t cap = capped_centroids(blocks, p.n_centroids);
-        p.initial_centroids.empty() && cap < p.n_centroids) {
-      spdlog::info("weight '{}': {} centroids instead of {}, a quarter of its {} blocks", p.name, cap, p.n_centroids,
-                   blocks);
-      p.n_centroids = cap;
-    }
+    if (p.initial_centroids.empty()) p.n_centroids = capped_centroids(blocks, p.n_centroids);
     WeightShare share;
     share.vectors = {.data = p.weight,
                      .count = blocks,
                      .dim = p.block_size,
                      .blocks_per_row = blocks_per_row,
-                     .importance = p.importance.empty() ? nullptr : p.importance.data(),
                      .row_importance = p.row_importance.empty() ? nullptr : p.row_importance.data()};
     share.n_centroids = p.n_centroids;
     const int64_t chunks = (blocks + kSubVectorChunk - 1) / kSubVectorChunk;
@@ -150,7 +138,7 @@ void StageKMeans::check_values() {
   for (const size_t i : all_layers_) {
     const KMeansProblem& p = problems_[i];
     largest[i] = std::max(largest[i], largest_magnitude(p.initial_centroids));
-    largest.push_back(largest_importance(p.importance) * largest_importance(p.row_importance));
+    largest.push_back(largest_importance(p.row_importance));
   }
   // Each rank looked at its share only; every rank must come to the same verdict.
   comm_.all_reduce_max(largest);
@@ -276,7 +264,7 @@ void StageKMeans::update_centroids(size_t index) {
       const float mean = static_cast<float>(static_cast<double>(c) + cluster.shift(t));
       // sum w (x - c - s)^2 = sum w (x - c)^2 + s (s sum w - 2 sum w (x - c)): no second pass over the weight.
       const double moved = static_cast<double>(mean) - static_cast<double>(c);
-      error += moved * (moved * cluster.weight(t) - 2.0 * cluster.residual(t));
+      error += moved * (moved * cluster.weight() - 2.0 * cluster.residual(t));
       c = mean;
     }
   }

@@ -51,7 +51,7 @@ inline void add_to(double* sum, Four term) {
 
 /// The loop over sub-vectors for one block size (D; 0: known at run time). Scores are |c|^2/2 - x.c, so the smallest is
 /// the nearest's.
-template <int D, bool Weighted>
+template <int D>
 class Assigner {
  public:
   explicit Assigner(const AssignTask& task)
@@ -60,12 +60,11 @@ class Assigner {
         grids_(task.grids),
         d_(D > 0 ? D : v_.dim),
         layout_{table_.count(), v_.dim, v_.weighted()},
-        x_(reinterpret_cast<Lanes*>(task.scratch)),
-        importance_(x_ + d_ * kColumns) {}
+        x_(reinterpret_cast<Lanes*>(task.scratch)) {}
 
   void run(const AssignTask& task) {
 #ifdef QN_FILTER
-    if constexpr (!Weighted && (D == 4 || D == 8))
+    if constexpr (D == 4 || D == 8)
       if (GroupFilter<D>::suits(v_, table_)) {
         const GroupFilter<D> filter(v_, table_);
         return run(task, [&](int64_t m, int n, uint16_t* codes) { assign_filtered(filter, m, n, codes); });
@@ -87,31 +86,22 @@ class Assigner {
   }
 
   int64_t dim() const { return D > 0 ? D : d_; }
-  const float* importance_of(int64_t m) const {
-    return Weighted ? v_.importance + (m % v_.blocks_per_row) * dim() : nullptr;
-  }
 
-  /// x_[column][t] holds element t of kLanes sub-vectors (times the importance, when there is one). Unused lanes repeat
-  /// the last sub-vector.
+  /// x_[column][t] holds element t of kLanes sub-vectors. Unused lanes repeat the last sub-vector.
   void load(int64_t m, int n) {
     const int64_t d = dim();
     for (int column = 0; column < kColumns; ++column) {
       float* x = reinterpret_cast<float*>(x_ + column * d);
-      float* w = reinterpret_cast<float*>(importance_ + column * d);
       for (int lane = 0; lane < kLanes; ++lane) {
         const int64_t at = m + (column * kLanes + lane < n ? column * kLanes + lane : n - 1);
         const float* from = v_.data + at * d;
-        const float* importance = importance_of(at);
-        for (int64_t t = 0; t < d; ++t) {
-          x[t * kLanes + lane] = Weighted ? from[t] * importance[t] : from[t];
-          if constexpr (Weighted) w[t * kLanes + lane] = importance[t];
-        }
+        for (int64_t t = 0; t < d; ++t) x[t * kLanes + lane] = from[t];
       }
     }
   }
 
   /// Bound on the float32 error of a difference of two scores: 2 * (d + 4) roundings of numbers no larger than
-  /// sum_t w * |c_t| * (|c_t| / 2 + |x_t|), plus what underflow can lose.
+  /// sum_t |c_t| * (|c_t| / 2 + |x_t|), plus what underflow can lose.
   Lanes tolerance(int column) const {
     const int64_t d = dim();
     const float* largest = table_.largest();
@@ -119,18 +109,11 @@ class Assigner {
     for (int64_t t = 0; t < d; ++t) {
       const Lanes x = x_[column * d + t];
       const Lanes magnitude = x < 0.0f ? -x : x;
-      if constexpr (Weighted)
-        bound += largest[t] * ((0.5f * largest[t]) * importance_[column * d + t] + magnitude);
-      else
-        bound += largest[t] * (0.5f * largest[t] + magnitude);
+      bound += largest[t] * (0.5f * largest[t] + magnitude);
     }
     const float roundings = 2.0f * static_cast<float>(d + 4) * (0.5f * FLT_EPSILON);
     return bound * (1.01f * roundings) + static_cast<float>(4 * d) * FLT_MIN;
   }
-
-  /// What is left of the score after one factor: w * (x - c / 2), with x_ = w * x.
-  Lanes half_way(Lanes c, int64_t at) const { return minus_product(x_[at], c * 0.5f, importance_[at]); }
-  const float* start_scores() const { return Weighted ? table_.paddings() : table_.half_norm(); }
 
   /// Smallest scores of kTogether centroids from k on, for each lane of each column.
   void smallest_scores(int64_t k, Lanes* smallest) const {
@@ -138,17 +121,13 @@ class Assigner {
     const float* c = table_.values() + k * d;
     Lanes score[kTogether][kColumns];
     for (int q = 0; q < kTogether; ++q)
-      for (int column = 0; column < kColumns; ++column) score[q][column] = splat(start_scores()[k + q]);
+      for (int column = 0; column < kColumns; ++column) score[q][column] = splat(table_.half_norm()[k + q]);
 #pragma GCC unroll 9
     for (int64_t t = 0; t < d; ++t)
       for (int q = 0; q < kTogether; ++q) {
         const Lanes value = splat(c[q * d + t]);
-        for (int column = 0; column < kColumns; ++column) {
-          if constexpr (Weighted)
-            score[q][column] = minus_product(score[q][column], value, half_way(value, column * d + t));
-          else
-            score[q][column] = minus_product(score[q][column], value, x_[column * d + t]);
-        }
+        for (int column = 0; column < kColumns; ++column)
+          score[q][column] = minus_product(score[q][column], value, x_[column * d + t]);
       }
     for (int width = kTogether / 2; width > 0; width /= 2)
       for (int q = 0; q < width; ++q)
@@ -187,32 +166,24 @@ class Assigner {
     const float* transposed = table_.transposed(kLanes);
     for (int i = 0; i < n; ++i) {
       const float* x = v_.data + (m + i) * d;
-      const float* importance = importance_of(m + i);
-      const int32_t code = group[i] < 0 ? -1 : nearest_in_group(transposed, group[i], x, importance, limits[i]);
-      codes[i] = static_cast<uint16_t>(code < 0 ? nearest_centroid_exactly(x, importance, table_) : code);
+      const int32_t code = group[i] < 0 ? -1 : nearest_in_group(transposed, group[i], x, limits[i]);
+      codes[i] = static_cast<uint16_t>(code < 0 ? nearest_centroid_exactly(x, table_) : code);
     }
   }
 
   /// Scores of a group's centroids for one sub-vector, one centroid a lane.
-  Lanes group_scores(const float* transposed, int32_t g, const float* x, const float* importance) const {
+  Lanes group_scores(const float* transposed, int32_t g, const float* x) const {
     const int64_t d = dim();
     const auto* c = reinterpret_cast<const Lanes*>(transposed + int64_t{g} * kGroup * d);
     Lanes score;
-    __builtin_memcpy(&score, start_scores() + int64_t{g} * kGroup, sizeof score);
-    for (int64_t t = 0; t < d; ++t) {
-      if constexpr (Weighted)
-        score =
-            minus_product(score, c[t], minus_product(splat(x[t] * importance[t]), c[t] * 0.5f, splat(importance[t])));
-      else
-        score = minus_product(score, c[t], splat(x[t]));
-    }
+    __builtin_memcpy(&score, table_.half_norm() + int64_t{g} * kGroup, sizeof score);
+    for (int64_t t = 0; t < d; ++t) score = minus_product(score, c[t], splat(x[t]));
     return score;
   }
 
   /// The nearest centroid of a group to one sub-vector; -1 when a second one is too close to tell.
-  int32_t nearest_in_group(const float* transposed, int32_t g, const float* x, const float* importance,
-                           float limit) const {
-    const uint32_t near = at_most(group_scores(transposed, g, x, importance), splat(limit));
+  int32_t nearest_in_group(const float* transposed, int32_t g, const float* x, float limit) const {
+    const uint32_t near = at_most(group_scores(transposed, g, x), splat(limit));
     return near != 0 && (near & (near - 1)) == 0 ? g * kGroup + __builtin_ctz(near) : -1;
   }
 
@@ -224,10 +195,9 @@ class Assigner {
     for (int i = 0; i < n; ++i, x += D) {
       const Candidates& c = candidates[i];
       int32_t code = -1;
-      if ((c.groups & (c.groups - 1)) == 0)
-        code = nearest_in_group(transposed, __builtin_ctz(c.groups), x, nullptr, c.limit);
+      if ((c.groups & (c.groups - 1)) == 0) code = nearest_in_group(transposed, __builtin_ctz(c.groups), x, c.limit);
       if (code < 0) code = nearest_of_groups(transposed, c.groups, x, filter.rounding());
-      codes[i] = static_cast<uint16_t>(code < 0 ? nearest_centroid_exactly(x, nullptr, table_) : code);
+      codes[i] = static_cast<uint16_t>(code < 0 ? nearest_centroid_exactly(x, table_) : code);
     }
   }
 
@@ -236,7 +206,7 @@ class Assigner {
     Lanes scores[32], smallest = splat(FLT_MAX);
     for (uint32_t rest = groups; rest != 0; rest &= rest - 1) {
       const int g = __builtin_ctz(rest);
-      scores[g] = group_scores(transposed, g, x, nullptr);
+      scores[g] = group_scores(transposed, g, x);
       smallest = smaller(smallest, scores[g]);
     }
     float best = FLT_MAX;
@@ -260,34 +230,31 @@ class Assigner {
 
   /// Adds sub-vectors m .. m + n - 1 to the sums of their clusters. Squared errors of one are summed by element number
   /// modulo 4, then (0 + 2) + (1 + 3): the same order everywhere.
-  template <bool Means>
+  template <bool Weighted>
   void add(int64_t m, int n, const uint16_t* codes, double* stats) const {
     const int64_t d = dim();
     const AssignGrids grids = grids_;  // a copy: the sums could alias the original
     double *const counts = stats + layout_.count(0), *const errors = stats + layout_.error(0);
     double* const residuals = stats + layout_.residual(0);
-    double* const weights = Means ? stats + layout_.weight(0) : nullptr;
+    double* const weights = Weighted ? stats + layout_.weight(0) : nullptr;
     for (int i = 0; i < n; ++i) {
       const int64_t code = codes[i];
-      const float *x = v_.data + (m + i) * d, *c = table_.values() + code * d, *importance = importance_of(m + i);
-      const double row = Means ? row_importance_of(m + i) : 1.0;
+      const float *x = v_.data + (m + i) * d, *c = table_.values() + code * d;
+      const double row = Weighted ? row_importance_of(m + i) : 1.0;
       Four error{};
       int64_t t = 0;
       for (; t + 4 <= d; t += 4) {
-        const Four w = Weighted ? row * widen(importance + t) : row - Four{};
-        const Four diff = widen(x + t) - widen(c + t), moment = w * diff;
+        const Four diff = widen(x + t) - widen(c + t), moment = row * diff;
         add_to(residuals + code * d + t, to_grid(moment, grids.residual));
-        if constexpr (Means) add_to(weights + code * d + t, to_grid(w, grids.weight));
         error += moment * diff;
       }
       for (; t < d; ++t) {
-        const double w = Weighted ? row * static_cast<double>(importance[t]) : row;
-        const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]), moment = w * diff;
+        const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]), moment = row * diff;
         residuals[code * d + t] += to_grid(moment, grids.residual);
-        if constexpr (Means) weights[code * d + t] += to_grid(w, grids.weight);
         error[t % 4] += moment * diff;
       }
       counts[code] += 1.0;
+      if constexpr (Weighted) weights[code] += to_grid(row, grids.weight);
       errors[code] += to_grid((error[0] + error[2]) + (error[1] + error[3]), grids.error);
     }
   }
@@ -298,29 +265,20 @@ class Assigner {
   const int64_t d_;
   const StatsLayout layout_;
   Lanes* const x_;
-  Lanes* const importance_;
 };
-
-template <int D>
-void assign_dim(const AssignTask& task) {
-  if (task.vectors->importance != nullptr)
-    Assigner<D, true>(task).run(task);
-  else
-    Assigner<D, false>(task).run(task);
-}
 
 }  // namespace
 
 void assign(const AssignTask& task) {
   switch (task.vectors->dim) {
     case 4:
-      return assign_dim<4>(task);
+      return Assigner<4>(task).run(task);
     case 8:
-      return assign_dim<8>(task);
+      return Assigner<8>(task).run(task);
     case 9:
-      return assign_dim<9>(task);
+      return Assigner<9>(task).run(task);
     default:
-      return assign_dim<0>(task);
+      return Assigner<0>(task).run(task);
   }
 }
 

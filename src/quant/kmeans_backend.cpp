@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "ops/cuda/backend.h"
 #include "ops/host_access.h"
 #include "quant/cuda/kmeans_backend.h"
 
@@ -95,9 +94,9 @@ class CpuKMeans : public KMeansBackend {
 
 std::unique_ptr<KMeansBackend> make_kmeans_backend(const Kernels& kernels, std::vector<WeightShare> shares) {
   std::vector<OwnedTensor> copies;
-  if (!on_host(kernels)) {
-    if (cuda_device_count() > 0 && kernels.memory == cuda_kernels().memory)
-      return make_cuda_kmeans_backend(kernels, std::move(shares));
+  const Device device(kernels);
+  if (device.is_cuda()) return make_cuda_kmeans_backend(kernels, std::move(shares));
+  if (!device.on_host()) {
     for (WeightShare& s : shares) {
       copies.push_back(download(kernels, view_of(s.vectors.data, {s.vectors.count, s.vectors.dim})));
       s.vectors.data = copies.back().view().as<float>();

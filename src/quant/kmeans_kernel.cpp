@@ -58,7 +58,7 @@ std::span<const AssignVariant> assign_variants() {
   return variants;
 }
 
-int32_t nearest_centroid_exactly(const float* x, const float* importance, const CentroidTable& table) {
+int32_t nearest_centroid_exactly(const float* x, const CentroidTable& table) {
   const int64_t d = table.dim();
   double best = std::numeric_limits<double>::infinity();
   int32_t index = 0;
@@ -68,8 +68,7 @@ int32_t nearest_centroid_exactly(const float* x, const float* importance, const 
     for (int64_t t = 0; t < d; ++t) {
       const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]);
       // Written out: what is left to the compiler depends on what it compiles for, and so would the nearest of two.
-      distance = importance == nullptr ? std::fma(diff, diff, distance)
-                                       : std::fma(diff * diff, static_cast<double>(importance[t]), distance);
+      distance = std::fma(diff, diff, distance);
     }
     if (distance < best) {
       best = distance;
@@ -85,7 +84,6 @@ CentroidTable::CentroidTable(std::span<const float> centroids, int64_t dim)
   values_.assign(centroids.begin(), centroids.end());
   values_.resize(static_cast<size_t>(padded * dim), 0.0f);
   half_norm_.assign(static_cast<size_t>(padded), FLT_MAX);
-  paddings_.assign(static_cast<size_t>(padded), FLT_MAX);
   for (int64_t k = 0; k < count_; ++k) {
     double norm = 0.0;
     for (int64_t t = 0; t < dim; ++t) {
@@ -95,7 +93,6 @@ CentroidTable::CentroidTable(std::span<const float> centroids, int64_t dim)
       largest = std::max(largest, std::abs(c));
     }
     half_norm_[static_cast<size_t>(k)] = static_cast<float>(0.5 * norm);
-    paddings_[static_cast<size_t>(k)] = 0.0f;
   }
   transposed_ = Buffer(values_.size() * sizeof(float) * 3);
   auto* to = reinterpret_cast<float*>(transposed_.data());
@@ -115,7 +112,7 @@ void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const C
                   double* stats, const AssignVariant* variant) {
   QN_ASSERT(table.dim() == vectors.dim && table.count() >= 1 && table.count() <= 65536);
   static thread_local Buffer scratch;
-  const size_t bytes = static_cast<size_t>(4 * vectors.dim * kMaxLanes) * sizeof(float);
+  const size_t bytes = static_cast<size_t>(2 * vectors.dim * kMaxLanes) * sizeof(float);
   if (scratch.size() < bytes) scratch = Buffer(bytes);
   (variant != nullptr ? *variant : fastest_variant())
       .assign({.vectors = &vectors,

@@ -18,12 +18,11 @@ struct SubVectors {
   int64_t count = 0;
   int64_t dim = 1;
   int64_t blocks_per_row = 1;
-  const float* importance = nullptr;      ///< optional [J, dim]: weight of each column in the squared error, >= 0
   const float* row_importance = nullptr;  ///< optional [rows]: weight of each row in the squared error, >= 0
   double max_abs = 0.0;                   ///< at least the largest |element| of data and of any centroid
-  double max_importance = 1.0;            ///< largest product of the two
+  double max_importance = 1.0;            ///< at least the largest row importance
 
-  bool weighted() const { return importance != nullptr || row_importance != nullptr; }
+  bool weighted() const { return row_importance != nullptr; }
 };
 
 /// Most floats in a register of any instruction set: tables are padded to whole registers.
@@ -38,30 +37,29 @@ class CentroidTable {
   int64_t dim() const { return dim_; }
   const float* values() const { return values_.data(); }        ///< [padded K, dim]
   const float* half_norm() const { return half_norm_.data(); }  ///< [padded K]: |c|^2 / 2; FLT_MAX in the padding
-  const float* paddings() const { return paddings_.data(); }    ///< [padded K]: 0; FLT_MAX in the padding
   const float* largest() const { return largest_.data(); }      ///< [dim]: max over k of |c_t|
   /// [padded K / lanes, dim, lanes]: element t of `lanes` centroids side by side, aligned to 64 bytes.
   const float* transposed(int lanes) const;
 
  private:
   int64_t count_, dim_;
-  std::vector<float> values_, half_norm_, paddings_, largest_;
+  std::vector<float> values_, half_norm_, largest_;
   Buffer transposed_;  ///< one table per power of two of lanes up to kMaxLanes
 };
 
 /// Where one layer's sums live inside a flat vector of doubles (so that all layers travel in one reduction).
-/// Per cluster: count [K], squared error [K], sum of (weighted) residuals x - c [K, dim], and with importance weights
-/// the sum of those weights [K, dim]. Residuals rather than vectors: equal vectors then give exactly their own mean.
+/// Per cluster: count [K], squared error [K], sum of (weighted) residuals x - c [K, dim], and with row importances
+/// their sum [K]. Residuals rather than vectors: equal vectors then give exactly their own mean.
 struct StatsLayout {
   int64_t n_centroids = 0;
   int64_t dim = 1;
   bool weighted = false;
 
-  int64_t size() const { return n_centroids * (2 + dim * (weighted ? 2 : 1)); }
+  int64_t size() const { return n_centroids * (2 + dim + (weighted ? 1 : 0)); }
   int64_t count(int64_t k) const { return k; }
   int64_t error(int64_t k) const { return n_centroids + k; }
   int64_t residual(int64_t k) const { return 2 * n_centroids + k * dim; }
-  int64_t weight(int64_t k) const { return n_centroids * (2 + dim) + k * dim; }
+  int64_t weight(int64_t k) const { return n_centroids * (2 + dim) + k; }
 };
 
 /// Grids that the terms of the sums are rounded to: adding and subtracting one of these numbers does it.
@@ -78,7 +76,7 @@ struct AssignTask {
   uint16_t* codes;  ///< codes[0] belongs to sub-vector `begin`
   double* stats;    ///< added to, unless null
   AssignGrids grids;
-  float* scratch;  ///< 4 * dim * kMaxLanes floats, aligned to 64 bytes
+  float* scratch;  ///< 2 * dim * kMaxLanes floats, aligned to 64 bytes
 };
 
 /// The same function compiled for one instruction set. All give the same codes and the same sums, bit by bit.
@@ -91,8 +89,8 @@ struct AssignVariant {
 std::span<const AssignVariant> assign_variants();
 
 /// Nearest centroid by distances in double, added up element by element with fused multiply-adds; the lowest index wins
-/// ties. `importance` [dim] may be null.
-int32_t nearest_centroid_exactly(const float* x, const float* importance, const CentroidTable& table);
+/// ties.
+int32_t nearest_centroid_exactly(const float* x, const CentroidTable& table);
 
 /// Assigns sub-vectors [begin, end) to their nearest centroid (lowest index on ties) and adds their sums to `stats`
 /// (laid out by StatsLayout) unless it is null. codes[0] belongs to sub-vector `begin`.

@@ -1,7 +1,6 @@
 #include "quant/product_quantizer.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/error.h"
 #include "ops/cpu/pq_kernels.h"
@@ -72,33 +71,6 @@ PqTable encode(const float* weight, int64_t rows, int64_t cols, int64_t block_si
       rows, cols, block_size, k, std::move(centroids), codes_from_memory_order(memory_order, rows, blocks_per_row), {}};
   table.counts = count_codes(table.codes, k);
   return table;
-}
-
-double reconstruction_error(const PqTable& table, const float* weight) {
-  std::vector<double> row_error(static_cast<size_t>(table.rows), 0.0);
-  const int64_t d = table.block_size;
-#pragma omp parallel for schedule(static) if (table.rows * table.cols > 1 << 14)
-  for (int64_t r = 0; r < table.rows; ++r) {
-    double total = 0.0;
-    for (int64_t i = 0; i < table.cols; ++i) {
-      const int64_t code = table.codes[static_cast<size_t>(i / d * table.rows + r)];
-      const double diff = static_cast<double>(table.centroids[static_cast<size_t>(code * d + i % d)]) -
-                          static_cast<double>(weight[r * table.cols + i]);
-      total += diff * diff;
-    }
-    row_error[static_cast<size_t>(r)] = total;
-  }
-  double total = 0.0;
-  for (const double error : row_error) total += error;
-  return std::sqrt(total);
-}
-
-double differing_share(std::span<const uint16_t> a, std::span<const uint16_t> b) {
-  QN_CHECK(a.size() == b.size(), "cannot compare code tables of {} and {} codes", a.size(), b.size());
-  if (a.empty()) return 0.0;
-  size_t different = 0;
-  for (size_t i = 0; i < a.size(); ++i) different += a[i] != b[i] ? 1 : 0;
-  return static_cast<double>(different) / static_cast<double>(a.size());
 }
 
 std::vector<uint16_t> codes_from_memory_order(std::span<const uint16_t> codes, int64_t rows, int64_t blocks_per_row) {

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "core/enum_names.h"
+
 namespace qn {
 
 /// A weight [rows, cols] as one code per block of `block_size` columns. Block n = j * rows + r is
@@ -36,6 +38,11 @@ void decode(const PqTable& table, T* weight);
 /// fairseq sums block gradients for linear layers and embeddings and averages them for convolutions; the paper
 /// averages.
 enum class CentroidGradient { sum, mean };
+template <>
+struct EnumNames<CentroidGradient> {
+  static constexpr EnumName<CentroidGradient> kAll[] = {{CentroidGradient::sum, "sum"},
+                                                        {CentroidGradient::mean, "mean"}};
+};
 
 /// Gradient of the centroids [K, d] from the gradient of the decoded weight [rows, cols]; adds to grad_centroids when
 /// `accumulate`, else overwrites. The result does not depend on the number of threads.
@@ -45,12 +52,6 @@ void centroid_gradient(const PqTable& table, const T* grad_weight, T* grad_centr
 
 /// Codes of `weight` [rows, cols] under given centroids [K, d]: nearest by Euclidean distance, lowest index on ties.
 PqTable encode(const float* weight, int64_t rows, int64_t cols, int64_t block_size, std::vector<float> centroids);
-
-/// Frobenius norm of decoded - weight.
-double reconstruction_error(const PqTable& table, const float* weight);
-
-/// Share of positions, in [0, 1], at which two code tables of equal length differ.
-double differing_share(std::span<const uint16_t> a, std::span<const uint16_t> b);
 
 /// Copies codes between the numbering of PqTable (block column outer) and memory order (row outer).
 std::vector<uint16_t> codes_from_memory_order(std::span<const uint16_t> codes, int64_t rows, int64_t blocks_per_row);

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "core/enum_names.h"
+
 namespace qn {
 
 inline constexpr int kMinScalarBits = 2;
@@ -18,6 +20,13 @@ enum class RangeMethod {
   channel,         ///< per row: +- the largest magnitude
   channel_affine,  ///< per row: smallest to largest value, and zero
   histogram        ///< the part of the tensor's range with the smallest error by search_bins(), and zero
+};
+template <>
+struct EnumNames<RangeMethod> {
+  static constexpr EnumName<RangeMethod> kAll[] = {{RangeMethod::tensor, "tensor"},
+                                                   {RangeMethod::channel, "channel"},
+                                                   {RangeMethod::channel_affine, "channel_affine"},
+                                                   {RangeMethod::histogram, "histogram"}};
 };
 
 struct ScalarOptions {

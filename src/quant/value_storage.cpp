@@ -21,24 +21,6 @@ uint64_t stored_bytes(int64_t count, ValueStorage storage) {
   QN_ASSERT(false, "unknown storage");
 }
 
-const char* name_of(ValueStorage storage) {
-  switch (storage) {
-    case ValueStorage::f32:
-      return "fp32";
-    case ValueStorage::f16:
-      return "fp16";
-    case ValueStorage::int8:
-      return "int8";
-  }
-  QN_ASSERT(false, "unknown storage");
-}
-
-ValueStorage value_storage_named(const std::string& name, const std::string& where) {
-  for (const ValueStorage storage : {ValueStorage::f32, ValueStorage::f16, ValueStorage::int8})
-    if (name == name_of(storage)) return storage;
-  fail("{}: values are stored as fp32, fp16 or int8, not as '{}'", where, name);
-}
-
 float int8_scale(std::span<const float> values) {
   float largest = 0.0f;
   for (const float v : values) largest = std::max(largest, std::abs(v));

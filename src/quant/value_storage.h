@@ -3,17 +3,20 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
+
+#include "core/enum_names.h"
 
 namespace qn {
 
 enum class ValueStorage : uint8_t { f32, f16, int8 };  ///< int8: one byte per value plus one float32 scale per tensor
+template <>
+struct EnumNames<ValueStorage> {
+  static constexpr EnumName<ValueStorage> kAll[] = {
+      {ValueStorage::f32, "fp32"}, {ValueStorage::f16, "fp16"}, {ValueStorage::int8, "int8"}};
+};
 
 /// Bytes that `count` values take.
 uint64_t stored_bytes(int64_t count, ValueStorage storage);
-const char* name_of(ValueStorage storage);  ///< "fp32", "fp16", "int8"
-/// The inverse of name_of(). Throws qn::Error, beginning with `where`, for other names.
-ValueStorage value_storage_named(const std::string& name, const std::string& where);
 
 /// Scale of int8 values: at most 12 significant bits, so that 127 * scale is exact and storing twice changes nothing.
 float int8_scale(std::span<const float> values);

@@ -2,12 +2,9 @@
 
 #include <spdlog/spdlog.h>
 
-#include <cmath>
 #include <filesystem>
-#include <numbers>
 
 #include "core/profiler.h"
-#include "ops/host_access.h"
 
 namespace qn {
 
@@ -24,8 +21,7 @@ Corpus::Corpus(const DataConfig& config, uint64_t seed) : config_(config), seed_
 std::unique_ptr<LmDataset> Corpus::open(const std::string& split) const {
   auto stream = std::make_shared<TokenStream>(TokenStream::open(config_.path, split));
   stream->check_vocabulary(dictionary_.size());
-  return std::make_unique<LmDataset>(std::move(stream),
-                                     BlockOptions{parse_break_mode(config_.break_mode), config_.tokens_per_sample});
+  return std::make_unique<LmDataset>(std::move(stream), BlockOptions{config_.break_mode, config_.tokens_per_sample});
 }
 
 void Corpus::prepare_training(int64_t max_positions) {
@@ -42,26 +38,9 @@ void Corpus::prepare_training(int64_t max_positions) {
   valid_batches_ = freeze_batches(config_.valid, valid_->lengths(), options);
 }
 
-double Score::base2() const { return loss / static_cast<double>(tokens) / std::numbers::ln2; }
-double Score::perplexity() const { return std::exp2(base2()); }
-
-Score validate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const LmDataset& data,
-               const BatchList& batches, DType dtype) {
-  const ProfileScope phase(Phase::validation);
-  Arena arena(*kernels.memory);
-  Tape tape(kernels, arena, dtype, {});
-  Score score;
-  for (int64_t i = comm.rank(); i < batches.size(); i += comm.size()) {
-    const Batch batch = data.collate(batches[i]);
-    tape.restart({});
-    const HostView losses(kernels, model.losses(tape, view_of(batch)));
-    for (const double loss : losses.span<double>()) score.loss += loss;
-    score.tokens += batch.tokens;
-    arena.reset();
-  }
-  score.loss = comm.all_reduce_sum_value(score.loss);
-  score.tokens = comm.all_reduce_sum_value(score.tokens);
-  return score;
+Batch Corpus::training_example(int64_t i, int64_t count) const {
+  const BatchList& all = sampler_->micro_batches();
+  return train_->collate(all[(2 * i + 1) * all.size() / (2 * count)]);
 }
 
 }  // namespace qn

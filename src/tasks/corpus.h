@@ -4,12 +4,10 @@
 #include <memory>
 #include <optional>
 
-#include "comm/communicator.h"
 #include "data/dictionary.h"
 #include "data/epoch_sampler.h"
 #include "data/lm_dataset.h"
-#include "models/language_model.h"
-#include "train/run_config.h"
+#include "tasks/run_config.h"
 
 namespace qn {
 
@@ -25,6 +23,8 @@ class Corpus {
   const LmDataset& train() const { return *train_; }
   EpochSampler& sampler() { return *sampler_; }
   const EpochSampler& sampler() const { return *sampler_; }
+  /// Number `i` of `count` training micro-batches that lie evenly among all of them, which are sorted by length.
+  Batch training_example(int64_t i, int64_t count) const;
   const LmDataset& valid() const { return *valid_; }
   const BatchList& valid_batches() const { return valid_batches_; }
 
@@ -38,19 +38,5 @@ class Corpus {
   std::optional<EpochSampler> sampler_;
   BatchList valid_batches_;
 };
-
-inline TokenBatch view_of(const Batch& batch) { return {batch.rows, batch.cols, batch.source, batch.target}; }
-
-/// Loss sums over a data set, all ranks together.
-struct Score {
-  double loss = 0.0;  ///< natural log
-  int64_t tokens = 0;
-  double base2() const;       ///< bits per token
-  double perplexity() const;  ///< 2^base2
-};
-
-/// Validation with activations of type `dtype`: rank r takes batches r, r + size, ...; every batch counts exactly once.
-Score validate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const LmDataset& data,
-               const BatchList& batches, DType dtype = DType::f32);
 
 }  // namespace qn

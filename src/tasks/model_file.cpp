@@ -16,17 +16,16 @@ ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kern
   const StateDict state = load_state(path);
   const auto config = read_config<RunConfig>(config_tree_from_text(state.text("config"), path.string() + " (config)"));
   const int64_t vocabulary = state.integer("vocabulary");
-  ModelFile file{.kind = "checkpoint",
+  ModelFile file{.kind = ModelFileKind::checkpoint,
                  .state = fmt::format("after update {}", state.integer("update")),
                  .info = {},
                  .model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample)};
   const QuantizationPlan plan = plan_of_checkpoint(state, config, file.model->weights());
   file.info = packed_info(config, vocabulary, state.text("dictionary_hash"), file.model->parameters().elements(), plan);
   file.model->allocate(DType::f32, kernels);
-  const int64_t done = restore_quantized(*file.model, plan, centroid_gradient_of(config.ipq), state);
+  const int64_t done = restore_quantized(*file.model, plan, config.ipq.centroid_gradient, state);
   if (plan.stages > 0) file.state += fmt::format(", {} of {} stages quantized", done, plan.stages);
-  load_parameters(file.model->parameters(), state);
-  load_buffers(file.model->buffers(), kernels, state);
+  load_module(*file.model, state);
   return file;
 }
 
@@ -37,7 +36,8 @@ PackedInfo read_info(const SafetensorsReader& file, const std::string& path) {
   info.dictionary_hash = file.metadata_at("dictionary_hash");
   info.tokens_per_sample = metadata_integer(file, "tokens_per_sample");
   info.parameters = metadata_integer(file, "parameters");
-  info.centroid_gradient = file.metadata_at("centroid_gradient");
+  info.centroid_gradient =
+      value_named<CentroidGradient>(file.metadata_at("centroid_gradient"), path + ": metadata 'centroid_gradient'");
   const auto plan = file.metadata().find("plan");
   if (plan != file.metadata().end()) info.plan = plan->second;
   return info;
@@ -62,12 +62,12 @@ PackedMetadata metadata_of(const PackedInfo& info) {
                           {"dictionary_hash", info.dictionary_hash},
                           {"tokens_per_sample", std::to_string(info.tokens_per_sample)},
                           {"parameters", std::to_string(info.parameters)},
-                          {"centroid_gradient", info.centroid_gradient}};
+                          {"centroid_gradient", name_of(info.centroid_gradient)}};
   if (!info.plan.empty()) metadata["plan"] = info.plan;
   return metadata;
 }
 
-uint64_t write_packed_model(const std::filesystem::path& path, const LanguageModel& model, const PackedInfo& info,
+uint64_t write_packed_model(const std::filesystem::path& path, const Module& model, const PackedInfo& info,
                             const PackedStorage& storage) {
   return write_packed(path, model, metadata_of(info), storage);
 }
@@ -78,8 +78,7 @@ PackedModel load_packed_model(const std::filesystem::path& path, const Kernels& 
   PackedModel packed{read_info(file, path.string()), nullptr};
   packed.model = make_language_model(packed.info.model, packed.info.vocabulary, packed.info.tokens_per_sample);
   packed.model->allocate(DType::f32, kernels);
-  load_packed(*packed.model, file, path.string(),
-              packed.info.centroid_gradient == "mean" ? CentroidGradient::mean : CentroidGradient::sum);
+  load_packed(*packed.model, file, path.string(), packed.info.centroid_gradient);
   return packed;
 }
 
@@ -92,21 +91,21 @@ QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& con
   return plan;
 }
 
-std::string kind_of_model_file(const std::filesystem::path& path) {
+ModelFileKind kind_of_model_file(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   QN_CHECK(in.good(), "cannot open {}: no such file, or no permission to read it", path.string());
   std::array<char, 32> head{};
   in.read(head.data(), head.size());
   const std::string_view start(head.data(), static_cast<size_t>(in.gcount()));
-  if (start.starts_with(kCheckpointMagic)) return "checkpoint";
-  if (start.size() > 8 && start[8] == '{') return "packed";
+  if (start.starts_with(kCheckpointMagic)) return ModelFileKind::checkpoint;
+  if (start.size() > 8 && start[8] == '{') return ModelFileKind::packed;
   fail("{} is neither a checkpoint (.h5) nor a packed model (safetensors)", path.string());
 }
 
 ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels) {
-  if (kind_of_model_file(path) == "checkpoint") return load_checkpoint(path, kernels);
+  if (kind_of_model_file(path) == ModelFileKind::checkpoint) return load_checkpoint(path, kernels);
   PackedModel packed = load_packed_model(path, kernels);
-  return {.kind = "packed",
+  return {.kind = ModelFileKind::packed,
           .state = format_bytes(std::filesystem::file_size(path)),
           .info = std::move(packed.info),
           .model = std::move(packed.model)};

@@ -7,9 +7,17 @@
 
 #include "compress/packed_model.h"
 #include "compress/run_plan.h"
-#include "train/run_config.h"
+#include "nn/state_dict.h"
+#include "tasks/run_config.h"
 
 namespace qn {
+
+enum class ModelFileKind { checkpoint, packed };
+template <>
+struct EnumNames<ModelFileKind> {
+  static constexpr EnumName<ModelFileKind> kAll[] = {{ModelFileKind::checkpoint, "checkpoint"},
+                                                     {ModelFileKind::packed, "packed"}};
+};
 
 /// What the metadata of a packed file says beside the tensors.
 struct PackedInfo {
@@ -18,12 +26,12 @@ struct PackedInfo {
   std::string dictionary_hash;
   int64_t tokens_per_sample = 0;  ///< of training: the default for eval
   int64_t parameters = 0;         ///< of the original dense model, each tied tensor once
-  std::string centroid_gradient = "sum";
+  CentroidGradient centroid_gradient = CentroidGradient::sum;
   std::string plan;  ///< plan_to_text(); empty in files of version 1
 };
 
 struct ModelFile {
-  std::string kind;   ///< "packed" or "checkpoint"
+  ModelFileKind kind;
   std::string state;  ///< for people: "after update 765", "packed, 1.10 MiB"
   PackedInfo info;
   std::unique_ptr<LanguageModel> model;
@@ -32,8 +40,8 @@ struct ModelFile {
 /// The model, for use with `kernels`. Recognises the file by its first bytes; throws qn::Error when it is neither.
 ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels = cpu_kernels());
 
-/// "packed" or "checkpoint"; throws qn::Error otherwise.
-std::string kind_of_model_file(const std::filesystem::path& path);
+/// By its first bytes; throws qn::Error when it is neither.
+ModelFileKind kind_of_model_file(const std::filesystem::path& path);
 
 /// The metadata that a packed file of this run gets.
 PackedInfo packed_info(const RunConfig& config, int64_t vocabulary, const std::string& dictionary_hash,
@@ -41,7 +49,7 @@ PackedInfo packed_info(const RunConfig& config, int64_t vocabulary, const std::s
 PackedMetadata metadata_of(const PackedInfo& info);
 
 /// Writes a packed file; see write_packed().
-uint64_t write_packed_model(const std::filesystem::path& path, const LanguageModel& model, const PackedInfo& info,
+uint64_t write_packed_model(const std::filesystem::path& path, const Module& model, const PackedInfo& info,
                             const PackedStorage& storage);
 
 struct PackedModel {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "train/checkpoint_file.h"
-#include "train/run_config.h"
+#include "train/trainer_config.h"
 
 namespace qn {
 

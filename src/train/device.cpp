@@ -24,9 +24,8 @@ int gpu_of(const LocalRank& local, int gpus, bool share) {
   return local.rank % gpus;
 }
 
-const Kernels& kernels_on(const std::string& name, bool share_gpu, Communicator& comm) {
-  if (name == device::kCpu) return cpu_kernels();
-  QN_ASSERT(name == device::kCuda, "device '{}'", name);
+const Kernels& kernels_on(DeviceKind kind, bool share_gpu, Communicator& comm) {
+  if (kind == DeviceKind::cpu) return cpu_kernels();
   const std::vector<std::string> hosts = comm.all_gather(host_name());
   const int gpus = cuda_device_count();
   QN_CHECK(gpus > 0, "--device cuda: {}", cuda_problem());
@@ -37,8 +36,8 @@ const Kernels& kernels_on(const std::string& name, bool share_gpu, Communicator&
 }
 
 std::unique_ptr<DeviceCommunicator> device_communicator(const Kernels& kernels, Communicator& comm) {
-  const bool on_gpu = cuda_device_count() > 0 && kernels.memory == cuda_kernels().memory;
-  return on_gpu && comm.size() > 1 ? make_device_communicator(comm, cuda_stream()) : nullptr;
+  const Device device(kernels);
+  return device.is_cuda() && comm.size() > 1 ? make_device_communicator(comm, device.stream()) : nullptr;
 }
 
 }  // namespace qn

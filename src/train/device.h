@@ -6,14 +6,9 @@
 
 #include "comm/communicator.h"
 #include "comm/device_communicator.h"
-#include "ops/kernels.h"
+#include "ops/device.h"
 
 namespace qn {
-
-namespace device {
-inline constexpr const char* kCpu = "cpu";
-inline constexpr const char* kCuda = "cuda";
-}  // namespace device
 
 /// Where a rank stands among the ranks of its machine.
 struct LocalRank {
@@ -26,9 +21,9 @@ LocalRank local_rank(std::span<const std::string> hosts, int rank);
 /// there are more ranks than GPUs and they may not share.
 int gpu_of(const LocalRank& local, int gpus, bool share);
 
-/// The kernels of `name` (one of the names above) for this rank, after selecting its GPU; collective. Throws qn::Error
-/// with what to do where there is no GPU, or too few.
-const Kernels& kernels_on(const std::string& name, bool share_gpu, Communicator& comm);
+/// The kernels of `kind` for this rank, after selecting its GPU; collective. Throws qn::Error with what to do where
+/// there is no GPU, or too few.
+const Kernels& kernels_on(DeviceKind kind, bool share_gpu, Communicator& comm);
 
 /// NCCL between the GPUs of the ranks, ordered with the kernels of the calling thread; collective. Null for one rank,
 /// for kernels of another backend, and where NCCL cannot be used, which is then logged.

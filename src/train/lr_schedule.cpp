@@ -54,10 +54,16 @@ double inverse_sqrt(const ScheduleConfig& s, int64_t n) {
   return s.lr * std::sqrt(warmup / done);
 }
 
+double fixed(const ScheduleConfig& s, int64_t n) {
+  if (n >= s.warmup_updates) return s.lr;
+  const double start = s.warmup_init_lr.value_or(0.0);
+  return start + static_cast<double>(n) * (s.lr - start) / static_cast<double>(s.warmup_updates);
+}
+
 }  // namespace
 
 void ScheduleConfig::visit(ConfigVisitor& v) {
-  v.choice("name", name, {"cosine", "polynomial", "inverse_sqrt", "fixed"}, "shape of the schedule");
+  v.choice("name", name, "shape of the schedule");
   v.field("lr", lr, "peak learning rate");
   v.field("warmup_updates", warmup_updates, "updates of linear warm-up");
   v.field("warmup_init_lr", warmup_init_lr, "rate at the start of the warm-up (cosine: min_lr; inverse_sqrt: 0)");
@@ -80,14 +86,17 @@ void ScheduleConfig::validate(const ConfigChecker& c) const {
 }
 
 double learning_rate(const ScheduleConfig& config, int64_t n, int64_t max_updates) {
-  if (config.name == "cosine") return cosine(config, n, max_updates);
-  if (config.name == "polynomial") return polynomial(config, n, max_updates);
-  if (config.name == "inverse_sqrt") return inverse_sqrt(config, n);
-  if (n < config.warmup_updates) {
-    const double start = config.warmup_init_lr.value_or(0.0);
-    return start + static_cast<double>(n) * (config.lr - start) / static_cast<double>(config.warmup_updates);
+  switch (config.name) {
+    case Schedule::cosine:
+      return cosine(config, n, max_updates);
+    case Schedule::polynomial:
+      return polynomial(config, n, max_updates);
+    case Schedule::inverse_sqrt:
+      return inverse_sqrt(config, n);
+    case Schedule::fixed:
+      return fixed(config, n);
   }
-  return config.lr;
+  QN_ASSERT(false, "unknown schedule");
 }
 
 }  // namespace qn

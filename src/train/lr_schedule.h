@@ -2,15 +2,23 @@
 #pragma once
 
 #include <optional>
-#include <string>
 
 #include "core/config.h"
 
 namespace qn {
 
+enum class Schedule { cosine, polynomial, inverse_sqrt, fixed };
+template <>
+struct EnumNames<Schedule> {
+  static constexpr EnumName<Schedule> kAll[] = {{Schedule::cosine, "cosine"},
+                                                {Schedule::polynomial, "polynomial"},
+                                                {Schedule::inverse_sqrt, "inverse_sqrt"},
+                                                {Schedule::fixed, "fixed"}};
+};
+
 /// The section `schedule` of a configuration.
 struct ScheduleConfig {
-  std::string name = "cosine";
+  Schedule name = Schedule::cosine;
   double lr = 0.25;
   int64_t warmup_updates = 0;
   std::optional<double> warmup_init_lr;

@@ -31,7 +31,7 @@ void load_slices(const ParameterStore& store, const OwnedTensor& flat, const std
 }
 
 bool skipped(const OptimizerConfig& config, const Parameter& p) {
-  return config.missing_gradient == "skip" && !p.slot.touched;
+  return config.missing_gradient == MissingGradient::skip && !p.slot.touched;
 }
 
 class Nag : public Optimizer {
@@ -41,7 +41,7 @@ class Nag : public Optimizer {
 
   void step(ParameterStore& store, const Kernels& kernels, double lr, const StepDecision* decision) override {
     const NagStep args{lr, lr_previous_, config_.momentum, config_.weight_decay};
-    if (config_.missing_gradient == "skip") {
+    if (config_.missing_gradient == MissingGradient::skip) {
       for (const auto& p : store.all())
         if (!skipped(config_, *p)) kernels.nag_step(p->value, state_slice(velocity_, *p), p->slot.grad, args, decision);
     } else {
@@ -75,7 +75,7 @@ class Adam : public Optimizer {
 
   void step(ParameterStore& store, const Kernels& kernels, double lr, const StepDecision* decision) override {
     AdamStep args{lr, config_.beta1, config_.beta2, config_.eps, config_.weight_decay, 0};
-    const bool flat = config_.missing_gradient != "skip";
+    const bool flat = config_.missing_gradient != MissingGradient::skip;
     for (size_t i = 0; i < steps_.size(); ++i) {
       const Parameter& p = *store.all()[i];
       if (skipped(config_, p)) continue;
@@ -106,14 +106,14 @@ class Adam : public Optimizer {
 }  // namespace
 
 void OptimizerConfig::visit(ConfigVisitor& v) {
-  v.choice("name", name, {"nag", "adam"}, "Nesterov accelerated gradient, or Adam with decoupled weight decay");
+  v.choice("name", name, "Nesterov accelerated gradient, or Adam with decoupled weight decay");
   v.field("momentum", momentum, "nag: momentum");
   v.field("beta1", beta1, "adam: decay of the mean");
   v.field("beta2", beta2, "adam: decay of the mean square");
   v.field("eps", eps, "adam: added to the root of the mean square (not bias corrected, as in fairseq)");
   v.field("weight_decay", weight_decay, "decoupled weight decay, on every parameter");
   v.field("clip_norm", clip_norm, "largest global gradient norm (0: no clipping)");
-  v.choice("missing_gradient", missing_gradient, {"zero", "skip"},
+  v.choice("missing_gradient", missing_gradient,
            "a parameter that no micro-batch of an update used: treat its gradient as zero, or skip it");
 }
 
@@ -128,7 +128,7 @@ void OptimizerConfig::validate(const ConfigChecker& c) const {
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, const ParameterStore& store,
                                           double initial_lr) {
-  if (config.name == "adam") return std::make_unique<Adam>(config, store);
+  if (config.name == OptimizerKind::adam) return std::make_unique<Adam>(config, store);
   return std::make_unique<Nag>(config, store, initial_lr);
 }
 

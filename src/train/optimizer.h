@@ -11,14 +11,28 @@
 
 namespace qn {
 
+enum class OptimizerKind { nag, adam };
+template <>
+struct EnumNames<OptimizerKind> {
+  static constexpr EnumName<OptimizerKind> kAll[] = {{OptimizerKind::nag, "nag"}, {OptimizerKind::adam, "adam"}};
+};
+
+/// What the optimizer does with a parameter whose gradient nobody touched.
+enum class MissingGradient { zero, skip };
+template <>
+struct EnumNames<MissingGradient> {
+  static constexpr EnumName<MissingGradient> kAll[] = {{MissingGradient::zero, "zero"},
+                                                       {MissingGradient::skip, "skip"}};
+};
+
 /// The section `optimizer` of a configuration.
 struct OptimizerConfig {
-  std::string name = "nag";
+  OptimizerKind name = OptimizerKind::nag;
   double momentum = 0.99;
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   double weight_decay = 0.0;
   double clip_norm = 0.0;
-  std::string missing_gradient = "zero";
+  MissingGradient missing_gradient = MissingGradient::zero;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };

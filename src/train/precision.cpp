@@ -2,42 +2,43 @@
 
 #include <spdlog/spdlog.h>
 
-#include "core/cpu_features.h"
-#include "ops/cuda/backend.h"
-#include "ops/host_access.h"
+#include "ops/device.h"
 
 namespace qn {
 
-DType activation_type(const std::string& name, bool hardware) {
-  if (name == precision::kFp32 || name == precision::kTf32) return DType::f32;
-  if (name == precision::kFp16) return DType::f16;
-  QN_ASSERT(name == precision::kBf16 || name == precision::kBf16Always, "precision '{}'", name);
-  if (hardware || name == precision::kBf16Always) return DType::bf16;
+DType activation_type(Precision precision, bool hardware) {
+  if (precision == Precision::fp32 || precision == Precision::tf32) return DType::f32;
+  if (precision == Precision::fp16) return DType::f16;
+  if (hardware || precision == Precision::bf16_always) return DType::bf16;
   spdlog::warn(
       "computing in fp32 instead of bf16: this processor has no instructions for bf16 matrices (AVX512_BF16, "
       "AMX_BF16). "
       "Results are as good as in bf16 or better; precision {} would insist on bf16, which only costs time here",
-      precision::kBf16Always);
+      name_of(Precision::bf16_always));
   return DType::f32;
 }
 
-DType activation_type(const std::string& name, const Kernels& kernels, Communicator& comm) {
-  const bool on_cpu = on_host(kernels), tf32 = name == precision::kTf32;
-  QN_CHECK(!on_cpu || name != precision::kFp16,
+DType activation_type(Precision precision, const Kernels& kernels, Communicator& comm) {
+  const Device device(kernels);
+  QN_CHECK(precision != Precision::fp16 || device.has_fp16(),
            "fp16 is for GPUs (--device cuda): on this processor compute in fp32, or in bf16 if it is fast at it");
-  allow_tf32(tf32);
-  if (tf32 && on_cpu)
-    spdlog::warn("precision tf32 has no effect on the CPU: computing in fp32. GPUs have it (--device cuda)");
-  // Every GPU that we compile for multiplies in bf16.
-  double missing = on_cpu && !cpu_multiplies_bf16() ? 1.0 : 0.0;
+  double missing = device.multiplies_bf16() ? 0.0 : 1.0;
   comm.all_reduce_max({&missing, 1});
-  return activation_type(name, missing == 0.0);
+  return activation_type(precision, missing == 0.0);
 }
 
-const char* precision_text(const std::string& name, DType dtype, const Kernels& kernels) {
+void set_product_precision(Precision precision, const Kernels& kernels) {
+  const Device device(kernels);
+  const bool tf32 = precision == Precision::tf32;
+  if (tf32 && !device.has_tf32())
+    spdlog::warn("precision tf32 has no effect on the CPU: computing in fp32. GPUs have it (--device cuda)");
+  device.use_tf32(tf32);
+}
+
+const char* precision_text(Precision precision, DType dtype, const Kernels& kernels) {
   if (dtype == DType::bf16) return "bf16";
   if (dtype == DType::f16) return "fp16";
-  return name == precision::kTf32 && kernels.memory != &host_memory() ? "fp32 with TF32 products" : "fp32";
+  return precision == Precision::tf32 && Device(kernels).has_tf32() ? "fp32 with TF32 products" : "fp32";
 }
 
 }  // namespace qn

@@ -3,56 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cmath>
-#include <numeric>
+#include <optional>
 
 #include "core/text.h"
-#include "nn/layers/bands.h"
-#include "ops/cuda/backend.h"
-#include "ops/host_access.h"
+#include "ops/device.h"
+#include "ops/work.h"
 
 namespace qn {
 namespace {
-
-/// Share of the counted tokens in every band.
-std::vector<double> band_shares(const Bands& bands, std::span<const int64_t> counts) {
-  std::vector<double> shares(static_cast<size_t>(bands.count()));
-  for (size_t i = 0; i < shares.size(); ++i) {
-    const auto band = static_cast<int64_t>(i);
-    const auto words = counts.subspan(static_cast<size_t>(bands.first(band)), static_cast<size_t>(bands.size(band)));
-    shares[i] = static_cast<double>(std::accumulate(words.begin(), words.end(), int64_t{0}));
-  }
-  const double all = std::accumulate(shares.begin(), shares.end(), 0.0);
-  for (double& share : shares) share /= std::max(all, 1.0);
-  return shares;
-}
-
-/// Elements of the matrices between the token tables and the first layer, per token.
-double input_elements(const ModelConfig& config, int64_t width, int64_t vocabulary, std::span<const int64_t> counts) {
-  const auto d = static_cast<double>(config.embed_dim), in = static_cast<double>(width);
-  double elements = config.noise_projection ? in * in : 0.0;
-  if (!config.adaptive.input) return elements + (width == config.embed_dim ? 0.0 : d * in);
-  const Bands bands(config.adaptive.cutoffs, vocabulary, width, config.adaptive.factor);
-  const std::vector<double> shares = band_shares(bands, counts);
-  for (int64_t i = 0; i < bands.count(); ++i)
-    elements += shares[static_cast<size_t>(i)] * d * static_cast<double>(bands.dim(i));
-  return elements;
-}
-
-/// Those after the last layer.
-double output_elements(const ModelConfig& config, int64_t width, int64_t vocabulary, std::span<const int64_t> counts) {
-  const AdaptiveConfig& adaptive = config.adaptive;
-  const auto d = static_cast<double>(config.embed_dim), out = static_cast<double>(width);
-  double elements = width != config.embed_dim && !adaptive.tie_weights ? d * out : 0.0;
-  if (!adaptive.softmax) return elements + static_cast<double>(vocabulary) * out;
-  const Bands bands(adaptive.cutoffs, vocabulary, width, adaptive.factor);
-  const std::vector<double> shares = band_shares(bands, counts);
-  elements += static_cast<double>(bands.size(0) + bands.count() - 1) * out;
-  for (int64_t i = 1; i < bands.count(); ++i)
-    elements +=
-        shares[static_cast<size_t>(i)] * static_cast<double>(bands.dim(i)) * (out + static_cast<double>(bands.size(i)));
-  return elements;
-}
 
 /// Standard normal values: constants would let a GPU compute faster than training does, as they cost less power.
 OwnedTensor random_matrix(int64_t rows, int64_t cols, const Kernels& kernels, DType dtype, uint64_t id) {
@@ -74,43 +32,64 @@ std::string format_flops(double flops) {
   return fmt::format("{:.4g} {}FLOP", flops * (tera ? 1e-12 : giga ? 1e-9 : 1e-6), tera ? 'T' : giga ? 'G' : 'M');
 }
 
-bool on_gpu(const Kernels& kernels) { return kernels.memory != &host_memory(); }
+/// `product` small enough to be measured in a moment: its longest sides are halved.
+ProductShape shortened(ProductShape product, const Kernels& kernels) {
+  const double most = Device(kernels).on_host() ? 1e9 : 1e12;
+  while (2.0 * static_cast<double>(product.m) * static_cast<double>(product.n) * static_cast<double>(product.k) > most)
+    for (int64_t* side : {&product.m, &product.n, &product.k})
+      if (*side == std::max({product.m, product.n, product.k})) {
+        *side = (*side + 1) / 2;
+        break;
+      }
+  return product;
+}
 
 }  // namespace
 
-double model_flops_per_token(const ModelConfig& config, int64_t vocabulary, int64_t time,
-                             std::span<const int64_t> counts) {
-  const auto d = static_cast<double>(config.embed_dim), ffn = static_cast<double>(config.ffn_dim);
-  const auto layers = static_cast<double>(config.layers);
-  const int64_t in = config.input_dim > 0 ? config.input_dim : config.embed_dim;
-  const int64_t out = config.output_dim > 0 ? config.output_dim : config.embed_dim;
-  const double elements = layers * (4.0 * d * d + 2.0 * d * ffn) + input_elements(config, in, vocabulary, counts) +
-                          output_elements(config, out, vocabulary, counts);
-  return 6.0 * elements + 6.0 * layers * d * static_cast<double>(time + 1);
+PassWork measure_work(Module& module, const Kernels& kernels, DType dtype, int64_t count,
+                      const std::function<MicroBatch(int64_t)>& fetch) {
+  DryWork dry(kernels);
+  Arena arena(*kernels.memory);
+  Tape tape(dry.kernels(), arena, dtype, {});
+  PassWork work;
+  module.parameters().begin_gradients();
+  dry.begin();
+  for (int64_t i = 0; i < count; ++i) {
+    const MicroBatch micro = fetch(i);
+    work.sample_size += micro.sample_size;
+    tape.restart({.training = true, .recording = true});
+    micro.losses(tape);
+    tape.backward();
+    arena.reset();
+  }
+  work.flops = dry.flops();
+  work.product = dry.largest_product();
+  return work;
 }
 
-double measure_matmul_rate(const ModelConfig& config, const Kernels& kernels, DType dtype, int64_t rows) {
+MatmulRate measure_matmul_rate(const ProductShape& product, const Kernels& kernels, DType dtype) {
   using Clock = std::chrono::steady_clock;
-  constexpr double kSeconds = 0.15, kMostOnCpu = 1e9;
+  constexpr double kSeconds = 0.15;
   constexpr int kBatches = 5, kMostCalls = 2000;
-  const int64_t k = config.embed_dim, n = config.ffn_dim;
-  const double per_row = 2.0 * static_cast<double>(k) * static_cast<double>(n);
-  int64_t m = std::max<int64_t>(rows, 1);
-  if (!on_gpu(kernels)) m = std::clamp<int64_t>(static_cast<int64_t>(kMostOnCpu / per_row), 1, m);
-  const OwnedTensor a = random_matrix(m, k, kernels, dtype, 1), b = random_matrix(n, k, kernels, dtype, 2);
-  const OwnedTensor c({m, n}, dtype, *kernels.memory);
+  const ProductShape p = shortened(product, kernels);
+  const auto matrix = [&](int64_t rows, int64_t cols, bool transposed, uint64_t id) {
+    return random_matrix(transposed ? cols : rows, transposed ? rows : cols, kernels, dtype, id);
+  };
+  const OwnedTensor a = matrix(p.m, p.k, p.transpose_a, 1), b = matrix(p.k, p.n, p.transpose_b, 2);
+  const OwnedTensor c({p.m, p.n}, dtype, *kernels.memory);
   const MatmulArgs args{.dtype = dtype,
                         .dtype_c = dtype,
-                        .transpose_b = true,
-                        .m = m,
-                        .n = n,
-                        .k = k,
+                        .transpose_a = p.transpose_a,
+                        .transpose_b = p.transpose_b,
+                        .m = p.m,
+                        .n = p.n,
+                        .k = p.k,
                         .a = a.view().data,
-                        .lda = k,
+                        .lda = a.view().cols(),
                         .b = b.view().data,
-                        .ldb = k,
+                        .ldb = b.view().cols(),
                         .c = c.view().data,
-                        .ldc = n};
+                        .ldc = p.n};
   std::array<std::byte, 2> seen{};
   const auto seconds_of = [&](int calls) {
     const auto start = Clock::now();
@@ -122,23 +101,20 @@ double measure_matmul_rate(const ModelConfig& config, const Kernels& kernels, DT
   const int calls = std::clamp(static_cast<int>(kSeconds / kBatches / std::max(seconds_of(1), 1e-9)), 1, kMostCalls);
   std::array<double, kBatches> seconds{};
   for (double& s : seconds) s = seconds_of(calls);
-  return static_cast<double>(calls) * per_row * static_cast<double>(m) /
-         *std::min_element(seconds.begin(), seconds.end());
+  return {p, static_cast<double>(calls) * matmul_work(args).flops / *std::min_element(seconds.begin(), seconds.end())};
 }
 
-Throughput::Throughput(const RunConfig& config, int64_t vocabulary, const std::function<std::vector<int64_t>()>& counts,
-                       const Kernels& kernels, DType dtype, Communicator& comm)
-    : ranks_(comm.size()) {
-  const std::string& measure = config.train.measure_matmul;
-  const int64_t rows = std::max(config.data.max_tokens, config.data.tokens_per_sample);
-  if (measure == "always" || (measure == "auto" && on_gpu(kernels))) {
-    comm.barrier();
-    matmul_rate_ = comm.all_reduce_sum_value(measure_matmul_rate(config.model, kernels, dtype, rows));
-    product_ = fmt::format("products with a [{}, {}] matrix in {}", config.model.ffn_dim, config.model.embed_dim,
-                           precision_text(config.train.precision, dtype, kernels));
-  }
-  if (comm.is_root())
-    flops_per_token_ = model_flops_per_token(config.model, vocabulary, config.data.tokens_per_sample, counts());
+Throughput::Throughput(const PassWork& work, const TrainConfig& config, const Kernels& kernels, DType dtype,
+                       Communicator& comm)
+    : flops_per_token_(work.flops / static_cast<double>(std::max<int64_t>(work.sample_size, 1))), ranks_(comm.size()) {
+  const bool wanted = config.measure_matmul == MeasureMatmul::always ||
+                      (config.measure_matmul == MeasureMatmul::automatic && !Device(kernels).on_host());
+  if (!wanted) return;
+  comm.barrier();
+  const MatmulRate rate = measure_matmul_rate(work.product, kernels, dtype);
+  matmul_rate_ = comm.all_reduce_sum_value(rate.flops_per_second);
+  product_ = fmt::format("[{}, {}] x [{}, {}] in {}", rate.product.m, rate.product.k, rate.product.k, rate.product.n,
+                         precision_text(config.precision, dtype, kernels));
 }
 
 double Throughput::utilisation(int64_t tokens, double seconds) const {
@@ -159,10 +135,10 @@ std::string memory_text(const ParameterStore& store, const Optimizer& optimizer,
   std::string text = fmt::format("memory: parameters {}, gradients {}, optimizer {}, activations {}",
                                  format_bytes(store.values().bytes()), format_bytes(store.grads().bytes()),
                                  format_bytes(optimizer.bytes()), format_bytes(activations.capacity()));
-  if (std::string_view(kernels.memory->name) != "cuda") return text;
-  const CudaMemoryUse use = cuda_memory_use();
-  return text + fmt::format(", scratch {}; {} of the GPU's {} are free", format_bytes(use.scratch),
-                            format_bytes(use.free), format_bytes(use.total));
+  if (const std::optional<DeviceMemory> use = Device(kernels).memory())
+    text += fmt::format(", scratch {}; {} of the GPU's {} are free", format_bytes(use->scratch),
+                        format_bytes(use->free), format_bytes(use->total));
+  return text;
 }
 
 }  // namespace qn

@@ -4,43 +4,49 @@
 
 #include <cstdint>
 #include <functional>
-#include <span>
 #include <string>
-#include <vector>
 
 #include "comm/communicator.h"
 #include "core/arena.h"
+#include "ops/dry_work.h"
 #include "train/optimizer.h"
-#include "train/run_config.h"
+#include "train/trainer_config.h"
+#include "train/update.h"
 
 namespace qn {
 
-/// Multiplications and additions that forward and backward of one target token need, in blocks of `time` tokens:
-///
-///     6 P + 6 L D (T + 1)
-///
-/// P counts the elements of all matrices that a token is multiplied with: two operations each in the forward pass and
-/// four in the backward. Token tables count where they are the softmax's matrix, not where rows are looked up; matrices
-/// of a frequency band count with the share of tokens in the band, from `counts`, the occurrences of every word in the
-/// training text. The second term is attention in L layers of width D: every query meets (T + 1) / 2 keys, in two
-/// products forward and four backward. What a backward computes again, and everything that is no product, is left out.
-double model_flops_per_token(const ModelConfig& config, int64_t vocabulary, int64_t time,
-                             std::span<const int64_t> counts);
+/// What forward and backward of some micro-batches ask of the kernels.
+struct PassWork {
+  double flops = 0.0;  ///< of matrix products and attention, as ops/work.h counts them
+  int64_t sample_size = 0;
+  ProductShape product;  ///< the one that most operations go into
+};
 
-/// Rate of [rows, width] x [ffn_dim, width]^T, the model's most frequent product, on random values of type `dtype`:
-/// operations per second. Takes about 0.2 seconds; on the CPU with fewer rows. The fastest of several batches of calls
-/// counts: what disturbs the measurement must not make the training look better.
-double measure_matmul_rate(const ModelConfig& config, const Kernels& kernels, DType dtype, int64_t rows);
+/// Goes through the passes of `count` micro-batches, those of fetch(i), without computing them. A model without
+/// frequency bands does 6 P + 6 L D (T + 1) per token, P being the elements of the matrices that a token is multiplied
+/// with, L D (T + 1) attention in L layers of width D over blocks of T tokens; with bands the work depends on the
+/// words, so the micro-batches should be like those of the run.
+PassWork measure_work(Module& module, const Kernels& kernels, DType dtype, int64_t count,
+                      const std::function<MicroBatch(int64_t)>& fetch);
 
-/// The figures of one run; see TrainConfig::measure_matmul.
+struct MatmulRate {
+  ProductShape product;  ///< what was measured
+  double flops_per_second = 0.0;
+};
+/// Rate of a product, or of one with shorter sides where it is a large one, on random values of type `dtype`. Takes
+/// about 0.2 seconds. The fastest of several batches of calls counts: what disturbs the measurement must not make the
+/// training look better.
+MatmulRate measure_matmul_rate(const ProductShape& product, const Kernels& kernels, DType dtype);
+
+/// The speed of one run; see TrainConfig::measure_matmul.
 class Throughput {
  public:
-  /// Collective: all ranks measure at the same time, and their rates are added up. `counts` is asked on rank 0 only.
-  Throughput(const RunConfig& config, int64_t vocabulary, const std::function<std::vector<int64_t>()>& counts,
-             const Kernels& kernels, DType dtype, Communicator& comm);
+  /// `work` of micro-batches like those of the run. Collective: all ranks measure at the same time, and their rates are
+  /// added up.
+  Throughput(const PassWork& work, const TrainConfig& config, const Kernels& kernels, DType dtype, Communicator& comm);
 
-  double flops_per_token() const { return flops_per_token_; }  ///< rank 0; 0 elsewhere
-  double matmul_rate() const { return matmul_rate_; }          ///< of all ranks, per second; 0: not measured
+  double flops_per_token() const { return flops_per_token_; }
+  double matmul_rate() const { return matmul_rate_; }  ///< of all ranks, per second; 0: not measured
   /// Share of the measured rate that an update of `tokens` target tokens used; 0 when nothing was measured.
   double utilisation(int64_t tokens, double seconds) const;
   /// A line of the log for what the constructor found.

@@ -26,65 +26,84 @@ LossScaling loss_scaling(const TrainConfig& train) {
 
 }  // namespace
 
-Trainer::Trainer(const RunConfig& config, Communicator& comm, TrainerOptions options)
+Trainer::Trainer(const TrainerConfig& config, std::string config_text, Task& task, Communicator& comm,
+                 TrainerOptions options)
     : config_(config),
+      config_text_(std::move(config_text)),
+      task_(task),
+      module_(task.module()),
       comm_(comm),
       options_(std::move(options)),
       kernels_(options_.kernels != nullptr ? *options_.kernels : cpu_kernels()),
-      dtype_(activation_type(config.train.precision, kernels_, comm)),
-      corpus_(config.data, static_cast<uint64_t>(config.seed)),
-      model_(make_language_model(config.model, corpus_.dictionary().size(), config.data.tokens_per_sample)) {
-  const auto seed = static_cast<uint64_t>(config.seed);
-  QN_CHECK(options_.quantize || config.train.max_updates > 0 || config.train.max_epochs > 0 ||
-               config.train.patience > 0 || config.train.stop_min_lr >= 0.0 || config.train.stop_time_hours > 0.0,
+      dtype_(activation_type(config.train.precision, kernels_, comm)) {
+  const TrainConfig& t = config.train;
+  QN_CHECK(options_.quantize || t.max_updates > 0 || t.max_epochs > 0 || t.patience > 0 || t.stop_min_lr >= 0.0 ||
+               t.stop_time_hours > 0.0,
            "this run would never end: set train.max_updates, max_epochs, patience, stop_min_lr or stop_time_hours");
-  corpus_.prepare_training(model_->max_positions());
-  original_parameters_ = model_->parameters().elements();
-  model_->allocate(DType::f32, kernels_);
-  if (config.comm.nccl) device_comm_ = device_communicator(kernels_, comm);
-  if (comm.is_root()) folder_.emplace(config.checkpoint);
-
-  StateDict state;
-  const bool resuming = find_checkpoint(state);
-  const IpqConfig* ipq = options_.quantize ? &config_.ipq : nullptr;
-  plan_ = state.texts.contains("plan") ? resume_run_plan(state.text("plan"), model_->weights(), config.quant_noise, ipq)
-                                       : make_run_plan(model_->weights(), config.quant_noise, ipq);
-  apply_noise(model_->weights(), plan_);
-  if (options_.quantize) ipq_.emplace(config.ipq, *model_, comm, seed, plan_, row_importance());
-  if (!resuming) initialize_weights();
-  if (resuming && ipq_) ipq_->load(state);
-  optimizer_ = make_optimizer(config.optimizer, model_->parameters(), config.schedule.lr);
-  updates_.emplace(*model_, kernels_, comm,
-                   UpdateOptions{.seed = seed,
-                                 .dtype = dtype_,
-                                 .clip_norm = config.optimizer.clip_norm,
-                                 .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
-                                 .overlap = config.comm.overlap.value_or(device_comm_ != nullptr),
-                                 .skip_missing = config.optimizer.missing_gradient == "skip",
-                                 .loss_scaling = loss_scaling(config.train),
-                                 .graphs = use_graphs(config.train, comm),
-                                 .device = device_comm_.get()});
-  if (resuming) resume(state);
-  throughput_.emplace(
-      config_, corpus_.dictionary().size(),
-      [&] { return corpus_.train().stream().counts(corpus_.dictionary().size()); }, kernels_, dtype_, comm);
-  if (comm.is_root()) {
-    metrics_.emplace(folder_->dir() / "metrics.jsonl", resuming);
-    if (resuming) metrics_->truncate_after(update_);
-    ProgressOptions progress;
-    progress.log_interval = config.train.log_every_updates;
-    progress.full_speed = throughput_->matmul_rate() / throughput_->flops_per_token();
-    progress_.emplace(std::move(progress));
-  }
+  set_product_precision(t.precision, kernels_);
+  task_.open_training();
+  prepare_module();
+  start_or_resume();
   log_start();
 }
 
-RowImportance Trainer::row_importance() const {
-  const double exponent = config_.ipq.frequency_exponent;
-  if (exponent == 0.0) return {};
-  return [exponent, counts = corpus_.train().stream().counts(corpus_.dictionary().size())](const Weight& weight) {
-    return frequency_importance(weight, counts, exponent);
-  };
+void Trainer::prepare_module() {
+  original_parameters_ = module_.parameters().elements();
+  module_.allocate(DType::f32, kernels_);
+  if (config_.comm.nccl) device_comm_ = device_communicator(kernels_, comm_);
+  if (comm_.is_root()) folder_.emplace(config_.checkpoint);
+}
+
+/// As the checkpoint's plan says, if there is one.
+void Trainer::plan_weights(const StateDict& state) {
+  const IpqConfig* ipq = options_.quantize ? &config_.ipq : nullptr;
+  plan_ = state.texts.contains("plan")
+              ? resume_run_plan(state.text("plan"), module_.weights(), config_.quant_noise, ipq)
+              : make_run_plan(module_.weights(), config_.quant_noise, ipq);
+  apply_noise(module_.weights(), plan_);
+  if (options_.quantize)
+    ipq_.emplace(config_.ipq, module_, comm_, static_cast<uint64_t>(config_.seed), plan_,
+                 [this](const Weight& weight) { return task_.row_importance(weight, config_.ipq.frequency_exponent); });
+}
+
+/// The order matters: codes decide which parameters there are, parameters what the optimizer holds.
+void Trainer::start_or_resume() {
+  StateDict state;
+  const bool resuming = find_checkpoint(state);
+  plan_weights(state);
+  if (!resuming) initialize_weights();
+  if (resuming && ipq_) ipq_->load(state);
+  optimizer_ = make_optimizer(config_.optimizer, module_.parameters(), config_.schedule.lr);
+  make_update_runner();
+  if (resuming) resume(state);
+  start_reporting(resuming);
+}
+
+void Trainer::make_update_runner() {
+  updates_.emplace(module_, kernels_, comm_,
+                   UpdateOptions{.seed = static_cast<uint64_t>(config_.seed),
+                                 .dtype = dtype_,
+                                 .clip_norm = config_.optimizer.clip_norm,
+                                 .bucket_bytes = static_cast<size_t>(config_.comm.bucket_mib * 1024 * 1024),
+                                 .overlap = config_.comm.overlap.value_or(device_comm_ != nullptr),
+                                 .skip_missing = config_.optimizer.missing_gradient == MissingGradient::skip,
+                                 .loss_scaling = loss_scaling(config_.train),
+                                 .graphs = use_graphs(config_.train, comm_),
+                                 .device = device_comm_.get()});
+}
+
+void Trainer::start_reporting(bool resumed) {
+  constexpr int64_t kExamples = 8;
+  const PassWork work =
+      measure_work(module_, kernels_, dtype_, kExamples, [&](int64_t i) { return task_.example(i, kExamples); });
+  throughput_.emplace(work, config_.train, kernels_, dtype_, comm_);
+  if (!comm_.is_root()) return;
+  metrics_.emplace(folder_->dir() / "metrics.jsonl", resumed);
+  if (resumed) metrics_->truncate_after(state_.update);
+  ProgressOptions progress;
+  progress.log_interval = config_.train.log_every_updates;
+  progress.full_speed = throughput_->matmul_rate() / throughput_->flops_per_token();
+  progress_.emplace(std::move(progress));
 }
 
 bool Trainer::find_checkpoint(StateDict& state) {
@@ -102,15 +121,12 @@ bool Trainer::find_checkpoint(StateDict& state) {
 }
 
 void Trainer::log_start() const {
-  const ParameterStore& store = model_->parameters();
-  spdlog::info("model: {} parameters ({} fp32) in {} tensors, vocabulary {}; computing in {}",
-               group_digits(store.elements()), format_bytes(static_cast<uint64_t>(store.elements()) * 4),
-               store.all().size(), group_digits(corpus_.dictionary().size()),
+  const ParameterStore& store = module_.parameters();
+  spdlog::info("model: {} parameters ({} fp32) in {} tensors; computing in {}", group_digits(store.elements()),
+               format_bytes(static_cast<uint64_t>(store.elements()) * 4), store.all().size(),
                precision_text(config_.train.precision, dtype_, kernels_));
-  spdlog::info("data: {} training tokens in {} blocks, {} updates per epoch of {} micro-batches; {} rank{}",
-               group_digits(corpus_.train().stream().total_tokens()), group_digits(corpus_.train().size()),
-               group_digits(corpus_.sampler().updates_per_epoch(config_.train.micro_batches)),
-               config_.train.micro_batches, comm_.size(), comm_.size() == 1 ? "" : "s");
+  spdlog::info("data: {}; {} rank{}", task_.describe_data(config_.train.micro_batches), comm_.size(),
+               comm_.size() == 1 ? "" : "s");
   spdlog::info("{}", throughput_->text());
   if (config_.train.micro_batches % comm_.size() != 0)
     spdlog::warn("train.micro_batches = {} is no multiple of the {} ranks: some ranks wait in every update",
@@ -118,7 +134,7 @@ void Trainer::log_start() const {
 }
 
 void Trainer::initialize_weights() {
-  ParameterStore& store = model_->parameters();
+  ParameterStore& store = module_.parameters();
   const std::string& source = config_.checkpoint.init_from;
   QN_CHECK(!options_.quantize || !source.empty(),
            "quantize needs the trained model: --from CHECKPOINT (or checkpoint.init_from)");
@@ -137,64 +153,38 @@ void Trainer::initialize_weights() {
 }
 
 void Trainer::load_parameters(const StateDict& state) {
-  const std::string hash = hex64(corpus_.dictionary().hash());
-  QN_CHECK(
-      state.text("dictionary_hash") == hash,
-      "the checkpoint was made with another dictionary (hash {}, {} has {}): use the data folder it was trained on",
-      state.text("dictionary_hash"), config_.data.path, hash);
-  qn::load_parameters(model_->parameters(), state);
+  task_.check_weights(state);
+  load_module(module_, state);
 }
 
 void Trainer::resume(const StateDict& state) {
   if (comm_.is_root())
-    for (const std::string& line : diff_config(state.text("config"), dump_config(config_)))
+    for (const std::string& line : diff_config(state.text("config"), config_text_))
       spdlog::warn("changed since the checkpoint: {}", line);
   load_parameters(state);
-  load_buffers(model_->buffers(), kernels_, state);
-  optimizer_->load(model_->parameters(), state);
+  optimizer_->load(module_.parameters(), state);
   updates_->load(state);
-  QN_CHECK(
-      state.text("data_fingerprint") == hex64(corpus_.sampler().fingerprint()),
-      "the training batches differ from those of the checkpoint (other data, data.* options or seed): restore them, "
-      "or start a new run from these weights with checkpoint.init_from and another checkpoint.dir");
-  corpus_.sampler().restore({.epoch = state.integer("sampler/epoch"),
-                             .next = state.integer("sampler/next"),
-                             .samples = state.integer("sampler/samples")});
-  update_ = state.integer("update");
-  validations_ = state.integer("validations");
-  bad_validations_ = state.integer("bad_validations");
-  best_loss_ = state.real("best_loss");
-  training_seconds_ = state.real("training_seconds");
+  task_.load(state);
+  state_.load(state);
 }
 
 StateDict Trainer::capture() {
   StateDict state;
-  save_parameters(model_->parameters(), state);
-  save_buffers(model_->buffers(), kernels_, state);
-  optimizer_->save(model_->parameters(), state);
+  save_module(module_, state);
+  optimizer_->save(module_.parameters(), state);
   updates_->save(state);
   if (ipq_) ipq_->save(state);
-  const SamplerState& sampler = corpus_.sampler().state();
-  state.ints["sampler/epoch"] = sampler.epoch;
-  state.ints["sampler/next"] = sampler.next;
-  state.ints["sampler/samples"] = sampler.samples;
-  state.ints["vocabulary"] = corpus_.dictionary().size();
-  state.ints["update"] = update_;
-  state.ints["validations"] = validations_;
-  state.ints["bad_validations"] = bad_validations_;
-  state.floats["best_loss"] = best_loss_;
-  state.floats["training_seconds"] = training_seconds_;
+  task_.save(state);
+  state_.save(state);
   state.texts["plan"] = plan_to_text(plan_);
-  state.texts["config"] = dump_config(config_);
-  state.texts["dictionary_hash"] = hex64(corpus_.dictionary().hash());
-  state.texts["data_fingerprint"] = hex64(corpus_.sampler().fingerprint());
+  state.texts["config"] = config_text_;
   return state;
 }
 
 void Trainer::save(const SaveReason& reason) {
   drain();
-  const ProfileScope phase(Phase::checkpoint, update_);
-  if (folder_) folder_->save(capture(), corpus_.sampler().state().epoch, update_, reason);
+  const ProfileScope phase(Phase::checkpoint, state_.update);
+  if (folder_) folder_->save(capture(), task_.epoch(), state_.update, reason);
 }
 
 int64_t Trainer::max_updates() const {
@@ -203,19 +193,19 @@ int64_t Trainer::max_updates() const {
 
 double Trainer::current_lr() const {
   if (ipq_ && config_.ipq.restart_schedule)
-    return learning_rate(config_.schedule, update_ - (ipq_->stages_done() - 1) * config_.ipq.updates_per_stage,
+    return learning_rate(config_.schedule, state_.update - (ipq_->stages_done() - 1) * config_.ipq.updates_per_stage,
                          config_.ipq.updates_per_stage);
-  return learning_rate(config_.schedule, update_, max_updates());
+  return learning_rate(config_.schedule, state_.update, max_updates());
 }
 
 bool Trainer::finished() const {
   const TrainConfig& t = config_.train;
-  if (ipq_) return ipq_->stages_done() == ipq_->stages() && update_ >= max_updates();
-  const bool epoch_boundary = corpus_.sampler().end_of_epoch();
-  if (t.max_updates > 0 && update_ >= t.max_updates) return true;
-  if (t.max_epochs > 0 && epoch_boundary && corpus_.sampler().state().epoch >= t.max_epochs) return true;
-  if (t.stop_time_hours > 0.0 && training_seconds_ >= t.stop_time_hours * 3600.0) return true;
-  if (t.patience > 0 && bad_validations_ >= t.patience) return true;
+  if (ipq_) return ipq_->stages_done() == ipq_->stages() && state_.update >= max_updates();
+  const bool epoch_boundary = task_.end_of_epoch();
+  if (t.max_updates > 0 && state_.update >= t.max_updates) return true;
+  if (t.max_epochs > 0 && epoch_boundary && task_.epoch() >= t.max_epochs) return true;
+  if (t.stop_time_hours > 0.0 && state_.training_seconds >= t.stop_time_hours * 3600.0) return true;
+  if (t.patience > 0 && state_.bad_validations >= t.patience) return true;
   return t.stop_min_lr >= 0.0 && epoch_boundary && current_lr() <= t.stop_min_lr;
 }
 
@@ -225,14 +215,14 @@ bool Trainer::agreed_stop() {
     const ProfileScope phase(Phase::all_reduce);
     comm_.all_reduce_max({&stop, 1});
     // The time limit as rank 0 sees it, so that all ranks end in the same update.
-    comm_.broadcast(std::as_writable_bytes(std::span(&training_seconds_, 1)));
+    comm_.broadcast(std::as_writable_bytes(std::span(&state_.training_seconds, 1)));
   }
   return stop > 0.0;
 }
 
 bool Trainer::run_due_stages() {
   while (ipq_ && ipq_->stages_done() < ipq_->stages() &&
-         update_ >= ipq_->stages_done() * config_.ipq.updates_per_stage) {
+         state_.update >= ipq_->stages_done() * config_.ipq.updates_per_stage) {
     drain();
     const int64_t every = config_.ipq.save_every_kmeans_iterations;
     const auto report = ipq_->run_stage([&](int64_t iteration) {
@@ -241,26 +231,30 @@ bool Trainer::run_due_stages() {
       return !stop;
     });
     if (!report) return false;
-    optimizer_ = make_optimizer(config_.optimizer, model_->parameters(), config_.schedule.lr);
+    optimizer_ = make_optimizer(config_.optimizer, module_.parameters(), config_.schedule.lr);
     updates_->forget_skipped();
-    score_.reset();
-    const Score score = validate_now();
-    spdlog::info(
-        "stage {} of {}: {} weights, relative error {:.4f}, {} empty clusters filled, k-means {:.1f} s; valid "
-        "ppl {:.2f}",
-        report->stage + 1, ipq_->stages(), report->weights, report->relative_error, report->splits, report->seconds,
-        score.perplexity());
-    if (metrics_)
-      metrics_->write({{"kind", std::string("stage")},
-                       {"update", update_},
-                       {"stage", report->stage + 1},
-                       {"weights", report->weights},
-                       {"relative_error", report->relative_error},
-                       {"valid_ppl", score.perplexity()},
-                       {"seconds", report->seconds}});
+    evaluation_.reset();
+    report_stage(*report);
     save({});
   }
   return true;
+}
+
+void Trainer::report_stage(const StageReport& report) {
+  const Evaluation& found = validate_now();
+  spdlog::info(
+      "stage {} of {}: {} weights, relative error {:.4f}, {} empty clusters filled, k-means {:.1f} s; valid {}",
+      report.stage + 1, ipq_->stages(), report.weights, report.relative_error, report.splits, report.seconds,
+      found.text());
+  if (!metrics_) return;
+  std::vector<MetricField> fields{{"kind", std::string("stage")},
+                                  {"update", state_.update},
+                                  {"stage", report.stage + 1},
+                                  {"weights", report.weights},
+                                  {"relative_error", report.relative_error}};
+  for (const Metric& metric : found.metrics) fields.push_back({"valid_" + metric.name, metric.value});
+  fields.push_back({"seconds", report.seconds});
+  metrics_->write(fields);
 }
 
 Outcome Trainer::run() {
@@ -291,25 +285,25 @@ Outcome Trainer::run_to_end() {
 }
 
 void Trainer::one_update() {
-  const ProfileScope phase(Phase::update, update_ + 1);
+  const ProfileScope phase(Phase::update, state_.update + 1);
   const auto start = std::chrono::steady_clock::now();
-  const auto groups = corpus_.sampler().next_update(config_.train.micro_batches);
+  const int64_t count = task_.next_update(config_.train.micro_batches);
   const double lr = current_lr();
-  Batch batch;
   const auto fetch = [&](int64_t i) {
-    const ProfileScope reading(Phase::data, i);
-    batch = corpus_.train().collate(groups[static_cast<size_t>(i)]);
-    return MicroBatch{view_of(batch), batch.tokens};
+    return task_.micro_batch(i, {.seed = static_cast<uint64_t>(config_.seed),
+                                 .purpose = Purpose::data,
+                                 .update = static_cast<uint32_t>(state_.update),
+                                 .micro_batch = static_cast<uint32_t>(i)});
   };
-  updates_->start(update_, static_cast<int64_t>(groups.size()), fetch, *optimizer_, lr);
-  unreported_.push_back({++update_, corpus_.sampler().state().epoch, lr, 0.0});
-  score_.reset();
+  updates_->start(state_.update, count, fetch, *optimizer_, lr);
+  unreported_.push_back({++state_.update, task_.epoch(), lr, 0.0});
+  evaluation_.reset();
   // A device computes this update while the host prepares the next.
   const size_t under_way = on_host(kernels_) ? 0 : 1;
   std::vector<UpdateResult> finished;
   while (updates_->pending() > under_way) finished.push_back(updates_->finish());
   unreported_.back().seconds = seconds_since(start);
-  training_seconds_ += unreported_.back().seconds;
+  state_.training_seconds += unreported_.back().seconds;
   for (const UpdateResult& result : finished) report(result);
 }
 
@@ -325,12 +319,12 @@ void Trainer::report(const UpdateResult& result) {
     progress_->message(fmt::format("update {} skipped: its gradient overflows fp16; the loss scale is now {}",
                                    started.update, result.loss_scale));
   clipped_ += result.clipped ? 1 : 0;
-  if (++reported_ == 1) spdlog::info("{}", memory_text(model_->parameters(), *optimizer_, updates_->arena(), kernels_));
-  const double loss = result.loss / static_cast<double>(result.tokens) / std::numbers::ln2;
+  if (++reported_ == 1) spdlog::info("{}", memory_text(module_.parameters(), *optimizer_, updates_->arena(), kernels_));
+  const double loss = result.loss / static_cast<double>(result.sample_size) / std::numbers::ln2;
   progress_->report({.update = started.update,
                      .max_updates = max_updates(),
                      .epoch = started.epoch,
-                     .tokens = result.tokens,
+                     .tokens = result.sample_size,
                      .loss_base2 = loss,
                      .lr = started.lr,
                      .grad_norm = result.grad_norm,
@@ -341,9 +335,9 @@ void Trainer::report(const UpdateResult& result) {
                                   {"epoch", started.epoch},        {"loss", loss},
                                   {"ppl", std::exp2(loss)},        {"lr", started.lr},
                                   {"grad_norm", result.grad_norm}, {"clipped", result.clipped},
-                                  {"tokens", result.tokens},       {"seconds", started.seconds}};
+                                  {"tokens", result.sample_size},  {"seconds", started.seconds}};
   if (throughput_->matmul_rate() > 0.0)
-    fields.push_back({"mfu", throughput_->utilisation(result.tokens, started.seconds)});
+    fields.push_back({"mfu", throughput_->utilisation(result.sample_size, started.seconds)});
   if (dtype_ == DType::f16) {
     fields.push_back({"loss_scale", result.loss_scale});
     fields.push_back({"skipped", result.skipped});
@@ -351,47 +345,46 @@ void Trainer::report(const UpdateResult& result) {
   metrics_->write(fields);
 }
 
-Score Trainer::validate_now() {
+const Evaluation& Trainer::validate_now() {
   drain();
-  if (!score_) score_ = validate(*model_, kernels_, comm_, corpus_.valid(), corpus_.valid_batches(), dtype_);
-  return *score_;
+  if (!evaluation_) evaluation_ = task_.evaluate(kernels_, comm_, dtype_);
+  return *evaluation_;
 }
 
 void Trainer::round_weights(const PackedStorage& storage) {
-  round_to_storage(*model_, storage);
-  score_.reset();
+  round_to_storage(module_, storage);
+  evaluation_.reset();
 }
 
-void Trainer::record_validation(const Score& score, bool& improved) {
-  improved = validations_ == 0 || score.base2() < best_loss_;
-  ++validations_;
-  if (improved) best_loss_ = score.base2();
-  bad_validations_ = improved ? 0 : bad_validations_ + 1;
-  if (!progress_) return;
-  progress_->message(fmt::format("epoch {} | update {} | valid loss {:.4f} | ppl {:.2f} | best ppl {:.2f}",
-                                 corpus_.sampler().state().epoch, update_, score.base2(), score.perplexity(),
-                                 std::exp2(best_loss_)));
-  metrics_->write({{"kind", std::string("valid")},
-                   {"update", update_},
-                   {"epoch", corpus_.sampler().state().epoch},
-                   {"loss", score.base2()},
-                   {"ppl", score.perplexity()},
-                   {"best_loss", best_loss_},
-                   {"tokens", score.tokens},
-                   {"training_seconds", training_seconds_}});
+/// True when the module is better than ever.
+bool Trainer::record_validation() {
+  const Evaluation& found = validate_now();
+  const bool improved = state_.record(found.decisive());
+  if (!progress_) return improved;
+  const Metric best{found.decisive().name, state_.best};
+  progress_->message(fmt::format("epoch {} | update {} | valid {} | best {}", task_.epoch(), state_.update,
+                                 found.text(), text_of(best)));
+  std::vector<MetricField> fields{{"kind", std::string("valid")}, {"update", state_.update}, {"epoch", task_.epoch()}};
+  for (const Metric& metric : found.metrics) fields.push_back({metric.name, metric.value});
+  fields.push_back({"best_" + found.decisive().name, state_.best});
+  fields.push_back({"tokens", found.sample_size});
+  fields.push_back({"training_seconds", state_.training_seconds});
+  metrics_->write(fields);
+  return improved;
 }
 
 void Trainer::after_update() {
   const TrainConfig& t = config_.train;
   const CheckpointConfig& c = config_.checkpoint;
-  const int64_t epoch = corpus_.sampler().state().epoch;
-  const bool epoch_end = corpus_.sampler().end_of_epoch(), stopping = finished();
+  const int64_t epoch = task_.epoch();
+  const bool epoch_end = task_.end_of_epoch(), stopping = finished();
   const auto every = [](int64_t n, int64_t interval) { return interval > 0 && n % interval == 0; };
   bool improved = false;
-  if (stopping || (epoch_end && every(epoch, t.validate_every_epochs)) || every(update_, t.validate_every_updates))
-    record_validation(validate_now(), improved);
+  if (stopping || (epoch_end && every(epoch, t.validate_every_epochs)) ||
+      every(state_.update, t.validate_every_updates))
+    improved = record_validation();
   const SaveReason reason{.epoch_end = epoch_end && every(epoch, c.save_every_epochs),
-                          .interval = every(update_, c.save_every_updates),
+                          .interval = every(state_.update, c.save_every_updates),
                           .best = improved};
   if (stopping || reason.epoch_end || reason.interval || reason.best || finished()) save(reason);
 }

@@ -10,12 +10,13 @@
 #include "comm/communicator.h"
 #include "compress/ipq.h"
 #include "compress/packed_model.h"
-#include "tasks/corpus.h"
 #include "train/checkpoint_folder.h"
 #include "train/metrics_log.h"
 #include "train/progress.h"
-#include "train/run_config.h"
+#include "train/run_state.h"
+#include "train/task.h"
 #include "train/throughput.h"
+#include "train/trainer_config.h"
 #include "train/update.h"
 
 namespace qn {
@@ -32,17 +33,18 @@ enum class Outcome { finished, stopped };
 
 class Trainer {
  public:
-  Trainer(const RunConfig& config, Communicator& comm, TrainerOptions options);
+  /// `config_text` is the whole configuration of the run, the task's part included, as checkpoints keep it. The task
+  /// must outlive the trainer.
+  Trainer(const TrainerConfig& config, std::string config_text, Task& task, Communicator& comm, TrainerOptions options);
 
   /// Trains to the end, or until asked to stop.
   Outcome run();
 
-  LanguageModel& model() { return *model_; }
-  Corpus& corpus() { return corpus_; }
-  const IpqMachine* ipq() const { return ipq_ ? &*ipq_ : nullptr; }
-  int64_t update() const { return update_; }
+  Module& module() { return module_; }
   /// What the run does to every weight.
   const QuantizationPlan& plan() const { return plan_; }
+  const IpqMachine* ipq() const { return ipq_ ? &*ipq_ : nullptr; }
+  int64_t update() const { return state_.update; }
   /// Elements of the dense model, each tied tensor once, whatever is quantized by now.
   int64_t original_parameters() const { return original_parameters_; }
   /// Of activations, in training and validation.
@@ -50,12 +52,16 @@ class Trainer {
   const Arena& arena() const { return updates_->arena(); }
   const UpdateRunner& updates() const { return *updates_; }
   /// Validation of the model as it is; remembered until the model changes.
-  Score validate_now();
+  const Evaluation& validate_now();
   /// Rounds the model to what a packed file will hold (see round_to_storage()).
   void round_weights(const PackedStorage& storage);
 
  private:
-  RowImportance row_importance() const;
+  void prepare_module();
+  void plan_weights(const StateDict& state);
+  void start_or_resume();
+  void make_update_runner();
+  void start_reporting(bool resumed);
   bool find_checkpoint(StateDict& state);
   void initialize_weights();
   void resume(const StateDict& state);
@@ -65,6 +71,7 @@ class Trainer {
 
   Outcome run_to_end();
   bool run_due_stages();
+  void report_stage(const StageReport& report);
   bool finished() const;
   double current_lr() const;
   void one_update();
@@ -72,18 +79,19 @@ class Trainer {
   void drain();
   void report(const UpdateResult& result);
   void after_update();
-  void record_validation(const Score& score, bool& improved);
+  bool record_validation();
   bool agreed_stop();
   int64_t max_updates() const;
   void log_start() const;
 
-  RunConfig config_;
+  TrainerConfig config_;
+  std::string config_text_;
+  Task& task_;
+  Module& module_;
   Communicator& comm_;
   TrainerOptions options_;
   const Kernels& kernels_;
   DType dtype_;
-  Corpus corpus_;
-  std::unique_ptr<LanguageModel> model_;
   QuantizationPlan plan_;
   std::optional<IpqMachine> ipq_;
   std::unique_ptr<Optimizer> optimizer_;
@@ -101,12 +109,9 @@ class Trainer {
   };
 
   int64_t original_parameters_ = 0;
-  int64_t update_ = 0;              // started so far
-  std::deque<Started> unreported_;  // oldest first
-  std::optional<Score> score_;      // of the model as it is, if known
-  double best_loss_ = 0.0;          // base 2; meaningful once validations_ > 0
-  int64_t validations_ = 0, bad_validations_ = 0;
-  double training_seconds_ = 0.0;
+  RunState state_;
+  std::deque<Started> unreported_;        // oldest first
+  std::optional<Evaluation> evaluation_;  // of the module as it is, if known
   int64_t clipped_ = 0, reported_ = 0;
 };
 

@@ -15,18 +15,18 @@ constexpr int64_t kStateNumbers = sizeof(UpdateState) / sizeof(double);
 
 }  // namespace
 
-UpdateRunner::UpdateRunner(LanguageModel& model, const Kernels& kernels, Communicator& comm,
-                           const UpdateOptions& options)
-    : model_(model),
+UpdateRunner::UpdateRunner(Module& module, const Kernels& kernels, Communicator& comm, const UpdateOptions& options)
+    : module_(module),
       kernels_(kernels),
       comm_(comm),
       options_(options),
       arena_(*kernels.memory),
       tape_(kernels, arena_, options.dtype, {}),
-      reducer_(model.parameters(), comm, options.bucket_bytes, options.overlap, options.device),
+      reducer_(module.parameters(), comm, options.bucket_bytes, options.overlap, options.device),
       state_({kStateNumbers}, DType::f64, *kernels.memory) {
-  QN_ASSERT(tape_.parameter_dtype() == model.parameters().dtype());
-  if (options.graphs && kernels.graphs != nullptr) graphed_.emplace(kernels, arena_, options.dtype, model.parameters());
+  QN_ASSERT(tape_.parameter_dtype() == module.parameters().dtype());
+  if (options.graphs && kernels.graphs != nullptr)
+    graphed_.emplace(kernels, arena_, options.dtype, module.parameters());
   UpdateState start;
   if (scaling()) start.loss_scale = options.loss_scaling.initial;
   write_state(start);
@@ -41,10 +41,10 @@ UpdateState UpdateRunner::read_state() const {
 void UpdateRunner::write_state(const UpdateState& state) { kernels_.upload(state_.view().data, &state, sizeof state); }
 
 /// Forward and backward of a micro-batch; after the last of this rank, gradients may be on their way to other ranks.
-void UpdateRunner::pass(Tape& tape, const TokenBatch& batch, int64_t micro_batch, bool last) {
+void UpdateRunner::pass(Tape& tape, const MicroBatch& micro, int64_t micro_batch, bool last) {
   {
     const ProfileScope phase(Phase::forward, micro_batch);
-    tape.k.add_sum(&state()->loss, model_.losses(tape, batch));
+    tape.k.add_sum(&state()->loss, micro.losses(tape));
   }
   const ProfileScope phase(Phase::backward, micro_batch);
   if (!last) return tape.backward();
@@ -53,12 +53,12 @@ void UpdateRunner::pass(Tape& tape, const TokenBatch& batch, int64_t micro_batch
 }
 
 int64_t UpdateRunner::accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch) {
-  model_.parameters().begin_gradients();
+  module_.parameters().begin_gradients();
   kernels_.fill(view_of(&state()->loss, {1}), 0.0);
-  int64_t tokens = 0;
+  int64_t sample_size = 0;
   for (int64_t i = comm_.rank(); i < count; i += comm_.size()) {
     const MicroBatch micro = fetch(i);
-    tokens += micro.tokens;
+    sample_size += micro.sample_size;
     const bool last = i + comm_.size() >= count;
     const PassOptions options{.training = true,
                               .recording = true,
@@ -68,42 +68,42 @@ int64_t UpdateRunner::accumulate(int64_t update, int64_t count, const std::funct
                               .loss_scale = scaling() ? &state()->loss_scale : nullptr,
                               .row_multiple = graphed_ ? kRowMultiple : 1};
     if (graphed_ && !(last && reducer_.overlaps())) {
-      graphed_->run(options, [&](Tape& tape) { pass(tape, micro.batch, i, false); });
+      graphed_->run(options, [&](Tape& tape) { pass(tape, micro, i, false); });
     } else {
       tape_.restart(options);
-      pass(tape_, micro.batch, i, last);
+      pass(tape_, micro, i, last);
       arena_.reset();
     }
   }
-  return tokens;
+  return sample_size;
 }
 
-/// Sums gradients and target tokens over the ranks; losses only where the host can read them without waiting.
-int64_t UpdateRunner::reduce(int64_t tokens) {
+/// Sums gradients and sample sizes over the ranks; losses only where the host can read them without waiting.
+int64_t UpdateRunner::reduce(int64_t sample_size) {
   if (comm_.size() == 1) {
     reducer_.finish();
-    return tokens;
+    return sample_size;
   }
   const ProfileScope phase(Phase::all_reduce);
   reducer_.finish();
   if (on_host(kernels_)) state()->loss = comm_.all_reduce_sum_value(state()->loss);
-  tokens = comm_.all_reduce_sum_value(tokens);
-  if (!options_.skip_missing) return tokens;
+  sample_size = comm_.all_reduce_sum_value(sample_size);
+  if (!options_.skip_missing) return sample_size;
   std::vector<double> touched;
-  for (const auto& p : model_.parameters().all()) touched.push_back(p->slot.touched ? 1.0 : 0.0);
+  for (const auto& p : module_.parameters().all()) touched.push_back(p->slot.touched ? 1.0 : 0.0);
   comm_.all_reduce_max(touched);
-  for (size_t i = 0; i < touched.size(); ++i) model_.parameters().all()[i]->slot.touched = touched[i] > 0.0;
-  return tokens;
+  for (size_t i = 0; i < touched.size(); ++i) module_.parameters().all()[i]->slot.touched = touched[i] > 0.0;
+  return sample_size;
 }
 
 void UpdateRunner::start(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch,
                          Optimizer& optimizer, double lr) {
-  const int64_t tokens = reduce(accumulate(update, count, fetch));
-  QN_CHECK(tokens > 0, "update {} has no target tokens: the data holds nothing but padding", update + 1);
+  const int64_t sample_size = reduce(accumulate(update, count, fetch));
+  QN_CHECK(sample_size > 0, "update {} has no targets: the data holds nothing but padding", update + 1);
   const ProfileScope phase(Phase::optimizer);
-  ParameterStore& store = model_.parameters();
+  ParameterStore& store = module_.parameters();
   kernels_.sum_of_squares(&state()->squares, store.grads());
-  UpdateRule rule{.tokens = static_cast<double>(tokens), .clip_norm = options_.clip_norm};
+  UpdateRule rule{.tokens = static_cast<double>(sample_size), .clip_norm = options_.clip_norm};
   if (scaling()) {
     rule.growth_interval = static_cast<double>(options_.loss_scaling.growth_interval);
     rule.minimum_scale = options_.loss_scaling.minimum;
@@ -116,7 +116,7 @@ void UpdateRunner::start(int64_t update, int64_t count, const std::function<Micr
   optimizer.step(store, kernels_, lr, &state()->decision);
   kernels_.start_download(copy.view().data, state_.view().data, sizeof(UpdateState));
   const int64_t mark = kernels_.mark();
-  pending_.push_back({update, tokens, std::move(copy), mark});
+  pending_.push_back({update, sample_size, std::move(copy), mark});
 }
 
 UpdateResult UpdateRunner::finish() {
@@ -126,7 +126,7 @@ UpdateResult UpdateRunner::finish() {
   kernels_.wait(done.mark);
   const UpdateState& s = *static_cast<const UpdateState*>(done.copy.view().data);
   UpdateResult result{.loss = done.copy.view().as<double>()[kStateNumbers],
-                      .tokens = done.tokens,
+                      .sample_size = done.sample_size,
                       .grad_norm = s.grad_norm,
                       .clipped = s.clipped != 0.0,
                       .skipped = s.overflow != 0.0,

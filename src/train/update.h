@@ -6,10 +6,10 @@
 #include <optional>
 
 #include "comm/communicator.h"
-#include "models/language_model.h"
 #include "train/gradient_reducer.h"
 #include "train/graphed_passes.h"
 #include "train/optimizer.h"
+#include "train/task.h"
 
 namespace qn {
 
@@ -33,27 +33,21 @@ struct UpdateOptions {
 };
 
 struct UpdateResult {
-  double loss = 0.0;       ///< natural log, summed over all target tokens of all ranks
-  int64_t tokens = 0;      ///< target tokens of all ranks
-  double grad_norm = 0.0;  ///< of the gradient of the mean loss, before clipping
+  double loss = 0.0;        ///< natural log, summed over all samples of all ranks
+  int64_t sample_size = 0;  ///< target tokens (sentences, images) of all ranks
+  double grad_norm = 0.0;   ///< of the gradient of the mean loss, before clipping
   bool clipped = false;
   bool skipped = false;     ///< the scaled gradient overflowed, nothing was changed
   double loss_scale = 1.0;  ///< of the next update
 };
 
-/// A micro-batch and its number of target tokens.
-struct MicroBatch {
-  TokenBatch batch;
-  int64_t tokens = 0;
-};
-
 class UpdateRunner {
  public:
-  UpdateRunner(LanguageModel& model, const Kernels& kernels, Communicator& comm, const UpdateOptions& options);
+  UpdateRunner(Module& module, const Kernels& kernels, Communicator& comm, const UpdateOptions& options);
 
   /// Queues update number `update` + 1 from `count` global micro-batches; `fetch(i)` is called for those of this rank
   /// (i % size == rank), and what it returns must live until the next call. The host waits for nothing that a device
-  /// computes. Throws qn::Error when there are no target tokens.
+  /// computes. Throws qn::Error when there are no samples.
   void start(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch, Optimizer& optimizer,
              double lr);
   /// Waits for the oldest update that was started and not finished; collective. Throws qn::Error when its gradient is
@@ -80,19 +74,19 @@ class UpdateRunner {
 
  private:
   struct Pending {
-    int64_t update, tokens;
+    int64_t update, sample_size;
     OwnedTensor copy;  ///< of the state, then this rank's loss
     int64_t mark;
   };
   bool scaling() const { return options_.dtype == DType::f16; }
   UpdateState* state() const { return static_cast<UpdateState*>(state_.view().data); }
-  void pass(Tape& tape, const TokenBatch& batch, int64_t micro_batch, bool last);
+  void pass(Tape& tape, const MicroBatch& micro, int64_t micro_batch, bool last);
   int64_t accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch);
-  int64_t reduce(int64_t tokens);
+  int64_t reduce(int64_t sample_size);
   UpdateState read_state() const;
   void write_state(const UpdateState& state);
 
-  LanguageModel& model_;
+  Module& module_;
   const Kernels& kernels_;
   Communicator& comm_;
   UpdateOptions options_;

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -276,6 +277,14 @@ TEST_F(CliTest, BadInputEndsInAClearError) {
   expect_error({"eval", checkpoint, "--data", (dir_ / "data").string()}, "damaged");
   const Result usage = run({"train", "--nonsense"});
   EXPECT_EQ(usage.code, 2);
+  for (const auto& [option, text, nearest] : {std::array{"--precision", "bf61", "'bf16'"},
+                                              {"--break-mode", "complet", "'complete'"},
+                                              {"--device", "gpu", "'cpu'"}}) {
+    const Result choice = run({"eval", checkpoint, "--data", "data", option, text});
+    EXPECT_EQ(choice.code, 2) << option;
+    EXPECT_NE(choice.err.find(fmt::format("{}: must be one of", option)), std::string::npos) << choice.err;
+    EXPECT_NE(choice.err.find(fmt::format("did you mean {}?", nearest)), std::string::npos) << choice.err;
+  }
 }
 
 TEST_F(CliTest, AnotherDictionaryIsRefused) {

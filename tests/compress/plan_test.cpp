@@ -2,19 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <spdlog/sinks/ostream_sink.h>
 
-#include <fstream>
-#include <sstream>
+#include <regex>
 
 #include "compress/fairseq_config.h"
-#include "compress/run_plan.h"
-#include "core/error.h"
 #include "core/hdf5_file.h"
-#include "core/log.h"
-#include "small_net.h"
+#include "support/capture.h"
 #include "support/golden.h"
-#include "support/temp_dir.h"
 
 namespace qn::test {
 namespace {
@@ -66,39 +60,23 @@ std::vector<WeightInfo> adaptive_model(int layers) {
   return weights;
 }
 
-std::vector<std::string> names(const std::vector<WeightPlan>& weights) {
+KMeansShape pq_of(const WeightPlan& weight) { return weight.quantizer->kmeans().value(); }
+
+template <typename W>
+std::vector<std::string> names(const std::vector<W>& weights) {
   std::vector<std::string> result;
-  for (const WeightPlan& w : weights) result.push_back(w.name);
+  for (const W& w : weights) result.push_back(w.name);
   return result;
 }
 
-KMeansShape pq_of(const WeightPlan& weight) { return weight.quantizer->kmeans().value(); }
-
-template <typename F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
+std::vector<std::string> split(const std::string& text, const std::string& separator) {
+  std::vector<std::string> parts;
+  size_t begin = 0;
+  for (size_t end; (end = text.find(separator, begin)) != std::string::npos; begin = end + separator.size())
+    parts.push_back(text.substr(begin, end - begin));
+  parts.push_back(text.substr(begin));
+  return parts;
 }
-
-/// Collects what is logged while it lives.
-class LogCapture {
- public:
-  LogCapture() : previous_(spdlog::default_logger()) {
-    spdlog::set_default_logger(
-        std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(stream_)));
-    spdlog::set_level(spdlog::level::info);
-  }
-  ~LogCapture() { spdlog::set_default_logger(previous_); }
-  std::string text() const { return stream_.str(); }
-
- private:
-  std::ostringstream stream_;
-  std::shared_ptr<spdlog::logger> previous_;
-};
 
 TEST(Plan, ShippedFairseqFileIsRepairedAndMeansWhatItSays) {
   const LogCapture log;
@@ -122,25 +100,100 @@ TEST(Plan, CorrectFileGivesTheSamePlanWithoutWarning) {
   EXPECT_THAT(log.text(), testing::Not(HasSubstr("doubled")));
 }
 
-TEST(Plan, DefaultsReproduceFairseqsPlanOfRecord) {
-  QN_GOLDEN_OR_SKIP(path, "pq.h5");
-  const Hdf5File file(path, Hdf5File::Mode::read);
-  const QuantizationPlan plan = make_plan(parse_quantize_rules("", "empty.yaml"), adaptive_model(16));
-  ASSERT_EQ(plan.stages, 3);
-  for (int64_t s = 0; s < 3; ++s) {
-    const std::string stage = fmt::format("size_tracker/stage{}", s);
-    const std::vector<std::string> layers = file.read_strings(stage + "/layers");
-    const std::vector<int64_t> expected = file.read<int64_t>(stage + "/rows_cols_block_K");
-    ASSERT_EQ(plan.stage(s).size(), layers.size());
-    for (size_t i = 0; i < layers.size(); ++i) {
-      const WeightPlan w = plan.stage(s)[i];
-      EXPECT_EQ(w.name, layers[i] + ".weight");
-      EXPECT_EQ((std::vector<int64_t>{w.rows, w.cols, pq_of(w).block_size, pq_of(w).n_centroids}),
-                (std::vector<int64_t>(expected.begin() + static_cast<std::ptrdiff_t>(4 * i),
-                                      expected.begin() + static_cast<std::ptrdiff_t>(4 * i + 4))))
-          << w.name;
-      EXPECT_EQ(w.stage, s);
+/// What a text such as "Linear by part of the name (first match wins): fc=8, attn=4; Embedding by embedding_dim: *=256"
+/// says.
+std::map<std::string, SizeRule> parse_size_rules(const std::string& text) {
+  std::map<std::string, SizeRule> rules;
+  for (const std::string& part : split(text, "; ")) {
+    const std::vector<std::string> sides = split(part, ": "), subject = split(sides.at(0), " by ");
+    SizeRule& rule = rules[subject.at(0)];
+    rule.key = subject.at(1).starts_with("part of the name") ? "fuzzy_name" : subject.at(1);
+    for (const std::string& entry : split(sides.at(1), ", ")) {
+      const size_t at = entry.find('=');
+      rule.values.emplace_back(entry.substr(0, at), std::stoll(entry.substr(at + 1)));
     }
+  }
+  return rules;
+}
+
+struct RecordedWeight {
+  std::string name;
+  int64_t rows, cols, block_size, n_centroids;
+};
+
+struct RecordedStage {
+  std::string pattern;
+  std::vector<RecordedWeight> weights;
+};
+
+std::vector<RecordedStage> recorded_stages(const Hdf5File& file) {
+  std::vector<RecordedStage> stages;
+  for (int64_t s = 0; s < file.int_attribute("size_tracker", "n_stages"); ++s) {
+    const std::string group = fmt::format("size_tracker/stage{}", s);
+    RecordedStage& stage = stages.emplace_back();
+    stage.pattern = file.string_attribute(group, "regex");
+    const std::vector<int64_t> numbers = file.read<int64_t>(group + "/rows_cols_block_K");
+    size_t at = 0;
+    for (const std::string& layer : file.read_strings(group + "/layers")) {
+      stage.weights.push_back(
+          {layer + ".weight", numbers.at(at), numbers.at(at + 1), numbers.at(at + 2), numbers.at(at + 3)});
+      at += 4;
+    }
+  }
+  return stages;
+}
+
+/// The weights of all stages, mixed as in a model, and one that belongs to none.
+std::vector<WeightInfo> weights_of(const std::vector<RecordedStage>& stages) {
+  const std::regex table(R"(.*embed_tokens(\.embeddings\.\d+\.0)?\.weight)");
+  std::vector<WeightInfo> weights = {
+      {.name = "decoder.adaptive_softmax.head.class_proj.weight", .rows = 2, .cols = 64}};
+  bool more = true;
+  for (size_t i = 0; more; ++i) {
+    more = false;
+    for (const RecordedStage& stage : stages) {
+      if (i >= stage.weights.size()) continue;
+      const RecordedWeight& w = stage.weights[i];
+      const WeightKind kind = std::regex_match(w.name, table) ? WeightKind::embedding : WeightKind::linear;
+      weights.push_back({.name = w.name, .kind = kind, .rows = w.rows, .cols = w.cols});
+      more = true;
+    }
+  }
+  return weights;
+}
+
+TEST(Plan, FairseqsPlanOfRecord) {
+  QN_GOLDEN(path, "pq.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  const std::vector<RecordedStage> stages = recorded_stages(file);
+  ASSERT_FALSE(stages.empty());
+  QuantizeRules rules;
+  rules.n_centroids = parse_size_rules(file.string_attribute("size_tracker", "n_centroids"));
+  rules.block_sizes = parse_size_rules(file.string_attribute("size_tracker", "block_sizes"));
+  for (const RecordedStage& stage : stages) rules.stages.push_back({stage.pattern, ""});
+  const QuantizationPlan plan = make_plan(rules, weights_of(stages));
+  ASSERT_EQ(plan.stages, std::ssize(stages));
+  for (size_t s = 0; s < stages.size(); ++s) {
+    const std::vector<WeightPlan> planned = plan.stage(static_cast<int64_t>(s));
+    ASSERT_EQ(names(planned), names(stages[s].weights));
+    for (size_t i = 0; i < planned.size(); ++i) {
+      const RecordedWeight& expected = stages[s].weights[i];
+      EXPECT_EQ(pq_of(planned[i]).block_size, expected.block_size) << expected.name;
+      EXPECT_EQ(pq_of(planned[i]).n_centroids, expected.n_centroids) << expected.name;
+    }
+  }
+}
+
+TEST(Plan, DefaultsAreFairseqs) {
+  const QuantizationPlan plan = make_plan(parse_quantize_rules("", "empty.yaml"), adaptive_model(2));
+  ASSERT_EQ(plan.stages, 3);
+  EXPECT_EQ(names(plan.quantized()),
+            names(make_plan(parse_quantize_rules(kShipped, ""), adaptive_model(2)).quantized()));
+  for (const WeightPlan& w : plan.quantized()) {
+    // Feed-forward weights and token tables: 8; attention and the projections of tables: 4.
+    const bool eight = w.name.find(".fc") != std::string::npos || w.name.ends_with(".0.weight");
+    EXPECT_EQ(pq_of(w).block_size, eight ? 8 : 4) << w.name;
+    EXPECT_EQ(pq_of(w).n_centroids, 256) << w.name;
   }
 }
 
@@ -193,7 +246,8 @@ TEST(Plan, PatternWithoutMatchNamesTheNearestWeights) {
 
 TEST(Plan, MalformedPatternIsShown) {
   EXPECT_THAT(error_of([] { make_plan(one_stage("decoder[12"), adaptive_model(1)); }),
-              AllOf(HasSubstr("rules.yaml:3"), HasSubstr("decoder[12"), HasSubstr("not a regular expression")));
+              AllOf(HasSubstr("rules.yaml:3"), HasSubstr("decoder[12"), HasSubstr("not a regular expression of Python"),
+                    HasSubstr("character 8")));
 }
 
 TEST(Plan, FirstStageWins) {
@@ -233,7 +287,13 @@ TEST(Plan, SizesComeFromNamesAndAttributes) {
   EXPECT_EQ(pq_of(planned[3]).block_size, 4);
 
   rules.block_sizes["Conv2d"].key = "dilation";
-  EXPECT_THAT(error_of([&] { make_plan(rules, weights); }), AllOf(HasSubstr("net.conv"), HasSubstr("dilation")));
+  EXPECT_THAT(error_of([&] { make_plan(rules, weights); }),
+              AllOf(HasSubstr("net.conv"), HasSubstr("dilation"), HasSubstr("kernel_size, out_channels")));
+  for (const char* tensor : {"weight", "bias"}) {
+    rules.block_sizes["Linear"] = {tensor, {{"*", 4}}};
+    EXPECT_THAT(error_of([&] { make_plan(rules, weights); }), AllOf(HasSubstr("net.k_proj"), HasSubstr("is a tensor")));
+  }
+  rules.block_sizes["Linear"] = {"out_features", {{"64", 4}}};
   rules.block_sizes["Conv2d"] = {"kernel_size", {{"(1, 1)", 4}}};
   EXPECT_THAT(error_of([&] { make_plan(rules, weights); }), AllOf(HasSubstr("net.conv"), HasSubstr("(3, 3)")));
   rules.block_sizes.erase("Conv2d");
@@ -264,164 +324,6 @@ TEST(Plan, DescriptionListsEveryWeight) {
   for (const WeightPlan& w : plan.quantized()) EXPECT_THAT(text, HasSubstr(w.name));
   EXPECT_THAT(text, HasSubstr("528,384"));  // fc1: 512 KiB of codes, 4 KiB of centroids
 }
-
-QuantizationPlan rich_plan() {
-  QuantizationPlan plan = make_plan(default_quantize_rules(), adaptive_model(1));
-  plan.weights[0].noise = {.form = "zero_blocks", .rate = 0.1, .block = 8};
-  plan.weights[1].quantizer = make_quantizer("int", {{"bits", "4"}, {"range", "channel"}});
-  plan.weights[2].activations = {.bits = 8, .input = true, .output = false};
-  plan.weights.push_back({.name = "decoder.output_projection.weight",
-                          .group = "softmax",
-                          .rows = plan.weights[0].rows,
-                          .cols = plan.weights[0].cols,
-                          .tied_to = plan.weights[0].name});
-  plan.cut_ties = true;
-  plan.storage = {.side = ValueStorage::int8, .dense = ValueStorage::f32};
-  return plan;
-}
-
-TEST(PlanText, ThereAndBack) {
-  const QuantizationPlan plan = rich_plan();
-  const std::string text = plan_to_text(plan);
-  const QuantizationPlan back = plan_from_text(text, "x");
-  EXPECT_EQ(plan_to_text(back), text);
-  EXPECT_TRUE(quantization_differences(plan, back).empty());
-  ASSERT_EQ(back.weights.size(), plan.weights.size());
-  EXPECT_EQ(names(back.weights), names(plan.weights));
-  EXPECT_EQ(back.stages, 3);
-  EXPECT_TRUE(back.cut_ties);
-  EXPECT_EQ(back.storage.side, ValueStorage::int8);
-  EXPECT_EQ(back.weights[0].noise, plan.weights[0].noise);
-  EXPECT_EQ(back.weights[1].quantizer->text(), "int4 channel");
-  EXPECT_EQ(back.weights[2].activations, plan.weights[2].activations);
-  EXPECT_EQ(back.weights.back().tied_to, plan.weights[0].name);
-}
-
-TEST(PlanText, DamagedTextsAreRefused) {
-  EXPECT_THAT(error_of([] { plan_from_text("{", "x.h5"); }),
-              AllOf(HasSubstr("x.h5"), HasSubstr("no quantization plan")));
-  EXPECT_THAT(error_of([] { plan_from_text("{}", "x.h5"); }), HasSubstr("no quantization plan"));
-  std::string text = plan_to_text(rich_plan());
-  text.replace(text.find("\"int\""), 5, "\"ant\"");
-  EXPECT_THAT(error_of([&] { plan_from_text(text, "x.h5"); }), HasSubstr("'ant'"));
-  text = plan_to_text(rich_plan());
-  text.replace(text.find("\"stages\":3"), 10, "\"stages\":1");
-  EXPECT_THAT(error_of([&] { plan_from_text(text, "x.h5"); }), HasSubstr("of 1"));
-}
-
-TEST(PlanText, DifferencesNameTheWeights) {
-  const QuantizationPlan plan = rich_plan();
-  QuantizationPlan other = plan;
-  other.cut_ties = false;
-  other.weights[3].quantizer = make_quantizer("pq", {{"block_size", "2"}, {"n_centroids", "16"}});
-  other.weights[4].stage = -1;
-  EXPECT_THAT(quantization_differences(plan, other),
-              testing::ElementsAre(HasSubstr("ties"), AllOf(HasSubstr(plan.weights[3].name), HasSubstr("pq d=2 K=16")),
-                                   AllOf(HasSubstr(plan.weights[4].name), HasSubstr("now not quantized"))));
-}
-
-TEST(RunPlan, GoesOnAsStoredAndSaysWhatDiffers) {
-  const SmallNet net;
-  NoiseConfig noise{.pq = 0.1, .block_size = 4, .groups = {"ffn"}};
-  IpqConfig ipq;
-  ipq.stages = {R"(net\.fc1)", R"(net\.embed)"};
-  const QuantizationPlan plan = make_run_plan(net.weights(), noise, &ipq);
-  const std::string stored = plan_to_text(plan);
-  const LogCapture log;
-  EXPECT_EQ(plan_to_text(resume_run_plan(stored, net.weights(), noise, &ipq)), stored);
-  EXPECT_THAT(log.text(), testing::Not(HasSubstr("warning")));
-  noise.pq = 0.3;  // of the configuration, not of the plan
-  ipq.stages[1] = R"(net\.fc2)";
-  const QuantizationPlan resumed = resume_run_plan(stored, net.weights(), noise, &ipq);
-  EXPECT_TRUE(quantization_differences(plan, resumed).empty());
-  EXPECT_EQ(resumed.find("net.fc1.weight")->noise.rate, 0.3);
-  EXPECT_THAT(log.text(), AllOf(HasSubstr("warning"), HasSubstr("net.embed.weight: stage 2, pq d=8"),
-                                HasSubstr("net.fc2.weight: not quantized, now stage 2"),
-                                testing::Not(HasSubstr("net.fc1.weight: "))));
-  ipq.rules = "gone.yaml";
-  EXPECT_TRUE(quantization_differences(plan, resume_run_plan(stored, net.weights(), noise, &ipq)).empty());
-  EXPECT_THAT(log.text(), HasSubstr("gone.yaml"));
-}
-
-TEST(Explain, TellsEveryWeightAndEveryQuantizedActivation) {
-  const SmallNet net;
-  IpqConfig ipq;
-  ipq.stages = {R"(net\.fc1)"};
-  QuantizationPlan plan = make_run_plan(net.weights(), {.pq = 0.1, .block_size = 4, .groups = {"ffn"}}, &ipq);
-  EXPECT_THAT(explain(plan, net), HasSubstr("no activations are quantized"));
-  plan.weights[1].activations = {.bits = 8, .input = true, .output = false};
-  const std::string text = explain(plan, net);
-  for (const auto& w : net.weights().all()) EXPECT_THAT(text, HasSubstr(w->name()));
-  EXPECT_THAT(text, AllOf(HasSubstr("zero_blocks p=0.1 d=4"), HasSubstr("pq d=8 K=16 fp16"),
-                          HasSubstr("net.fc1.input  8 bits"), testing::Not(HasSubstr("net.fc1.output"))));
-  EXPECT_THAT(
-      explain_json(plan, net),
-      AllOf(HasSubstr(R"("name":"net.fc1.weight","shape":[32,16],"noise":{"form":"zero_blocks","rate":0.1,)"),
-            HasSubstr(R"("stage":1,"storage":"pq d=8 K=16 fp16")"), HasSubstr(R"({"name":"net.fc1.input","bits":8})")));
-}
-
-TEST(RunPlan, PlansOfOtherModelsAreRefused) {
-  const SmallNet net;
-  const std::string stored = plan_to_text(dense_plan(adaptive_model(1)));
-  EXPECT_THAT(error_of([&] { resume_run_plan(stored, net.weights(), {}, nullptr); }),
-              HasSubstr("belongs to another model"));
-}
-
-TEST(FairseqConfig, EmptyTextsAreTheDefaults) {
-  const QuantizeRules expected = default_quantize_rules();
-  for (const char* text : {"", "{}", "# nothing\n", "~"}) {
-    const QuantizeRules rules = parse_quantize_rules(text, "empty.yaml");
-    ASSERT_EQ(rules.stages.size(), expected.stages.size());
-    EXPECT_EQ(rules.stages[0].pattern, expected.stages[0].pattern);
-    EXPECT_EQ(rules.block_sizes.at("Linear").values, expected.block_sizes.at("Linear").values);
-    EXPECT_EQ(rules.n_centroids.size(), 2u);
-  }
-}
-
-TEST(FairseqConfig, KeepsTheOrderOfFuzzyNames) {
-  const QuantizeRules rules =
-      parse_quantize_rules("block_sizes: {Linear: {key: fuzzy_name, value: {zeta: 8, attn: 4, \"*\": 2}}}\n", "x.yaml");
-  const std::vector<std::pair<std::string, int64_t>> expected = {{"zeta", 8}, {"attn", 4}, {"*", 2}};
-  EXPECT_EQ(rules.block_sizes.at("Linear").values, expected);
-  EXPECT_EQ(rules.block_sizes.count("Embedding"), 0u);  // a section that is there replaces the default
-}
-
-TEST(FairseqConfig, ReadsFiles) {
-  const TempDir dir;
-  std::ofstream(dir / "q.yaml") << kShipped;
-  EXPECT_EQ(read_quantize_rules(dir / "q.yaml").stages.size(), 3u);
-  EXPECT_THAT(error_of([&] { read_quantize_rules(dir / "none.yaml"); }), HasSubstr("none.yaml"));
-}
-
-struct BadConfig {
-  const char* name;
-  const char* text;
-  const char* place;
-  const char* message;
-};
-
-class BadFairseqConfig : public testing::TestWithParam<BadConfig> {};
-
-TEST_P(BadFairseqConfig, NamesLineAndKey) {
-  const std::string message = error_of([] { parse_quantize_rules(GetParam().text, "q.yaml"); });
-  EXPECT_THAT(message, AllOf(HasSubstr(GetParam().place), HasSubstr(GetParam().message)));
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Texts, BadFairseqConfig,
-    testing::Values(
-        BadConfig{"not_yaml", "a: [1,\nb: }", "q.yaml:2", "not valid YAML"},
-        BadConfig{"list", "- a\n", "q.yaml:1", "must be a map"},
-        BadConfig{"section", "\nlayer_to_quantize: [a]\n", "q.yaml:2", "did you mean 'layers_to_quantize'"},
-        BadConfig{"type", "n_centroids:\n  Linar: {key: a, value: {\"*\": 2}}\n", "q.yaml:2", "did you mean 'Linear'"},
-        BadConfig{"key", "n_centroids:\n  Linear: {key: a, values: {\"*\": 2}}\n", "q.yaml:2", "did you mean 'value'"},
-        BadConfig{"missing", "n_centroids:\n  Linear: {key: a}\n", "q.yaml:2", "needs both"},
-        BadConfig{"number", "block_sizes:\n  Linear:\n    key: a\n    value: {fc: eight}\n", "q.yaml:4",
-                  "positive integer"},
-        BadConfig{"zero", "block_sizes:\n  Linear:\n    key: a\n    value: {fc: 0}\n", "q.yaml:4", "positive integer"},
-        BadConfig{"stages", "layers_to_quantize: fc\n", "q.yaml:1", "must be a list"},
-        BadConfig{"pattern", "layers_to_quantize:\n  - [a]\n", "q.yaml:2", "must be a text"}),
-    [](const auto& test) { return test.param.name; });
 
 }  // namespace
 }  // namespace qn::test

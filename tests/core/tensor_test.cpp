@@ -46,10 +46,12 @@ TEST(DType, SizesAndNames) {
   EXPECT_EQ(size_of(DType::i32), sizeof(int32_t));
   EXPECT_EQ(size_of(DType::i64), sizeof(int64_t));
   EXPECT_EQ(size_of(DType::u8), sizeof(uint8_t));
+  EXPECT_EQ(size_of(DType::i8), sizeof(int8_t));
   EXPECT_STREQ(name_of(DType::f32), "f32");
   EXPECT_STREQ(name_of(DType::bf16), "bf16");
   EXPECT_STREQ(name_of(DType::f16), "f16");
   EXPECT_STREQ(name_of(DType::u8), "u8");
+  EXPECT_STREQ(name_of(DType::i8), "i8");
 }
 
 TEST(Tensor, ViewsShareMemory) {

@@ -31,14 +31,15 @@ std::vector<int32_t> random_lengths(size_t n, int longest, uint32_t seed) {
 }
 
 TEST(NumpyRandom, PermutationsEqualTheReference) {
-  QN_GOLDEN_OR_SKIP(path, "data.h5");
+  QN_GOLDEN(path, "data.h5");
   const Hdf5File golden(path, Hdf5File::Mode::read);
   const std::string group = "epochs/numpy_permutations";
   const std::vector<std::string> names = golden.members(group);
-  ASSERT_EQ(names.size(), 6u);
+  ASSERT_FALSE(names.empty());
   for (const std::string& name : names) {
-    const uint64_t seed = std::stoull(name.substr(4));
-    EXPECT_EQ(numpy_permutation(seed, 37), golden.read<int64_t>(group + "/" + name)) << name;
+    const uint64_t seed = std::stoull(name.substr(std::string("seed").size()));
+    const auto expected = golden.read<int64_t>(group + "/" + name);
+    EXPECT_EQ(numpy_permutation(seed, std::ssize(expected)), expected) << name;
   }
 }
 
@@ -49,10 +50,10 @@ TEST(NumpyRandom, SeedsAreLimitedAsInNumpy) {
 }
 
 TEST(PackBatches, EqualTheReference) {
-  QN_GOLDEN_OR_SKIP(path, "data.h5");
+  QN_GOLDEN(path, "data.h5");
   const Hdf5File golden(path, Hdf5File::Mode::read);
   const std::vector<std::string> names = golden.members("batches");
-  EXPECT_EQ(names.size(), 24u);
+  ASSERT_FALSE(names.empty());
   for (const std::string& name : names) {
     SCOPED_TRACE(name);
     const std::string group = "batches/" + name;
@@ -115,12 +116,12 @@ TEST(OrderByLength, SortsAndBreaksTiesByPermutation) {
 }
 
 TEST(FreezeBatches, EqualTheReference) {
-  QN_GOLDEN_OR_SKIP(path, "data.h5");
+  QN_GOLDEN(path, "data.h5");
   const Hdf5File golden(path, Hdf5File::Mode::read);
   const TempDir dir;
   const auto sizes = golden.read<int64_t>("epochs/sentence_sizes");
   const LmDataset dataset(std::make_shared<const TokenStream>(make_stream(dir / "t", sizes, count_up(sizes))),
-                          {parse_break_mode(golden.string_attribute("epochs", "break_mode")),
+                          {value_named<BreakMode>(golden.string_attribute("epochs", "break_mode"), "break_mode"),
                            golden.int_attribute("epochs", "tokens_per_sample")});
   EXPECT_EQ(dataset.size(), golden.int_attribute("epochs", "n_blocks"));
   EXPECT_EQ(dataset.lengths(), golden.read<int32_t>("epochs/block_sizes"));
@@ -129,13 +130,19 @@ TEST(FreezeBatches, EqualTheReference) {
                     .required_multiple = golden.int_attribute("epochs", "required_multiple"),
                     .drop_last = true};
   options.max_positions = golden.int_attribute("epochs", "max_positions");
-  for (const uint64_t seed : {1, 7}) {
-    options.seed = seed;
-    const std::string suffix = "_seed" + std::to_string(seed);
-    EXPECT_EQ(to_lists(freeze_batches("train", dataset.lengths(), options)),
-              cut(golden.read<int64_t>("epochs/frozen_items" + suffix),
-                  golden.read<int64_t>("epochs/frozen_batch_sizes" + suffix)));
+  const std::string prefix = "frozen_items_seed";
+  int seeds = 0;
+  for (const std::string& name : golden.members("epochs")) {
+    if (!name.starts_with(prefix)) continue;
+    const std::string seed = name.substr(prefix.size());
+    SCOPED_TRACE("seed " + seed);
+    options.seed = std::stoull(seed);
+    EXPECT_EQ(
+        to_lists(freeze_batches("train", dataset.lengths(), options)),
+        cut(golden.read<int64_t>("epochs/" + name), golden.read<int64_t>("epochs/frozen_batch_sizes_seed" + seed)));
+    ++seeds;
   }
+  EXPECT_GT(seeds, 0);
 }
 
 TEST(FreezeBatches, OverLongItems) {
@@ -158,21 +165,6 @@ TEST(FreezeBatches, NeedsALimitAndData) {
   const std::vector<int32_t> lengths = {5, 9};
   EXPECT_THAT(error_of([&] { freeze_batches("train", lengths, {}); }), HasSubstr("without a limit"));
   EXPECT_THAT(error_of([&] { freeze_batches("train", {}, {.limits = {.max_items = 1}}); }), HasSubstr("data is empty"));
-}
-
-TEST(RankShare, EveryBatchOnceAndRanksInStep) {
-  for (int64_t batches = 0; batches < 20; ++batches) {
-    for (int64_t world = 1; world <= 5; ++world) {
-      std::vector<int64_t> seen;
-      for (int64_t rank = 0; rank < world; ++rank) {
-        const std::vector<int64_t> share = rank_share(batches, rank, world);
-        ASSERT_EQ(std::ssize(share), (batches + world - 1) / world);
-        std::copy_if(share.begin(), share.end(), std::back_inserter(seen), [](int64_t b) { return b >= 0; });
-      }
-      std::sort(seen.begin(), seen.end());
-      ASSERT_EQ(seen, iota(batches));
-    }
-  }
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -41,7 +42,8 @@ inline std::string read_text(const std::filesystem::path& path) {
 /// A stream of `tokens`, cut into sentences of these sizes, in the folder's files NAME.bin and NAME.idx.
 inline TokenStream make_stream(const std::filesystem::path& prefix, std::span<const int64_t> sizes,
                                std::span<const int64_t> tokens) {
-  write_token_stream(prefix, 100, [&](TokenStreamWriter& writer) {
+  const int64_t vocabulary = tokens.empty() ? 1 : 1 + *std::max_element(tokens.begin(), tokens.end());
+  write_token_stream(prefix, vocabulary, [&](TokenStreamWriter& writer) {
     size_t next = 0;
     for (const int64_t size : sizes) {
       for (int64_t i = 0; i < size; ++i) writer.add_token(static_cast<int32_t>(tokens[next++]));

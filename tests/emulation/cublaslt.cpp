@@ -36,6 +36,10 @@ double get(const void* p, cudaDataType_t type, int64_t i) {
       return static_cast<float>(static_cast<const __nv_bfloat16*>(p)[i]);
     case CUDA_R_16F:
       return static_cast<float>(static_cast<const __half*>(p)[i]);
+    case CUDA_R_8I:
+      return static_cast<const int8_t*>(p)[i];
+    case CUDA_R_32I:
+      return static_cast<const int32_t*>(p)[i];
     default:
       refuse("a matrix of this type");
   }
@@ -54,6 +58,9 @@ void put(void* p, cudaDataType_t type, int64_t i, double v) {
       return;
     case CUDA_R_16F:
       static_cast<__half*>(p)[i] = __half(static_cast<float>(v));
+      return;
+    case CUDA_R_32I:
+      static_cast<int32_t*>(p)[i] = static_cast<int32_t>(v);
       return;
     default:
       refuse("a matrix of this type");
@@ -94,6 +101,15 @@ void multiply(const Operand& a, const Operand& b, void* out, const Layout& c, do
         put(out, c.type, at, alpha * sum + (beta != 0.0 ? beta * get(out, c.type, at) : 0.0));
       }
   }
+}
+
+/// What the documentation of cublasLtMatmul() asks of products of bytes in plain layouts.
+bool suits_integers(const Operand& a, const Operand& b, const void* out, const Layout& c) {
+  const auto multiple = [](int64_t n) { return n % 4 == 0; };
+  const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 4 == 0; };
+  return a.layout.type == CUDA_R_8I && b.layout.type == CUDA_R_8I && c.type == CUDA_R_32I && a.transposed &&
+         !b.transposed && multiple(a.rows()) && multiple(a.cols()) && multiple(a.layout.ld) && multiple(b.layout.ld) &&
+         multiple(c.ld) && aligned(a.data) && aligned(b.data) && aligned(out);
 }
 
 double scalar(const void* p, cudaDataType_t type) { return get(p, type, 0); }
@@ -180,6 +196,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
   const Layout z = *reinterpret_cast<const Layout*>(layout_c);
   const bool fits = x.rows() == z.rows && y.cols() == z.cols && x.cols() == y.rows() && c == out;
   if (!fits || x.layout.batch != z.batch || y.layout.batch != z.batch) return CUBLAS_STATUS_INVALID_VALUE;
+  if (d.scale == CUDA_R_32I && !suits_integers(x, y, out, z)) return CUBLAS_STATUS_NOT_SUPPORTED;
   const double scale_x = scalar(alpha, d.scale), scale_z = scalar(beta, d.scale);
   enqueue(stream, [=] {
     multiply(x, y, out, z, scale_x, scale_z);

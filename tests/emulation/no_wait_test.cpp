@@ -8,7 +8,7 @@
 namespace qn::test {
 namespace {
 
-class HostAndDevice : public testing::TestWithParam<const char*> {};
+class HostAndDevice : public testing::TestWithParam<CudaGraphs> {};
 
 TEST_P(HostAndDevice, TheHostWaitsOncePerUpdateForTheOneBefore) {
   const TempDir dir;
@@ -26,7 +26,7 @@ TEST_P(HostAndDevice, TheHostWaitsOncePerUpdateForTheOneBefore) {
     return false;
   };
   const auto local = make_local_communicator();
-  Trainer trainer(config, *local,
+  TinyTrainer trainer(config, *local,
                   {.quantize = false, .resume = false, .stop_requested = after_update, .kernels = &cuda_kernels()});
   trainer.run();
   ASSERT_EQ(waits.size(), 8U);
@@ -37,8 +37,8 @@ TEST_P(HostAndDevice, TheHostWaitsOncePerUpdateForTheOneBefore) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Graphs, HostAndDevice, testing::Values("off", "on"),
-                         [](const auto& entry) { return std::string(entry.param); });
+INSTANTIATE_TEST_SUITE_P(Graphs, HostAndDevice, testing::Values(CudaGraphs::off, CudaGraphs::on),
+                         [](const auto& entry) { return std::string(name_of(entry.param)); });
 
 }  // namespace
 }  // namespace qn::test

@@ -14,6 +14,16 @@ namespace qn::test {
 /// The model of group `group` ("model", "variant_untied/model", ...) with its stored parameters and position table.
 std::unique_ptr<TransformerLm> load_golden_model(const Hdf5File& file, const std::string& group, DType dtype);
 
+/// Where a file keeps a model and one of the batches that were run through it.
+struct GoldenCase {
+  std::string model, batch;
+};
+/// Every batch with features and gradients: members of the groups, the root included, that have a member "model".
+std::vector<GoldenCase> golden_cases(const Hdf5File& file);
+
+/// How far the model of group `group` may be off with activations in bf16.
+Bfloat16Model bf16_tolerance(const Hdf5File& file, const std::string& group);
+
 /// A stored [B, T] id tensor as int32.
 std::vector<int32_t> read_ids(const Hdf5File& file, const std::string& dataset);
 
@@ -35,6 +45,7 @@ void run_loss(TransformerLm& model, GoldenPass& pass);
 /// Expects every gradient in `group` ("caseA/grads") to match; parameters absent there must have had no contribution.
 void expect_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model, double tolerance);
 /// The same after a pass with activations in bf16.
-void expect_bf16_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model);
+void expect_bf16_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model,
+                           const Bfloat16Model& tolerance);
 
 }  // namespace qn::test

@@ -30,14 +30,6 @@ std::vector<T> scattered(int64_t count, int64_t range) {
   return values;
 }
 
-/// A copy where the tape's kernels find it, until the end of the run.
-template <typename T>
-const T* uploaded(Tape& t, const std::vector<T>& values) {
-  auto* place = static_cast<T*>(t.arena.allocate(values.size() * sizeof(T)));
-  t.k.upload(place, values.data(), values.size() * sizeof(T));
-  return place;
-}
-
 void add_linear(Cases& cases) {
   const auto add = [&](const std::string& name, int64_t n, int64_t in, int64_t out, bool bias) {
     OpCase op{.name = "linear_" + name, .inputs = {{{n, in}}, parameter({out, in})}};
@@ -368,8 +360,9 @@ void add_types(Cases& cases) {
 const std::vector<OpCase>& ops_table() {
   static const Cases table = [] {
     Cases cases;
-    for (const auto add : {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_cross_entropy,
-                           add_block_noise, add_pq_weight, add_decisions, add_kernels, add_types})
+    for (const auto add :
+         {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_cross_entropy, add_block_noise,
+          add_fake_quantize, add_pq_weight, add_decisions, add_kernels, add_types, add_int8})
       add(cases);
     return cases;
   }();

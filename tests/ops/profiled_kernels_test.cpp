@@ -87,6 +87,9 @@ TEST(ProfiledKernels, WorkFollowsFromShapes) {
   EXPECT_EQ(work_of(profiler, "matmul").flops, 2.0 * 3 * 5 * 7);
   k.attention(x.view(), x.view(), x.view(), {.batch = 2, .time = 3, .heads = 2, .head_dim = 4, .key = {}});
   EXPECT_EQ(work_of(profiler, "attention").flops, 2.0 * 2 * (2 * 2 * 4) * 6);  // 6 pairs of 3 positions
+  k.attention_grad(x.view(), x.view(), x.view(), x.view(), x.view(),
+                   {.batch = 2, .time = 3, .heads = 2, .head_dim = 4, .key = {}});
+  EXPECT_EQ(work_of(profiler, "attention_grad").flops, 2.0 * work_of(profiler, "attention").flops);
   k.axpy(x.view(), x.view(), 1.0, 1);
   EXPECT_EQ(work_of(profiler, "axpy").bytes, 3.0 * 128);
   k.gather_rows(x.view(), table.view(), nullptr, 1.0);

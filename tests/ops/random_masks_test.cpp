@@ -193,6 +193,38 @@ TEST_F(Masked, NoiseDropsWholeBlocksAndScalesTheRest) {
   EXPECT_TRUE(std::equal(clean.begin(), clean.end(), w.as<double>())) << "the master weight was written";
 }
 
+TEST_F(Masked, FakeQuantizeQuantizesTheDocumentedBlocks) {
+  constexpr int64_t kRows = 60, kCols = 64;
+  constexpr double kRate = 0.25;
+  const Tensor x = normal({kRows, kCols}, 4);
+  std::vector<double> scale{0.25}, zero_point{7.0};
+  const auto run = [&](double p, int64_t block, uint64_t id) {
+    const FakeQuantize how{.scale = view_of(scale.data(), {1}),
+                           .zero_point = view_of(zero_point.data(), {1}),
+                           .bits = 4,
+                           .p = p,
+                           .block = block,
+                           .id = id};
+    return fake_quantize(tape_, {x, nullptr}, how).value.span<double>();
+  };
+  RandomKey key = kKey;
+  key.purpose = Purpose::noise;
+  const auto all = run(1.0, 1, kKey.id), none = run(0.0, 1, kKey.id);
+  for (const int64_t block : {1, 8, 64}) {
+    const auto y = run(kRate, block, kKey.id);
+    int64_t quantized = 0;
+    for (int64_t i = 0; i < x.elements(); ++i) {
+      const bool kept = keeps(key, i / block, kRate);
+      const auto e = static_cast<size_t>(i);
+      ASSERT_EQ(y[e], kept ? none[e] : all[e]) << "block " << block << ", element " << i;
+      quantized += kept ? 0 : 1;
+    }
+    EXPECT_TRUE(plausible(quantized / block, x.elements() / block, kRate));
+  }
+  const auto other = run(1.0, 1, kKey.id + 1);
+  EXPECT_TRUE(std::equal(all.begin(), all.end(), other.begin())) << "random numbers in what is not random";
+}
+
 TEST_F(Masked, NoiseIsInactiveOutsideTraining) {
   const Tensor w = normal({4, 8}, 3);
   Tape tape(cpu_kernels(), arena_, DType::f64, pass(false));

@@ -21,8 +21,20 @@ inline Var copy_of(Tape& t, const Var& x) {
   return y;
 }
 
+/// A copy where the tape's kernels find it, until the end of the run.
+template <typename T>
+const T* uploaded(Tape& t, const std::vector<T>& values) {
+  auto* place = static_cast<T*>(t.arena.allocate(values.size() * sizeof(T)));
+  t.k.upload(place, values.data(), values.size() * sizeof(T));
+  return place;
+}
+
 /// kernels_table.cpp: decisions about updates, and kernels that no op reaches.
 void add_decisions(Cases& cases);
 void add_kernels(Cases& cases);
+/// quantize_table.cpp: scalar quantization.
+void add_fake_quantize(Cases& cases);
+/// int8_table.cpp: products of quantized matrices.
+void add_int8(Cases& cases);
 
 }  // namespace qn::test

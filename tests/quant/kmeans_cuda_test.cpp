@@ -39,13 +39,11 @@ class OnDevice {
   float* data_;
 };
 
-enum Importance { kNone = 0, kRows = 1, kColumns = 2, kBoth = 3 };
-
 struct WeightCase {
   const char* name;
   int64_t rows, blocks_per_row, dim, n_centroids;
-  double offset = 0.0;  ///< makes float32 distances useless, so that double has to decide
-  Importance importance = kNone;
+  double offset = 0.0;    ///< makes float32 distances useless, so that double has to decide
+  bool weighted = false;  ///< with row importances
   int64_t shift = 0;      ///< of the weight in the device's memory, in elements
   bool integers = false;  ///< small ones: most distances are equal to others
 };
@@ -64,10 +62,8 @@ struct Data {
       std::copy_n(centroids.begin() + (k + 3) * p.dim, p.dim, centroids.begin() + k * p.dim);
     for (int64_t k = 0; k + 32 < p.n_centroids; k += 11)
       std::copy_n(centroids.begin() + (k + 32) * p.dim, p.dim, centroids.begin() + k * p.dim);
-    columns = random_weight(p.blocks_per_row * p.dim, "columns");
     rows = random_weight(p.rows, "rows");
-    for (std::vector<float>* values : {&columns, &rows})
-      for (float& w : *values) w *= w;
+    for (float& w : rows) w *= w;
   }
 
   /// The part [begin, end) of the sub-vectors of `data`, which has the weight's values.
@@ -77,21 +73,17 @@ struct Data {
                  .count = shape.rows * shape.blocks_per_row,
                  .dim = shape.dim,
                  .blocks_per_row = shape.blocks_per_row,
-                 .importance = (shape.importance & kColumns) != 0 ? columns.data() : nullptr,
-                 .row_importance = (shape.importance & kRows) != 0 ? rows.data() : nullptr};
+                 .row_importance = shape.weighted ? rows.data() : nullptr};
     s.n_centroids = shape.n_centroids;
     s.begin = begin;
     s.end = end;
     return s;
   }
   double max_abs() const { return std::max(largest_magnitude(weight), largest_magnitude(centroids)); }
-  double max_importance() const {
-    return ((shape.importance & kColumns) != 0 ? largest_magnitude(columns) : 1.0) *
-           ((shape.importance & kRows) != 0 ? largest_magnitude(rows) : 1.0);
-  }
+  double max_importance() const { return shape.weighted ? largest_magnitude(rows) : 1.0; }
 
   WeightCase shape;
-  std::vector<float> weight, centroids, columns, rows;
+  std::vector<float> weight, centroids, rows;
 };
 
 std::vector<WeightCase> shapes() {
@@ -110,18 +102,15 @@ std::vector<WeightCase> shapes() {
           {"close", 60, 40, 8, 64, 3000.0},
           {"close_small", 60, 40, 4, 64, 3000.0},
           {"close_large", 20, 10, 20, 33, 3000.0},
-          {"integers", 120, 35, 4, 100, 0.0, kNone, 0, true},
-          {"integers_rows", 120, 35, 8, 100, 0.0, kRows, 0, true},
-          {"rows", 130, 33, 8, 64, 0.0, kRows},
-          {"rows_one", 50, 20, 1, 9, 0.0, kRows},
-          {"columns", 60, 40, 8, 64, 0.0, kColumns},
-          {"columns_four", 60, 40, 4, 300, 0.0, kColumns},
-          {"columns_sixteen", 50, 20, 16, 20, 0.0, kColumns},
-          {"columns_close", 30, 40, 6, 30, 3000.0, kColumns},
-          {"both", 60, 40, 8, 64, 0.0, kBoth},
-          {"both_large", 30, 9, 24, 40, 0.0, kBoth},
-          {"both_integers", 60, 40, 4, 40, 0.0, kBoth, 0, true},
-          {"not_aligned", 70, 20, 8, 64, 0.0, kNone, 1}};
+          {"integers", 120, 35, 4, 100, 0.0, false, 0, true},
+          {"integers_rows", 120, 35, 8, 100, 0.0, true, 0, true},
+          {"rows", 130, 33, 8, 64, 0.0, true},
+          {"rows_one", 50, 20, 1, 9, 0.0, true},
+          {"rows_four", 60, 40, 4, 300, 0.0, true},
+          {"rows_sixteen", 50, 20, 16, 20, 0.0, true},
+          {"rows_close", 30, 40, 6, 30, 3000.0, true},
+          {"rows_large", 30, 9, 24, 40, 0.0, true},
+          {"not_aligned", 70, 20, 8, 64, 0.0, false, 1}};
 }
 
 /// Several weights at once; `part` of `parts` of each.
@@ -194,14 +183,14 @@ TEST_F(KMeansCuda, WeightsOfAllKindsGoTogetherInAnyOrder) {
 
 // The fewer terms a sum has, the finer is its grid: here terms that were rounded otherwise than on the CPU show.
 TEST_F(KMeansCuda, TermsAreRoundedAsOnTheCpu) {
-  for (const Importance importance : {kNone, kRows, kColumns, kBoth}) {
+  for (const bool weighted : {false, true}) {
     std::vector<Data> data;
     std::vector<std::vector<float>> centroids;
     std::vector<size_t> all;
     for (int i = 0; i < 100; ++i) {
       const std::string name = fmt::format("small {}", i);
       data.emplace_back(WeightCase{
-          .name = name.c_str(), .rows = 2, .blocks_per_row = 2, .dim = 8, .n_centroids = 1, .importance = importance});
+          .name = name.c_str(), .rows = 2, .blocks_per_row = 2, .dim = 8, .n_centroids = 1, .weighted = weighted});
       centroids.push_back(data.back().centroids);
       all.push_back(all.size());
     }
@@ -209,7 +198,7 @@ TEST_F(KMeansCuda, TermsAreRoundedAsOnTheCpu) {
     std::vector<double> expected, sums;
     backends.cpu->assign(all, centroids, expected);
     backends.cuda->assign(all, centroids, sums);
-    EXPECT_EQ(sums, expected) << importance;
+    EXPECT_EQ(sums, expected) << weighted;
   }
 }
 
@@ -244,7 +233,8 @@ TEST_F(KMeansCuda, RefusesValuesThatAreNotFinite) {
   }
 }
 
-/// A stage with importances, with a start that leaves clusters empty, and with a weight that has few different blocks.
+/// A stage with row importances, with a start that leaves clusters empty, and with a weight that has few different
+/// blocks.
 class Stage {
  public:
   explicit Stage(bool on_device) {
@@ -256,13 +246,10 @@ class Stage {
     add("repeating", 64, 64, 8, 32, on_device, 19);
     add("table", 300, 40, 8, 16, on_device);
     rows_ = random_weight(300, "frequencies");
-    columns_ = random_weight(64, "columns");
-    for (std::vector<float>* values : {&columns_, &rows_})
-      for (float& w : *values) w *= w;
+    for (float& w : rows_) w *= w;
     problems_.back().row_importance = rows_;
     add("important", 64, 64, 16, 16, on_device);
     problems_.back().row_importance = std::span<const float>(rows_).first(64);
-    problems_.back().importance = columns_;
   }
   const std::vector<KMeansProblem>& problems() const { return problems_; }
 
@@ -282,7 +269,7 @@ class Stage {
   }
   std::vector<std::vector<float>> weights_;
   std::vector<OnDevice> on_device_;
-  std::vector<float> rows_, columns_;
+  std::vector<float> rows_;
   std::vector<KMeansProblem> problems_;
 };
 

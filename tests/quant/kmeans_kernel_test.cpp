@@ -23,8 +23,7 @@ std::vector<uint16_t> naive_codes(const SubVectors& v, const std::vector<float>&
       for (int64_t t = 0; t < v.dim; ++t) {
         const double diff = static_cast<double>(v.data[m * v.dim + t]) -
                             static_cast<double>(centroids[static_cast<size_t>(k * v.dim + t)]);
-        const double w = v.importance == nullptr ? 1.0 : v.importance[(m % v.blocks_per_row) * v.dim + t];
-        distance += w * diff * diff;
+        distance += diff * diff;
       }
       if (distance < best) {
         best = distance;
@@ -50,13 +49,13 @@ class KMeansKernel : public testing::TestWithParam<Case> {
     centroids_ = random_weight(c.n_centroids * c.dim, "centroids");
     for (float& x : weight_) x += static_cast<float>(c.offset);
     for (float& x : centroids_) x += static_cast<float>(c.offset);
-    importance_ = random_weight(kBlocksPerRow * c.dim, "importance");
+    importance_ = random_weight(c.count / kBlocksPerRow + 1, "importance");
     for (float& w : importance_) w = w * w;
     vectors_ = {.data = weight_.data(),
                 .count = c.count,
                 .dim = c.dim,
                 .blocks_per_row = kBlocksPerRow,
-                .importance = c.weighted ? importance_.data() : nullptr,
+                .row_importance = c.weighted ? importance_.data() : nullptr,
                 .max_abs = 2.0 * c.offset + 10.0,
                 .max_importance = c.weighted ? 20.0 : 1.0};
   }
@@ -74,7 +73,7 @@ TEST_P(KMeansKernel, CodesAreThoseOfDoubleArithmetic) {
 
 TEST_P(KMeansKernel, InstructionSetsAgreeBitwise) {
   const CentroidTable table(centroids_, vectors_.dim);
-  const StatsLayout layout{table.count(), vectors_.dim, vectors_.importance != nullptr};
+  const StatsLayout layout{table.count(), vectors_.dim, vectors_.weighted()};
   std::vector<uint16_t> expected;
   std::vector<double> expected_stats;
   for (const AssignVariant& variant : assign_variants()) {
@@ -95,7 +94,7 @@ TEST_P(KMeansKernel, InstructionSetsAgreeBitwise) {
 
 TEST_P(KMeansKernel, SumsDoNotDependOnSharingOut) {
   const CentroidTable table(centroids_, vectors_.dim);
-  const StatsLayout layout{table.count(), vectors_.dim, vectors_.importance != nullptr};
+  const StatsLayout layout{table.count(), vectors_.dim, vectors_.weighted()};
   std::vector<uint16_t> codes(static_cast<size_t>(vectors_.count));
   std::vector<double> whole(static_cast<size_t>(layout.size())), parts(whole.size(), 0.0);
   assign_parallel(vectors_, 0, vectors_.count, table, codes.data(), whole.data());
@@ -112,7 +111,7 @@ TEST_P(KMeansKernel, SumsDoNotDependOnSharingOut) {
 
 TEST_P(KMeansKernel, SumsAreThoseOfTheBlocks) {
   const CentroidTable table(centroids_, vectors_.dim);
-  const StatsLayout layout{table.count(), vectors_.dim, vectors_.importance != nullptr};
+  const StatsLayout layout{table.count(), vectors_.dim, vectors_.weighted()};
   std::vector<uint16_t> codes(static_cast<size_t>(vectors_.count));
   std::vector<double> stats(static_cast<size_t>(layout.size()));
   assign_parallel(vectors_, 0, vectors_.count, table, codes.data(), stats.data());
@@ -120,14 +119,14 @@ TEST_P(KMeansKernel, SumsAreThoseOfTheBlocks) {
   const auto at = [&](int64_t i) -> double& { return expected[static_cast<size_t>(i)]; };
   for (int64_t m = 0; m < vectors_.count; ++m) {
     const int64_t k = codes[static_cast<size_t>(m)];
+    const double w = layout.weighted ? importance_[static_cast<size_t>(m / kBlocksPerRow)] : 1.0;
     at(layout.count(k)) += 1;
+    if (layout.weighted) at(layout.weight(k)) += w;
     for (int64_t t = 0; t < vectors_.dim; ++t) {
-      const double w = layout.weighted ? importance_[static_cast<size_t>(m % kBlocksPerRow * vectors_.dim + t)] : 1.0;
       const double diff = static_cast<double>(weight_[static_cast<size_t>(m * vectors_.dim + t)]) -
                           static_cast<double>(centroids_[static_cast<size_t>(k * vectors_.dim + t)]);
       at(layout.error(k)) += w * diff * diff;
       at(layout.residual(k) + t) += w * diff;
-      if (layout.weighted) at(layout.weight(k) + t) += w;
     }
   }
   // One grid step per term is all that may be lost: 2^-50 of the largest possible sum.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <set>
 
 #include "core/error.h"
 #include "quant_data.h"
@@ -54,10 +55,10 @@ std::vector<float> naive_lookup(const std::vector<int64_t>& ids, const std::vect
 class ProductQuantizerGolden : public testing::Test {
  protected:
   void for_each_layer(const std::function<void(const Hdf5File&, const GoldenLayer&)>& check) {
-    QN_GOLDEN_OR_SKIP(path, "pq.h5");
+    QN_GOLDEN(path, "pq.h5");
     const Hdf5File file(path, Hdf5File::Mode::read);
     const std::vector<GoldenLayer> layers = read_golden_layers(file);
-    ASSERT_EQ(layers.size(), 6u);
+    ASSERT_FALSE(layers.empty());
     for (const GoldenLayer& layer : layers) {
       SCOPED_TRACE(layer.name);
       check(file, layer);
@@ -76,7 +77,7 @@ TEST_F(ProductQuantizerGolden, DecodesExactly) {
     const std::vector<float> expected = file.read<float>(layer.name + "/decoded");
     EXPECT_EQ(weight, expected);
     EXPECT_TRUE(std::equal(wide.begin(), wide.end(), expected.begin()));
-    EXPECT_TRUE(close(reconstruction_error(table, layer.weight.data()), layer.objective.back(), kLayerTolerance));
+    EXPECT_TRUE(close(reconstruction_error(table, layer.weight), layer.objective.back(), kLayerTolerance));
   });
 }
 
@@ -97,7 +98,7 @@ TEST_F(ProductQuantizerGolden, CentroidGradients) {
 }
 
 TEST_F(ProductQuantizerGolden, ForwardOfLinearAndEmbedding) {
-  int checked = 0;
+  std::set<std::string> checked;
   for_each_layer([&](const Hdf5File& file, const GoldenLayer& layer) {
     const std::string module = layer.name + "/module";
     const std::string kind = file.string_attribute(layer.name, "kind");
@@ -110,11 +111,9 @@ TEST_F(ProductQuantizerGolden, ForwardOfLinearAndEmbedding) {
         kind == "linear" ? naive_linear(file.read<float>(module + "/input"), weight, bias, layer.rows, layer.cols)
                          : naive_lookup(file.read<int64_t>(module + "/input"), weight, layer.cols);
     EXPECT_TRUE(close(output, file.read<float>(module + "/output"), kLayerTolerance));
-    ++checked;
+    checked.insert(kind);
   });
-  if (!IsSkipped()) {
-    EXPECT_GE(checked, 2);
-  }
+  EXPECT_EQ(checked, (std::set<std::string>{"embedding", "linear"}));
 }
 
 TEST_F(ProductQuantizerGolden, EncodesToTheSameCodes) {

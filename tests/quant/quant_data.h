@@ -1,12 +1,15 @@
 // Weights for quantizer tests: random ones, and the layers of the reference file pq.h5.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "core/hdf5_file.h"
 #include "core/random.h"
+#include "quant/product_quantizer.h"
 
 namespace qn::test {
 
@@ -16,6 +19,16 @@ inline std::vector<float> random_weight(int64_t count, const std::string& name, 
   std::vector<float> values(static_cast<size_t>(count));
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(scale * stream.normal(i));
   return values;
+}
+
+/// Frobenius norm of decoded - weight.
+inline double reconstruction_error(const PqTable& table, std::span<const float> weight) {
+  std::vector<float> decoded(weight.size());
+  decode(table, decoded.data());
+  double total = 0.0;
+  for (size_t i = 0; i < weight.size(); ++i)
+    total += std::pow(static_cast<double>(decoded[i]) - static_cast<double>(weight[i]), 2);
+  return std::sqrt(total);
 }
 
 /// One layer of pq.h5.

@@ -150,11 +150,5 @@ TEST(MakeQuantizer, SaysWhatIsWrong) {
               ThrowsMessage<Error>(HasSubstr("no option 'x'")));
 }
 
-TEST(ValueStorageNames, ThereAndBack) {
-  for (const ValueStorage storage : {ValueStorage::f32, ValueStorage::f16, ValueStorage::int8})
-    EXPECT_EQ(value_storage_named(name_of(storage), "x"), storage);
-  EXPECT_THAT([] { value_storage_named("fp8", "here"); }, ThrowsMessage<Error>(HasSubstr("here: ")));
-}
-
 }  // namespace
 }  // namespace qn::test

@@ -20,8 +20,7 @@ namespace {
 
 using Floats = std::vector<float>;
 
-constexpr RangeMethod kMethods[] = {RangeMethod::tensor, RangeMethod::channel, RangeMethod::channel_affine,
-                                    RangeMethod::histogram};
+const std::vector<RangeMethod> kMethods = all_values<RangeMethod>();
 
 float level(const ScalarGrid& grid, size_t row, int code) {
   const size_t i = grid.scale.size() == 1 ? 0 : row;

@@ -20,7 +20,7 @@ const std::filesystem::path kSource = QN_SOURCE_DIR;
 }  // namespace
 
 std::optional<std::filesystem::path> golden_file(const std::string& name) {
-  return find("QN_GOLDEN_DIR", {kSource / "tests/golden", kSource / "../shared/golden"}, name);
+  return find("QN_GOLDEN_DIR", {kSource / "tests/golden"}, name);
 }
 
 std::optional<std::filesystem::path> shared_data(const std::string& name) {

@@ -7,8 +7,8 @@
 #include "compress/packed_model.h"
 #include "guarded_kernels.h"
 #include "support/tolerance.h"
-#include "tasks/evaluate.h"
 #include "tasks/model_file.h"
+#include "tasks/scoring.h"
 #include "tiny_run.h"
 #include "train/precision.h"
 
@@ -34,7 +34,7 @@ class Backends : public testing::Test {
     train(dense, {.quantize = false, .resume = true, .stop_requested = {}, .kernels = &kernels}, &results.dense);
     const RunConfig ipq = tiny_ipq_config(dir_.path(), name + "_ipq", dir_ / name / "checkpoint_last.h5");
     train(ipq, {.quantize = true, .resume = true, .stop_requested = stop_at(9), .kernels = &kernels});
-    Trainer trainer(ipq, *local_, {.quantize = true, .resume = true, .stop_requested = {}, .kernels = &kernels});
+    TinyTrainer trainer(ipq, *local_, {.quantize = true, .resume = true, .stop_requested = {}, .kernels = &kernels});
     EXPECT_EQ(trainer.run(), Outcome::finished);
     results.quantized = parameter_values(trainer.model());
     results.codes = all_codes(trainer.model());
@@ -47,7 +47,7 @@ class Backends : public testing::Test {
 
  private:
   void train(const RunConfig& config, const TrainerOptions& options, std::vector<float>* values = nullptr) {
-    Trainer trainer(config, *local_, options);
+    TinyTrainer trainer(config, *local_, options);
     EXPECT_EQ(trainer.run(), options.stop_requested ? Outcome::stopped : Outcome::finished);
     if (values != nullptr) *values = parameter_values(trainer.model());
   }
@@ -107,7 +107,7 @@ struct ShortRun {
 
 ShortRun short_run(const RunConfig& config, const Kernels& kernels) {
   const auto local = make_local_communicator();
-  Trainer trainer(config, *local, {.quantize = false, .resume = false, .stop_requested = {}, .kernels = &kernels});
+  TinyTrainer trainer(config, *local, {.quantize = false, .resume = false, .stop_requested = {}, .kernels = &kernels});
   EXPECT_EQ(trainer.run(), Outcome::finished);
   const GraphedPasses* graphed = trainer.updates().graphed();
   return {parameter_values(trainer.model()), trainer.validate_now().loss,
@@ -118,10 +118,10 @@ TEST_F(Backends, CudaGraphsComputeWhatTheirPassesDo) {
   if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
   RunConfig config = tiny_config(dir_.path(), "graphs");
   config.train.max_updates = 4;
-  config.train.cuda_graphs = "off";
+  config.train.cuda_graphs = CudaGraphs::off;
   const ShortRun plain = short_run(config, cuda_kernels());
   EXPECT_EQ(plain.passes.launched, 0);
-  config.train.cuda_graphs = "on";
+  config.train.cuda_graphs = CudaGraphs::on;
   const ShortRun graphed = short_run(config, cuda_kernels());
   EXPECT_EQ(graphed.passes.computed + graphed.passes.launched, config.train.max_updates * config.train.micro_batches);
   EXPECT_GE(graphed.passes.recorded, 1);
@@ -136,7 +136,7 @@ TEST_F(Backends, CudaTrainsInHalfPrecisionWithLossScaling) {
   RunConfig config = tiny_config(dir_.path(), "half");
   config.train.max_updates = 6;
   const ShortRun single = short_run(config, cpu_kernels());
-  config.train.precision = precision::kFp16;
+  config.train.precision = Precision::fp16;
   config.train.max_updates = 2;
   config.train.loss_scale = 0x1p100;  // every gradient overflows
   const ShortRun nothing = short_run(config, cuda_kernels());
@@ -149,7 +149,7 @@ TEST_F(Backends, CudaTrainsInHalfPrecisionWithLossScaling) {
 
 TEST_F(Backends, HalfPrecisionOnTheCpuIsAnErrorThatSaysWhatToDo) {
   RunConfig config = tiny_config(dir_.path(), "half");
-  config.train.precision = precision::kFp16;
+  config.train.precision = Precision::fp16;
   EXPECT_THAT([&] { short_run(config, cpu_kernels()); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("fp16 is for GPUs (--device cuda)")));
 }

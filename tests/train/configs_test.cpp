@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "train/run_config.h"
+#include "tasks/run_config.h"
 
 namespace qn {
 namespace {
@@ -46,7 +46,7 @@ TEST(Configs, EightGpusTrainThePapersRecipe) {
   EXPECT_EQ(tokens_per_update(paper), 73728);
   EXPECT_EQ(tokens_per_update(gpus), 73728);
   EXPECT_EQ(gpus.train.micro_batches % 8, 0);
-  EXPECT_EQ(gpus.train.precision, precision::kBf16);
+  EXPECT_EQ(gpus.train.precision, Precision::bf16);
   EXPECT_EQ(gpus.train.max_updates, paper.train.max_updates);
   EXPECT_EQ(gpus.schedule.warmup_updates, paper.schedule.warmup_updates);
   EXPECT_EQ(gpus.quant_noise.pq, 0.0);
@@ -56,10 +56,10 @@ TEST(Configs, EightGpusNoiseAndCompressionFollowThePaper) {
   const RunConfig paper = read("wikitext103_noise"), noise = read("wikitext103_8gpu_noise");
   EXPECT_EQ(noise.quant_noise.pq, paper.quant_noise.pq);
   EXPECT_EQ(noise.quant_noise.groups, paper.quant_noise.groups);
-  EXPECT_EQ(noise.train.precision, precision::kBf16);
+  EXPECT_EQ(noise.train.precision, Precision::bf16);
   EXPECT_EQ(tokens_per_update(noise), 73728);
   const RunConfig paper_ipq = read("wikitext103_ipq"), ipq = read("wikitext103_8gpu_ipq");
-  EXPECT_EQ(ipq.train.precision, precision::kBf16);
+  EXPECT_EQ(ipq.train.precision, Precision::bf16);
   EXPECT_EQ(ipq.ipq.updates_per_stage, 4500);
   EXPECT_EQ(ipq.ipq.updates_per_stage, paper_ipq.ipq.updates_per_stage);
   EXPECT_EQ(ipq.data.tokens_per_sample, 2944);

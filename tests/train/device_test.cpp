@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "ops/cuda/backend.h"
+#include "ops/profiled_kernels.h"
 
 namespace qn::test {
 namespace {
@@ -32,13 +33,45 @@ TEST(GpuOf, RefusesToShareUnlessAsked) {
   EXPECT_EQ(gpu_of({3, 4}, 2, true), 1);
 }
 
+TEST(Device, IsThatOfTheMemory) {
+  const Device cpu(cpu_kernels());
+  EXPECT_TRUE(cpu.on_host());
+  EXPECT_FALSE(cpu.is_cuda());
+  EXPECT_FALSE(cpu.memory().has_value());
+  EXPECT_EQ(cpu.stream(), nullptr);
+  EXPECT_FALSE(cpu.has_fp16());
+  Profiler profiler;
+  EXPECT_TRUE(Device(profiled_kernels(cpu_kernels(), profiler)).on_host()) << "a table that wraps another one";
+
+  const Memory elsewhere{"elsewhere", host_memory().allocate, host_memory().release};
+  Kernels other = cpu_kernels();
+  other.memory = &elsewhere;
+  EXPECT_FALSE(Device(other).on_host());
+  EXPECT_FALSE(Device(other).is_cuda());
+  EXPECT_FALSE(Device(other).memory().has_value());
+  EXPECT_TRUE(Device(other).multiplies_bf16());
+}
+
+TEST(Device, TellsWhatAGpuHas) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
+  Profiler profiler;
+  for (const Kernels* kernels : {&cuda_kernels(), &profiled_kernels(cuda_kernels(), profiler)}) {
+    const Device gpu(*kernels);
+    EXPECT_TRUE(gpu.is_cuda());
+    ASSERT_TRUE(gpu.memory().has_value());
+    EXPECT_GT(gpu.memory()->total, 0U);
+    EXPECT_LE(gpu.memory()->free, gpu.memory()->total);
+    EXPECT_EQ(gpu.stream(), cuda_stream());
+  }
+}
+
 TEST(KernelsOn, SaysWhyThereIsNoGpu) {
   const auto comm = make_local_communicator();
-  EXPECT_EQ(&kernels_on(device::kCpu, false, *comm), &cpu_kernels());
+  EXPECT_EQ(&kernels_on(DeviceKind::cpu, false, *comm), &cpu_kernels());
   if (cuda_device_count() > 0)
-    EXPECT_STREQ(kernels_on(device::kCuda, false, *comm).backend, "cuda");
+    EXPECT_STREQ(kernels_on(DeviceKind::cuda, false, *comm).backend, "cuda");
   else
-    EXPECT_THAT([&] { kernels_on(device::kCuda, false, *comm); }, ThrowsMessage<Error>(HasSubstr(cuda_problem())));
+    EXPECT_THAT([&] { kernels_on(DeviceKind::cuda, false, *comm); }, ThrowsMessage<Error>(HasSubstr(cuda_problem())));
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace qn::test {
 
 inline OptimizerConfig golden_optimizer_config(const Hdf5File& file, const std::string& group) {
   OptimizerConfig c;
-  c.name = file.string_attribute(group, "optimizer");
+  c.name = value_named<OptimizerKind>(file.string_attribute(group, "optimizer"), "optimizer");
   const auto read = [&](const char* name, double& value) {
     if (file.has_attribute(group, name)) value = file.float_attribute(group, name);
   };

@@ -107,7 +107,8 @@ class NcclTraining : public Nccl {
     config.train.max_updates = 3;
     config.comm.bucket_mib = 4096.0 / (1 << 20);
     if (adapt) adapt(config.comm);
-    Trainer trainer(config, ranks, {.quantize = false, .resume = true, .stop_requested = {}, .kernels = &kernels()});
+    TinyTrainer trainer(config, ranks,
+                        {.quantize = false, .resume = true, .stop_requested = {}, .kernels = &kernels()});
     EXPECT_EQ(trainer.run(), Outcome::finished);
     return parameter_values(trainer.model());
   }

@@ -9,37 +9,37 @@
 #include "compress/packed_model.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
-#include "tasks/evaluate.h"
 #include "tasks/model_file.h"
+#include "tasks/scoring.h"
 #include "tiny_run.h"
 
 namespace qn::test {
 namespace {
 
 TEST(ActivationType, IsBf16WhereTheHardwareHasItOrWhenForced) {
-  EXPECT_EQ(activation_type(precision::kFp32, true), DType::f32);
-  EXPECT_EQ(activation_type(precision::kBf16, true), DType::bf16);
-  EXPECT_EQ(activation_type(precision::kBf16, false), DType::f32);
-  EXPECT_EQ(activation_type(precision::kBf16Always, false), DType::bf16);
+  EXPECT_EQ(activation_type(Precision::fp32, true), DType::f32);
+  EXPECT_EQ(activation_type(Precision::bf16, true), DType::bf16);
+  EXPECT_EQ(activation_type(Precision::bf16, false), DType::f32);
+  EXPECT_EQ(activation_type(Precision::bf16_always, false), DType::bf16);
 }
 
 TEST(ActivationType, Tf32IsFp32WithOtherProductsOnGpus) {
-  EXPECT_EQ(activation_type(precision::kTf32, true), DType::f32);
-  EXPECT_EQ(activation_type(precision::kTf32, false), DType::f32);
+  EXPECT_EQ(activation_type(Precision::tf32, true), DType::f32);
+  EXPECT_EQ(activation_type(Precision::tf32, false), DType::f32);
   const Memory elsewhere{"elsewhere", host_memory().allocate, host_memory().release};
   Kernels gpu = cpu_kernels();
   gpu.memory = &elsewhere;
-  EXPECT_STREQ(precision_text(precision::kTf32, DType::f32, gpu), "fp32 with TF32 products");
-  EXPECT_STREQ(precision_text(precision::kFp32, DType::f32, gpu), "fp32");
-  EXPECT_STREQ(precision_text(precision::kTf32, DType::f32, cpu_kernels()), "fp32");
-  EXPECT_STREQ(precision_text(precision::kBf16, DType::bf16, cpu_kernels()), "bf16");
+  EXPECT_STREQ(precision_text(Precision::tf32, DType::f32, gpu), "fp32 with TF32 products");
+  EXPECT_STREQ(precision_text(Precision::fp32, DType::f32, gpu), "fp32");
+  EXPECT_STREQ(precision_text(Precision::tf32, DType::f32, cpu_kernels()), "fp32");
+  EXPECT_STREQ(precision_text(Precision::bf16, DType::bf16, cpu_kernels()), "bf16");
 }
 
 class PrecisionTest : public testing::Test {
  protected:
   void SetUp() override { prepare_tiny_corpus(dir_.path()); }
 
-  RunConfig config(const std::string& name, const char* precision) const {
+  RunConfig config(const std::string& name, Precision precision) const {
     RunConfig c = tiny_config(dir_.path(), name);
     c.train.precision = precision;
     return c;
@@ -62,11 +62,11 @@ class PrecisionTest : public testing::Test {
 
 TEST_F(PrecisionTest, LossCurveFollowsFp32) {
   std::vector<std::vector<double>> curves;
-  for (const char* precision : {precision::kFp32, precision::kBf16Always}) {
-    RunConfig c = config(precision, precision);
+  for (const Precision precision : {Precision::fp32, Precision::bf16_always}) {
+    RunConfig c = config(name_of(precision), precision);
     c.train.max_updates = 60;
-    Trainer trainer(c, *local_, {});
-    EXPECT_EQ(trainer.dtype() == DType::bf16, precision == precision::kBf16Always);
+    TinyTrainer trainer(c, *local_, {});
+    EXPECT_EQ(trainer.dtype() == DType::bf16, precision == Precision::bf16_always);
     ASSERT_EQ(trainer.run(), Outcome::finished);
     curves.push_back(losses(c));
     curves.back().push_back(trainer.validate_now().base2());
@@ -79,21 +79,21 @@ TEST_F(PrecisionTest, LossCurveFollowsFp32) {
 }
 
 TEST_F(PrecisionTest, Tf32ChangesNothingOnCpus) {
-  Trainer plain(config("fp32", precision::kFp32), *local_, {}), tf32(config("tf32", precision::kTf32), *local_, {});
+  TinyTrainer plain(config("fp32", Precision::fp32), *local_, {}), tf32(config("tf32", Precision::tf32), *local_, {});
   ASSERT_EQ(plain.run(), Outcome::finished);
   ASSERT_EQ(tf32.run(), Outcome::finished);
   EXPECT_EQ(parameter_values(tf32.model()), parameter_values(plain.model()));
 }
 
 TEST_F(PrecisionTest, ResumeIsBitExact) {
-  RunConfig c = config("straight", precision::kBf16Always);
-  Trainer straight(c, *local_, {});
+  RunConfig c = config("straight", Precision::bf16_always);
+  TinyTrainer straight(c, *local_, {});
   ASSERT_EQ(straight.run(), Outcome::finished);
   for (const int stop : {1, 5, 7}) {
     c.checkpoint.dir = (dir_ / fmt::format("stopped_{}", stop)).string();
     ASSERT_EQ(Trainer(c, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(stop)}).run(),
               Outcome::stopped);
-    Trainer second(c, *local_, {});
+    TinyTrainer second(c, *local_, {});
     ASSERT_EQ(second.update(), stop);
     ASSERT_EQ(second.run(), Outcome::finished);
     EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model())) << stop;
@@ -101,8 +101,8 @@ TEST_F(PrecisionTest, ResumeIsBitExact) {
 }
 
 TEST_F(PrecisionTest, CheckpointsHoldFloatsThatAnyPrecisionLoads) {
-  const RunConfig c = config("run", precision::kBf16Always);
-  Trainer trainer(c, *local_, {});
+  const RunConfig c = config("run", Precision::bf16_always);
+  TinyTrainer trainer(c, *local_, {});
   ASSERT_EQ(trainer.run(), Outcome::finished);
   const auto path = dir_ / "run" / "checkpoint_last.h5";
   for (const auto& [name, tensor] : load_state(path).tensors) EXPECT_NE(tensor.view().dtype, DType::bf16) << name;
@@ -126,10 +126,10 @@ TEST_F(PrecisionTest, CheckpointsHoldFloatsThatAnyPrecisionLoads) {
 }
 
 TEST_F(PrecisionTest, PackedFileComputesWhatTheModelDoes) {
-  ASSERT_EQ(Trainer(config("dense", precision::kBf16Always), *local_, {}).run(), Outcome::finished);
+  ASSERT_EQ(Trainer(config("dense", Precision::bf16_always), *local_, {}).run(), Outcome::finished);
   RunConfig c = tiny_ipq_config(dir_.path(), "ipq", dir_ / "dense" / "checkpoint_last.h5");
-  c.train.precision = precision::kBf16Always;
-  Trainer trainer(c, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  c.train.precision = Precision::bf16_always;
+  TinyTrainer trainer(c, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
   ASSERT_EQ(trainer.run(), Outcome::finished);
   const PackedStorage storage = packed_storage(c.ipq);
   trainer.round_weights(storage);

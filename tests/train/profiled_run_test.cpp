@@ -19,7 +19,8 @@ struct Recording {
 
 Recording run(const RunConfig& config, bool quantize, const Kernels* kernels) {
   const auto local = make_local_communicator();
-  Trainer trainer(config, *local, {.quantize = quantize, .resume = false, .stop_requested = {}, .kernels = kernels});
+  TinyTrainer trainer(config, *local,
+                      {.quantize = quantize, .resume = false, .stop_requested = {}, .kernels = kernels});
   EXPECT_EQ(trainer.run(), Outcome::finished);
   Recording result{.losses = {}, .parameters = parameter_values(trainer.model())};
   std::ifstream metrics(std::filesystem::path(config.checkpoint.dir) / "metrics.jsonl");

@@ -1,7 +1,6 @@
 // The same training on any number of ranks: masks, noise, data order and k-means do not depend on it.
 #include <gtest/gtest.h>
 
-#include "quant/product_quantizer.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
 #include "tiny_run.h"
@@ -30,44 +29,52 @@ class SharedDir {
   std::filesystem::path path_;
 };
 
+/// Share of positions at which two code tables differ.
+double differing_share(std::span<const uint16_t> a, std::span<const uint16_t> b) {
+  EXPECT_EQ(a.size(), b.size());
+  int64_t different = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) different += a[i] != b[i] ? 1 : 0;
+  return static_cast<double>(different) / static_cast<double>(a.size());
+}
+
 std::string mine(const std::string& name) { return fmt::format("{}_{}", name, comm().rank()); }
 
-void expect_training_matches_one_rank(const char* precision, double parameters, double loss) {
+void expect_training_matches_one_rank(Precision precision, double parameters, double loss) {
   const SharedDir dir;
   const auto config = [&](const std::string& name) {
     RunConfig c = tiny_config(dir.path(), name);
     c.train.precision = precision;
     return c;
   };
-  Trainer together(config("together"), comm(), {});
+  TinyTrainer together(config("together"), comm(), {});
   ASSERT_EQ(together.run(), Outcome::finished);
   const auto local = make_local_communicator();
-  Trainer alone(config(mine("alone")), *local, {});
+  TinyTrainer alone(config(mine("alone")), *local, {});
   ASSERT_EQ(alone.run(), Outcome::finished);
   EXPECT_TRUE(close(parameter_values(together.model()), parameter_values(alone.model()), parameters));
   EXPECT_TRUE(close(together.validate_now().loss, alone.validate_now().loss, loss));
 }
 
 TEST(RankEquality, TrainingMatchesOneRank) {
-  expect_training_matches_one_rank(precision::kFp32, kTrajectory, kSummationTolerance);
+  expect_training_matches_one_rank(Precision::fp32, kTrajectory, kSummationTolerance);
 }
 
 TEST(RankEquality, TrainingInBf16MatchesOneRank) {
-  expect_training_matches_one_rank(precision::kBf16Always, kBfloat16TrajectoryTolerance, kBfloat16TrajectoryTolerance);
+  expect_training_matches_one_rank(Precision::bf16_always, kBfloat16TrajectoryTolerance, kBfloat16TrajectoryTolerance);
 }
 
 TEST(RankEquality, ResumeOnAnotherNumberOfRanks) {
   const SharedDir dir;
   const auto local = make_local_communicator();
-  Trainer alone(tiny_config(dir.path(), mine("alone")), *local, {});
+  TinyTrainer alone(tiny_config(dir.path(), mine("alone")), *local, {});
   alone.run();
   const RunConfig config = tiny_config(dir.path(), "moved");
   if (comm().is_root()) {
-    Trainer first(config, *local, {.quantize = false, .resume = true, .stop_requested = stop_at(5)});
+    TinyTrainer first(config, *local, {.quantize = false, .resume = true, .stop_requested = stop_at(5)});
     ASSERT_EQ(first.run(), Outcome::stopped);
   }
   comm().barrier();
-  Trainer rest(config, comm(), {});
+  TinyTrainer rest(config, comm(), {});
   ASSERT_EQ(rest.update(), 5);
   rest.run();
   EXPECT_TRUE(close(parameter_values(rest.model()), parameter_values(alone.model()), kTrajectory));
@@ -81,12 +88,12 @@ TEST(RankEquality, QuantizationMatchesOneRank) {
   }
   comm().barrier();
   const auto from = dir.path() / "dense" / "checkpoint_last.h5";
-  Trainer together(tiny_ipq_config(dir.path(), "ipq", from), comm(),
-                   {.quantize = true, .resume = true, .stop_requested = {}});
+  TinyTrainer together(tiny_ipq_config(dir.path(), "ipq", from), comm(),
+                       {.quantize = true, .resume = true, .stop_requested = {}});
   ASSERT_EQ(together.run(), Outcome::finished);
   const auto local = make_local_communicator();
-  Trainer alone(tiny_ipq_config(dir.path(), mine("ipq_alone"), from), *local,
-                {.quantize = true, .resume = true, .stop_requested = {}});
+  TinyTrainer alone(tiny_ipq_config(dir.path(), mine("ipq_alone"), from), *local,
+                    {.quantize = true, .resume = true, .stop_requested = {}});
   ASSERT_EQ(alone.run(), Outcome::finished);
   const double share = differing_share(all_codes(together.model()), all_codes(alone.model()));
   RecordProperty("differing_codes", fmt::format("{:.6f}", share));

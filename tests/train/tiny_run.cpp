@@ -60,7 +60,7 @@ RunConfig tiny_config(const std::filesystem::path& dir, const std::string& name)
   c.quant_noise = {.pq = 0.2, .block_size = 4, .groups = {"paper"}};
   c.optimizer.momentum = 0.9;
   c.optimizer.clip_norm = 0.5;
-  c.schedule = {.name = "cosine",
+  c.schedule = {.name = Schedule::cosine,
                 .lr = 0.1,
                 .warmup_updates = 3,
                 .warmup_init_lr = 1e-3,

@@ -4,7 +4,8 @@
 #include <filesystem>
 
 #include "support/temp_dir.h"
-#include "train/run_config.h"
+#include "tasks/language_modeling.h"
+#include "tasks/run_config.h"
 #include "train/trainer.h"
 
 namespace qn::test {
@@ -18,6 +19,30 @@ RunConfig tiny_config(const std::filesystem::path& dir, const std::string& name)
 
 /// The same model, quantized in three stages of 4 updates from checkpoint `from`.
 RunConfig tiny_ipq_config(const std::filesystem::path& dir, const std::string& name, const std::filesystem::path& from);
+
+/// A trainer with its task.
+class TinyTrainer {
+ public:
+  TinyTrainer(const RunConfig& config, Communicator& comm, TrainerOptions options)
+      : task_(config), trainer_(config, dump_config(config), task_, comm, std::move(options)) {}
+  Outcome run() { return trainer_.run(); }
+  Trainer* operator->() { return &trainer_; }
+  LanguageModel& model() { return task_.model(); }
+  Corpus& corpus() { return task_.corpus(); }
+  int64_t update() const { return trainer_.update(); }
+  int64_t original_parameters() const { return trainer_.original_parameters(); }
+  DType dtype() const { return trainer_.dtype(); }
+  const QuantizationPlan& plan() const { return trainer_.plan(); }
+  const IpqMachine* ipq() const { return trainer_.ipq(); }
+  const Evaluation& validate_now() { return trainer_.validate_now(); }
+  const Arena& arena() const { return trainer_.arena(); }
+  const UpdateRunner& updates() const { return trainer_.updates(); }
+  void round_weights(const PackedStorage& storage) { trainer_.round_weights(storage); }
+
+ private:
+  LanguageModeling task_;
+  Trainer trainer_;
+};
 
 /// Asks to stop at the n-th question (counted from 1); never for 0.
 std::function<bool()> stop_at(int n);

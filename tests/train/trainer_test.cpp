@@ -10,8 +10,8 @@
 #include "compress/representation.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
-#include "tasks/evaluate.h"
 #include "tasks/model_file.h"
+#include "tasks/scoring.h"
 #include "tiny_run.h"
 
 namespace qn::test {
@@ -23,7 +23,7 @@ class TrainerTest : public testing::Test {
 
   /// Trains one dense model and returns its checkpoint.
   std::filesystem::path dense_checkpoint() {
-    Trainer trainer(tiny_config(dir_.path(), "dense"), *local_, {});
+    TinyTrainer trainer(tiny_config(dir_.path(), "dense"), *local_, {});
     EXPECT_EQ(trainer.run(), Outcome::finished);
     return dir_ / "dense" / "checkpoint_last.h5";
   }
@@ -35,27 +35,28 @@ class TrainerTest : public testing::Test {
 TEST_F(TrainerTest, LearnsSomething) {
   RunConfig config = tiny_config(dir_.path(), "run");
   config.train.max_updates = 60;
-  Trainer trainer(config, *local_, {});
+  TinyTrainer trainer(config, *local_, {});
   const double before = trainer.validate_now().perplexity();
   trainer.run();
   EXPECT_LT(trainer.validate_now().perplexity(), 0.7 * before);
 }
 
 TEST_F(TrainerTest, ResumeIsBitExact) {
-  for (const std::string optimizer : {"nag", "adam"}) {
+  for (const OptimizerKind kind : {OptimizerKind::nag, OptimizerKind::adam}) {
+    const std::string optimizer = name_of(kind);
     RunConfig config = tiny_config(dir_.path(), "straight_" + optimizer);
-    config.optimizer.name = optimizer;
-    if (optimizer == "adam") config.schedule.lr = 1e-3;
-    Trainer straight(config, *local_, {});
+    config.optimizer.name = kind;
+    if (kind == OptimizerKind::adam) config.schedule.lr = 1e-3;
+    TinyTrainer straight(config, *local_, {});
     ASSERT_EQ(straight.run(), Outcome::finished);
     for (const int stop : {1, 5, 7}) {
       config.checkpoint.dir = (dir_ / fmt::format("stopped_{}_{}", optimizer, stop)).string();
       {
-        Trainer first(config, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(stop)});
+        TinyTrainer first(config, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(stop)});
         ASSERT_EQ(first.run(), Outcome::stopped);
         ASSERT_EQ(first.update(), stop);
       }
-      Trainer second(config, *local_, {});
+      TinyTrainer second(config, *local_, {});
       ASSERT_EQ(second.update(), stop);
       ASSERT_EQ(second.run(), Outcome::finished);
       EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model())) << optimizer << " at " << stop;
@@ -69,14 +70,14 @@ TEST_F(TrainerTest, ResumesFromOlderCheckpointWhenTheNewestIsDamaged) {
   config.checkpoint.save_every_updates = 4;
   config.checkpoint.keep_updates = -1;
   config.train.validate_every_updates = 0;
-  Trainer straight(config, *local_, {});
+  TinyTrainer straight(config, *local_, {});
   straight.run();
   // The newest state has several names (hard links): damage one, remove the others.
   std::filesystem::remove(dir_ / "run" / "checkpoint_2_12.h5");
   std::filesystem::remove(dir_ / "run" / "checkpoint_best.h5");
   const auto last = dir_ / "run" / "checkpoint_last.h5";
   std::filesystem::resize_file(last, std::filesystem::file_size(last) / 2);
-  Trainer resumed(config, *local_, {});
+  TinyTrainer resumed(config, *local_, {});
   ASSERT_EQ(resumed.update(), 8);
   resumed.run();
   EXPECT_EQ(parameter_values(resumed.model()), parameter_values(straight.model()));
@@ -95,8 +96,8 @@ TEST_F(TrainerTest, RefusesOtherDataAndOtherModels) {
 
 TEST_F(TrainerTest, QuantizationResumesAnywhere) {
   const auto dense = dense_checkpoint();
-  Trainer straight(tiny_ipq_config(dir_.path(), "ipq", dense), *local_,
-                   {.quantize = true, .resume = true, .stop_requested = {}});
+  TinyTrainer straight(tiny_ipq_config(dir_.path(), "ipq", dense), *local_,
+                       {.quantize = true, .resume = true, .stop_requested = {}});
   ASSERT_EQ(straight.run(), Outcome::finished);
   ASSERT_EQ(straight.ipq()->stages_done(), 3);
   // Questions: after 5 of 6 k-means iterations, after 4 updates, and so on: stops inside k-means and inside finetuning
@@ -104,10 +105,10 @@ TEST_F(TrainerTest, QuantizationResumesAnywhere) {
   for (const int stop : {1, 3, 5, 6, 9, 12, 17, 21, 24, 26}) {
     const RunConfig config = tiny_ipq_config(dir_.path(), fmt::format("stopped_{}", stop), dense);
     {
-      Trainer first(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(stop)});
+      TinyTrainer first(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(stop)});
       ASSERT_EQ(first.run(), Outcome::stopped) << stop;
     }
-    Trainer second(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+    TinyTrainer second(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
     ASSERT_EQ(second.run(), Outcome::finished);
     EXPECT_EQ(all_codes(second.model()), all_codes(straight.model())) << stop;
     EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model())) << stop;
@@ -117,12 +118,13 @@ TEST_F(TrainerTest, QuantizationResumesAnywhere) {
 TEST_F(TrainerTest, PackedFileComputesWhatTheModelDoes) {
   const auto dense = dense_checkpoint();
   for (const bool dense_softmax : {false, true})
-    for (const std::string centroids : {"fp16", "int8"}) {
-      SCOPED_TRACE(fmt::format("dense softmax {}, centroids {}", dense_softmax, centroids));
-      RunConfig config = tiny_ipq_config(dir_.path(), fmt::format("ipq_{}_{}", dense_softmax, centroids), dense);
+    for (const ValueStorage centroids : {ValueStorage::f16, ValueStorage::int8}) {
+      SCOPED_TRACE(fmt::format("dense softmax {}, centroids {}", dense_softmax, name_of(centroids)));
+      const std::string name = fmt::format("ipq_{}_{}", dense_softmax, name_of(centroids));
+      RunConfig config = tiny_ipq_config(dir_.path(), name, dense);
       config.ipq.dense_softmax = dense_softmax;
       config.ipq.centroids = centroids;
-      Trainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+      TinyTrainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
       ASSERT_EQ(trainer.run(), Outcome::finished);
       const PackedStorage storage = packed_storage(config.ipq);
       const PackedInfo info = packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef",
@@ -145,7 +147,7 @@ TEST_F(TrainerTest, PackedFileComputesWhatTheModelDoes) {
 
 TEST_F(TrainerTest, HalfQuantizedCheckpointEvaluates) {
   const RunConfig config = tiny_ipq_config(dir_.path(), "half", dense_checkpoint());
-  Trainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(16)});
+  TinyTrainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(16)});
   ASSERT_EQ(trainer.run(), Outcome::stopped);
   const ModelFile file = load_model_file(dir_ / "half" / "checkpoint_last.h5");
   const Score score =
@@ -167,7 +169,7 @@ TEST_F(TrainerTest, CheckpointsKeepThePlanOfRulesThatAreGone) {
   RunConfig config = tiny_ipq_config(dir_.path(), "straight", dense);
   config.ipq.rules = rules.string();
   config.ipq.updates_per_stage = 2;
-  Trainer straight(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  TinyTrainer straight(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
   ASSERT_EQ(straight.run(), Outcome::finished);
   for (const bool gone : {true, false}) {
     SCOPED_TRACE(gone ? "gone" : "changed");
@@ -175,7 +177,7 @@ TEST_F(TrainerTest, CheckpointsKeepThePlanOfRulesThatAreGone) {
     config.checkpoint.dir = (dir_ / (gone ? "gone" : "changed")).string();
     double loss = 0.0;
     {
-      Trainer first(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(12)});
+      TinyTrainer first(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(12)});
       ASSERT_EQ(first.run(), Outcome::stopped);
       ASSERT_EQ(first.ipq()->stages_done(), 1);
       loss = first.validate_now().loss;
@@ -186,7 +188,7 @@ TEST_F(TrainerTest, CheckpointsKeepThePlanOfRulesThatAreGone) {
         validate(*file.model, cpu_kernels(), *local_, straight.corpus().valid(), straight.corpus().valid_batches())
             .loss,
         loss);
-    Trainer second(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+    TinyTrainer second(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
     ASSERT_EQ(second.run(), Outcome::finished);
     EXPECT_EQ(all_codes(second.model()), all_codes(straight.model()));
     EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model()));
@@ -200,7 +202,7 @@ TEST_F(TrainerTest, TablesAreQuantizedWithFrequentTokensInMind) {
     RunConfig config = tiny_ipq_config(dir_.path(), fmt::format("exponent_{}", exponent), dense);
     config.ipq.updates_per_stage = 0;
     config.ipq.frequency_exponent = exponent;
-    Trainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+    TinyTrainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
     trainer.run();
     const auto counts = trainer.corpus().train().stream().counts(trainer.corpus().dictionary().size());
     double error = 0.0;
@@ -224,11 +226,11 @@ TEST_F(TrainerTest, ObjectiveOfCentroidsFallsInFinetuning) {
   const auto dense = dense_checkpoint();
   RunConfig config = tiny_ipq_config(dir_.path(), "none", dense);
   config.ipq.updates_per_stage = 0;
-  Trainer without(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  TinyTrainer without(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
   without.run();
   config = tiny_ipq_config(dir_.path(), "some", dense);
   config.ipq.updates_per_stage = 30;
-  Trainer with(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  TinyTrainer with(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
   with.run();
   EXPECT_LT(with.validate_now().base2(), without.validate_now().base2());
 }

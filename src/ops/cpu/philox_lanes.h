@@ -1,7 +1,7 @@
 // Sixteen Philox4x32-10 blocks at a time, one per lane: the bulk generator behind dropout and noise.
 #pragma once
 
-#ifdef __AVX512BW__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -18,27 +18,38 @@ struct PhiloxLanes {
   alignas(64) std::array<std::array<uint32_t, 16>, 4> word;
 };
 
-using WideLanes __attribute__((vector_size(64))) = uint64_t;
+/// Vectors as wide as the processor's: with wider ones, compilers take every step through memory.
+#ifdef __AVX512F__
+inline constexpr size_t kVectorBytes = 64;
+#else
+inline constexpr size_t kVectorBytes = 32;
+#endif
+using NarrowLanes __attribute__((vector_size(kVectorBytes))) = uint32_t;
+using WideLanes __attribute__((vector_size(kVectorBytes))) = uint64_t;
 
-/// Products of the lower 32 bits of each 64-bit lane with `factor`. By reference: how 64-byte vectors are passed by
-/// value depends on the instruction set, which compilers warn about.
+/// Products of the lower 32 bits of each 64-bit lane with `factor`. By reference: how wide vectors are passed by value
+/// depends on the instruction set, which compilers warn about.
 inline void widening_product(const WideLanes& x, uint32_t factor, WideLanes& product) {
-#ifdef __AVX512F__  // one instruction; the compiler would take its slow 64-bit multiplication
+#if defined(__AVX512F__)  // one instruction; the compiler would take its slow 64-bit multiplication
   // The form with a mask (of ones, so it costs nothing): the plain one trips GCC 12's -Wuninitialized (bug 105593).
   product = reinterpret_cast<WideLanes>(_mm512_maskz_mul_epu32(0xff, reinterpret_cast<const __m512i&>(x),
                                                                _mm512_set1_epi64(static_cast<int64_t>(factor))));
+#elif defined(__AVX2__)
+  product = reinterpret_cast<WideLanes>(
+      _mm256_mul_epu32(reinterpret_cast<const __m256i&>(x), _mm256_set1_epi64x(static_cast<int64_t>(factor))));
 #else
   product = (x & 0xffffffffULL) * static_cast<uint64_t>(factor);
 #endif
 }
 
-/// Blocks first .. first + 15 of the stream.
-inline void philox_lanes(PhiloxLanes& out, uint64_t first, const RandomStream& stream) {
-  using Lanes __attribute__((vector_size(64))) = uint32_t;
+/// As many blocks of the stream as a vector has lanes, from block first + lane on.
+inline void philox_vector(PhiloxLanes& out, uint64_t first, size_t lane, const RandomStream& stream) {
+  using Lanes = NarrowLanes;
   using Wide = WideLanes;
-  constexpr Lanes kOffsets = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  Lanes offsets;
+  for (size_t l = 0; l < kVectorBytes / 4; ++l) offsets[l] = static_cast<uint32_t>(lane + l);
   // `first` is a multiple of 16, so adding the lane number never carries out of the low word.
-  Lanes c0 = static_cast<uint32_t>(first) + kOffsets;
+  Lanes c0 = static_cast<uint32_t>(first) + offsets;
   Lanes c1 = Lanes{} + static_cast<uint32_t>(first >> 32);
   Lanes c2 = Lanes{} + stream.update();
   Lanes c3 = Lanes{} + stream.micro_batch();
@@ -63,16 +74,30 @@ inline void philox_lanes(PhiloxLanes& out, uint64_t first, const RandomStream& s
     k0 += 0x9E3779B9;
     k1 += 0xBB67AE85;
   }
-  __builtin_memcpy(out.word[0].data(), &c0, 64);
-  __builtin_memcpy(out.word[1].data(), &c1, 64);
-  __builtin_memcpy(out.word[2].data(), &c2, 64);
-  __builtin_memcpy(out.word[3].data(), &c3, 64);
+  __builtin_memcpy(&out.word[0][lane], &c0, kVectorBytes);
+  __builtin_memcpy(&out.word[1][lane], &c1, kVectorBytes);
+  __builtin_memcpy(&out.word[2][lane], &c2, kVectorBytes);
+  __builtin_memcpy(&out.word[3][lane], &c3, kVectorBytes);
+}
+
+/// Blocks first .. first + 15 of the stream, `first` a multiple of 16.
+inline void philox_lanes(PhiloxLanes& out, uint64_t first, const RandomStream& stream) {
+  for (size_t lane = 0; lane < 16; lane += kVectorBytes / 4) philox_vector(out, first, lane, stream);
 }
 
 /// One bit per 16-bit half of the sixteen lanes of a word: set where it is at least `threshold`. Bit 2 * lane + half.
 inline uint32_t at_least(const std::array<uint32_t, 16>& words, uint32_t threshold) {
 #ifdef __AVX512BW__
   return _mm512_cmpge_epu16_mask(_mm512_load_si512(words.data()), _mm512_set1_epi16(static_cast<int16_t>(threshold)));
+#elif defined(__AVX2__)
+  const __m256i least = _mm256_set1_epi16(static_cast<int16_t>(threshold));
+  const auto compared = [&](const uint32_t* eight) {
+    const __m256i halves = _mm256_load_si256(reinterpret_cast<const __m256i*>(eight));
+    return _mm256_cmpeq_epi16(_mm256_max_epu16(halves, least), halves);
+  };
+  // Packing works within 128 bits, so that quarters have to be put in order.
+  const __m256i bytes = _mm256_packs_epi16(compared(words.data()), compared(words.data() + 8));
+  return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_permute4x64_epi64(bytes, 0xD8)));
 #else
   uint32_t bits = 0;
   for (uint32_t i = 0; i < 32; ++i)

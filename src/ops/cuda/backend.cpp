@@ -80,9 +80,9 @@ double cuda_fma_gflops() {
   return 2.0 * lanes * processors * kilohertz * 1e-6;
 }
 
-CudaMemoryUse cuda_memory_use() {
+DeviceMemory cuda_memory_use() {
   QN_CHECK(found().problem.empty(), "{}", found().problem);
-  CudaMemoryUse use;
+  DeviceMemory use;
   QN_CUDA_CHECK(cudaMemGetInfo(&use.free, &use.total));
   use.scratch = cuda::Context::current().scratch().capacity();
   return use;

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "ops/kernels.h"
+#include "ops/device.h"
 
 namespace qn {
 
@@ -25,13 +25,8 @@ void* cuda_stream();
 /// Float32 multiply-adds that the calling thread's device could do at its highest clock, in GFLOP/s (two each): the
 /// limit that reports compare with. Throws qn::Error when there is no device.
 double cuda_fma_gflops();
-/// Memory of the calling thread's device, in bytes.
-struct CudaMemoryUse {
-  size_t free = 0, total = 0;  ///< as the driver tells: other processes' use is not free
-  size_t scratch = 0;          ///< what this thread's kernels hold for temporary results
-};
-/// Throws qn::Error when there is no device.
-CudaMemoryUse cuda_memory_use();
+/// Of the calling thread's device. Throws qn::Error when there is no device.
+DeviceMemory cuda_memory_use();
 
 /// The CUDA backend. Kernels are queued on a stream of the calling thread; download() and wait() wait for
 /// them. Throws qn::Error with cuda_problem() when there is no device.

@@ -21,9 +21,25 @@ cudaDataType_t data_type(DType dtype) {
       return CUDA_R_16BF;
     case DType::f16:
       return CUDA_R_16F;
+    case DType::i8:
+      return CUDA_R_8I;
+    case DType::i32:
+      return CUDA_R_32I;
     default:
       QN_ASSERT(false, "no matrix products of {}", name_of(dtype));
   }
+}
+
+/// How sums are computed, and the type of alpha and beta.
+struct Arithmetic {
+  cublasComputeType_t compute;
+  cudaDataType_t scale;
+};
+
+Arithmetic arithmetic_of(DType dtype, bool tf32) {
+  if (dtype == DType::f64) return {CUBLAS_COMPUTE_64F, CUDA_R_64F};
+  if (dtype == DType::i8) return {CUBLAS_COMPUTE_32I, CUDA_R_32I};
+  return {tf32 && dtype == DType::f32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F};
 }
 
 /// The largest power of two up to 256 that divides the address.
@@ -75,6 +91,7 @@ class MatmulPlans::Plan {
 
   void run(cublasLtHandle_t handle, const MatmulArgs& args, void* workspace, cudaStream_t stream) const {
     if (args.dtype == DType::f64) return run_scaled<double>(handle, args, workspace, stream);
+    if (args.dtype == DType::i8) return run_scaled<int32_t>(handle, args, workspace, stream);
     run_scaled<float>(handle, args, workspace, stream);
   }
 
@@ -98,11 +115,8 @@ MatmulPlans::Plan::Plan(cublasLtHandle_t handle, const Key& key) {
   make_layout(b_, key.dtype, b_rows, b_cols, key.ldb, key.count, key.stride_b);
   make_layout(c_, key.dtype_c, key.m, key.n, key.ldc, key.count, key.stride_c);
 
-  const bool wide = key.dtype == DType::f64;
-  const cublasComputeType_t compute = wide                                  ? CUBLAS_COMPUTE_64F
-                                      : key.tf32 && key.dtype == DType::f32 ? CUBLAS_COMPUTE_32F_FAST_TF32
-                                                                            : CUBLAS_COMPUTE_32F;
-  QN_CUBLAS_CHECK(cublasLtMatmulDescCreate(&description_.value, compute, wide ? CUDA_R_64F : CUDA_R_32F));
+  const auto [compute, scale] = arithmetic_of(key.dtype, key.tf32);
+  QN_CUBLAS_CHECK(cublasLtMatmulDescCreate(&description_.value, compute, scale));
   const auto transpose = [&](cublasLtMatmulDescAttributes_t attribute, bool yes) {
     const cublasOperation_t op = yes ? CUBLAS_OP_T : CUBLAS_OP_N;
     QN_CUBLAS_CHECK(cublasLtMatmulDescSetAttribute(description_.value, attribute, &op, sizeof op));

@@ -24,8 +24,9 @@ class MatmulPlans {
   MatmulPlans(const MatmulPlans&) = delete;
   MatmulPlans& operator=(const MatmulPlans&) = delete;
 
-  /// Queues the products on the stream. Accumulates in f32 (f64 for f64). Throws qn::Error when cuBLASLt has no
-  /// algorithm for them.
+  /// Queues the products on the stream. Accumulates in f32 (f64 for f64). Products of i8 into i32 are exact; they want
+  /// B transposed, A not, and n, k and leading dimensions that are multiples of 4 (of 16 to be fast). Throws qn::Error
+  /// when cuBLASLt has no algorithm for them.
   void run(const MatmulArgs& args, const MatmulBatch& batch, cudaStream_t stream);
 
   static void set_tf32(bool allow) { tf32 = allow; }

@@ -14,7 +14,7 @@ void select_cuda_device(int) { fail("{}", cuda_problem()); }
 void* cuda_stream() { fail("{}", cuda_problem()); }
 void allow_tf32(bool) {}
 double cuda_fma_gflops() { fail("{}", cuda_problem()); }
-CudaMemoryUse cuda_memory_use() { fail("{}", cuda_problem()); }
+DeviceMemory cuda_memory_use() { fail("{}", cuda_problem()); }
 const Kernels& cuda_kernels() { fail("{}", cuda_problem()); }
 
 }  // namespace qn

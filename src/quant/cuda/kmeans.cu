@@ -37,7 +37,7 @@ struct Batch {
 };
 
 /// D: most elements of a sub-vector, 0 for any. Blocks of threads to a multiprocessor: what registers allow.
-template <int D, bool Columns>
+template <int D>
 __global__ void __launch_bounds__(kBlock, D == 16 ? 2 : 3) assign_kernel(KMeansLaunch launch) {
   __shared__ CentroidTile<D> tile;
   __shared__ BatchCodes codes;
@@ -47,19 +47,19 @@ __global__ void __launch_bounds__(kBlock, D == 16 ? 2 : 3) assign_kernel(KMeansL
   if (threadIdx.x == 0) codes.doubtful = 0;
   __syncthreads();
   if constexpr (D > 0)
-    find_nearest<D, Columns>(layer, batch.first, batch.count, tile, codes);
+    find_nearest<D>(layer, batch.first, batch.count, tile, codes);
   else
-    find_nearest_of_any_size<Columns>(layer, batch.first, batch.count, codes);
+    find_nearest_of_any_size(layer, batch.first, batch.count, codes);
   __syncthreads();
-  decide_doubtful<Columns>(layer, batch.first, codes);
+  decide_doubtful(layer, batch.first, codes);
   __syncthreads();
   uint16_t* to = layer.codes + (batch.first - layer.begin);
   for (int i = static_cast<int>(threadIdx.x); i < batch.count; i += kBlock) to[i] = codes.code[i];
   if constexpr (D > 0) {
     sort_by_code(layer.n_centroids, batch.count, codes, bins);
-    add_runs<D, Columns>(layer, batch.first, batch.count, codes);
+    add_runs<D>(layer, batch.first, batch.count, codes);
   } else {
-    add_any_size<Columns>(layer, batch.first, batch.count, codes);
+    add_any_size(layer, batch.first, batch.count, codes);
   }
 }
 
@@ -120,10 +120,9 @@ __global__ void gather_kernel(float* to, const float* data, const int64_t* numbe
 }
 
 template <int D>
-void assign_kind(const KMeansLaunch& launch, bool column_importance) {
+void assign_kind(const KMeansLaunch& launch) {
   const dim3 grid(static_cast<unsigned>(launch.batches));
-  column_importance ? qn::cuda::launch(assign_kernel<D, true>, grid, kBlock, launch)
-                    : qn::cuda::launch(assign_kernel<D, false>, grid, kBlock, launch);
+  qn::cuda::launch(assign_kernel<D>, grid, kBlock, launch);
 }
 
 }  // namespace
@@ -132,16 +131,16 @@ void kmeans_prepare(const KMeansLayer* layers, int count) {
   launch(prepare_kernel, dim3(static_cast<unsigned>(count)), kThreads, layers);
 }
 
-void kmeans_assign(const KMeansLaunch& launch, int kind, bool column_importance) {
+void kmeans_assign(const KMeansLaunch& launch, int kind) {
   switch (kind) {
     case 4:
-      return assign_kind<4>(launch, column_importance);
+      return assign_kind<4>(launch);
     case 8:
-      return assign_kind<8>(launch, column_importance);
+      return assign_kind<8>(launch);
     case 16:
-      return assign_kind<16>(launch, column_importance);
+      return assign_kind<16>(launch);
     default:
-      return assign_kind<0>(launch, column_importance);
+      return assign_kind<0>(launch);
   }
 }
 

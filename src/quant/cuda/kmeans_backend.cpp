@@ -23,7 +23,6 @@ T* scratch_array(size_t count) {
 /// Layers of an E-step that one launch takes, in the order in which their descriptions lie in memory.
 struct Group {
   int kind;
-  bool column_importance;
   size_t first;
   KMeansLaunch launch;
 };
@@ -33,7 +32,7 @@ struct Group {
 class CudaKMeans : public KMeansBackend {
  public:
   CudaKMeans(const Kernels& kernels, std::vector<WeightShare> shares)
-      : kernels_(kernels), shares_(std::move(shares)), row_importance_(shares_.size()), importance_(shares_.size()) {
+      : kernels_(kernels), shares_(std::move(shares)), row_importance_(shares_.size()) {
     size_t codes = 0;
     for (const WeightShare& s : shares_) {
       QN_CHECK(
@@ -102,7 +101,7 @@ class CudaKMeans : public KMeansBackend {
     place_sums(weights, device_sums.as<double>(), layers);
     for (const Group& group : upload_layers(layers)) {
       cuda::kmeans_prepare(group.launch.layers, group.launch.count);
-      cuda::kmeans_assign(group.launch, group.kind, group.column_importance);
+      cuda::kmeans_assign(group.launch, group.kind);
     }
     kernels_.download(sums.data(), device_sums.data, device_sums.bytes());
   }
@@ -156,8 +155,6 @@ class CudaKMeans : public KMeansBackend {
     layer.blocks_per_row = v.blocks_per_row;
     layer.aligned = v.dim % 4 == 0 && reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
     const auto per_row = static_cast<size_t>(v.blocks_per_row);
-    if (v.importance != nullptr)
-      layer.importance = importance_[i].of(kernels_, std::span(v.importance, per_row * static_cast<size_t>(v.dim)));
     if (v.row_importance != nullptr)
       layer.row_importance =
           row_importance_[i].of(kernels_, std::span(v.row_importance, static_cast<size_t>(v.count) / per_row));
@@ -199,16 +196,15 @@ class CudaKMeans : public KMeansBackend {
   std::vector<Group> upload_layers(std::span<const KMeansLayer> layers) {
     std::vector<Group> groups;
     std::vector<KMeansLayer> sorted;
-    for (const int kind : {4, 8, 16, 0})
-      for (const bool columns : {false, true}) {
-        Group group{kind, columns, sorted.size(), {}};
-        for (const KMeansLayer& layer : layers) {
-          if (cuda::kmeans_kind(layer.dim) != kind || (layer.importance != nullptr) != columns) continue;
-          group.launch.batches = number_batches(sorted.emplace_back(layer), group.launch.batches);
-          ++group.launch.count;
-        }
-        if (group.launch.count > 0) groups.push_back(group);
+    for (const int kind : {4, 8, 16, 0}) {
+      Group group{kind, sorted.size(), {}};
+      for (const KMeansLayer& layer : layers) {
+        if (cuda::kmeans_kind(layer.dim) != kind) continue;
+        group.launch.batches = number_batches(sorted.emplace_back(layer), group.launch.batches);
+        ++group.launch.count;
       }
+      if (group.launch.count > 0) groups.push_back(group);
+    }
     auto* on_device = scratch_array<KMeansLayer>(sorted.size());
     kernels_.upload(on_device, sorted.data(), sorted.size() * sizeof(KMeansLayer));
     for (Group& group : groups) group.launch.layers = on_device + group.first;
@@ -218,7 +214,7 @@ class CudaKMeans : public KMeansBackend {
   const Kernels& kernels_;
   std::vector<WeightShare> shares_;
   std::vector<KMeansLayer> layers_;
-  std::vector<DeviceCopy<float>> row_importance_, importance_;
+  std::vector<DeviceCopy<float>> row_importance_;
   Buffer codes_;
 };
 

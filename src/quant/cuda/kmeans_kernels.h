@@ -15,14 +15,14 @@ inline constexpr int kKMeansBatch = 4096;
 /// One weight in an E-step.
 struct KMeansLayer {
   const float* data;            ///< the whole weight
-  const float* importance;      ///< [blocks_per_row, dim] or null
   const float* row_importance;  ///< [rows] or null
   const float* centroids;       ///< [K, dim]
   float* half_norm;             ///< [K]: |c|^2 / 2, made by kmeans_prepare()
   float* largest;               ///< [dim]: max over k of |c_t|, made by kmeans_prepare()
   uint16_t* codes;              ///< [end - begin]
   double *counts, *errors;      ///< [K]; added to, like the other sums
-  double *residuals, *weights;  ///< [K, dim]; no weights where there are no importances
+  double* residuals;            ///< [K, dim]
+  double* weights;              ///< [K]; null where there are no row importances
   AssignGrids grids;
   int n_centroids, dim;  ///< K and elements of a sub-vector
   int64_t begin, end;    ///< the rank's sub-vectors
@@ -43,8 +43,8 @@ inline int kmeans_kind(int64_t dim) { return dim <= 4 ? 4 : dim <= 8 ? 8 : dim <
 
 /// half_norm and largest of `count` layers.
 void kmeans_prepare(const KMeansLayer* layers, int count);
-/// Codes and sums of layers that are all of one kind, and all have column importances or none has.
-void kmeans_assign(const KMeansLaunch& launch, int kind, bool column_importance);
+/// Codes and sums of layers that are all of one kind.
+void kmeans_assign(const KMeansLaunch& launch, int kind);
 /// sums[2 b], sums[2 b + 1]: squares of decoded - original and of original in batch b.
 void kmeans_squared_errors(const KMeansLaunch& launch, double* sums);
 /// Raises *largest to the bits of the largest |value|; those of numbers that are none are beyond infinity's.

@@ -19,7 +19,7 @@ inline constexpr int kGroups = 32, kGroupSize = 8, kTile = kGroups * kGroupSize;
 template <int D>
 struct CentroidTile {
   alignas(16) float values[kGroupSize][D][kGroups];
-  alignas(16) float starts[kGroupSize][kGroups];  ///< |c|^2 / 2, or 0 with column importances; FLT_MAX beyond K
+  alignas(16) float starts[kGroupSize][kGroups];  ///< |c|^2 / 2; FLT_MAX beyond K
 };
 template <>
 struct CentroidTile<0> {};
@@ -32,27 +32,18 @@ struct BatchCodes {
 };
 
 /// One thread's sub-vectors and what it knows of their scores, |c|^2/2 - x.c: the smallest is the nearest's.
-template <int D, bool Columns>
+template <int D>
 struct Candidates {
   /// As many as registers hold: they share the loads of the centroids.
-  static constexpr int kVectors = Columns ? (D > 4 ? 32 / D : 8) : (D > 8 ? 64 / D : 8);
-  float x[kVectors][D];  ///< times the importance, when there is one
-  float importance[Columns ? kVectors : 1][D];
+  static constexpr int kVectors = D > 8 ? 64 / D : 8;
+  float x[kVectors][D];
   float best[kVectors], second[kVectors];  ///< of the groups' smallest scores
   int group[kVectors];                     ///< that has the best, counted through all tiles
   int code[kVectors];                      ///< -1: too close to tell
 };
 
-/// A score after one more element. With importance w, x is w x and the score the sum of -c w (x - c / 2).
-template <bool Columns>
-__device__ __forceinline__ float next_score(float score, float c, float x, float importance) {
-  return Columns ? fmaf(-c, fmaf(-0.5f * c, importance, x), score) : fmaf(-c, x, score);
-}
-
-__device__ inline const float* importance_of(const KMeansLayer& layer, int64_t m) {
-  const auto j = static_cast<uint32_t>(m) % static_cast<uint32_t>(layer.blocks_per_row);
-  return in_global(layer.importance) + j * layer.dim;
-}
+/// A score after one more element.
+__device__ __forceinline__ float next_score(float score, float c, float x) { return fmaf(-c, x, score); }
 
 /// to[t] = element t of sub-vector m, 0 beyond its last.
 template <int D>
@@ -72,21 +63,13 @@ __device__ __forceinline__ void load_vector(const KMeansLayer& layer, int64_t m,
 }
 
 /// Sub-vectors first + threadIdx.x, + kBlock, ...; from `last` on, that one instead.
-template <int D, bool Columns>
+template <int D>
 __device__ __forceinline__ void load_candidates(const KMeansLayer& layer, int64_t first, int64_t last,
-                                                Candidates<D, Columns>& mine) {
+                                                Candidates<D>& mine) {
   QN_UNROLL
   for (int r = 0; r < mine.kVectors; ++r) {
     const int64_t at = first + r * kBlock + threadIdx.x, m = at < last ? at : last;
     load_vector(layer, m, mine.x[r]);
-    if constexpr (Columns) {
-      const float* importance = importance_of(layer, m);
-      QN_UNROLL
-      for (int t = 0; t < D; ++t) {
-        mine.importance[r][t] = t < layer.dim ? importance[t] : 0.0f;
-        mine.x[r][t] *= mine.importance[r][t];
-      }
-    }
     mine.best[r] = mine.second[r] = FLT_MAX;
     mine.group[r] = 0;
     mine.code[r] = -1;
@@ -94,13 +77,13 @@ __device__ __forceinline__ void load_candidates(const KMeansLayer& layer, int64_
 }
 
 /// Centroids of tile `number`. Returns the centroids per group that are not all beyond K.
-template <int D, bool Columns>
+template <int D>
 __device__ void load_tile(const KMeansLayer& layer, int number, int depth, CentroidTile<D>& tile) {
   const int d = layer.dim, first = number * kTile;
   for (int i = static_cast<int>(threadIdx.x); i < depth * kGroups; i += kBlock) {
     const int k = first + i;
     const bool there = k < layer.n_centroids;
-    tile.starts[i / kGroups][i % kGroups] = !there ? FLT_MAX : Columns ? 0.0f : in_global(layer.half_norm)[k];
+    tile.starts[i / kGroups][i % kGroups] = there ? in_global(layer.half_norm)[k] : FLT_MAX;
     for (int t = 0; t < D; ++t)
       tile.values[i / kGroups][t][i % kGroups] = there && t < d ? in_global(layer.centroids)[k * d + t] : 0.0f;
   }
@@ -112,33 +95,30 @@ __device__ __forceinline__ float tolerance(float bound, int dim) {
   const auto d = static_cast<float>(dim);
   return bound * (1.01f * (2.0f * (d + 4.0f) * (0.5f * FLT_EPSILON))) + 4.0f * d * FLT_MIN;
 }
-template <bool Columns>
-__device__ __forceinline__ float tolerance_term(float largest, float x, float importance) {
-  return largest * (0.5f * largest * (Columns ? importance : 1.0f) + fabsf(x));
+__device__ __forceinline__ float tolerance_term(float largest, float x) {
+  return largest * (0.5f * largest + fabsf(x));
 }
 
-template <int D, bool Columns>
-__device__ __forceinline__ float tolerance_of(const KMeansLayer& layer, const Candidates<D, Columns>& mine, int r) {
+template <int D>
+__device__ __forceinline__ float tolerance_of(const KMeansLayer& layer, const Candidates<D>& mine, int r) {
   float bound = 0.0f;
   QN_UNROLL
   for (int t = 0; t < D; ++t)
-    if (t < layer.dim)
-      bound += tolerance_term<Columns>(in_global(layer.largest)[t], mine.x[r][t], mine.importance[Columns ? r : 0][t]);
+    if (t < layer.dim) bound += tolerance_term(in_global(layer.largest)[t], mine.x[r][t]);
   return tolerance(bound, layer.dim);
 }
 
-template <int D, bool Columns>
-__device__ __forceinline__ void offer(Candidates<D, Columns>& mine, int r, float score, int group) {
+template <int D>
+__device__ __forceinline__ void offer(Candidates<D>& mine, int r, float score, int group) {
   mine.second[r] = fminf(mine.second[r], fmaxf(mine.best[r], score));
   mine.group[r] = score < mine.best[r] ? group : mine.group[r];
   mine.best[r] = fminf(mine.best[r], score);
 }
 
 /// Offers the groups of a tile, two at a time: 2 * kVectors sums in flight.
-template <int D, bool Columns>
-__device__ __forceinline__ void find_groups(const CentroidTile<D>& tile, int number, int depth,
-                                            Candidates<D, Columns>& mine) {
-  constexpr int kR = Candidates<D, Columns>::kVectors;
+template <int D>
+__device__ __forceinline__ void find_groups(const CentroidTile<D>& tile, int number, int depth, Candidates<D>& mine) {
+  constexpr int kR = Candidates<D>::kVectors;
   QN_KEEP_LOOP
   for (int g = 0; g < kGroups; g += 2) {
     float smallest[kR][2];
@@ -155,9 +135,8 @@ __device__ __forceinline__ void find_groups(const CentroidTile<D>& tile, int num
         const float2 c = *reinterpret_cast<const float2*>(&tile.values[q][t][g]);
         QN_UNROLL
         for (int r = 0; r < kR; ++r) {
-          const float importance = mine.importance[Columns ? r : 0][t];
-          score[r][0] = next_score<Columns>(score[r][0], c.x, mine.x[r][t], importance);
-          score[r][1] = next_score<Columns>(score[r][1], c.y, mine.x[r][t], importance);
+          score[r][0] = next_score(score[r][0], c.x, mine.x[r][t]);
+          score[r][1] = next_score(score[r][1], c.y, mine.x[r][t]);
         }
       }
       QN_UNROLL
@@ -175,9 +154,9 @@ __device__ __forceinline__ void find_groups(const CentroidTile<D>& tile, int num
 }
 
 /// Looks into the best group where it is in this tile: its nearest centroid, unless a second one is too close to tell.
-template <int D, bool Columns>
+template <int D>
 __device__ __forceinline__ void find_codes(const KMeansLayer& layer, const CentroidTile<D>& tile, int number, int depth,
-                                           Candidates<D, Columns>& mine) {
+                                           Candidates<D>& mine) {
   QN_UNROLL
   for (int r = 0; r < mine.kVectors; ++r) {
     if (mine.group[r] / kGroups != number) continue;
@@ -188,8 +167,7 @@ __device__ __forceinline__ void find_codes(const KMeansLayer& layer, const Centr
     for (int q = 0; q < depth; ++q) {
       float score = tile.starts[q][g];
       QN_UNROLL
-      for (int t = 0; t < D; ++t)
-        score = next_score<Columns>(score, tile.values[q][t][g], mine.x[r][t], mine.importance[Columns ? r : 0][t]);
+      for (int t = 0; t < D; ++t) score = next_score(score, tile.values[q][t][g], mine.x[r][t]);
       if (score > limit) continue;
       ++near;
       code = number * kTile + q * kGroups + g;
@@ -207,9 +185,9 @@ __device__ __forceinline__ void keep(BatchCodes& batch, int at, int code) {
 }
 
 /// Codes of sub-vectors first .. first + n - 1, or their numbers in the list. The whole block calls it.
-template <int D, bool Columns>
+template <int D>
 __device__ void find_nearest(const KMeansLayer& layer, int64_t first, int n, CentroidTile<D>& tile, BatchCodes& batch) {
-  using Mine = Candidates<D, Columns>;
+  using Mine = Candidates<D>;
   const int k = layer.n_centroids;
   const int tiles = (k + kTile - 1) / kTile;
   for (int base = 0; base < n; base += kBlock * Mine::kVectors) {
@@ -219,7 +197,7 @@ __device__ void find_nearest(const KMeansLayer& layer, int64_t first, int n, Cen
       const int left = k - number * kTile, depth = ((left < kTile ? left : kTile) + kGroups - 1) / kGroups;
       if (tiles > 1 || base == 0) {
         __syncthreads();
-        load_tile<D, Columns>(layer, number, depth, tile);
+        load_tile<D>(layer, number, depth, tile);
         __syncthreads();
       }
       find_groups(tile, number, depth, mine);
@@ -235,35 +213,29 @@ __device__ void find_nearest(const KMeansLayer& layer, int64_t first, int n, Cen
 }
 
 /// The same for sub-vectors of any size, one at a time and from where they lie.
-template <bool Columns>
-__device__ void find_nearest_of_any_size(const KMeansLayer& layer, int64_t first, int n, BatchCodes& batch) {
+__device__ inline void find_nearest_of_any_size(const KMeansLayer& layer, int64_t first, int n, BatchCodes& batch) {
   const int d = layer.dim;
   for (int at = static_cast<int>(threadIdx.x); at < n; at += kBlock) {
     const float* x = in_global(layer.data) + (first + at) * d;
-    const float* importance = Columns ? importance_of(layer, first + at) : nullptr;
-    const auto importance_at = [&](int t) { return Columns ? importance[t] : 1.0f; };
     float best = FLT_MAX, second = FLT_MAX, bound = 0.0f;
     int code = 0;
     for (int k = 0; k < layer.n_centroids; ++k) {
       const float* c = in_global(layer.centroids) + k * d;
-      float score = Columns ? 0.0f : in_global(layer.half_norm)[k];
-      for (int t = 0; t < d; ++t) score = next_score<Columns>(score, c[t], x[t] * importance_at(t), importance_at(t));
+      float score = in_global(layer.half_norm)[k];
+      for (int t = 0; t < d; ++t) score = next_score(score, c[t], x[t]);
       second = fminf(second, fmaxf(best, score));
       code = score < best ? k : code;
       best = fminf(best, score);
     }
-    for (int t = 0; t < d; ++t)
-      bound += tolerance_term<Columns>(in_global(layer.largest)[t], x[t] * importance_at(t), importance_at(t));
+    for (int t = 0; t < d; ++t) bound += tolerance_term(in_global(layer.largest)[t], x[t]);
     keep(batch, at, second - best <= tolerance(bound, d) ? -1 : code);
   }
 }
 
 /// nearest_centroid_exactly() by one warp; the same result in every lane.
-template <bool Columns>
-__device__ int nearest_exactly(const KMeansLayer& layer, int64_t m) {
+__device__ inline int nearest_exactly(const KMeansLayer& layer, int64_t m) {
   const int d = layer.dim;
   const float* x = in_global(layer.data) + m * d;
-  const float* importance = Columns ? importance_of(layer, m) : nullptr;
   double best = HUGE_VAL;
   int nearest = 0x7fffffff;
   for (int k = static_cast<int>(threadIdx.x % 32); k < layer.n_centroids; k += 32) {
@@ -271,8 +243,7 @@ __device__ int nearest_exactly(const KMeansLayer& layer, int64_t m) {
     double distance = 0.0;
     for (int t = 0; t < d; ++t) {
       const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]);
-      distance = Columns ? fused(times(diff, diff), static_cast<double>(importance[t]), distance)
-                         : fused(diff, diff, distance);
+      distance = fused(diff, diff, distance);
     }
     if (distance < best) {
       best = distance;
@@ -290,10 +261,9 @@ __device__ int nearest_exactly(const KMeansLayer& layer, int64_t m) {
   return nearest;
 }
 
-template <bool Columns>
-__device__ void decide_doubtful(const KMeansLayer& layer, int64_t first, BatchCodes& batch) {
+__device__ inline void decide_doubtful(const KMeansLayer& layer, int64_t first, BatchCodes& batch) {
   for (int i = static_cast<int>(threadIdx.x) / 32; i < batch.doubtful; i += kBlock / 32) {
-    const int at = batch.list[i], code = nearest_exactly<Columns>(layer, first + at);
+    const int at = batch.list[i], code = nearest_exactly(layer, first + at);
     if (threadIdx.x % 32 == 0) batch.code[at] = static_cast<uint16_t>(code);
   }
 }

@@ -58,17 +58,15 @@ __device__ inline double row_importance_of(const KMeansLayer& layer, int64_t m) 
 __device__ inline double error_of(const double (&error)[4]) { return (error[0] + error[2]) + (error[1] + error[3]); }
 
 /// Sums of sub-vectors of one cluster that follow each other.
-template <int D, bool Columns>
+template <int D>
 struct Run {
-  double residual[D], weight[Columns ? D : 1], error;
+  double residual[D], weight, error;
   int count;
 
   __device__ __forceinline__ void clear() {
     QN_UNROLL
     for (int t = 0; t < D; ++t) residual[t] = 0.0;
-    QN_UNROLL
-    for (int t = 0; t < (Columns ? D : 1); ++t) weight[t] = 0.0;
-    error = 0.0;
+    weight = error = 0.0;
     count = 0;
   }
 
@@ -78,18 +76,15 @@ struct Run {
     float x[D];
     load_vector(layer, m, x);
     const double row = row_importance_of(layer, m);
-    const float* importance = Columns ? importance_of(layer, m) : nullptr;
     double squares[4] = {};
     QN_UNROLL
     for (int t = 0; t < D; ++t) {
       if (t >= d) break;
-      const double w = Columns ? times(row, static_cast<double>(importance[t])) : row;
-      const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]), moment = times(w, diff);
+      const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]), moment = times(row, diff);
       residual[t] += to_grid(moment, layer.grids.residual);
-      if constexpr (Columns) weight[t] += to_grid(w, layer.grids.weight);
       squares[t % 4] += times(moment, diff);
     }
-    if constexpr (!Columns) weight[0] += to_grid(row, layer.grids.weight);
+    weight += to_grid(row, layer.grids.weight);
     error += to_grid(error_of(squares), layer.grids.error);
     ++count;
   }
@@ -98,24 +93,24 @@ struct Run {
     add_globally(layer.counts + k, static_cast<double>(count));
     add_globally(layer.errors + k, error);
     const int d = layer.dim;
-    double *const residuals = layer.residuals + int64_t{k} * d, *const weights = layer.weights;
+    if (layer.weights != nullptr) add_globally(layer.weights + k, weight);
+    double* const residuals = layer.residuals + int64_t{k} * d;
     QN_UNROLL
     for (int t = 0; t < D; ++t) {
       if (t >= d) break;
       add_globally(residuals + t, residual[t]);
-      if (weights != nullptr) add_globally(weights + int64_t{k} * d + t, weight[Columns ? t : 0]);
     }
   }
 };
 
 /// Adds the batch to the layer's sums. Every thread takes an equal part of the sorted list, so a cluster costs a thread
 /// one addition to memory per sum, and a batch that is all in one cluster no more time than any other.
-template <int D, bool Columns>
+template <int D>
 __device__ void add_runs(const KMeansLayer& layer, int64_t first, int n, const BatchCodes& batch) {
   const int part = (n + kBlock - 1) / kBlock, begin = static_cast<int>(threadIdx.x) * part;
   const int end = begin + part < n ? begin + part : n;
   const int d = layer.dim;
-  Run<D, Columns> run;
+  Run<D> run;
   run.clear();
   float c[D] = {};
   int current = -1;
@@ -134,23 +129,20 @@ __device__ void add_runs(const KMeansLayer& layer, int64_t first, int n, const B
 }
 
 /// The same for sub-vectors of any size, element by element.
-template <bool Columns>
-__device__ void add_any_size(const KMeansLayer& layer, int64_t first, int n, const BatchCodes& batch) {
+__device__ inline void add_any_size(const KMeansLayer& layer, int64_t first, int n, const BatchCodes& batch) {
   const int d = layer.dim;
   for (int i = static_cast<int>(threadIdx.x); i < n; i += kBlock) {
     const int64_t m = first + i, k = batch.code[i];
     const float *x = in_global(layer.data) + m * d, *c = in_global(layer.centroids) + k * d;
-    const float* importance = Columns ? importance_of(layer, m) : nullptr;
     const double row = row_importance_of(layer, m);
     double squares[4] = {};
     for (int t = 0; t < d; ++t) {
-      const double w = Columns ? times(row, static_cast<double>(importance[t])) : row;
-      const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]), moment = times(w, diff);
+      const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]), moment = times(row, diff);
       add_globally(layer.residuals + k * d + t, to_grid(moment, layer.grids.residual));
-      if (layer.weights != nullptr) add_globally(layer.weights + k * d + t, to_grid(w, layer.grids.weight));
       squares[t % 4] += times(moment, diff);
     }
     add_globally(layer.counts + k, 1.0);
+    if (layer.weights != nullptr) add_globally(layer.weights + k, to_grid(row, layer.grids.weight));
     add_globally(layer.errors + k, to_grid(error_of(squares), layer.grids.error));
   }
 }

@@ -1,40 +1,17 @@
-#include "train/run_config.h"
+#include "train/trainer_config.h"
 
 namespace qn {
-
-void DataConfig::visit(ConfigVisitor& v) {
-  v.field("path", path,
-          "folder made by `quantnoise prepare` or fairseq-preprocess (dict.txt, train.bin, train.idx, ...)");
-  v.choice("break_mode", break_mode, {"none", "complete", "complete_doc", "eos"},
-           "where blocks may end: anywhere, at sentences, at sentences and documents, one sentence each");
-  v.field("tokens_per_sample", tokens_per_sample, "tokens per block");
-  v.field("max_tokens", max_tokens, "tokens per micro-batch, padding included (0: no limit)");
-  v.field("max_sentences", max_sentences, "blocks per micro-batch (0: no limit)");
-  v.field("required_multiple", required_multiple, "larger micro-batches hold a multiple of this many blocks");
-  v.field("valid", valid, "split that validation uses");
-  v.field("skip_invalid_size_valid", skip_invalid_size_valid,
-          "leave over-long validation blocks out instead of stopping");
-}
-
-void DataConfig::validate(const ConfigChecker& c) const {
-  c.check(tokens_per_sample >= 2, "tokens_per_sample", "must be at least 2, got {}", tokens_per_sample);
-  c.check(max_tokens > 0 || max_sentences > 0, "max_tokens", "or max_sentences must limit a micro-batch");
-  c.check(max_tokens <= 0 || break_mode == "eos" || max_tokens >= tokens_per_sample, "max_tokens",
-          "= {} is smaller than one block of tokens_per_sample = {}", max_tokens, tokens_per_sample);
-  c.check(required_multiple >= 1, "required_multiple", "must be at least 1, got {}", required_multiple);
-}
 
 void TrainConfig::visit(ConfigVisitor& v) {
   v.choice(
       "precision", precision,
-      {precision::kFp32, precision::kTf32, precision::kBf16, precision::kBf16Always, precision::kFp16},
       "type of activations and matrix operands; parameters, their gradients and checkpoints stay fp32. tf32: fp32 with "
       "products in TF32 on GPUs, no effect on CPUs; bf16: where the processor has instructions for it, else fp32; "
       "bf16_always: on any processor, emulated if need be; fp16: with dynamic loss scaling, GPUs only");
   v.field("loss_scale", loss_scale, "fp16: what the loss is multiplied by at first; halved when gradients overflow");
   v.field("loss_scale_window", loss_scale_window,
           "fp16: the loss scale doubles after so many updates without overflow (0: 16384 / micro_batches, as fairseq)");
-  v.choice("cuda_graphs", cuda_graphs, {"auto", "on", "off"},
+  v.choice("cuda_graphs", cuda_graphs,
            "GPUs get a micro-batch's forward and backward in one call once its shape has come twice; auto: with one "
            "rank. With several, the last micro-batch is left out if gradients travel during its backward");
   v.field("micro_batches", micro_batches,
@@ -47,7 +24,7 @@ void TrainConfig::visit(ConfigVisitor& v) {
   v.field("validate_every_epochs", validate_every_epochs, "validate at every n-th epoch end (0: not there)");
   v.field("validate_every_updates", validate_every_updates, "validate every n updates as well (0: no)");
   v.field("log_every_updates", log_every_updates, "updates between log lines where stderr is no terminal");
-  v.choice("measure_matmul", measure_matmul, {"auto", "always", "never"},
+  v.choice("measure_matmul", measure_matmul,
            "measure at the start how fast matrix products are here (0.2 s), and show which share of that rate the "
            "training uses (MFU); auto: on GPUs");
 }
@@ -66,7 +43,7 @@ void TrainConfig::validate(const ConfigChecker& c) const {
 }
 
 bool use_graphs(const TrainConfig& train, const Communicator& comm) {
-  return train.cuda_graphs == "on" || (train.cuda_graphs == "auto" && comm.size() == 1);
+  return train.cuda_graphs == CudaGraphs::on || (train.cuda_graphs == CudaGraphs::automatic && comm.size() == 1);
 }
 
 void CheckpointConfig::visit(ConfigVisitor& v) {
@@ -101,19 +78,6 @@ void CommConfig::validate(const ConfigChecker& c) const {
   c.check(bucket_mib > 0.0, "bucket_mib", "must be positive, got {}", bucket_mib);
   c.check(watchdog_seconds == 0.0 || (watchdog_seconds >= 1.0 && watchdog_seconds <= 1e9), "watchdog_seconds",
           "must be 0 or at least 1, got {}", watchdog_seconds);
-}
-
-void RunConfig::visit(ConfigVisitor& v) {
-  v.field("seed", seed, "of everything random: initial weights, data order, dropout, noise, k-means");
-  v.section("model", model, "the network");
-  v.section("data", data, "what it is trained on");
-  v.section("quant_noise", quant_noise, "noise on weights during training");
-  v.section("optimizer", optimizer, "the update rule");
-  v.section("schedule", schedule, "the learning rate");
-  v.section("train", train, "how long, and how often to validate");
-  v.section("checkpoint", checkpoint, "what is saved where");
-  v.section("comm", comm, "communication between ranks");
-  v.section("ipq", ipq, "iterative product quantization (quantize)");
 }
 
 }  // namespace qn

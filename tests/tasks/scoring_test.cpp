@@ -1,5 +1,5 @@
 // Scoring with a context window against fairseq-eval-lm.
-#include "tasks/evaluate.h"
+#include "tasks/scoring.h"
 
 #include <gtest/gtest.h>
 
@@ -26,22 +26,33 @@ TokenStream write_stream(const Hdf5File& file, const std::filesystem::path& pref
   return TokenStream(prefix);
 }
 
+/// Names of the stored runs.
+std::vector<std::string> runs_of(const Hdf5File& file) {
+  std::vector<std::string> runs;
+  for (const std::string& name : file.members(""))
+    if (file.has_attribute(name, "tokens_per_sample")) runs.push_back(name);
+  return runs;
+}
+
 TEST(EvaluateGolden, ScoresContextAndPerplexity) {
-  QN_GOLDEN_OR_SKIP(path, "eval_lm.h5");
+  QN_GOLDEN(path, "eval_lm.h5");
   const Hdf5File file(path, Hdf5File::Mode::read);
   const TempDir dir;
   const TokenStream stream = write_stream(file, dir / "test");
   const auto model = load_golden_model(file, "model", DType::f32);
-  for (const std::string run : {"none_T32_c0", "none_T32_c16", "none_T32_c28", "eos_T32_c0", "complete_T40_c16"}) {
+  const std::vector<std::string> runs = runs_of(file);
+  ASSERT_FALSE(runs.empty());
+  for (const std::string& run : runs) {
     SCOPED_TRACE(run);
-    for (const int64_t max_tokens : {1, 200}) {  // one window a batch, and several
-      const EvalOptions options{.break_mode = parse_break_mode(file.string_attribute(run, "break_mode")),
-                                .tokens_per_sample = file.int_attribute(run, "tokens_per_sample"),
-                                .context_window = file.int_attribute(run, "context_window"),
-                                .max_tokens = max_tokens,
-                                .continues = {}};
+    for (const int64_t max_tokens : {int64_t{1}, stream.total_tokens() / 2}) {  // one window a batch, and several
+      const EvalOptions options{
+          .break_mode = value_named<BreakMode>(file.string_attribute(run, "break_mode"), "break_mode"),
+          .tokens_per_sample = file.int_attribute(run, "tokens_per_sample"),
+          .context_window = file.int_attribute(run, "context_window"),
+          .max_tokens = max_tokens,
+          .continues = {}};
       std::vector<double> scores(static_cast<size_t>(stream.total_tokens()));
-      const EvalResult result = evaluate(*model, cpu_kernels(), comm(), stream, options, scores);
+      const Score result = evaluate(*model, cpu_kernels(), comm(), stream, options, scores);
       EXPECT_EQ(result.tokens, file.int_attribute(run, "count"));
       EXPECT_TRUE(close(result.base2(), file.float_attribute(run, "loss_base2"), kLossTolerance));
       EXPECT_TRUE(close(result.perplexity(), file.float_attribute(run, "perplexity"), kLossTolerance * 4));
@@ -49,7 +60,7 @@ TEST(EvaluateGolden, ScoresContextAndPerplexity) {
       for (size_t i = 0; i < scores.size() && comm().size() == 1; ++i)
         ASSERT_NEAR(scores[i], expected[i], kScoreTolerance) << i;
       const auto context = file.read<int64_t>(run + "/context");
-      for (const EvalWindow& w : eval_windows(stream, options, 48))
+      for (const EvalWindow& w : eval_windows(stream, options, model->max_positions()))
         for (int64_t t = 0; t < w.length; ++t)
           ASSERT_EQ(w.context + t + 1, context[static_cast<size_t>(w.begin + t)]) << w.begin + t;
     }
@@ -57,16 +68,19 @@ TEST(EvaluateGolden, ScoresContextAndPerplexity) {
 }
 
 TEST(Evaluate, WordsOfBytePairPieces) {
-  QN_GOLDEN_OR_SKIP(path, "eval_lm.h5");
+  QN_GOLDEN(path, "eval_lm.h5");
   const Hdf5File file(path, Hdf5File::Mode::read);
   const TempDir dir;
   const TokenStream stream = write_stream(file, dir / "test");
   const auto model = load_golden_model(file, "model", DType::f32);
-  EvalOptions options{
-      .break_mode = BreakMode::none, .tokens_per_sample = 32, .context_window = 0, .max_tokens = 256, .continues = {}};
-  const EvalResult tokens = evaluate(*model, cpu_kernels(), comm(), stream, options);
+  EvalOptions options{.break_mode = BreakMode::none,
+                      .tokens_per_sample = model->max_positions(),
+                      .context_window = 0,
+                      .max_tokens = stream.total_tokens() / 2,
+                      .continues = {}};
+  const Score tokens = evaluate(*model, cpu_kernels(), comm(), stream, options);
   options.continues = [](int32_t id) { return id % 2 == 1; };
-  const EvalResult words = evaluate(*model, cpu_kernels(), comm(), stream, options);
+  const Score words = evaluate(*model, cpu_kernels(), comm(), stream, options);
   EXPECT_EQ(words.tokens, tokens.tokens);
   EXPECT_LT(words.words, tokens.words);
   // The same total log-probability, spread over fewer words.
@@ -75,12 +89,18 @@ TEST(Evaluate, WordsOfBytePairPieces) {
 }
 
 TEST(Evaluate, RefusesWhatDoesNotFit) {
-  QN_GOLDEN_OR_SKIP(path, "eval_lm.h5");
+  QN_GOLDEN(path, "eval_lm.h5");
   const Hdf5File file(path, Hdf5File::Mode::read);
   const TempDir dir;
   const TokenStream stream = write_stream(file, dir / "test");
-  EXPECT_THROW(eval_windows(stream, {.tokens_per_sample = 32, .context_window = 32, .continues = {}}, 48), Error);
-  EXPECT_THROW(eval_windows(stream, {.tokens_per_sample = 64, .context_window = 0, .continues = {}}, 48), Error);
+  const int64_t positions = stream.total_tokens() / 2;
+  const auto windows = [&](int64_t tokens_per_sample, int64_t context_window) {
+    return eval_windows(
+        stream, {.tokens_per_sample = tokens_per_sample, .context_window = context_window, .continues = {}}, positions);
+  };
+  EXPECT_NO_THROW(windows(positions, 0));
+  EXPECT_THROW(windows(positions, positions), Error);
+  EXPECT_THROW(windows(positions + 1, 0), Error);
 }
 
 }  // namespace

@@ -1,47 +1,47 @@
-// The configuration of a run: one struct per section of the YAML file, defaults in one place.
+// The configuration of a trainer: one struct per section of the YAML file, defaults in one place.
 #pragma once
 
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "compress/ipq_config.h"
 #include "compress/noise.h"
 #include "core/config.h"
-#include "models/language_model.h"
 #include "train/lr_schedule.h"
 #include "train/optimizer.h"
 #include "train/precision.h"
 
 namespace qn {
 
-/// The section `data`.
-struct DataConfig {
-  std::string path;
-  std::string break_mode = "none";
-  int64_t tokens_per_sample = 512;
-  int64_t max_tokens = 4096;
-  int64_t max_sentences = 0;
-  int64_t required_multiple = 8;
-  std::string valid = "valid";
-  bool skip_invalid_size_valid = false;
-  void visit(ConfigVisitor& v);
-  void validate(const ConfigChecker& c) const;
+enum class CudaGraphs { automatic, on, off };
+template <>
+struct EnumNames<CudaGraphs> {
+  static constexpr EnumName<CudaGraphs> kAll[] = {
+      {CudaGraphs::automatic, "auto"}, {CudaGraphs::on, "on"}, {CudaGraphs::off, "off"}};
+};
+
+enum class MeasureMatmul { automatic, always, never };
+template <>
+struct EnumNames<MeasureMatmul> {
+  static constexpr EnumName<MeasureMatmul> kAll[] = {
+      {MeasureMatmul::automatic, "auto"}, {MeasureMatmul::always, "always"}, {MeasureMatmul::never, "never"}};
 };
 
 /// The section `train`: in which precision, how long, how often to look.
 struct TrainConfig {
-  std::string precision = precision::kFp32;
+  Precision precision = Precision::fp32;
   double loss_scale = 128.0;
   int64_t loss_scale_window = 0;
-  std::string cuda_graphs = "auto";
+  CudaGraphs cuda_graphs = CudaGraphs::automatic;
   int64_t micro_batches = 1;
   int64_t max_updates = 0, max_epochs = 0;
   double stop_min_lr = -1.0, stop_time_hours = 0.0;
   int64_t patience = 0;
   int64_t validate_every_epochs = 1, validate_every_updates = 0;
   int64_t log_every_updates = 50;
-  std::string measure_matmul = "auto";
+  MeasureMatmul measure_matmul = MeasureMatmul::automatic;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };
@@ -69,10 +69,9 @@ struct CommConfig {
 /// Whether micro-batches are queued as graphs where the backend has them: train.cuda_graphs.
 bool use_graphs(const TrainConfig& train, const Communicator& comm);
 
-struct RunConfig {
+/// What a trainer needs to know, whatever the task.
+struct TrainerConfig {
   int64_t seed = 1;
-  ModelConfig model;
-  DataConfig data;
   NoiseConfig quant_noise;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -80,7 +79,6 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   CommConfig comm;
   IpqConfig ipq;
-  void visit(ConfigVisitor& v);
 };
 
 }  // namespace qn

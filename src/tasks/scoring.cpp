@@ -1,4 +1,4 @@
-#include "tasks/evaluate.h"
+#include "tasks/scoring.h"
 
 #include <algorithm>
 #include <cmath>
@@ -39,9 +39,42 @@ Rows collate(const TokenStream& stream, std::span<const EvalWindow> windows) {
 
 }  // namespace
 
-double EvalResult::base2() const { return loss / static_cast<double>(words) / std::numbers::ln2; }
-double EvalResult::perplexity() const { return std::exp2(base2()); }
-double EvalResult::token_perplexity() const { return std::exp(loss / static_cast<double>(tokens)); }
+double Score::base2() const { return loss / static_cast<double>(words) / std::numbers::ln2; }
+double Score::perplexity() const { return std::exp2(base2()); }
+double Score::token_perplexity() const { return std::exp(loss / static_cast<double>(tokens)); }
+
+Score score_batches(LanguageModel& model, const Kernels& kernels, Communicator& comm, DType dtype, int64_t count,
+                    const std::function<ScoredBatch(int64_t)>& batch) {
+  const ProfileScope phase(Phase::validation);
+  Arena arena(*kernels.memory);
+  Tape tape(kernels, arena, dtype, {});
+  Score score;
+  for (int64_t i = comm.rank(); i < count; i += comm.size()) {
+    const ScoredBatch scored = batch(i);
+    tape.restart({});
+    const HostView losses(kernels, model.losses(tape, scored.batch));
+    scored.add(losses.span<double>(), score);
+    arena.reset();
+  }
+  score.loss = comm.all_reduce_sum_value(score.loss);
+  score.tokens = comm.all_reduce_sum_value(score.tokens);
+  score.words = comm.all_reduce_sum_value(score.words);
+  return score;
+}
+
+Score validate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const LmDataset& data,
+               const BatchList& batches, DType dtype) {
+  Batch batch;
+  return score_batches(model, kernels, comm, dtype, batches.size(), [&](int64_t i) {
+    batch = data.collate(batches[i]);
+    const auto add = [&](std::span<const double> losses, Score& score) {
+      for (const double loss : losses) score.loss += loss;
+      score.tokens += batch.tokens;
+      score.words += batch.tokens;
+    };
+    return ScoredBatch{view_of(batch), add};
+  });
+}
 
 std::vector<EvalWindow> eval_windows(const TokenStream& stream, const EvalOptions& options, int64_t max_positions) {
   const int64_t block = options.tokens_per_sample - options.context_window;
@@ -63,36 +96,28 @@ std::vector<EvalWindow> eval_windows(const TokenStream& stream, const EvalOption
   return windows;
 }
 
-EvalResult evaluate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const TokenStream& stream,
-                    const EvalOptions& options, std::span<double> scores) {
-  const ProfileScope phase(Phase::validation);
+Score evaluate(LanguageModel& model, const Kernels& kernels, Communicator& comm, const TokenStream& stream,
+               const EvalOptions& options, std::span<double> scores) {
   const std::vector<EvalWindow> windows = eval_windows(stream, options, model.max_positions());
   const auto per_batch = static_cast<size_t>(std::max<int64_t>(1, options.max_tokens / options.tokens_per_sample));
-  Arena arena(*kernels.memory);
-  Tape tape(kernels, arena, options.dtype, {});
-  EvalResult result;
   const size_t batches = (windows.size() + per_batch - 1) / per_batch;
-  for (size_t b = static_cast<size_t>(comm.rank()); b < batches; b += static_cast<size_t>(comm.size())) {
-    const size_t first = b * per_batch;
+  Rows rows;
+  return score_batches(model, kernels, comm, options.dtype, static_cast<int64_t>(batches), [&](int64_t b) {
+    const size_t first = static_cast<size_t>(b) * per_batch;
     const std::span group(windows.data() + first, std::min(per_batch, windows.size() - first));
-    const Rows rows = collate(stream, group);
-    tape.restart({});
-    const HostView view(kernels, model.losses(tape, {rows.rows, rows.cols, rows.source, rows.target}));
-    const double* losses = view.view().as<double>();
-    for (size_t i = 0; i < group.size(); ++i)
-      for (int64_t t = 0; t < group[i].length; ++t) {
-        const int64_t at = static_cast<int64_t>(i) * rows.cols + group[i].context + t;
-        result.loss += losses[at];
-        ++result.tokens;
-        if (!options.continues || !options.continues(rows.target[static_cast<size_t>(at)])) ++result.words;
-        if (!scores.empty()) scores[static_cast<size_t>(group[i].begin + t)] = -losses[at];
-      }
-    arena.reset();
-  }
-  result.loss = comm.all_reduce_sum_value(result.loss);
-  result.tokens = comm.all_reduce_sum_value(result.tokens);
-  result.words = comm.all_reduce_sum_value(result.words);
-  return result;
+    rows = collate(stream, group);
+    const auto add = [&options, &rows, group, scores](std::span<const double> losses, Score& score) {
+      for (size_t i = 0; i < group.size(); ++i)
+        for (int64_t t = 0; t < group[i].length; ++t) {
+          const auto at = static_cast<size_t>(static_cast<int64_t>(i) * rows.cols + group[i].context + t);
+          score.loss += losses[at];
+          ++score.tokens;
+          if (!options.continues || !options.continues(rows.target[at])) ++score.words;
+          if (!scores.empty()) scores[static_cast<size_t>(group[i].begin + t)] = -losses[at];
+        }
+    };
+    return ScoredBatch{{rows.rows, rows.cols, rows.source, rows.target}, add};
+  });
 }
 
 }  // namespace qn

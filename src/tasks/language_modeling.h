@@ -1,0 +1,55 @@
+// Language modelling: the next token of a text, by a model with a loss per position.
+#pragma once
+
+#include "tasks/corpus.h"
+#include "tasks/run_config.h"
+#include "tasks/scoring.h"
+#include "train/task.h"
+
+namespace qn {
+
+/// A batch with `tokens` targets, ready to go through the model. Both must outlive what is returned.
+inline MicroBatch micro_batch_of(LanguageModel& model, const TokenBatch& batch, int64_t tokens) {
+  return {[&model, batch](Tape& tape) { return model.losses(tape, batch); }, tokens};
+}
+
+class LanguageModeling : public Task {
+ public:
+  /// Opens data.path's dictionary and builds the model; parameters have shapes but no memory yet.
+  explicit LanguageModeling(const RunConfig& config);
+
+  Module& module() override { return *model_; }
+  LanguageModel& model() { return *model_; }
+  Corpus& corpus() { return corpus_; }
+
+  void open_training() override { corpus_.prepare_training(model_->max_positions()); }
+  std::string describe_data(int64_t micro_batches) const override;
+  int64_t next_update(int64_t micro_batches) override;
+  MicroBatch micro_batch(int64_t index, const RandomKey& key) override;
+  MicroBatch example(int64_t i, int64_t count) override;
+  int64_t epoch() const override { return corpus_.sampler().state().epoch; }
+  bool end_of_epoch() const override { return corpus_.sampler().end_of_epoch(); }
+
+  Score score(const Kernels& kernels, Communicator& comm, DType dtype);
+  /// Metrics "loss" (bits per token) and "ppl".
+  Evaluation evaluate(const Kernels& kernels, Communicator& comm, DType dtype) override;
+
+  void save(StateDict& state) const override;
+  void load(const StateDict& state) override;
+  void check_weights(const StateDict& state) const override;
+  /// (count + 1)^exponent of every row's token in the training text, scaled to mean 1; empty where rows are no tokens.
+  std::vector<float> row_importance(const Weight& weight, double exponent) const override;
+
+ private:
+  Corpus corpus_;
+  std::unique_ptr<LanguageModel> model_;
+  std::string data_path_;
+  std::vector<std::vector<int64_t>> groups_;  // of the update that was drawn last
+  Batch batch_;
+  mutable std::vector<int64_t> token_counts_;  // filled when first needed
+};
+
+/// (count + 1)^exponent of the token of every row of a token table, scaled to mean 1. `token_counts` [vocabulary].
+std::vector<float> frequency_importance(const Weight& weight, std::span<const int64_t> token_counts, double exponent);
+
+}  // namespace qn

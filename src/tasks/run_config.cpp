@@ -1,0 +1,40 @@
+#include "tasks/run_config.h"
+
+namespace qn {
+
+void DataConfig::visit(ConfigVisitor& v) {
+  v.field("path", path,
+          "folder made by `quantnoise prepare` or fairseq-preprocess (dict.txt, train.bin, train.idx, ...)");
+  v.choice("break_mode", break_mode,
+           "where blocks may end: anywhere, at sentences, at sentences and documents, one sentence each");
+  v.field("tokens_per_sample", tokens_per_sample, "tokens per block");
+  v.field("max_tokens", max_tokens, "tokens per micro-batch, padding included (0: no limit)");
+  v.field("max_sentences", max_sentences, "blocks per micro-batch (0: no limit)");
+  v.field("required_multiple", required_multiple, "larger micro-batches hold a multiple of this many blocks");
+  v.field("valid", valid, "split that validation uses");
+  v.field("skip_invalid_size_valid", skip_invalid_size_valid,
+          "leave over-long validation blocks out instead of stopping");
+}
+
+void DataConfig::validate(const ConfigChecker& c) const {
+  c.check(tokens_per_sample >= 2, "tokens_per_sample", "must be at least 2, got {}", tokens_per_sample);
+  c.check(max_tokens > 0 || max_sentences > 0, "max_tokens", "or max_sentences must limit a micro-batch");
+  c.check(max_tokens <= 0 || break_mode == BreakMode::eos || max_tokens >= tokens_per_sample, "max_tokens",
+          "= {} is smaller than one block of tokens_per_sample = {}", max_tokens, tokens_per_sample);
+  c.check(required_multiple >= 1, "required_multiple", "must be at least 1, got {}", required_multiple);
+}
+
+void RunConfig::visit(ConfigVisitor& v) {
+  v.field("seed", seed, "of everything random: initial weights, data order, dropout, noise, k-means");
+  v.section("model", model, "the network");
+  v.section("data", data, "what it is trained on");
+  v.section("quant_noise", quant_noise, "noise on weights during training");
+  v.section("optimizer", optimizer, "the update rule");
+  v.section("schedule", schedule, "the learning rate");
+  v.section("train", train, "how long, and how often to validate");
+  v.section("checkpoint", checkpoint, "what is saved where");
+  v.section("comm", comm, "communication between ranks");
+  v.section("ipq", ipq, "iterative product quantization (quantize)");
+}
+
+}  // namespace qn

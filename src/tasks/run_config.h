@@ -1,0 +1,32 @@
+// The configuration of a run: what a trainer needs, and the model and data of its task.
+#pragma once
+
+#include <string>
+
+#include "data/token_blocks.h"
+#include "models/language_model.h"
+#include "train/trainer_config.h"
+
+namespace qn {
+
+/// The section `data`.
+struct DataConfig {
+  std::string path;
+  BreakMode break_mode = BreakMode::none;
+  int64_t tokens_per_sample = 512;
+  int64_t max_tokens = 4096;
+  int64_t max_sentences = 0;
+  int64_t required_multiple = 8;
+  std::string valid = "valid";
+  bool skip_invalid_size_valid = false;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+struct RunConfig : TrainerConfig {
+  ModelConfig model;
+  DataConfig data;
+  void visit(ConfigVisitor& v);
+};
+
+}  // namespace qn

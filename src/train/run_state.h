@@ -1,0 +1,21 @@
+// How far a run is: what a checkpoint says beside parameters, optimizer and data.
+#pragma once
+
+#include "nn/state_dict.h"
+#include "train/task.h"
+
+namespace qn {
+
+struct RunState {
+  int64_t update = 0;  ///< started so far
+  int64_t validations = 0, bad_validations = 0;
+  double best = 0.0;  ///< of the decisive metric; meaningful once validations > 0
+  double training_seconds = 0.0;
+
+  /// Counts a validation; true when its decisive metric is the best so far.
+  bool record(const Metric& decisive);
+  void save(StateDict& state) const;
+  void load(const StateDict& state);
+};
+
+}  // namespace qn

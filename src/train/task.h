@@ -1,0 +1,87 @@
+// What a run learns (fairseq's term): a task opens its data, builds its module, makes micro-batches, gives the loss,
+// evaluates, and has its part of the checkpoint. Trainer, stages of quantization, checkpoints and packing know modules
+// and tasks only.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "nn/module.h"
+#include "nn/state_dict.h"
+
+namespace qn {
+
+/// Part of an update, ready to go through the module.
+struct MicroBatch {
+  /// The natural-log losses of all samples (f64); registers the backward of their sum on the tape. May be called more
+  /// than once.
+  std::function<Tensor(Tape&)> losses;
+  int64_t sample_size = 0;  ///< what the update's loss is divided by: target tokens, sentences, images
+};
+
+struct Metric {
+  std::string name;
+  double value = 0.0;
+  bool higher_is_better = false;
+};
+
+/// What an evaluation found, all ranks together.
+struct Evaluation {
+  double loss = 0.0;  ///< natural log, summed
+  int64_t sample_size = 0;
+  std::vector<Metric> metrics;  ///< the first one decides which checkpoint is best
+
+  double base2() const;  ///< bits per sample
+  const Metric& decisive() const { return metrics.front(); }
+  /// Throws qn::InternalError when there is no such metric.
+  double at(const std::string& name) const;
+  std::string text() const;  ///< "loss 5.1234 | ppl 34.87"
+};
+
+/// "loss 5.1234 | ppl 34.87"
+std::string text_of(const Metric& metric);
+
+class Task {
+ public:
+  virtual ~Task() = default;
+  virtual Module& module() = 0;
+  const Module& module() const { return const_cast<Task*>(this)->module(); }
+
+  /// Opens what training needs; called once, before anything below.
+  virtual void open_training() = 0;
+  /// A line of the log about the training data, for updates of so many micro-batches.
+  virtual std::string describe_data(int64_t micro_batches) const = 0;
+
+  /// Draws the next update; returns the number of its micro-batches: at most `micro_batches`, fewer at the end of an
+  /// epoch. The same on every rank.
+  virtual int64_t next_update(int64_t micro_batches) = 0;
+  /// Micro-batch `index` of the update that next_update() has drawn. What is random in it (masking, augmentation)
+  /// depends on `key` only. It lives until the next call.
+  virtual MicroBatch micro_batch(int64_t index, const RandomKey& key) = 0;
+  /// Number `i` of `count` micro-batches that stand for all of the training data: what a pass over them costs is what
+  /// an average pass costs. Lives until the next call.
+  virtual MicroBatch example(int64_t i, int64_t count) = 0;
+  virtual int64_t epoch() const = 0;      ///< of the update that was drawn last; from 1
+  virtual bool end_of_epoch() const = 0;  ///< it was the epoch's last
+
+  /// Scores the validation data with activations of type `dtype`; collective. Every sample counts exactly once.
+  virtual Evaluation evaluate(const Kernels& kernels, Communicator& comm, DType dtype) = 0;
+
+  /// The task's part of a checkpoint: where it is in its data, and what its data and names are.
+  virtual void save(StateDict& state) const = 0;
+  /// Goes on from there. Throws qn::Error when the data are not those of the checkpoint.
+  virtual void load(const StateDict& state) = 0;
+  /// Throws qn::Error when weights of `state` belong to other data (another dictionary, other labels).
+  virtual void check_weights(const StateDict& state) const = 0;
+
+  /// Relative importance of every row of a weight for k-means, mean 1; empty where all rows are alike. `exponent` is
+  /// ipq.frequency_exponent.
+  virtual std::vector<float> row_importance(const Weight& weight, double exponent) const {
+    (void)weight, (void)exponent;
+    return {};
+  }
+};
+
+}  // namespace qn

@@ -1,0 +1,136 @@
+// Plans as texts, plans of runs that go on, and plans for people.
+#include "compress/run_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "compress/explain.h"
+#include "small_net.h"
+#include "support/capture.h"
+
+namespace qn::test {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+/// The weights of a layer and its table.
+std::vector<WeightInfo> infos() {
+  const std::string layer = "decoder.layers.0.";
+  return {{.name = "decoder.embed_tokens.weight", .kind = WeightKind::embedding, .rows = 1000, .cols = 64},
+          {.name = layer + "self_attn.q_proj.weight", .rows = 64, .cols = 64},
+          {.name = layer + "self_attn.k_proj.weight", .rows = 64, .cols = 64},
+          {.name = layer + "fc1.weight", .rows = 128, .cols = 64},
+          {.name = layer + "fc2.weight", .rows = 64, .cols = 128}};
+}
+
+std::vector<std::string> names(const std::vector<WeightPlan>& weights) {
+  std::vector<std::string> result;
+  for (const WeightPlan& w : weights) result.push_back(w.name);
+  return result;
+}
+
+QuantizationPlan rich_plan() {
+  QuantizationPlan plan = make_plan(default_quantize_rules(), infos());
+  plan.weights[0].noise = {.form = "zero_blocks", .rate = 0.1, .block = 8};
+  plan.weights[1].quantizer = make_quantizer("int", {{"bits", "4"}, {"range", "channel"}});
+  plan.weights[2].activations = {.bits = 8, .input = true, .output = false};
+  plan.weights.push_back({.name = "decoder.output_projection.weight",
+                          .group = "softmax",
+                          .rows = plan.weights[0].rows,
+                          .cols = plan.weights[0].cols,
+                          .tied_to = plan.weights[0].name});
+  plan.cut_ties = true;
+  plan.storage = {.side = ValueStorage::int8, .dense = ValueStorage::f32};
+  return plan;
+}
+
+TEST(PlanText, ThereAndBack) {
+  const QuantizationPlan plan = rich_plan();
+  const std::string text = plan_to_text(plan);
+  const QuantizationPlan back = plan_from_text(text, "x");
+  EXPECT_EQ(plan_to_text(back), text);
+  EXPECT_TRUE(quantization_differences(plan, back).empty());
+  ASSERT_EQ(back.weights.size(), plan.weights.size());
+  EXPECT_EQ(names(back.weights), names(plan.weights));
+  EXPECT_EQ(back.stages, 3);
+  EXPECT_TRUE(back.cut_ties);
+  EXPECT_EQ(back.storage.side, ValueStorage::int8);
+  EXPECT_EQ(back.weights[0].noise, plan.weights[0].noise);
+  EXPECT_EQ(back.weights[1].quantizer->text(), "int4 channel");
+  EXPECT_EQ(back.weights[2].activations, plan.weights[2].activations);
+  EXPECT_EQ(back.weights.back().tied_to, plan.weights[0].name);
+}
+
+TEST(PlanText, DamagedTextsAreRefused) {
+  EXPECT_THAT(error_of([] { plan_from_text("{", "x.h5"); }),
+              AllOf(HasSubstr("x.h5"), HasSubstr("no quantization plan")));
+  EXPECT_THAT(error_of([] { plan_from_text("{}", "x.h5"); }), HasSubstr("no quantization plan"));
+  std::string text = plan_to_text(rich_plan());
+  text.replace(text.find("\"int\""), 5, "\"ant\"");
+  EXPECT_THAT(error_of([&] { plan_from_text(text, "x.h5"); }), HasSubstr("'ant'"));
+  text = plan_to_text(rich_plan());
+  text.replace(text.find("\"stages\":3"), 10, "\"stages\":1");
+  EXPECT_THAT(error_of([&] { plan_from_text(text, "x.h5"); }), HasSubstr("of 1"));
+}
+
+TEST(PlanText, DifferencesNameTheWeights) {
+  const QuantizationPlan plan = rich_plan();
+  QuantizationPlan other = plan;
+  other.cut_ties = false;
+  other.weights[3].quantizer = make_quantizer("pq", {{"block_size", "2"}, {"n_centroids", "16"}});
+  other.weights[4].stage = -1;
+  EXPECT_THAT(quantization_differences(plan, other),
+              testing::ElementsAre(HasSubstr("ties"), AllOf(HasSubstr(plan.weights[3].name), HasSubstr("pq d=2 K=16")),
+                                   AllOf(HasSubstr(plan.weights[4].name), HasSubstr("now not quantized"))));
+}
+
+TEST(RunPlan, GoesOnAsStoredAndSaysWhatDiffers) {
+  const SmallNet net;
+  NoiseConfig noise{.pq = 0.1, .block_size = 4, .groups = {"ffn"}};
+  IpqConfig ipq;
+  ipq.stages = {R"(net\.fc1)", R"(net\.embed)"};
+  const QuantizationPlan plan = make_run_plan(net.weights(), noise, &ipq);
+  const std::string stored = plan_to_text(plan);
+  const LogCapture log;
+  EXPECT_EQ(plan_to_text(resume_run_plan(stored, net.weights(), noise, &ipq)), stored);
+  EXPECT_THAT(log.text(), testing::Not(HasSubstr("warning")));
+  noise.pq = 0.3;  // of the configuration, not of the plan
+  ipq.stages[1] = R"(net\.fc2)";
+  const QuantizationPlan resumed = resume_run_plan(stored, net.weights(), noise, &ipq);
+  EXPECT_TRUE(quantization_differences(plan, resumed).empty());
+  EXPECT_EQ(resumed.find("net.fc1.weight")->noise.rate, 0.3);
+  EXPECT_THAT(log.text(), AllOf(HasSubstr("warning"), HasSubstr("net.embed.weight: stage 2, pq d=8"),
+                                HasSubstr("net.fc2.weight: not quantized, now stage 2"),
+                                testing::Not(HasSubstr("net.fc1.weight: "))));
+  ipq.rules = "gone.yaml";
+  EXPECT_TRUE(quantization_differences(plan, resume_run_plan(stored, net.weights(), noise, &ipq)).empty());
+  EXPECT_THAT(log.text(), HasSubstr("gone.yaml"));
+}
+
+TEST(Explain, TellsEveryWeightAndEveryQuantizedActivation) {
+  const SmallNet net;
+  IpqConfig ipq;
+  ipq.stages = {R"(net\.fc1)"};
+  QuantizationPlan plan = make_run_plan(net.weights(), {.pq = 0.1, .block_size = 4, .groups = {"ffn"}}, &ipq);
+  EXPECT_THAT(explain(plan, net), HasSubstr("no activations are quantized"));
+  plan.weights[1].activations = {.bits = 8, .input = true, .output = false};
+  const std::string text = explain(plan, net);
+  for (const auto& w : net.weights().all()) EXPECT_THAT(text, HasSubstr(w->name()));
+  EXPECT_THAT(text, AllOf(HasSubstr("zero_blocks p=0.1 d=4"), HasSubstr("pq d=8 K=16 fp16"),
+                          HasSubstr("net.fc1.input  8 bits"), testing::Not(HasSubstr("net.fc1.output"))));
+  EXPECT_THAT(
+      explain_json(plan, net),
+      AllOf(HasSubstr(R"("name":"net.fc1.weight","shape":[32,16],"noise":{"form":"zero_blocks","rate":0.1,)"),
+            HasSubstr(R"("stage":1,"storage":"pq d=8 K=16 fp16")"), HasSubstr(R"({"name":"net.fc1.input","bits":8})")));
+}
+
+TEST(RunPlan, PlansOfOtherModelsAreRefused) {
+  const SmallNet net;
+  const std::string stored = plan_to_text(dense_plan(infos()));
+  EXPECT_THAT(error_of([&] { resume_run_plan(stored, net.weights(), {}, nullptr); }),
+              HasSubstr("belongs to another model"));
+}
+
+}  // namespace
+}  // namespace qn::test
