@@ -27,7 +27,7 @@ TEST_P(HostAndDevice, TheHostWaitsOncePerUpdateForTheOneBefore) {
   };
   const auto local = make_local_communicator();
   TinyTrainer trainer(config, *local,
-                  {.quantize = false, .resume = false, .stop_requested = after_update, .kernels = &cuda_kernels()});
+                      {.quantize = false, .resume = false, .stop_requested = after_update, .kernels = &cuda_kernels()});
   trainer.run();
   ASSERT_EQ(waits.size(), 8U);
   // The first ones ask the system for memory, which waits.

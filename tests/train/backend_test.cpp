@@ -52,7 +52,7 @@ class Backends : public testing::Test {
     if (values != nullptr) *values = parameter_values(trainer.model());
   }
 
-  void evaluate_packed(Trainer& trainer, const RunConfig& config, const std::string& name, const Kernels& kernels,
+  void evaluate_packed(TinyTrainer& trainer, const RunConfig& config, const std::string& name, const Kernels& kernels,
                        Results& results) {
     const PackedStorage storage = packed_storage(config.ipq);
     trainer.round_weights(storage);

@@ -91,7 +91,7 @@ TEST_F(PrecisionTest, ResumeIsBitExact) {
   ASSERT_EQ(straight.run(), Outcome::finished);
   for (const int stop : {1, 5, 7}) {
     c.checkpoint.dir = (dir_ / fmt::format("stopped_{}", stop)).string();
-    ASSERT_EQ(Trainer(c, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(stop)}).run(),
+    ASSERT_EQ(TinyTrainer(c, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(stop)}).run(),
               Outcome::stopped);
     TinyTrainer second(c, *local_, {});
     ASSERT_EQ(second.update(), stop);
@@ -126,7 +126,7 @@ TEST_F(PrecisionTest, CheckpointsHoldFloatsThatAnyPrecisionLoads) {
 }
 
 TEST_F(PrecisionTest, PackedFileComputesWhatTheModelDoes) {
-  ASSERT_EQ(Trainer(config("dense", Precision::bf16_always), *local_, {}).run(), Outcome::finished);
+  ASSERT_EQ(TinyTrainer(config("dense", Precision::bf16_always), *local_, {}).run(), Outcome::finished);
   RunConfig c = tiny_ipq_config(dir_.path(), "ipq", dir_ / "dense" / "checkpoint_last.h5");
   c.train.precision = Precision::bf16_always;
   TinyTrainer trainer(c, *local_, {.quantize = true, .resume = true, .stop_requested = {}});

@@ -84,7 +84,7 @@ TEST(RankEquality, QuantizationMatchesOneRank) {
   const SharedDir dir;
   if (comm().is_root()) {
     const auto local = make_local_communicator();
-    Trainer(tiny_config(dir.path(), "dense"), *local, {}).run();
+    TinyTrainer(tiny_config(dir.path(), "dense"), *local, {}).run();
   }
   comm().barrier();
   const auto from = dir.path() / "dense" / "checkpoint_last.h5";

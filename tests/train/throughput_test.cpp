@@ -91,7 +91,7 @@ TEST(PassWork, IsCountedWithoutComputing) {
   Kernels kernels = cpu_kernels();
   kernels.matmul = [](const MatmulArgs&) { FAIL() << "a product was computed"; };
   const std::vector<int32_t> ids(kTime, 5);
-  const auto fetch = [&](int64_t) { return MicroBatch{{1, kTime, ids, ids}, kTime}; };
+  const auto fetch = [&](int64_t) { return micro_batch_of(*model, {1, kTime, ids, ids}, kTime); };
   EXPECT_GT(measure_work(*model, kernels, DType::f32, 2, fetch).flops, 0.0);
   EXPECT_EQ(parameter_values(*model), before);
 }
@@ -130,7 +130,7 @@ TEST(Throughput, LargeProductsAreMeasuredBySmallerOnes) {
 
 TEST(Throughput, UtilisationIsWorkOverMeasuredRate) {
   const auto comm = make_local_communicator();
-  const PassWork work{.flops = 6e6, .tokens = 300, .product = {.m = 32, .n = 40, .k = 24}};
+  const PassWork work{.flops = 6e6, .sample_size = 300, .product = {.m = 32, .n = 40, .k = 24}};
   TrainConfig config;
   config.measure_matmul = MeasureMatmul::always;
   const Throughput measured(work, config, cpu_kernels(), DType::f32, *comm);
@@ -154,7 +154,7 @@ TEST(Throughput, MetricsHaveThemWhereTheyWereMeasured) {
     RunConfig config = tiny_config(dir.path(), name_of(measure));
     config.train.max_updates = 2;
     config.train.measure_matmul = measure;
-    ASSERT_EQ(Trainer(config, *comm, {}).run(), Outcome::finished);
+    ASSERT_EQ(TinyTrainer(config, *comm, {}).run(), Outcome::finished);
     std::ifstream metrics(std::filesystem::path(config.checkpoint.dir) / "metrics.jsonl");
     int updates = 0;
     for (std::string line; std::getline(metrics, line);) {

@@ -36,9 +36,9 @@ TEST_F(TrainerTest, LearnsSomething) {
   RunConfig config = tiny_config(dir_.path(), "run");
   config.train.max_updates = 60;
   TinyTrainer trainer(config, *local_, {});
-  const double before = trainer.validate_now().perplexity();
+  const double before = trainer.validate_now().at("ppl");
   trainer.run();
-  EXPECT_LT(trainer.validate_now().perplexity(), 0.7 * before);
+  EXPECT_LT(trainer.validate_now().at("ppl"), 0.7 * before);
 }
 
 TEST_F(TrainerTest, ResumeIsBitExact) {
@@ -85,13 +85,13 @@ TEST_F(TrainerTest, ResumesFromOlderCheckpointWhenTheNewestIsDamaged) {
 
 TEST_F(TrainerTest, RefusesOtherDataAndOtherModels) {
   const RunConfig config = tiny_config(dir_.path(), "run");
-  Trainer(config, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(2)}).run();
+  TinyTrainer(config, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(2)}).run();
   RunConfig other = config;
   other.data.max_tokens = 48;
-  EXPECT_THROW(Trainer(other, *local_, {}), Error);
+  EXPECT_THROW(TinyTrainer(other, *local_, {}), Error);
   other = config;
   other.model.ffn_dim = 96;
-  EXPECT_THROW(Trainer(other, *local_, {}), Error);
+  EXPECT_THROW(TinyTrainer(other, *local_, {}), Error);
 }
 
 TEST_F(TrainerTest, QuantizationResumesAnywhere) {
@@ -137,7 +137,7 @@ TEST_F(TrainerTest, PackedFileComputesWhatTheModelDoes) {
       const auto fresh = make_language_model(config.model, info.vocabulary, config.data.tokens_per_sample);
       EXPECT_EQ(predict_packed_sizes(*fresh, trainer.plan(), metadata_of(info)).total_bytes(), bytes);
       const PackedModel packed = load_packed_model(path);
-      const Score memory = trainer.validate_now();
+      const Evaluation memory = trainer.validate_now();
       const Score file =
           validate(*packed.model, cpu_kernels(), *local_, trainer.corpus().valid(), trainer.corpus().valid_batches());
       EXPECT_EQ(file.loss, memory.loss);
