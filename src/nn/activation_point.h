@@ -2,7 +2,9 @@
 // activations is attached there; where nothing is, the place costs a comparison.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,23 @@ class ActivationQuantizer {
   virtual ~ActivationQuantizer() = default;
   /// x, quantized; the gradient goes straight through.
   virtual Var apply(Tape& tape, const Var& x) = 0;
+  /// The grid that x is on behind apply(), for products of integers; null while there is none.
+  virtual const ActivationGrid* grid() const = 0;
+};
+
+/// What watches the activations of a module to choose their grids.
+class ActivationObserver {
+ public:
+  virtual ~ActivationObserver() = default;
+  /// Grids from the module's buffers, which are new or have been loaded.
+  virtual void refresh(DType dtype, const Kernels& kernels) = 0;
+  /// At the end of an update: takes what its passes have shown into account. `reduce_max` makes every number the
+  /// largest of all ranks.
+  virtual void end_update(const Kernels& kernels, const std::function<void(std::span<double>)>& reduce_max) = 0;
+  /// While calibrating, evaluation passes are watched as well, and activations left alone.
+  virtual void set_calibrating(bool calibrating) = 0;
+  /// Whether every activation has its grid.
+  virtual bool calibrated() const = 0;
 };
 
 class ActivationPoint {
@@ -37,8 +56,11 @@ class ActivationSet {
     return points_.emplace_back(std::make_unique<ActivationPoint>(std::move(name))).get();
   }
   const std::vector<std::unique_ptr<ActivationPoint>>& all() const { return points_; }
+  ActivationObserver* observer() const { return observer_.get(); }  ///< null where nothing is quantized
+  void set_observer(std::shared_ptr<ActivationObserver> observer) { observer_ = std::move(observer); }
 
  private:
+  std::shared_ptr<ActivationObserver> observer_;
   std::vector<std::unique_ptr<ActivationPoint>> points_;
 };
 

@@ -38,6 +38,8 @@ class Module {
   /// Memory for parameters and buffers in the memory of `kernels`, which must outlive the module; what had values keeps
   /// them.
   void allocate(DType dtype, const Kernels& kernels);
+  /// After buffers were written from outside.
+  void refresh();
 
  private:
   ParameterStore parameters_;
@@ -91,6 +93,11 @@ inline Scope Module::root() { return Scope(*this); }
 inline void Module::allocate(DType dtype, const Kernels& kernels) {
   parameters_.allocate(dtype, kernels);
   buffers_.allocate(dtype, kernels);
+  refresh();
+}
+inline void Module::refresh() {
+  if (ActivationObserver* observer = activations_.observer())
+    observer->refresh(parameters_.dtype(), parameters_.kernels());
 }
 
 }  // namespace qn

@@ -50,7 +50,9 @@ void load_module(Module& module, const StateDict& state) {
     upload(module.parameters().kernels(), to, from);
   };
   for (const auto& p : module.parameters().all()) load("parameters/", p->name, p->value);
-  for (const auto& b : module.buffers().all()) load("buffers/", b->name, b->value.view());
+  for (const auto& b : module.buffers().all())  // a run without this buffer leaves it as it starts
+    if (state.tensors.contains("buffers/" + b->name)) load("buffers/", b->name, b->value.view());
+  module.refresh();
 }
 
 }  // namespace qn

@@ -259,7 +259,7 @@ TEST(Update, HalfPrecisionGivesUpBelowTheSmallestScale) {
 
 TEST(Update, BatchesOfPaddingAreAnError) {
   GivenGradients model({{{"w", {1}}}});
-  expect_error(model, 0, "update 1 has no target tokens");
+  expect_error(model, 0, "update 1 has no targets");
 }
 
 // --- a small model with everything random switched on ---
