@@ -112,7 +112,7 @@ void quantize_randomly(LanguageModel& model, const QuantizationPlan& plan) {
 
 Json measure_packed(const RunConfig& config, const Options& options, const ScratchFolder& folder) {
   const auto model = new_model(config, options.vocabulary);
-  const QuantizationPlan plan = make_run_plan(model->weights(), config.quant_noise, &config.ipq);
+  const QuantizationPlan plan = make_run_plan(*model, config.quant_noise, &config.ipq);
   const PackedInfo info = packed_info(config, options.vocabulary, hex64(0), model->parameters().elements(), plan);
   quantize_randomly(*model, plan);
   const fs::path path = folder / "model.safetensors";

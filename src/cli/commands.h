@@ -9,8 +9,8 @@
 
 #include "comm/communicator.h"
 #include "ops/kernels.h"
-#include "train/device.h"
 #include "tasks/run_config.h"
+#include "train/device.h"
 
 namespace qn::cli {
 

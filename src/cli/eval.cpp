@@ -11,8 +11,8 @@
 #include "core/profiler.h"
 #include "core/text.h"
 #include "data/dictionary.h"
-#include "tasks/scoring.h"
 #include "tasks/model_file.h"
+#include "tasks/scoring.h"
 #include "train/precision.h"
 
 namespace qn::cli {
@@ -94,7 +94,7 @@ int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm)
   set_product_precision(a.precision, kernels);
   const auto start = std::chrono::steady_clock::now();
   const Score result = evaluate(*file.model, kernels, comm, stream,
-                                     options_of(a, file, dictionary, activation_type(a.precision, kernels, comm)));
+                                options_of(a, file, dictionary, activation_type(a.precision, kernels, comm)));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (comm.is_root()) print_result(a, file, result, seconds);
   return kSuccess;

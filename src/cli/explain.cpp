@@ -36,7 +36,7 @@ int64_t vocabulary_of(const ExplainArguments& a, const RunConfig& config) {
 Explained explain_config(const ExplainArguments& a) {
   const auto config = read_config<RunConfig>(load_config_tree(a.subject, a.overrides));
   auto model = make_language_model(config.model, vocabulary_of(a, config), config.data.tokens_per_sample);
-  QuantizationPlan plan = make_run_plan(model->weights(), config.quant_noise, &config.ipq);
+  QuantizationPlan plan = make_run_plan(*model, config.quant_noise, &config.ipq);
   return {std::move(plan), std::move(model)};
 }
 

@@ -32,7 +32,7 @@ int64_t vocabulary_of(const QuantizeArguments& a, const RunConfig& config) {
 void dry_run(const QuantizeArguments& a, const RunConfig& config) {
   const int64_t vocabulary = vocabulary_of(a, config);
   const auto model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample);
-  const QuantizationPlan plan = make_run_plan(model->weights(), config.quant_noise, &config.ipq);
+  const QuantizationPlan plan = make_run_plan(*model, config.quant_noise, &config.ipq);
   const int64_t parameters = model->parameters().elements();
   const PackedInfo info = packed_info(config, vocabulary, std::string(16, '0'), parameters, plan);
   const SizeReport sizes = predict_packed_sizes(*model, plan, metadata_of(info));

@@ -13,7 +13,6 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kLongestAverage = 100.0;  // updates
-constexpr int64_t kBufferNumbers = 3;      // lowest, highest, updates seen
 
 class Ranges;
 
@@ -39,18 +38,18 @@ class Ranges : public ActivationObserver {
   Tensor seen(size_t i) const { return element(seen_.view(), i, {1, 2}); }
   Tensor scale(size_t i) const { return element(scale_.view(), i, {1}); }
   Tensor zero_point(size_t i) const { return element(zero_point_.view(), i, {1}); }
-  bool has_range(size_t i) const { return states_[i].updates > 0.0; }
+  bool has_range(size_t i) const { return states_[i].updates > 0.0f; }
   const ActivationGrid& grid(size_t i) const { return grids_[i]; }
   void set_calibrating(bool calibrating) override { calibrating_ = calibrating; }
   bool calibrated() const override {
-    return std::all_of(states_.begin(), states_.end(), [](const State& s) { return s.updates > 0.0; });
+    return std::all_of(states_.begin(), states_.end(), [](const State& s) { return s.updates > 0.0f; });
   }
   double rate() const { return round_in_training_ ? 1.0 : 0.0; }
   bool calibrating() const { return calibrating_; }
 
  private:
   struct State {
-    double low = 0.0, high = 0.0, updates = 0.0;
+    float low = 0.0f, high = 0.0f, updates = 0.0f;  // as they are saved
   };
   static Tensor element(const Tensor& all, size_t i, Shape shape) {
     const size_t offset = i * static_cast<size_t>(shape.elements()) * size_of(all.dtype);
@@ -85,7 +84,7 @@ const ActivationGrid* Watched::grid() const {
 Ranges::Ranges(Module& module, const std::vector<ActivationPlan>& plan, bool round_in_training)
     : states_(plan.size()), grids_(plan.size()), round_in_training_(round_in_training) {
   for (size_t i = 0; i < plan.size(); ++i) {
-    buffers_.push_back(module.buffers().add(plan[i].name + ".range", {kBufferNumbers}, 0.0));
+    buffers_.push_back(module.buffers().add(range_name(plan[i].name), {kRangeNumbers}, 0.0));
     grids_[i].bits = plan[i].bits;
   }
 }
@@ -110,7 +109,7 @@ void Ranges::refresh(DType dtype, const Kernels& kernels) {
     const auto number = [&](int64_t at) {
       return view.view().dtype == DType::f64 ? view.view().as<double>()[at] : double{view.view().as<float>()[at]};
     };
-    states_[i] = {number(0), number(1), number(2)};
+    states_[i] = {static_cast<float>(number(0)), static_cast<float>(number(1)), static_cast<float>(number(2))};
   }
   see_nothing(kernels);
   write_grids(kernels);
@@ -150,9 +149,9 @@ void Ranges::end_update(const Kernels& kernels, const std::function<void(std::sp
     const double low = -seen[2 * i], high = seen[2 * i + 1];
     if (!(low <= high) || !std::isfinite(high - low)) continue;  // nothing passed here, or the update has diverged
     State& s = states_[i];
-    s.updates += 1.0;
-    const double share = 1.0 / std::min(s.updates, kLongestAverage);
-    s.low = static_cast<float>(s.low + share * (low - s.low));  // as it is saved
+    s.updates += 1.0f;
+    const double share = 1.0 / std::min<double>(s.updates, kLongestAverage);
+    s.low = static_cast<float>(s.low + share * (low - s.low));
     s.high = static_cast<float>(s.high + share * (high - s.high));
     write_on_host(kernels, buffers_[i]->value.view(), [&](const Tensor& host) {
       const auto put = [&](auto* values) {

@@ -17,6 +17,10 @@ struct ActivationPlan {
   bool operator==(const ActivationPlan&) const = default;
 };
 
+/// What is saved of a place: the buffer NAME.range = [lowest, highest, updates seen].
+inline std::string range_name(const std::string& place) { return place + ".range"; }
+inline constexpr int64_t kRangeNumbers = 3;
+
 /// Quantizes the activations that pass the planned places of `module`: their values become those of 2^bits levels over
 /// the range in the buffer NAME.range = [lowest, highest, updates seen]. While none was seen they stay as they are.
 /// In training passes the range is watched and values beyond it become its bound; they are rounded to levels as well if

@@ -19,7 +19,10 @@ struct WeightLine {
 };
 
 std::string noise_text(const WeightNoise& noise) {
-  return noise.form.empty() ? "-" : fmt::format("{} p={} d={}", noise.form, noise.rate, noise.block);
+  if (noise.form.empty()) return "-";
+  std::string text = fmt::format("{} p={} d={}", noise.form, noise.rate, noise.block);
+  for (const auto& [key, value] : noise.options) text += fmt::format(" {}={}", key, value);
+  return text;
 }
 
 std::string stage_text(const WeightPlan& planned) {
@@ -47,26 +50,6 @@ std::vector<WeightLine> lines_of(const QuantizationPlan& plan, const Module& mod
   return lines;
 }
 
-struct ActivationLine {
-  std::string name;
-  int bits = 0;  ///< 0: quantized, but not by the plan
-};
-
-std::vector<ActivationLine> activations_of(const QuantizationPlan& plan, const Module& module) {
-  std::vector<ActivationLine> lines;
-  for (const auto& point : module.activations().all()) {
-    int bits = 0;
-    for (const WeightPlan& w : plan.weights) {
-      const WeightActivations& a = w.activations;
-      if ((a.input && point->name() == part_name(w.name, "input")) ||
-          (a.output && point->name() == part_name(w.name, "output")))
-        bits = a.bits;
-    }
-    if (bits > 0 || point->quantizer() != nullptr) lines.push_back({point->name(), bits});
-  }
-  return lines;
-}
-
 }  // namespace
 
 std::string explain(const QuantizationPlan& plan, const Module& module) {
@@ -83,11 +66,12 @@ std::string explain(const QuantizationPlan& plan, const Module& module) {
                         fmt::format("{} x {}", line.plan->rows, line.plan->cols), line.noise, noise_width,
                         stage_text(*line.plan), line.storage, line.bits, group_digits(static_cast<int64_t>(line.bytes)),
                         line.now);
-  const std::vector<ActivationLine> activations = activations_of(plan, module);
-  if (activations.empty()) return text + "\nno activations are quantized\n";
-  text += "\nactivations that are quantized\n";
-  for (const ActivationLine& line : activations)
-    text += line.bits > 0 ? fmt::format("{}  {} bits\n", line.name, line.bits) : line.name + "\n";
+  if (plan.activations.empty()) return text + "\nno activations are quantized\n";
+  text += fmt::format(
+      "\nactivations that are quantized ({})\n",
+      plan.round_activations ? "in training and evaluation" : "in evaluation; training keeps them within their range");
+  for (const ActivationPlan& activation : plan.activations)
+    text += fmt::format("{}  {} bits\n", activation.name, activation.bits);
   return text;
 }
 
@@ -98,7 +82,8 @@ std::string explain_json(const QuantizationPlan& plan, const Module& module) {
     const WeightPlan& w = *line.plan;
     Json json{{"name", w.name}, {"shape", {w.rows, w.cols}}, {"noise", nullptr}, {"stage", nullptr}};
     if (!w.noise.form.empty())
-      json["noise"] = {{"form", w.noise.form}, {"rate", w.noise.rate}, {"block", w.noise.block}};
+      json["noise"] = {
+          {"form", w.noise.form}, {"rate", w.noise.rate}, {"block", w.noise.block}, {"options", w.noise.options}};
     if (w.stage >= 0) json["stage"] = w.stage + 1;
     json["storage"] = line.storage;
     json["bits_per_weight"] = line.bits;
@@ -106,8 +91,8 @@ std::string explain_json(const QuantizationPlan& plan, const Module& module) {
     json["now"] = line.now;
     weights.push_back(std::move(json));
   }
-  for (const ActivationLine& line : activations_of(plan, module))
-    activations.push_back({{"name", line.name}, {"bits", line.bits}});
+  for (const ActivationPlan& activation : plan.activations)
+    activations.push_back({{"name", activation.name}, {"bits", activation.bits}});
   return Json{{"stages", plan.stages}, {"weights", weights}, {"activations", activations}}.dump();
 }
 

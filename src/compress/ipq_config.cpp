@@ -3,6 +3,22 @@
 namespace qn {
 
 void IpqConfig::visit(ConfigVisitor& v) {
+  v.choice(
+      "method", method,
+      "pq: product quantization by the rules; int: every weight that a stage's pattern matches (default: one stage "
+      "with all of them) to `bits` bits");
+  v.field("bits", bits, "int: bits per weight");
+  v.choice(
+      "range", range,
+      "int: levels between the smallest and largest weight of the tensor; per output channel, symmetric about "
+      "zero; per output channel between smallest and largest; of the tensor, with the bounds of least squared error");
+  v.choice(
+      "activations", activations,
+      "activations that are quantized as well: those that go into linear maps, that come out of them and of tables, "
+      "or both");
+  v.field("activation_bits", activation_bits, "bits per activation");
+  v.field("calibration_batches", calibration_batches,
+          "training micro-batches that give activations their range where training has not");
   v.field("rules", rules,
           "fairseq quantization YAML (n_centroids, block_sizes, layers_to_quantize; empty: built-in rules)");
   v.field("stages", stages, "regular expressions, one stage each, instead of those of the rules");
@@ -26,6 +42,10 @@ void IpqConfig::visit(ConfigVisitor& v) {
 }
 
 void IpqConfig::validate(const ConfigChecker& c) const {
+  c.check(bits >= 2 && bits <= 8, "bits", "must be 2 to 8, got {}", bits);
+  c.check(activation_bits >= 2 && activation_bits <= 8, "activation_bits", "must be 2 to 8, got {}", activation_bits);
+  c.check(calibration_batches >= 1, "calibration_batches", "must be at least 1, got {}", calibration_batches);
+  c.check(method == QuantizeMethod::pq || rules.empty(), "rules", "are for method pq");
   c.check(updates_per_stage >= 0, "updates_per_stage", "must not be negative, got {}", updates_per_stage);
   c.check(kmeans_iterations >= 1, "kmeans_iterations", "must be at least 1, got {}", kmeans_iterations);
   c.check(frequency_exponent >= 0.0 && frequency_exponent <= 2.0, "frequency_exponent", "must be in [0, 2], got {}",

@@ -4,14 +4,28 @@
 #include <string>
 #include <vector>
 
+#include "compress/noise.h"
 #include "compress/size_report.h"
 #include "core/config.h"
 #include "quant/product_quantizer.h"
 
 namespace qn {
 
+/// What weights are represented by.
+enum class QuantizeMethod { pq, integer };
+template <>
+struct EnumNames<QuantizeMethod> {
+  static constexpr EnumName<QuantizeMethod> kAll[] = {{QuantizeMethod::pq, "pq"}, {QuantizeMethod::integer, "int"}};
+};
+
 /// The section `ipq`: iterative product quantization (reference section 3).
 struct IpqConfig {
+  QuantizeMethod method = QuantizeMethod::pq;
+  int64_t bits = 8;
+  RangeMethod range = RangeMethod::tensor;
+  Activations activations = Activations::none;
+  int64_t activation_bits = 8;
+  int64_t calibration_batches = 64;
   std::string rules;
   std::vector<std::string> stages;
   int64_t updates_per_stage = 0;

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "compress/scalar_noise.h"
 #include "ops/ops.h"
+#include "quant/int_quantizer.h"
 
 namespace qn {
 namespace {
@@ -21,17 +23,21 @@ class ZeroBlocks : public Representation {
   uint64_t id_;
 };
 
-constexpr const char* kZeroBlocks = "zero_blocks";
+constexpr const char *kZeroBlocks = "zero_blocks", *kInt = "int";
 
 /// Forms of noise by name.
 struct Form {
   const char* name;
   std::unique_ptr<Representation> (*make)(Parameter* parameter, const WeightNoise& noise);
 };
-constexpr Form kForms[] = {
-    {kZeroBlocks, [](Parameter* parameter, const WeightNoise& noise) -> std::unique_ptr<Representation> {
-       return std::make_unique<ZeroBlocks>(parameter, noise);
-     }}};
+constexpr Form kForms[] = {{kZeroBlocks,
+                            [](Parameter* parameter, const WeightNoise& noise) -> std::unique_ptr<Representation> {
+                              return std::make_unique<ZeroBlocks>(parameter, noise);
+                            }},
+                           {kInt, [](Parameter* parameter, const WeightNoise& noise) {
+                              return make_scalar_noise(parameter, IntQuantizer::options_from(noise.options), noise.rate,
+                                                       noise.block);
+                            }}};
 
 const Form& form_named(const std::string& name, const std::string& weight) {
   for (const Form& form : kForms)
@@ -45,6 +51,18 @@ const Form& form_named(const std::string& name, const std::string& weight) {
 void NoiseConfig::visit(ConfigVisitor& v) {
   v.field("pq", pq, "probability that a block of weights is dropped in a forward pass (0: no noise)");
   v.field("block_size", block_size, "adjacent input columns that are dropped together");
+  v.field("scalar", scalar,
+          "probability that a weight is quantized to `bits` bits in a training pass (0: no scalar noise; 1: "
+          "quantization-aware training); evaluation quantizes all of them");
+  v.field("bits", bits, "scalar noise: bits per weight");
+  v.choice("range", range, {RangeMethod::tensor, RangeMethod::channel, RangeMethod::channel_affine},
+           "scalar noise: levels between the smallest and largest weight of the tensor; per output channel, symmetric "
+           "about zero; per output channel between smallest and largest");
+  v.field("scalar_block", scalar_block, "scalar noise: adjacent input columns that are quantized together");
+  v.choice("activations", activations,
+           "activations that are quantized in evaluation: those that go into linear maps, that come out of them and of "
+           "tables, or both. Training keeps them within the range seen so far, and rounds them too if scalar is 1");
+  v.field("activation_bits", activation_bits, "bits per activation");
   v.choice("groups", groups,
            {"paper", "fairseq", groups::kFfn, groups::kAttention, groups::kEmbedding, groups::kEmbeddingProjection,
             groups::kSoftmax},
@@ -54,6 +72,11 @@ void NoiseConfig::visit(ConfigVisitor& v) {
 void NoiseConfig::validate(const ConfigChecker& c) const {
   c.check(pq >= 0.0 && pq < 1.0, "pq", "must be in [0, 1), got {}", pq);
   c.check(block_size >= 1, "block_size", "must be at least 1, got {}", block_size);
+  c.check(scalar >= 0.0 && scalar <= 1.0, "scalar", "must be in [0, 1], got {}", scalar);
+  c.check(scalar == 0.0 || pq == 0.0, "scalar", "and pq are two forms of noise: set one of them");
+  c.check(bits >= 2 && bits <= 8, "bits", "must be 2 to 8, got {}", bits);
+  c.check(scalar_block >= 1, "scalar_block", "must be at least 1, got {}", scalar_block);
+  c.check(activation_bits >= 2 && activation_bits <= 8, "activation_bits", "must be 2 to 8, got {}", activation_bits);
 }
 
 std::vector<std::string> expand_groups(const std::vector<std::string>& names) {
@@ -72,17 +95,34 @@ std::vector<std::string> expand_groups(const std::vector<std::string>& names) {
   return result;
 }
 
+std::vector<ActivationPlan> plan_activations(const Module& module, Activations which, int64_t bits) {
+  std::vector<ActivationPlan> plan;
+  const bool input = which == Activations::input || which == Activations::both;
+  const bool output = which == Activations::output || which == Activations::both;
+  for (const auto& point : module.activations().all())
+    if ((input && point->name().ends_with("input")) || (output && point->name().ends_with("output")))
+      plan.push_back({point->name(), static_cast<int>(bits)});
+  return plan;
+}
+
 void plan_noise(QuantizationPlan& plan, const NoiseConfig& config) {
   const std::vector<std::string> chosen = expand_groups(config.groups);
+  const bool scalar = config.scalar > 0.0;
+  const char* key = scalar ? "scalar_block" : "block_size";
+  const WeightNoise noise =
+      scalar ? WeightNoise{.form = kInt,
+                           .rate = config.scalar,
+                           .block = config.scalar_block,
+                           .options = IntQuantizer({static_cast<int>(config.bits), config.range}).options()}
+             : WeightNoise{.form = kZeroBlocks, .rate = config.pq, .block = config.block_size};
   for (WeightPlan& weight : plan.weights) {
     weight.noise = {};
-    if (config.pq <= 0.0 || std::find(chosen.begin(), chosen.end(), weight.group) == chosen.end()) continue;
-    QN_CHECK(
-        weight.cols % config.block_size == 0,
-        "quant_noise.block_size {} does not divide the {} columns of {}: choose a divisor, or leave group '{}' out of "
-        "quant_noise.groups",
-        config.block_size, weight.cols, weight.name, weight.group);
-    weight.noise = {.form = kZeroBlocks, .rate = config.pq, .block = config.block_size};
+    if (noise.rate <= 0.0 || std::find(chosen.begin(), chosen.end(), weight.group) == chosen.end()) continue;
+    QN_CHECK(weight.cols % noise.block == 0,
+             "quant_noise.{} {} does not divide the {} columns of {}: choose a divisor, or leave group '{}' out of "
+             "quant_noise.groups",
+             key, noise.block, weight.cols, weight.name, weight.group);
+    weight.noise = noise;
   }
 }
 

@@ -6,13 +6,34 @@
 
 #include "compress/plan.h"
 #include "core/config.h"
+#include "quant/scalar_quantizer.h"
 
 namespace qn {
+
+/// Which activations are quantized: what goes into linear maps (for products of integers), what comes out of them and
+/// of tables (the paper's choice), or both.
+enum class Activations { none, input, output, both };
+template <>
+struct EnumNames<Activations> {
+  static constexpr EnumName<Activations> kAll[] = {{Activations::none, "none"},
+                                                   {Activations::input, "input"},
+                                                   {Activations::output, "output"},
+                                                   {Activations::both, "both"}};
+};
+
+/// The module's activation points that are meant by `which`, with `bits` each.
+std::vector<ActivationPlan> plan_activations(const Module& module, Activations which, int64_t bits);
 
 /// The section `quant_noise` of a configuration.
 struct NoiseConfig {
   double pq = 0.0;
   int64_t block_size = 8;
+  double scalar = 0.0;
+  int64_t bits = 8;
+  RangeMethod range = RangeMethod::tensor;
+  int64_t scalar_block = 1;
+  Activations activations = Activations::none;
+  int64_t activation_bits = 8;
   std::vector<std::string> groups = {"paper"};
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;

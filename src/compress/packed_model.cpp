@@ -127,6 +127,7 @@ void load_packed(Module& module, const SafetensorsReader& file, const std::strin
   for (const auto& p : module.parameters().all())
     if (!is_part(module, p.get())) read_into(file, path, p->name, kernels, p->value);
   for (const auto& b : module.buffers().all()) read_into(file, path, b->name, kernels, b->value.view());
+  module.refresh();
 }
 
 SizeReport packed_sizes(const SafetensorsReader& file) {
@@ -171,6 +172,8 @@ SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& pl
     if (planned == nullptr || planned->stage < 0) add_dense(p->name, p->shape, plan.storage.dense);
   }
   for (const auto& b : module.buffers().all()) add_dense(b->name, b->shape, ValueStorage::f32);
+  if (module.buffers().all().empty())  // a module whose activations are yet to be quantized
+    for (const ActivationPlan& a : plan.activations) add_dense(range_name(a.name), {kRangeNumbers}, ValueStorage::f32);
   report.set_header_bytes(tensors.header_bytes());
   const auto parameters = metadata.find("parameters");
   if (parameters != metadata.end()) report.set_original_values(std::stoll(parameters->second));

@@ -158,6 +158,10 @@ std::vector<int64_t> valid_block_sizes(int64_t cols) {
 }
 
 std::shared_ptr<const Quantizer> plan_quantizer(const QuantizeRules& rules, const WeightInfo& weight) {
+  if (rules.quantizer != nullptr) {
+    rules.quantizer->check(weight.rows, weight.cols, weight.name);
+    return rules.quantizer;
+  }
   const int64_t d = look_up(rules.block_sizes, "block_sizes", rules.source, weight);
   const int64_t k = look_up(rules.n_centroids, "n_centroids", rules.source, weight);
   QN_CHECK(d >= 1 && weight.cols % d == 0,
@@ -187,13 +191,14 @@ const char* layer_type(WeightKind kind) {
 
 QuantizeRules default_quantize_rules() {
   const std::string root = R"((decoder|encoder\.sentence_encoder)\.)";
-  return {.n_centroids = {{"Linear", {"in_features", {{"*", 256}}}}, {"Embedding", {"embedding_dim", {{"*", 256}}}}},
-          .block_sizes = {{"Linear", {"fuzzy_name", {{"fc", 8}, {"attn", 4}, {"emb", 4}}}},
-                          {"Embedding", {"fuzzy_name", {{"emb", 8}}}}},
-          .stages = {{root + R"(layers\.\d+\.fc[12])", ""},
-                     {root + R"(embed_tokens(\.embeddings\.[012]\.[01]|$))", ""},
-                     {root + R"(layers\.\d+\.self_attn\.(k_proj|v_proj|q_proj|out_proj))", ""}},
-          .source = ""};
+  return {
+      .n_centroids = {{"Linear", {"in_features", {{"*", 256}}}}, {"Embedding", {"embedding_dim", {{"*", 256}}}}},
+      .block_sizes = {{"Linear", {"fuzzy_name", {{"fc", 8}, {"attn", 4}, {"emb", 4}}}},
+                      {"Embedding", {"fuzzy_name", {{"emb", 8}}}}},
+      .stages = {{root + R"(layers\.\d+\.fc[12])", ""},
+                 {root + R"(embed_tokens(\.embeddings\.[012]\.[01]|$))", ""},
+                 {root + R"(layers\.\d+\.self_attn\.(k_proj|v_proj|q_proj|out_proj))", ""}},
+  };
 }
 
 std::vector<WeightPlan> QuantizationPlan::stage(int64_t stage) const {

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "compress/activation_ranges.h"
 #include "nn/module.h"
 #include "quant/quantizer.h"
 
@@ -59,7 +60,8 @@ struct QuantizeRules {
   std::map<std::string, SizeRule> n_centroids;  ///< by layer type
   std::map<std::string, SizeRule> block_sizes;  ///< by layer type
   std::vector<StageRule> stages;
-  std::string source;  ///< file the rules come from, empty for the defaults
+  std::shared_ptr<const Quantizer> quantizer = nullptr;  ///< of all weights, in place of product quantization by sizes
+  std::string source = {};                               ///< file the rules come from, empty for the defaults
 };
 
 /// fairseq's built-in rules: K = 256; blocks of 8 for feed-forward and embeddings, 4 for attention and for projections
@@ -71,15 +73,9 @@ QuantizeRules default_quantize_rules();
 struct WeightNoise {
   std::string form;  ///< see the table in noise.cpp; empty: none
   double rate = 0.0;
-  int64_t block = 1;  ///< adjacent columns that share their fate
+  int64_t block = 1;              ///< adjacent columns that share their fate
+  QuantizerOptions options = {};  ///< of the quantizer that the noise imitates, where there is one
   bool operator==(const WeightNoise&) const = default;
-};
-
-/// Fixed-width activations around a weight.
-struct WeightActivations {
-  int bits = 0;  ///< 0: not quantized
-  bool input = false, output = false;
-  bool operator==(const WeightActivations&) const = default;
 };
 
 struct WeightPlan {
@@ -90,7 +86,6 @@ struct WeightPlan {
   int64_t stage = -1;        ///< that quantizes it; -1: none does
   std::shared_ptr<const Quantizer> quantizer = nullptr;  ///< with a stage
   WeightNoise noise = {};
-  WeightActivations activations = {};
 };
 
 /// How a packed file holds what is not codes.
@@ -104,6 +99,8 @@ struct QuantizationPlan {
   int64_t stages = 0;
   bool cut_ties = false;  ///< ties of quantized weights are cut
   PackedStorage storage;
+  std::vector<ActivationPlan> activations = {};
+  bool round_activations = false;  ///< in training, too; see quantize_activations()
 
   /// The weights of a stage, in order.
   std::vector<WeightPlan> stage(int64_t stage) const;

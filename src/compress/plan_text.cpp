@@ -10,19 +10,16 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 Json noise_to_json(const WeightNoise& noise) {
-  return {{"form", noise.form}, {"rate", noise.rate}, {"block", noise.block}};
+  Json json{{"form", noise.form}, {"rate", noise.rate}, {"block", noise.block}};
+  if (!noise.options.empty()) json["options"] = noise.options;
+  return json;
 }
 
 WeightNoise noise_from_json(const Json& json) {
-  return {.form = json.at("form"), .rate = json.at("rate"), .block = json.at("block")};
-}
-
-Json activations_to_json(const WeightActivations& activations) {
-  return {{"bits", activations.bits}, {"input", activations.input}, {"output", activations.output}};
-}
-
-WeightActivations activations_from_json(const Json& json) {
-  return {.bits = json.at("bits"), .input = json.at("input"), .output = json.at("output")};
+  return {.form = json.at("form"),
+          .rate = json.at("rate"),
+          .block = json.at("block"),
+          .options = json.value("options", QuantizerOptions())};
 }
 
 /// What weights have in common is written once, and named by its number.
@@ -50,7 +47,6 @@ Json weight_to_json(const WeightPlan& weight, Shared& quantizers, Shared& noises
         quantizers.number_of({{"type", weight.quantizer->type()}, {"options", weight.quantizer->options()}});
   }
   if (!weight.noise.form.empty()) json["noise"] = noises.number_of(noise_to_json(weight.noise));
-  if (weight.activations.bits > 0) json["activations"] = activations_to_json(weight.activations);
   return json;
 }
 
@@ -67,7 +63,6 @@ WeightPlan weight_from_json(const std::string& name, const Json& json, const Jso
     weight.quantizer->check(weight.rows, weight.cols, name);
   }
   if (json.contains("noise")) weight.noise = noise_from_json(plan.at("noises").at(json.at("noise").get<size_t>()));
-  if (json.contains("activations")) weight.activations = activations_from_json(json.at("activations"));
   return weight;
 }
 
@@ -83,6 +78,11 @@ QuantizationPlan plan_from_json(const Json& json, const std::string& where) {
     const int64_t stage = plan.weights.back().stage;
     QN_CHECK(stage >= -1 && stage < plan.stages, "{}: '{}' is in stage {} of {}", where, name, stage, plan.stages);
   }
+  if (json.contains("activations")) {
+    plan.round_activations = json.at("activations").at("round_in_training");
+    for (const auto& [name, bits] : json.at("activations").at("bits").items())
+      plan.activations.push_back({name, bits.get<int>()});
+  }
   return plan;
 }
 
@@ -96,12 +96,17 @@ std::string plan_to_text(const QuantizationPlan& plan) {
   Shared quantizers, noises;
   Json weights = Json::object();
   for (const WeightPlan& weight : plan.weights) weights[weight.name] = weight_to_json(weight, quantizers, noises);
-  const Json json{{"stages", plan.stages},
-                  {"cut_ties", plan.cut_ties},
-                  {"storage", {{"side", name_of(plan.storage.side)}, {"dense", name_of(plan.storage.dense)}}},
-                  {"quantizers", quantizers.all()},
-                  {"noises", noises.all()},
-                  {"weights", weights}};
+  Json json{{"stages", plan.stages},
+            {"cut_ties", plan.cut_ties},
+            {"storage", {{"side", name_of(plan.storage.side)}, {"dense", name_of(plan.storage.dense)}}},
+            {"quantizers", quantizers.all()},
+            {"noises", noises.all()},
+            {"weights", weights}};
+  if (!plan.activations.empty()) {
+    Json bits = Json::object();
+    for (const ActivationPlan& activation : plan.activations) bits[activation.name] = activation.bits;
+    json["activations"] = {{"round_in_training", plan.round_activations}, {"bits", bits}};
+  }
   return json.dump();
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "ops/host_access.h"
+#include "ops/int8_weight.h"
+#include "quant/int_quantizer.h"
 #include "quant/pq_quantizer.h"
 
 namespace qn {
@@ -64,16 +66,56 @@ class FrozenRepresentation : public Representation {
   const Memory* memory_ = nullptr;
 };
 
-/// Representations that train what their quantizer's layout calls trainable.
+/// Codes of up to 8 bits: decoded like the others, but multiplied in integers where the input is quantized, too.
+class IntRepresentation : public FrozenRepresentation {
+ public:
+  using FrozenRepresentation::FrozenRepresentation;
+  bool multiply(Tape& tape, const Tensor& y, int64_t column, const Tensor& x,
+                const ActivationQuantizer* input) override {
+    const ActivationGrid* grid = input != nullptr ? input->grid() : nullptr;
+    if (grid == nullptr || tape.dtype() == DType::f64 || quantized()->cols > kMostInt8Columns) return false;
+    if (memory_ != tape.k.memory) {
+      weight_ = int8_weight(tape.k);
+      memory_ = tape.k.memory;
+    }
+    multiply_int8_into(tape, y, column, {x, nullptr}, weight_, *grid, {});
+    return true;
+  }
+
+ private:
+  Int8Weight int8_weight(const Kernels& kernels) const {
+    const QuantizedTensor& tensor = *quantized();
+    const auto copy = [&](const auto* values, Shape shape, DType dtype) {
+      OwnedTensor result(shape, dtype, *kernels.memory);
+      kernels.upload(result.view().data, values, result.view().bytes());
+      return result;
+    };
+    const std::vector<uint8_t> codes(tensor.codes.begin(), tensor.codes.end());
+    const SideValues &scale = tensor.side("scale"), &zero_point = tensor.side("zero_point");
+    return Int8Weight(kernels, copy(codes.data(), {tensor.rows, tensor.cols}, DType::u8).view(),
+                      copy(scale.values.data(), scale.shape, DType::f32).view(),
+                      copy(zero_point.values.data(), zero_point.shape, DType::f32).view());
+  }
+
+  Int8Weight weight_;
+  const Memory* memory_ = nullptr;
+};
+
+/// Representations of their own: those that train what their quantizer's layout calls trainable.
 struct Maker {
   const char* type;
   std::unique_ptr<Representation> (*make)(QuantizedTensor, const std::vector<WeightPart>&, CentroidGradient);
 };
-constexpr Maker kMakers[] = {{PqQuantizer::kType,
-                              [](QuantizedTensor tensor, const std::vector<WeightPart>& parts,
-                                 CentroidGradient gradient) -> std::unique_ptr<Representation> {
-                                return std::make_unique<PqRepresentation>(std::move(tensor), parts, gradient);
-                              }}};
+constexpr Maker kMakers[] = {
+    {PqQuantizer::kType,
+     [](QuantizedTensor tensor, const std::vector<WeightPart>& parts,
+        CentroidGradient gradient) -> std::unique_ptr<Representation> {
+       return std::make_unique<PqRepresentation>(std::move(tensor), parts, gradient);
+     }},
+    {IntQuantizer::kType,
+     [](QuantizedTensor tensor, const std::vector<WeightPart>&, CentroidGradient) -> std::unique_ptr<Representation> {
+       return std::make_unique<IntRepresentation>(std::move(tensor));
+     }}};
 
 const Maker* maker_of(const Quantizer& quantizer) {
   const std::string type = quantizer.type();
@@ -137,7 +179,10 @@ void round_side_values(Weight& weight, ValueStorage storage) {
   const QuantizedLayout layout = tensor.quantizer->layout(tensor.rows, tensor.cols);
   for (size_t i = 0; i < layout.side.size(); ++i)
     if (layout.side[i].roundable) round_to_storage(tensor.values[i].values, storage);
-  weight.set_representation(std::make_unique<FrozenRepresentation>(std::move(tensor)), nullptr);
+  const Maker* maker = maker_of(*tensor.quantizer);
+  weight.set_representation(maker != nullptr ? maker->make(std::move(tensor), {}, CentroidGradient::sum)
+                                             : std::make_unique<FrozenRepresentation>(std::move(tensor)),
+                            nullptr);
 }
 
 }  // namespace qn

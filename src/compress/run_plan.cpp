@@ -5,11 +5,19 @@
 
 #include "compress/fairseq_config.h"
 #include "core/error.h"
+#include "quant/int_quantizer.h"
 
 namespace qn {
 namespace {
 
 QuantizeRules rules_of(const IpqConfig& config) {
+  if (config.method == QuantizeMethod::integer) {
+    QuantizeRules rules;
+    rules.quantizer = std::make_shared<IntQuantizer>(ScalarOptions{static_cast<int>(config.bits), config.range});
+    for (const std::string& pattern : config.stages) rules.stages.push_back({pattern, "ipq.stages"});
+    if (rules.stages.empty()) rules.stages.push_back({".", ""});
+    return rules;
+  }
   QuantizeRules rules = config.rules.empty() ? default_quantize_rules() : read_quantize_rules(config.rules);
   if (config.stages.empty()) return rules;
   rules.stages.clear();
@@ -27,9 +35,9 @@ void restore_groups(QuantizationPlan& plan, const WeightSet& weights) {
 }
 
 /// A warning where the configuration would quantize otherwise by now.
-void compare_with_config(const QuantizationPlan& stored, const WeightSet& weights, const IpqConfig& ipq) {
+void compare_with_config(const QuantizationPlan& stored, const Module& module, const IpqConfig& ipq) {
   try {
-    const auto lines = quantization_differences(stored, make_run_plan(weights, {}, &ipq));
+    const auto lines = quantization_differences(stored, make_run_plan(module, {}, &ipq));
     if (!lines.empty())
       spdlog::warn(
           "the run goes on with the plan it was started with; its rules and options would give another by now:\n  {}",
@@ -39,9 +47,19 @@ void compare_with_config(const QuantizationPlan& stored, const WeightSet& weight
   }
 }
 
+/// Those that quantize asks for, or else those that training quantizes.
+void plan_run_activations(QuantizationPlan& plan, const Module& module, const NoiseConfig& noise,
+                          const IpqConfig* ipq) {
+  const bool own = ipq != nullptr && ipq->activations != Activations::none;
+  plan.activations = own ? plan_activations(module, ipq->activations, ipq->activation_bits)
+                         : plan_activations(module, noise.activations, noise.activation_bits);
+  plan.round_activations = own || noise.scalar == 1.0;
+}
+
 }  // namespace
 
-QuantizationPlan make_run_plan(const WeightSet& weights, const NoiseConfig& noise, const IpqConfig* ipq) {
+QuantizationPlan make_run_plan(const Module& module, const NoiseConfig& noise, const IpqConfig* ipq) {
+  const WeightSet& weights = module.weights();
   const std::vector<WeightInfo> infos = infos_of(weights);
   QuantizationPlan plan = ipq != nullptr ? make_plan(rules_of(*ipq), infos) : dense_plan(infos);
   if (ipq != nullptr) {
@@ -49,20 +67,23 @@ QuantizationPlan make_run_plan(const WeightSet& weights, const NoiseConfig& nois
     plan.storage = packed_storage(*ipq);
   }
   plan_noise(plan, noise);
+  plan_run_activations(plan, module, noise, ipq);
   return plan;
 }
 
-QuantizationPlan resume_run_plan(const std::string& stored, const WeightSet& weights, const NoiseConfig& noise,
+QuantizationPlan resume_run_plan(const std::string& stored, const Module& module, const NoiseConfig& noise,
                                  const IpqConfig* ipq) {
+  const WeightSet& weights = module.weights();
   QuantizationPlan plan = plan_from_text(stored, "the checkpoint's plan");
   check_plan(plan, weights, "the checkpoint's plan");
-  if (ipq != nullptr && plan.stages == 0) return make_run_plan(weights, noise, ipq);
+  if (ipq != nullptr && plan.stages == 0) return make_run_plan(module, noise, ipq);
   if (ipq != nullptr) {
-    compare_with_config(plan, weights, *ipq);
+    compare_with_config(plan, module, *ipq);
     plan.storage = packed_storage(*ipq);
   }
   restore_groups(plan, weights);
   plan_noise(plan, noise);
+  plan_run_activations(plan, module, noise, ipq);
   return plan;
 }
 

@@ -11,12 +11,12 @@ namespace qn {
 
 /// What a run does to a module's weights: noise, and with `ipq` stages. Throws qn::Error for patterns that match
 /// nothing etc.
-QuantizationPlan make_run_plan(const WeightSet& weights, const NoiseConfig& noise, const IpqConfig* ipq);
+QuantizationPlan make_run_plan(const Module& module, const NoiseConfig& noise, const IpqConfig* ipq);
 
 /// The plan of a run that goes on. Weights are quantized as `stored`, the plan in the run's checkpoint, says: files
 /// that the configuration names may be gone, and if they plan otherwise by now a warning says for which weights. Noise
 /// is that of the configuration. Throws qn::Error when `stored` is for another model.
-QuantizationPlan resume_run_plan(const std::string& stored, const WeightSet& weights, const NoiseConfig& noise,
+QuantizationPlan resume_run_plan(const std::string& stored, const Module& module, const NoiseConfig& noise,
                                  const IpqConfig* ipq);
 
 PackedStorage packed_storage(const IpqConfig& config);  ///< ipq.centroids and ipq.dense

@@ -14,14 +14,18 @@ IntQuantizer::IntQuantizer(ScalarOptions options) : options_(options) {
            "scalar quantization to {} bits: {} to {} are possible", options.bits, kMinScalarBits, kMaxScalarBits);
 }
 
-std::shared_ptr<const Quantizer> IntQuantizer::make(const QuantizerOptions& options) {
+ScalarOptions IntQuantizer::options_from(const QuantizerOptions& options) {
   OptionReader reader(kType, options);
   const int64_t bits = reader.integer("bits");
   QN_CHECK(bits >= kMinScalarBits && bits <= kMaxScalarBits, "scalar quantization to {} bits: {} to {} are possible",
            bits, kMinScalarBits, kMaxScalarBits);
   const auto method = value_named<RangeMethod>(reader.text("range"), "quantizer of type 'int': range");
   reader.finish();
-  return std::make_shared<IntQuantizer>(ScalarOptions{static_cast<int>(bits), method});
+  return {static_cast<int>(bits), method};
+}
+
+std::shared_ptr<const Quantizer> IntQuantizer::make(const QuantizerOptions& options) {
+  return std::make_shared<IntQuantizer>(options_from(options));
 }
 
 QuantizerOptions IntQuantizer::options() const {

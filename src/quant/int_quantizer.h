@@ -15,6 +15,7 @@ class IntQuantizer : public Quantizer {
   explicit IntQuantizer(ScalarOptions options);
   /// Options "bits" and "range": tensor, channel, channel_affine or histogram.
   static std::shared_ptr<const Quantizer> make(const QuantizerOptions& options);
+  static ScalarOptions options_from(const QuantizerOptions& options);
 
   std::string type() const override { return kType; }
   QuantizerOptions options() const override;

@@ -20,8 +20,10 @@ ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kern
                  .state = fmt::format("after update {}", state.integer("update")),
                  .info = {},
                  .model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample)};
-  const QuantizationPlan plan = plan_of_checkpoint(state, config, file.model->weights());
+  const QuantizationPlan plan = plan_of_checkpoint(state, config, *file.model);
   file.info = packed_info(config, vocabulary, state.text("dictionary_hash"), file.model->parameters().elements(), plan);
+  apply_noise(file.model->weights(), plan);  // scalar noise quantizes in evaluation
+  quantize_activations(*file.model, plan.activations, plan.round_activations);
   file.model->allocate(DType::f32, kernels);
   const int64_t done = restore_quantized(*file.model, plan, config.ipq.centroid_gradient, state);
   if (plan.stages > 0) file.state += fmt::format(", {} of {} stages quantized", done, plan.stages);
@@ -77,17 +79,21 @@ PackedModel load_packed_model(const std::filesystem::path& path, const Kernels& 
   check_packed_format(file, path.string());
   PackedModel packed{read_info(file, path.string()), nullptr};
   packed.model = make_language_model(packed.info.model, packed.info.vocabulary, packed.info.tokens_per_sample);
+  if (!packed.info.plan.empty()) {
+    const QuantizationPlan plan = plan_from_text(packed.info.plan, path.string() + " (metadata 'plan')");
+    quantize_activations(*packed.model, plan.activations, plan.round_activations);
+  }
   packed.model->allocate(DType::f32, kernels);
   load_packed(*packed.model, file, path.string(), packed.info.centroid_gradient);
   return packed;
 }
 
-QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& config, const WeightSet& weights) {
+QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& config, const Module& module) {
   const auto stored = state.texts.find("plan");
   const bool quantizes = state.ints.contains("ipq/stages_done");
-  if (stored == state.texts.end()) return make_run_plan(weights, config.quant_noise, quantizes ? &config.ipq : nullptr);
+  if (stored == state.texts.end()) return make_run_plan(module, config.quant_noise, quantizes ? &config.ipq : nullptr);
   QuantizationPlan plan = plan_from_text(stored->second, "the checkpoint's plan");
-  check_plan(plan, weights, "the checkpoint's plan");
+  check_plan(plan, module.weights(), "the checkpoint's plan");
   return plan;
 }
 

@@ -62,6 +62,6 @@ struct PackedModel {
 PackedModel load_packed_model(const std::filesystem::path& path, const Kernels& kernels = cpu_kernels());
 
 /// What a checkpoint does to the weights of its model; one without a plan is planned from its configuration.
-QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& config, const WeightSet& weights);
+QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& config, const Module& module);
 
 }  // namespace qn

@@ -57,10 +57,12 @@ void Trainer::prepare_module() {
 /// As the checkpoint's plan says, if there is one.
 void Trainer::plan_weights(const StateDict& state) {
   const IpqConfig* ipq = options_.quantize ? &config_.ipq : nullptr;
-  plan_ = state.texts.contains("plan")
-              ? resume_run_plan(state.text("plan"), module_.weights(), config_.quant_noise, ipq)
-              : make_run_plan(module_.weights(), config_.quant_noise, ipq);
+  plan_ = state.texts.contains("plan") ? resume_run_plan(state.text("plan"), module_, config_.quant_noise, ipq)
+                                       : make_run_plan(module_, config_.quant_noise, ipq);
   apply_noise(module_.weights(), plan_);
+  quantize_activations(module_, plan_.activations, plan_.round_activations);
+  module_.buffers().allocate(DType::f32, kernels_);
+  module_.refresh();
   if (options_.quantize)
     ipq_.emplace(config_.ipq, module_, comm_, static_cast<uint64_t>(config_.seed), plan_,
                  [this](const Weight& weight) { return task_.row_importance(weight, config_.ipq.frequency_exponent); });
@@ -260,6 +262,7 @@ void Trainer::report_stage(const StageReport& report) {
 Outcome Trainer::run() {
   const Outcome outcome = run_to_end();
   drain();
+  if (options_.quantize && outcome == Outcome::finished) calibrate();
   {
     const ProfileScope phase(Phase::checkpoint);
     if (folder_) folder_->wait();
@@ -305,6 +308,36 @@ void Trainer::one_update() {
   unreported_.back().seconds = seconds_since(start);
   state_.training_seconds += unreported_.back().seconds;
   for (const UpdateResult& result : finished) report(result);
+  if (ActivationObserver* observer = module_.activations().observer()) observer->end_update(kernels_, max_over_ranks());
+}
+
+std::function<void(std::span<double>)> Trainer::max_over_ranks() {
+  return [this](std::span<double> values) { comm_.all_reduce_max(values); };
+}
+
+/// Gives activations their range on training data, if training has not. Micro-batches are taken in groups, of which
+/// each counts as an update, so that the result is the same on any number of ranks.
+void Trainer::calibrate() {
+  constexpr int64_t kGroup = 8;
+  ActivationObserver* observer = module_.activations().observer();
+  if (observer == nullptr || observer->calibrated()) return;
+  const ProfileScope phase(Phase::forward);
+  Arena arena(*kernels_.memory);
+  Tape tape(kernels_, arena, dtype_, {});
+  const int64_t count = config_.ipq.calibration_batches;
+  observer->set_calibrating(true);
+  for (int64_t i = 0; i < count; ++i) {
+    if (i % comm_.size() == comm_.rank()) {
+      tape.restart({});
+      task_.example(i, count).losses(tape);
+      arena.reset();
+    }
+    if ((i + 1) % kGroup == 0 || i + 1 == count) observer->end_update(kernels_, max_over_ranks());
+  }
+  observer->set_calibrating(false);
+  evaluation_.reset();
+  spdlog::info("activations: ranges of {} places from {} training micro-batches", plan_.activations.size(), count);
+  save({});
 }
 
 void Trainer::drain() {

@@ -75,6 +75,8 @@ class Trainer {
   bool finished() const;
   double current_lr() const;
   void one_update();
+  void calibrate();
+  std::function<void(std::span<double>)> max_over_ranks();
   /// Waits for all updates that are under way and reports them.
   void drain();
   void report(const UpdateResult& result);

@@ -133,17 +133,16 @@ TEST(FairseqConfig, WhatFairseqIgnoresIsReported) {
 TEST(FairseqConfig, TablesKnowTheirPadding) {
   const TempDir dir;
   std::ofstream(dir / "q.yaml") << "block_sizes:\n  Embedding:\n    key: padding_idx\n    value: {'1': 8, None: 4}\n";
-  ParameterStore store;
-  WeightSet weights;
+  Module module;
   const auto add_table = [&](const char* name, int64_t first_token) {
-    weights.add(store, name, groups::kEmbedding, WeightKind::embedding, {100, 64}, {})->set_first_token(first_token);
+    module.root().table(name, first_token, 100, 64, {});
   };
   add_table("first", 0);
   add_table("second", 100);
   IpqConfig config;
   config.rules = (dir / "q.yaml").string();
   config.stages = {"first|second"};
-  const std::vector<WeightPlan> planned = make_run_plan(weights, {}, &config).quantized();
+  const std::vector<WeightPlan> planned = make_run_plan(module, {}, &config).quantized();
   ASSERT_EQ(planned.size(), 2u);
   EXPECT_EQ(planned[0].quantizer->kmeans()->block_size, 8);
   EXPECT_EQ(planned[1].quantizer->kmeans()->block_size, 4);

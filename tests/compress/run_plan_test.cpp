@@ -34,7 +34,9 @@ QuantizationPlan rich_plan() {
   QuantizationPlan plan = make_plan(default_quantize_rules(), infos());
   plan.weights[0].noise = {.form = "zero_blocks", .rate = 0.1, .block = 8};
   plan.weights[1].quantizer = make_quantizer("int", {{"bits", "4"}, {"range", "channel"}});
-  plan.weights[2].activations = {.bits = 8, .input = true, .output = false};
+  plan.weights[2].noise = {.form = "int", .rate = 1.0, .block = 1, .options = {{"bits", "4"}, {"range", "tensor"}}};
+  plan.activations = {{"decoder.layers.0.fc1.input", 8}, {"decoder.layers.0.fc2.input", 4}};
+  plan.round_activations = true;
   plan.weights.push_back({.name = "decoder.output_projection.weight",
                           .group = "softmax",
                           .rows = plan.weights[0].rows,
@@ -58,7 +60,9 @@ TEST(PlanText, ThereAndBack) {
   EXPECT_EQ(back.storage.side, ValueStorage::int8);
   EXPECT_EQ(back.weights[0].noise, plan.weights[0].noise);
   EXPECT_EQ(back.weights[1].quantizer->text(), "int4 channel");
-  EXPECT_EQ(back.weights[2].activations, plan.weights[2].activations);
+  EXPECT_EQ(back.weights[2].noise, plan.weights[2].noise);
+  EXPECT_EQ(back.activations, plan.activations);
+  EXPECT_TRUE(back.round_activations);
   EXPECT_EQ(back.weights.back().tied_to, plan.weights[0].name);
 }
 
@@ -90,21 +94,21 @@ TEST(RunPlan, GoesOnAsStoredAndSaysWhatDiffers) {
   NoiseConfig noise{.pq = 0.1, .block_size = 4, .groups = {"ffn"}};
   IpqConfig ipq;
   ipq.stages = {R"(net\.fc1)", R"(net\.embed)"};
-  const QuantizationPlan plan = make_run_plan(net.weights(), noise, &ipq);
+  const QuantizationPlan plan = make_run_plan(net, noise, &ipq);
   const std::string stored = plan_to_text(plan);
   const LogCapture log;
-  EXPECT_EQ(plan_to_text(resume_run_plan(stored, net.weights(), noise, &ipq)), stored);
+  EXPECT_EQ(plan_to_text(resume_run_plan(stored, net, noise, &ipq)), stored);
   EXPECT_THAT(log.text(), testing::Not(HasSubstr("warning")));
   noise.pq = 0.3;  // of the configuration, not of the plan
   ipq.stages[1] = R"(net\.fc2)";
-  const QuantizationPlan resumed = resume_run_plan(stored, net.weights(), noise, &ipq);
+  const QuantizationPlan resumed = resume_run_plan(stored, net, noise, &ipq);
   EXPECT_TRUE(quantization_differences(plan, resumed).empty());
   EXPECT_EQ(resumed.find("net.fc1.weight")->noise.rate, 0.3);
   EXPECT_THAT(log.text(), AllOf(HasSubstr("warning"), HasSubstr("net.embed.weight: stage 2, pq d=8"),
                                 HasSubstr("net.fc2.weight: not quantized, now stage 2"),
                                 testing::Not(HasSubstr("net.fc1.weight: "))));
   ipq.rules = "gone.yaml";
-  EXPECT_TRUE(quantization_differences(plan, resume_run_plan(stored, net.weights(), noise, &ipq)).empty());
+  EXPECT_TRUE(quantization_differences(plan, resume_run_plan(stored, net, noise, &ipq)).empty());
   EXPECT_THAT(log.text(), HasSubstr("gone.yaml"));
 }
 
@@ -112,9 +116,9 @@ TEST(Explain, TellsEveryWeightAndEveryQuantizedActivation) {
   const SmallNet net;
   IpqConfig ipq;
   ipq.stages = {R"(net\.fc1)"};
-  QuantizationPlan plan = make_run_plan(net.weights(), {.pq = 0.1, .block_size = 4, .groups = {"ffn"}}, &ipq);
+  QuantizationPlan plan = make_run_plan(net, {.pq = 0.1, .block_size = 4, .groups = {"ffn"}}, &ipq);
   EXPECT_THAT(explain(plan, net), HasSubstr("no activations are quantized"));
-  plan.weights[1].activations = {.bits = 8, .input = true, .output = false};
+  plan.activations = {{"net.fc1.input", 8}};
   const std::string text = explain(plan, net);
   for (const auto& w : net.weights().all()) EXPECT_THAT(text, HasSubstr(w->name()));
   EXPECT_THAT(text, AllOf(HasSubstr("zero_blocks p=0.1 d=4"), HasSubstr("pq d=8 K=16 fp16"),
@@ -128,8 +132,7 @@ TEST(Explain, TellsEveryWeightAndEveryQuantizedActivation) {
 TEST(RunPlan, PlansOfOtherModelsAreRefused) {
   const SmallNet net;
   const std::string stored = plan_to_text(dense_plan(infos()));
-  EXPECT_THAT(error_of([&] { resume_run_plan(stored, net.weights(), {}, nullptr); }),
-              HasSubstr("belongs to another model"));
+  EXPECT_THAT(error_of([&] { resume_run_plan(stored, net, {}, nullptr); }), HasSubstr("belongs to another model"));
 }
 
 }  // namespace

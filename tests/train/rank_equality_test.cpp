@@ -1,6 +1,7 @@
 // The same training on any number of ranks: masks, noise, data order and k-means do not depend on it.
 #include <gtest/gtest.h>
 
+#include "shared_dir.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
 #include "tiny_run.h"
@@ -10,24 +11,6 @@ namespace {
 
 /// Summation order moves parameters by rounding; a few updates amplify it a little.
 constexpr double kTrajectory = 1e-4;
-
-/// A folder that all ranks share, made by rank 0.
-class SharedDir {
- public:
-  SharedDir() {
-    if (comm().is_root()) {
-      own_ = std::make_unique<TempDir>();
-      prepare_tiny_corpus(own_->path());
-    }
-    path_ = comm().broadcast_text(own_ ? own_->path().string() : "");
-  }
-  ~SharedDir() { comm().barrier(); }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::unique_ptr<TempDir> own_;
-  std::filesystem::path path_;
-};
 
 /// Share of positions at which two code tables differ.
 double differing_share(std::span<const uint16_t> a, std::span<const uint16_t> b) {
