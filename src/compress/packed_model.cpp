@@ -129,6 +129,10 @@ void load_packed(Module& module, const SafetensorsReader& file, const std::strin
   for (const auto& b : module.buffers().all()) read_into(file, path, b->name, kernels, b->value.view());
 }
 
+void load_packed(Module& module, const std::filesystem::path& path) {
+  load_packed(module, SafetensorsReader(path), path.string(), CentroidGradient::sum);
+}
+
 SizeReport packed_sizes(const SafetensorsReader& file) {
   SizeReport report;
   report.set_header_bytes(file.header_bytes());
