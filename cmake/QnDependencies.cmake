@@ -1,5 +1,6 @@
-# Every third-party package, found once and wrapped in a target with a project name. All are Debian/Ubuntu packages;
-# README says why each is there, launch/setup installs them.
+# Every third-party package of the libraries, found once and wrapped in a target with a project name where it brings no
+# target of its own. All are Debian/Ubuntu packages; README says why each is there, launch/setup installs them. The
+# installed package includes this file to find them again.
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(MPI REQUIRED COMPONENTS C)
@@ -8,7 +9,6 @@ find_package(HDF5 REQUIRED COMPONENTS C)
 find_package(spdlog REQUIRED)
 find_package(fmt REQUIRED)
 find_package(yaml-cpp REQUIRED)
-find_package(CLI11 REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
@@ -16,13 +16,15 @@ pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.h REQUIRED)
 find_library(DNNL_LIBRARY dnnl REQUIRED)
 
-add_library(qn_dnnl INTERFACE)
-target_include_directories(qn_dnnl SYSTEM INTERFACE ${DNNL_INCLUDE_DIR})
-target_link_libraries(qn_dnnl INTERFACE ${DNNL_LIBRARY})
-
-add_library(qn_hdf5 INTERFACE)
-target_include_directories(qn_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
-target_link_libraries(qn_hdf5 INTERFACE ${HDF5_C_LIBRARIES})
-
-add_library(qn_yaml INTERFACE)
-target_link_libraries(qn_yaml INTERFACE yaml-cpp)
+# qn_wrap(NAME [INCLUDES folder ...] LIBRARIES lib ...)
+function(qn_wrap name)
+  cmake_parse_arguments(ARG "" "" "INCLUDES;LIBRARIES" ${ARGN})
+  if(NOT TARGET ${name})
+    add_library(${name} INTERFACE IMPORTED)
+    target_include_directories(${name} SYSTEM INTERFACE ${ARG_INCLUDES})
+    target_link_libraries(${name} INTERFACE ${ARG_LIBRARIES})
+  endif()
+endfunction()
+qn_wrap(qn_dnnl INCLUDES ${DNNL_INCLUDE_DIR} LIBRARIES ${DNNL_LIBRARY})
+qn_wrap(qn_hdf5 INCLUDES ${HDF5_C_INCLUDE_DIRS} LIBRARIES ${HDF5_C_LIBRARIES})
+qn_wrap(qn_yaml LIBRARIES yaml-cpp)

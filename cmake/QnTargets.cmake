@@ -1,4 +1,5 @@
-# Compiler flags live on one interface target; every library, program and test goes through the functions below.
+# Compiler flags live on one interface target; every library, program and test goes through the functions below. It is
+# not part of the installed package: programs that build on the libraries choose their own flags.
 add_library(qn_flags INTERFACE)
 set(qn_warnings -Wall -Wextra -Wshadow -Werror)
 set(qn_cxx_flags ${qn_warnings})
@@ -18,17 +19,22 @@ target_compile_options(qn_flags INTERFACE
 target_compile_definitions(qn_flags INTERFACE
   "$<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1;FMT_CONSTEVAL=;FMT_USE_CONSTEVAL=0>")
 target_include_directories(qn_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
+target_link_libraries(qn_flags INTERFACE qn_usage)
+
+# What every program that uses the headers has to share.
+add_library(qn_usage INTERFACE)
+target_compile_features(qn_usage INTERFACE cxx_std_20)
 if(QN_SANITIZE)
-  target_compile_options(qn_flags INTERFACE
+  target_compile_options(qn_usage INTERFACE
     "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${QN_SANITIZE};-fno-sanitize-recover=all;-fno-omit-frame-pointer>")
-  target_link_options(qn_flags INTERFACE -fsanitize=${QN_SANITIZE})
+  target_link_options(qn_usage INTERFACE -fsanitize=${QN_SANITIZE})
 endif()
 
 # qn_library(NAME SOURCES a.cpp ... [DEPS lib ...] [PRIVATE_DEPS lib ...]): the library qn_NAME of folder src/NAME.
 function(qn_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
   add_library(qn_${name} STATIC ${ARG_SOURCES})
-  target_link_libraries(qn_${name} PUBLIC qn_flags ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+  target_link_libraries(qn_${name} PUBLIC $<BUILD_INTERFACE:qn_flags> qn_usage ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
 endfunction()
 
 # qn_test(NAME SOURCES a_test.cpp ... DEPS lib ... [RANKS 1 2 4] [LABELS l] [TIMEOUT s]): a GoogleTest program.

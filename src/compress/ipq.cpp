@@ -153,7 +153,7 @@ bool IpqMachine::run_kmeans(const std::vector<WeightPlan>& weights, const std::f
   if (pending_) kmeans.restore(*pending_);
   while (kmeans.step()) {
     pending_ = kmeans.state();
-    if (!keep_going(pending_->iteration)) return false;
+    if (keep_going && !keep_going(pending_->iteration)) return false;
   }
   std::vector<WeightResult> results = kmeans.finish();
   for (const SquaredErrors& e : kmeans.squared_errors()) {

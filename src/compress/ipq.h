@@ -46,7 +46,7 @@ class IpqMachine {
 
   /// Quantizes the next stage's weights and re-lays the store out. `keep_going(iteration)` is called on every rank
   /// after each k-means iteration (the place to checkpoint); false stops between iterations, and nothing is returned.
-  std::optional<StageReport> run_stage(const std::function<bool(int64_t)>& keep_going);
+  std::optional<StageReport> run_stage(const std::function<bool(int64_t)>& keep_going = {});
 
   void save(StateDict& state) const;
   /// Brings the module's structure to where the state was: quantized weights have their codes, the store is laid out

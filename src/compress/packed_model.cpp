@@ -130,6 +130,10 @@ void load_packed(Module& module, const SafetensorsReader& file, const std::strin
   module.refresh();
 }
 
+void load_packed(Module& module, const std::filesystem::path& path) {
+  load_packed(module, SafetensorsReader(path), path.string(), CentroidGradient::sum);
+}
+
 SizeReport packed_sizes(const SafetensorsReader& file) {
   SizeReport report;
   report.set_header_bytes(file.header_bytes());

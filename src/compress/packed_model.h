@@ -31,6 +31,8 @@ void check_packed_format(const SafetensorsReader& file, const std::string& path)
 /// Gives a laid out, dense module the file's structure (ties cut, codes in place of dense weights) and values. Throws
 /// qn::Error naming file and tensor when they do not fit.
 void load_packed(Module& module, const SafetensorsReader& file, const std::string& path, CentroidGradient gradient);
+/// The same for a module that will only be evaluated.
+void load_packed(Module& module, const std::filesystem::path& path);
 
 /// Sizes by tensor; the total is the file's size.
 SizeReport packed_sizes(const SafetensorsReader& file);

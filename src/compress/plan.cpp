@@ -222,6 +222,21 @@ const WeightPlan* QuantizationPlan::find(const std::string& name) const {
   return it == weights.end() ? nullptr : &*it;
 }
 
+void QuantizationPlan::quantize(const std::string& name, int64_t stage, std::shared_ptr<const Quantizer> quantizer) {
+  const auto it = std::find_if(weights.begin(), weights.end(), [&](const WeightPlan& w) { return w.name == name; });
+  if (it == weights.end()) {
+    std::vector<std::string> names;
+    for (const WeightPlan& w : weights) names.push_back(w.name);
+    fail("no weight is called '{}'; the nearest: {}", name, fmt::join(nearest(name, names), ", "));
+  }
+  QN_CHECK(stage >= 0 && stage <= stages, "'{}' cannot be quantized in stage {}: there are {} stages, so {} comes next",
+           name, stage, stages, stages);
+  quantizer->check(it->rows, it->cols, name);
+  it->stage = stage;
+  it->quantizer = std::move(quantizer);
+  stages = std::max(stages, stage + 1);
+}
+
 std::vector<WeightInfo> infos_of(const WeightSet& weights) {
   std::vector<WeightInfo> infos;
   for (const auto& w : weights.all())

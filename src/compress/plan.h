@@ -107,6 +107,9 @@ struct QuantizationPlan {
   /// All weights that are quantized, by stage.
   std::vector<WeightPlan> quantized() const;
   const WeightPlan* find(const std::string& name) const;  ///< nullptr when there is none
+  /// Has a weight quantized in a stage, which may be one more than there are. Throws qn::Error when there is no such
+  /// weight or the quantizer cannot quantize it.
+  void quantize(const std::string& name, int64_t stage, std::shared_ptr<const Quantizer> quantizer);
 };
 
 /// What a plan needs to know of the weights of a module.

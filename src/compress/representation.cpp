@@ -10,19 +10,6 @@
 namespace qn {
 namespace {
 
-std::vector<float> to_floats(const Tensor& host) {
-  if (host.dtype == DType::f64) return {host.span<double>().begin(), host.span<double>().end()};
-  return {host.span<float>().begin(), host.span<float>().end()};
-}
-
-void write_values(const Tensor& host, const std::vector<float>& values) {
-  QN_ASSERT(std::ssize(values) == host.elements());
-  if (host.dtype == DType::f64)
-    std::copy(values.begin(), values.end(), host.as<double>());
-  else
-    std::copy(values.begin(), values.end(), host.as<float>());
-}
-
 /// Centroids are trained, codes are frozen.
 class PqRepresentation : public Representation {
  public:
@@ -137,7 +124,7 @@ std::optional<QuantizedTensor> quantized_tensor(const Weight& weight, const Para
   QuantizedTensor tensor = *codes;
   for (const WeightPart& part : weight.parts())
     for (SideValues& side : tensor.values)
-      if (side.name == part.role) side.values = to_floats(HostView(store.kernels(), part.parameter->value).view());
+      if (side.name == part.role) side.values = store.values_of(*part.parameter);
   return tensor;
 }
 
@@ -167,8 +154,7 @@ void RepresentationSwap::replace(Weight& weight, QuantizedTensor tensor) {
 void RepresentationSwap::finish() {
   ParameterStore& store = module_.parameters();
   store.allocate(store.dtype());
-  for (const Pending& p : pending_)
-    write_on_host(store.kernels(), p.parameter->value, [&](const Tensor& host) { write_values(host, p.values); });
+  for (const Pending& p : pending_) store.set_values(*p.parameter, p.values);
   pending_.clear();
 }
 

@@ -83,6 +83,26 @@ void ParameterStore::initialize(uint64_t seed) {
   for (const auto& p : parameters_) initialize(*p, seed);
 }
 
+void ParameterStore::set_values(Parameter& p, std::span<const float> values) {
+  QN_CHECK(std::ssize(values) == p.shape.elements(), "{} is {}: give it {} values, not {}", p.name, p.shape.to_string(),
+           p.shape.elements(), values.size());
+  QN_ASSERT(p.value.defined(), "{} has no memory yet", p.name);
+  write_on_host(*kernels_, p.value, [&](const Tensor& host) {
+    if (host.dtype == DType::f64)
+      std::copy(values.begin(), values.end(), host.as<double>());
+    else
+      std::copy(values.begin(), values.end(), host.as<float>());
+  });
+}
+
+std::vector<float> ParameterStore::values_of(const Parameter& p) const {
+  const HostView host(*kernels_, p.value);
+  if (host.view().dtype == DType::f32) return {host.span<float>().begin(), host.span<float>().end()};
+  std::vector<float> result;
+  for (const double v : host.span<double>()) result.push_back(static_cast<float>(v));
+  return result;
+}
+
 void ParameterStore::begin_gradients() {
   for (const auto& p : parameters_) p->slot.touched = false;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,10 @@ class ParameterStore {
   /// Draws all values from their init rules: a function of the seed and the parameter's name only.
   void initialize(uint64_t seed);
   void initialize(Parameter& parameter, uint64_t seed);
+  /// Values that come from elsewhere, in row-major order. Throws qn::Error unless there is one for every element.
+  void set_values(Parameter& parameter, std::span<const float> values);
+  /// A parameter's values now, as floats.
+  std::vector<float> values_of(const Parameter& parameter) const;
 
   /// Before the first micro-batch of an update: gradients are overwritten, not added to.
   void begin_gradients();

@@ -53,7 +53,9 @@ Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
   tape.k.layer_norm(y.value, mean, rstd, x.value, weight.value, bias.value, kLayerNormEps);
   tape.on_backward([&tape, x, y, weight, bias, mean, rstd] {
     if (!Tape::has_grad(y)) return;
-    const Tape::Slot dx = tape.slot(x), dw = tape.slot(weight), db = tape.slot(bias);
+    // The kernel makes all three together: what comes from outside of the network gets a gradient that nobody reads.
+    const Tape::Slot dx = x.slot != nullptr ? tape.slot(x) : Tape::Slot{tape.tensor(x.value.shape), 0};
+    const Tape::Slot dw = tape.slot(weight), db = tape.slot(bias);
     tape.k.layer_norm_grad(dx.grad, dx.beta, dw.grad, dw.beta, db.grad, db.beta, y.slot->grad, x.value, mean, rstd,
                            weight.value);
   });

@@ -12,4 +12,11 @@ void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::spa
   *logits.slot = {logits.value, true};
 }
 
+Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets) {
+  const Tensor losses = tape.arena.tensor({logits.value.rows()}, DType::f64);
+  tape.k.fill(losses, 0.0);
+  cross_entropy(tape, losses, logits, targets, {});
+  return losses;
+}
+
 }  // namespace qn

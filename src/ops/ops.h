@@ -19,6 +19,10 @@ struct Dropout {
   uint64_t site = 0;
 };
 
+/// What comes into a network: host values as activations of this shape, without a gradient. The values must stay until
+/// the pass is over.
+Var input(Tape& tape, std::span<const float> values, Shape shape);
+
 /// y[N, out] = x[N, in] W^T + b. W is [out, in]; b is [out] or undefined.
 Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias);
 /// linear() in integers, for evaluation (never while recording): x is quantized to `grid`, see Kernels::matmul_int8.
@@ -63,6 +67,8 @@ Var attention(Tape& tape, const Var& qkv, int64_t batch, int64_t time, int64_t h
 /// becomes their gradient: the caller must not use them afterwards.
 void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::span<const int32_t> targets,
                    std::span<const int32_t> rows);
+/// The same for one target per row of logits: returns the losses, f64 [N].
+Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets);
 
 /// `weight` in the tape's type: itself, or a copy that shares its gradient slot.
 Var cast_to_compute(Tape& tape, const Var& weight);

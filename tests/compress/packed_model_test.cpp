@@ -33,7 +33,7 @@ QuantizationPlan mixed_plan(const SmallNet& net, bool cut_ties) {
 StateDict run_stage(SmallNet& net, const QuantizationPlan& plan, RowImportance importance = {}) {
   const auto alone = make_local_communicator();
   IpqMachine machine({}, net, *alone, 1, plan, std::move(importance));
-  EXPECT_EQ(machine.run_stage([](int64_t) { return true; })->weights, 3);
+  EXPECT_EQ(machine.run_stage()->weights, 3);
   StateDict state;
   machine.save(state);
   save_module(net, state);
@@ -62,7 +62,7 @@ TEST(PackedModel, MixedQuantizersAsPredictedAndBack) {
       EXPECT_EQ(packed_sizes(file).header_bytes(), predicted.header_bytes());
       EXPECT_EQ(file.metadata_at("plan"), metadata.at("plan"));
       SmallNet loaded;
-      load_packed(loaded, file, path.string(), CentroidGradient::sum);
+      load_packed(loaded, path);
       EXPECT_EQ(logits(loaded), logits(net));
       EXPECT_EQ(loaded.range().value.view().as<float>()[1], 2.25f);
       EXPECT_EQ(loaded.weights().find("net.output.weight") != nullptr, cut_ties);

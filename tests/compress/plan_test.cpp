@@ -325,5 +325,25 @@ TEST(Plan, DescriptionListsEveryWeight) {
   EXPECT_THAT(text, HasSubstr("528,384"));  // fc1: 512 KiB of codes, 4 KiB of centroids
 }
 
+TEST(QuantizationPlan, ByHandOneWeightAtATime) {
+  QuantizationPlan plan = dense_plan(adaptive_model(1));
+  const std::string fc1 = "decoder.layers.0.fc1.weight";
+  const auto pq = make_quantizer("pq", {{"block_size", "8"}, {"n_centroids", "256"}});
+  plan.quantize(fc1, 0, pq);
+  plan.quantize("decoder.layers.0.fc2.weight", 1, make_quantizer("int", {{"bits", "8"}, {"range", "channel"}}));
+  EXPECT_EQ(plan.stages, 2);
+  EXPECT_EQ(plan.find(fc1)->quantizer, pq);
+  EXPECT_EQ(plan.quantized().size(), 2U);
+  EXPECT_EQ(plan.stage(1).front().name, "decoder.layers.0.fc2.weight");
+  const auto refuses = [&](const std::string& name, int64_t stage, int64_t block, const std::string& text) {
+    const auto quantizer = make_quantizer("pq", {{"block_size", std::to_string(block)}, {"n_centroids", "256"}});
+    EXPECT_THAT([&] { plan.quantize(name, stage, quantizer); }, testing::ThrowsMessage<Error>(HasSubstr(text)));
+  };
+  refuses("decoder.layers.0.fc3.weight", 0, 8, "the nearest: decoder.layers.0.fc");
+  refuses(fc1, 3, 8, "there are 2 stages, so 2 comes next");
+  refuses(fc1, 0, 3, fc1);
+  EXPECT_EQ(plan.stages, 2);
+}
+
 }  // namespace
 }  // namespace qn::test

@@ -42,6 +42,22 @@ TEST(ParameterStore, NewLayoutKeepsValuesByName) {
   EXPECT_THAT(to_doubles(d->value), ElementsAre(0, 0, 0, 0));
 }
 
+TEST(ParameterStore, TakesValuesFromElsewhere) {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    ParameterStore store;
+    store.add("a", {3}, {});
+    Parameter* b = store.add("b", {2, 3}, {});
+    store.allocate(dtype);
+    const std::vector<float> values{1, 2, 3, 4, 5, 6};
+    store.set_values(*b, values);
+    EXPECT_EQ(store.values_of(*b), values);
+    EXPECT_THAT(to_doubles(b->value), ElementsAre(1, 2, 3, 4, 5, 6));
+    EXPECT_THAT(store.values_of(*store.find("a")), ElementsAre(0, 0, 0));
+    EXPECT_THAT([&] { store.set_values(*b, std::span(values).first(3)); },
+                testing::ThrowsMessage<Error>(HasSubstr("give it 6 values, not 3")));
+  }
+}
+
 TEST(ParameterStore, SlicesLieInTheFlatBuffersWithoutOverlap) {
   ParameterStore store;
   for (const char* name : {"a", "b", "c"}) store.add(name, {17}, {});

@@ -2,6 +2,7 @@
 // float fits double; it cannot see a value that is wrong everywhere.)
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -43,6 +44,19 @@ TEST_F(Definitions, LayerNorm) {
   expect(layer_norm(tape_, in({1, 2}, {4, 6}), in({2}, {10, 20}), in({2}, {1, 2})), {1, 2}, {1 - 10 * r, 2 + 20 * r});
 }
 
+TEST_F(Definitions, LayerNormOfAnInputHasGradients) {
+  tape_.restart({.recording = true});
+  const std::vector<float> values{4, 6};
+  GradientSlot dw{{nullptr, {}, DType::f64}}, db{{nullptr, {}, DType::f64}};
+  const Var w{in({2}, {10, 20}).value, &dw}, b{in({2}, {1, 2}).value, &db};
+  cross_entropy(tape_, layer_norm(tape_, input(tape_, values, {1, 2}), w, b), Ids{1});
+  tape_.backward();
+  // Normalised, the input is -1 and 1; the softmax of logits 31 apart is 0 and 1 but for exp(-31).
+  const double p = std::exp(-31.0);
+  EXPECT_NEAR(db.grad.as<double>()[0], p, 1e-2 * p);
+  EXPECT_NEAR(dw.grad.as<double>()[0], -p, 1e-2 * p);
+}
+
 TEST_F(Definitions, ElementWise) {
   const Var x = in({1, 3}, {-1, 0, 2}), residual = in({1, 3}, {10, 20, 30});
   expect(residual_dropout(tape_, residual, x, {}, {0.5, 1}), {1, 3}, {9, 20, 32});
@@ -72,6 +86,26 @@ TEST_F(Definitions, CrossEntropyAddsToTheNamedRows) {
   const Var logits = in({3, 2}, {std::log(1.0), std::log(3.0), 7, 8, 1000, 1000});
   cross_entropy(tape_, losses, logits, Ids{0, -1, 1}, Ids{3, 1, 0});
   expect({losses, nullptr}, {4}, {0.5 + std::log(2.0), 0.5, 0.5, 0.5 + std::log(4.0)});
+}
+
+TEST_F(Definitions, CrossEntropyOfAllRows) {
+  const Var logits = in({2, 2}, {std::log(1.0), std::log(3.0), 1000, 1000});
+  expect({cross_entropy(tape_, logits, Ids{0, 1}), nullptr}, {2}, {std::log(4.0), std::log(2.0)});
+}
+
+TEST_F(Definitions, InputHasTheTypeOfActivations) {
+  const std::vector<float> values{1, 2, 3, 4, 5, 6};
+  expect(input(tape_, values, {2, 3}), {2, 3}, {1, 2, 3, 4, 5, 6});
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    Tape tape(cpu_kernels(), arena_, dtype, {});
+    const Var x = input(tape, values, {2, 3});
+    EXPECT_EQ(x.value.dtype, dtype);
+    EXPECT_EQ(x.value.shape, (Shape{2, 3}));
+    const Tensor back = tape.parameter_tensor({2, 3});
+    tape.k.copy(back, x.value);
+    EXPECT_TRUE(std::ranges::equal(back.span<float>(), values));
+  }
+  EXPECT_THROW(input(tape_, values, {2, 2}), Error);
 }
 
 TEST_F(Definitions, LogSoftmax) {

@@ -1,0 +1,20 @@
+# NCCL, between ranks with GPUs: where QN_NCCL wants it and it is there, sets QN_HAVE_NCCL and makes the target qn_nccl.
+# The installed package of a build with NCCL includes this file to find it again.
+set(QN_HAVE_NCCL OFF)
+if(QN_HAVE_CUDA AND NOT QN_NCCL STREQUAL "OFF")
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR})
+  set(qn_nccl_version "0")
+  if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+    file(STRINGS ${NCCL_INCLUDE_DIR}/nccl.h qn_nccl_lines REGEX "^#define NCCL_(MAJOR|MINOR) ")
+    string(REGEX REPLACE ".*MAJOR ([0-9]+).*MINOR ([0-9]+).*" "\\1.\\2" qn_nccl_version "${qn_nccl_lines}")
+  endif()
+  if(qn_nccl_version VERSION_GREATER_EQUAL 2.19)
+    set(QN_HAVE_NCCL ON)
+    qn_wrap(qn_nccl INCLUDES ${NCCL_INCLUDE_DIR} LIBRARIES ${NCCL_LIBRARY} CUDA::cudart_static)
+  endif()
+endif()
+if(QN_NCCL STREQUAL "ON" AND NOT QN_HAVE_NCCL)
+  message(FATAL_ERROR "QN_NCCL=ON needs the CUDA backend and NCCL 2.19 or newer (packages libnccl2, libnccl-dev). Name "
+                      "another place with -DNCCL_INCLUDE_DIR=... -DNCCL_LIBRARY=...; QN_NCCL=OFF builds without.")
+endif()

@@ -1,0 +1,18 @@
+// Where values come into a network.
+#include "ops/host_access.h"
+#include "ops/ops.h"
+
+namespace qn {
+
+Var input(Tape& tape, std::span<const float> values, Shape shape) {
+  QN_CHECK(std::ssize(values) == shape.elements(), "an input {} takes {} values, not {}", shape.to_string(),
+           shape.elements(), values.size());
+  const Tensor x = tape.parameter_tensor(shape);
+  if (x.dtype == DType::f32)
+    upload(tape.k, x, view_of(values.data(), shape));
+  else
+    write_on_host(tape.k, x, [&](const Tensor& host) { std::copy(values.begin(), values.end(), host.as<double>()); });
+  return cast_to_compute(tape, {x, nullptr});
+}
+
+}  // namespace qn
