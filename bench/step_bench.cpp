@@ -132,7 +132,7 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
   measured.parameters = model->parameters().elements();
   model->parameters().allocate(DType::f32, kernels);
   model->parameters().initialize(static_cast<uint64_t>(config.seed));
-  apply_noise(model->weights(), config.quant_noise);
+  apply_noise(model->weights(), make_run_plan(*model, config.quant_noise, nullptr));
   const auto optimizer = make_optimizer(config.optimizer, model->parameters(), config.schedule.lr);
   const UpdateOptions update_options{.seed = static_cast<uint64_t>(config.seed),
                                      .dtype = dtype,

@@ -9,7 +9,7 @@
 #include <map>
 #include <set>
 
-#include "compress/noise.h"
+#include "compress/run_plan.h"
 #include "core/special_tokens.h"
 #include "golden_optimizer.h"
 #include "models/golden_model.h"
@@ -288,7 +288,9 @@ std::unique_ptr<LanguageModel> noisy_model(const ModelConfig& config) {
   auto model = make_language_model(config, kVocabulary, 512);
   model->parameters().allocate(DType::f32);
   model->parameters().initialize(5);
-  EXPECT_FALSE(apply_noise(model->weights(), {.pq = 0.2, .block_size = 8, .groups = {"paper"}}).empty());
+  NoiseConfig noise;
+  noise.pq = 0.2;
+  EXPECT_FALSE(apply_noise(model->weights(), make_run_plan(*model, noise, nullptr)).empty());
   return model;
 }
 
