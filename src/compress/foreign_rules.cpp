@@ -53,8 +53,6 @@ ScalarRules scalar_rules(const PythonValue& section, const std::string& source) 
   return rules;
 }
 
-bool is_large(const WeightInfo& weight) { return weight.rows * weight.cols >= kForeignMinElements; }
-
 /// What no earlier stage has, of `selected`.
 std::vector<size_t> still_dense(const QuantizationPlan& plan, std::vector<size_t> selected) {
   std::sort(selected.begin(), selected.end());
@@ -66,7 +64,7 @@ std::vector<size_t> still_dense(const QuantizationPlan& plan, std::vector<size_t
 std::vector<size_t> large_weights(std::span<const WeightInfo> weights) {
   std::vector<size_t> large;
   for (size_t i = 0; i < weights.size(); ++i)
-    if (is_large(weights[i])) large.push_back(i);
+    if (weights[i].rows * weights[i].cols >= kForeignMinElements) large.push_back(i);
   return large;
 }
 
@@ -83,7 +81,8 @@ void add_stage(QuantizationPlan& plan, const std::vector<size_t>& members,
 
 void plan_scalar(const ScalarRules& rules, std::span<const WeightInfo> weights, QuantizationPlan& plan) {
   std::vector<size_t> selected;
-  if (!rules.layers) selected = large_weights(weights);
+  if (!rules.layers)
+    for (size_t i = 0; i < weights.size(); ++i) selected.push_back(i);
   for (const StageRule& rule : rules.layers.value_or(std::vector<StageRule>{}))
     for (const size_t i : select_weights(rule, weights)) selected.push_back(i);
   const auto quantizer = std::make_shared<IntQuantizer>(rules.options);
@@ -141,7 +140,7 @@ QuantizationPlan plan_foreign(const ForeignRules& rules, std::span<const WeightI
   if (rules.scalar) plan_scalar(*rules.scalar, weights, plan);
   if (!rules.product && !rules.scalar) plan_default(weights, plan);
   QN_CHECK(plan.stages > 0,
-           "nothing is left to quantize: there are {} floating-point matrices, and without patterns only those of at "
+           "nothing is left to quantize: there are {} floating-point matrices, and without rules only those of at "
            "least {} elements are taken",
            weights.size(), kForeignMinElements);
   return plan;

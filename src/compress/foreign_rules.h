@@ -13,13 +13,13 @@
 
 namespace qn {
 
-/// Smaller matrices stay as they are unless a pattern names them.
+/// Without any rules, smaller matrices stay as they are.
 inline constexpr int64_t kForeignMinElements = 4096;
 
 /// The section `scalar`.
 struct ScalarRules {
   ScalarOptions options{.bits = 8, .method = RangeMethod::channel};
-  std::optional<std::vector<StageRule>> layers = {};  ///< none: every matrix of at least kForeignMinElements
+  std::optional<std::vector<StageRule>> layers = {};  ///< none: every matrix
 };
 
 /// Neither: product quantization of every matrix of at least kForeignMinElements, K = 256, in blocks of 8 columns, or 4
