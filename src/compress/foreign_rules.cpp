@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 
 #include "compress/fairseq_config.h"
 #include "compress/python_yaml.h"

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <limits>
 #include <set>
-#include <tuple>
+#include <string_view>
 
 #include "compress/ipq.h"
 #include "core/error.h"
