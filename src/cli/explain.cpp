@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "compress/foreign_weights.h"
 #include "data/dictionary.h"
 #include "tasks/model_file.h"
 
@@ -21,7 +22,7 @@ struct ExplainArguments {
 
 struct Explained {
   QuantizationPlan plan;
-  std::unique_ptr<LanguageModel> model;
+  std::unique_ptr<Module> model;
 };
 
 int64_t vocabulary_of(const ExplainArguments& a, const RunConfig& config) {
@@ -42,6 +43,11 @@ Explained explain_config(const ExplainArguments& a) {
 
 /// What a model file has gone through, and what is to come.
 Explained explain_model_file(const fs::path& path) {
+  if (kind_of_model_file(path) == ModelFileKind::packed) {
+    const SafetensorsReader packed(path);
+    if (packed.metadata().contains(kOriginKey))
+      return {plan_from_text(packed.metadata_at("plan"), path.string()), load_foreign(packed, path.string())};
+  }
   ModelFile file = load_model_file(path);
   QN_CHECK(!file.info.plan.empty(),
            "{} holds no plan: it has version 1 of the format; `quantnoise inspect` shows its "

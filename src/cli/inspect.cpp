@@ -1,7 +1,10 @@
+#include <fmt/ranges.h>
+
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "compress/packed_origin.h"
 #include "core/text.h"
 #include "tasks/model_file.h"
 #include "train/checkpoint_file.h"
@@ -10,6 +13,14 @@ namespace qn::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+void print_origin(const PackedOrigin& origin) {
+  std::cout << fmt::format("made from a file of {}\n", format_bytes(origin.bytes));
+  for (const auto& [key, value] : origin.metadata) std::cout << fmt::format("  {}: {}\n", key, value);
+  for (const auto& [name, weight] : origin.weights)
+    std::cout << fmt::format("  {}: {} {} [{}]\n", name, fmt::join(weight.names, ", "), name_of(weight.type),
+                             fmt::join(weight.shape, ", "));
+}
 
 void inspect_packed(const std::string& path, bool json) {
   const SafetensorsReader file(path);
@@ -25,8 +36,13 @@ void inspect_packed(const std::string& path, bool json) {
   }
   std::cout << report.to_table();
   std::cout << fmt::format("{} bytes on disk\n\n", group_digits(static_cast<int64_t>(file.file_size())));
+  const auto is_long = [](const std::string& key) { return key == "model" || key == kOriginKey; };
   for (const auto& [key, value] : file.metadata())
-    if (key != "model") std::cout << fmt::format("{}: {}\n", key, value);
+    if (!is_long(key)) std::cout << fmt::format("{}: {}\n", key, value);
+  if (const auto origin = packed_origin(file, path)) {
+    print_origin(*origin);
+    return;
+  }
   std::cout << "model:\n" << file.metadata_at("model");
 }
 

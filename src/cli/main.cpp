@@ -39,6 +39,7 @@ int run(int argc, char** argv, Communicator& comm) {
   add("train", "Train a language model, or resume a run", cli::add_train);
   add("quantize", "Compress a trained model by iterative product quantization", cli::add_quantize);
   add("eval", "Perplexity of a checkpoint or a packed file", cli::add_eval);
+  add("export", "A packed file back to a plain safetensors file", cli::add_export);
   add("inspect", "What is in a packed file or a checkpoint, tensor by tensor", cli::add_inspect);
   add("explain", "What happens to every weight: noise, quantizer, bits, bytes", cli::add_explain);
   try {

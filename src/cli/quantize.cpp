@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/quantize_weights.h"
 #include "comm/watchdog.h"
 #include "core/profiler.h"
 #include "core/text.h"
@@ -18,6 +19,7 @@ namespace {
 struct QuantizeArguments {
   ConfigOptions config;
   std::string from, out;
+  ForeignArguments foreign;
   ComputeOptions compute;
   int64_t vocabulary = 0;
   bool dry_run = false, json = false, fresh = false;
@@ -126,18 +128,22 @@ Command add_quantize(CLI::App& app) {
   app.add_option("--vocab", a->vocabulary, "Dictionary size for --dry-run where there is no data.path");
   app.add_flag("--json", a->json, "With --dry-run: print one JSON object");
   app.add_flag("--fresh", a->fresh, "Start anew even if checkpoint.dir holds a quantization run");
+  a->foreign.add_to(app);
   a->compute.add_to(app);
   app.footer(
       "Each stage: k-means on its weights (section ipq), then ipq.updates_per_stage updates that train centroids and\n"
       "everything not yet quantized. Interrupted runs are resumed, also inside k-means.\n"
       "Example: quantnoise quantize -c configs/wikitext2_small_ipq.yaml --from "
-      "runs/wikitext2_small/checkpoint_last.h5");
+      "runs/wikitext2_small/checkpoint_last.h5\n"
+      "Weights of another program, without training: quantnoise quantize --weights FILE --rules RULES.yaml -o OUT");
   return [a](Communicator& comm) {
     if (a->config.help_config) {
       if (comm.is_root()) std::cout << describe_config<RunConfig>();
       return kSuccess;
     }
-    const int code = a->compute.run(comm, [&](const Kernels& k) { return run_quantize(*a, k, comm); });
+    const int code = a->compute.run(comm, [&](const Kernels& k) {
+      return a->foreign.given() ? a->foreign.run(a->out, a->dry_run, a->json, k, comm) : run_quantize(*a, k, comm);
+    });
     log_peak_memory(comm);
     return code;
   };

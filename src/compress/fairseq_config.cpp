@@ -105,7 +105,8 @@ class Reader {
 
 }  // namespace
 
-QuantizeRules parse_quantize_rules(const std::string& text, const std::string& source) {
+QuantizeRules parse_quantize_rules(const std::string& text, const std::string& source,
+                                   std::span<const std::string> own_sections) {
   static const std::array<std::string, 3> kSections{"n_centroids", "block_sizes", "layers_to_quantize"};
   const PythonYaml document(text, source);
   const PythonValue& root = document.root();
@@ -118,7 +119,9 @@ QuantizeRules parse_quantize_rules(const std::string& text, const std::string& s
   }
   const Reader reader(source);
   reader.require_map(root, "the file");
-  for (const auto& entry : root.entries) reader.report_ignored(*entry.first, kSections, "section");
+  for (const auto& entry : root.entries)
+    if (std::find(own_sections.begin(), own_sections.end(), entry.first->text) == own_sections.end())
+      reader.report_ignored(*entry.first, kSections, "section");
   if (const PythonValue* section = root.find(kSections[0]))
     rules.n_centroids = reader.size_rules(*section, kSections[0]);
   if (const PythonValue* section = root.find(kSections[1]))

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 
 #include "compress/plan.h"
@@ -16,7 +17,9 @@ namespace qn {
 /// its default; an empty file is all defaults, with a warning. Other sections, layer types and keys are ignored, with a
 /// warning where they look misspelt. Keys of sizes that are no texts never fit an attribute; a warning says to quote
 /// them. `source` names the text in messages. Throws qn::Error with source, line and key.
-QuantizeRules parse_quantize_rules(const std::string& text, const std::string& source);
+/// `own_sections` are read by the caller.
+QuantizeRules parse_quantize_rules(const std::string& text, const std::string& source,
+                                   std::span<const std::string> own_sections = {});
 
 /// The same from a file.
 QuantizeRules read_quantize_rules(const std::filesystem::path& path);

@@ -77,6 +77,13 @@ void read_into(const SafetensorsReader& file, const std::string& path, const std
   upload(kernels, tensor, view_of(values.data(), tensor.shape));
 }
 
+/// A tensor that a file holds as it is.
+void add_stored(const StoredTensor& tensor, SizeReport& report) {
+  const bool plain = tensor.type == StoredType::f32 || tensor.type == StoredType::f16;
+  report.add_stored(tensor.name, plain ? name_of(stored_as(tensor.type)) : name_of(tensor.type), tensor.elements(),
+                    tensor.bytes.size());
+}
+
 }  // namespace
 
 void round_to_storage(Module& module, const PackedStorage& storage) {
@@ -93,7 +100,7 @@ void round_to_storage(Module& module, const PackedStorage& storage) {
 }
 
 uint64_t write_packed(const std::filesystem::path& path, const Module& module, const PackedMetadata& metadata,
-                      const PackedStorage& storage) {
+                      const PackedStorage& storage, std::span<const StoredTensor> raw) {
   const Kernels& kernels = module.parameters().kernels();
   PackedTensors tensors;
   set_metadata(tensors, metadata);
@@ -104,6 +111,7 @@ uint64_t write_packed(const std::filesystem::path& path, const Module& module, c
     if (!is_part(module, p.get())) tensors.add_values(p->name, p->shape, floats_of(kernels, p->value), storage.dense);
   for (const auto& b : module.buffers().all())
     tensors.add_values(b->name, b->shape, floats_of(kernels, b->value.view()), ValueStorage::f32);
+  for (const StoredTensor& t : raw) tensors.add_raw(t);
   return tensors.write(path);
 }
 
@@ -148,12 +156,12 @@ SizeReport packed_sizes(const SafetensorsReader& file) {
     listed.insert(listed.end(), own.begin(), own.end());
   }
   for (const StoredTensor& t : file.tensors())
-    if (std::find(listed.begin(), listed.end(), t.name) == listed.end())
-      report.add_dense(t.name, t.elements(), stored_as(t.type));
+    if (std::find(listed.begin(), listed.end(), t.name) == listed.end()) add_stored(t, report);
   return report;
 }
 
-SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& plan, const PackedMetadata& metadata) {
+SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& plan, const PackedMetadata& metadata,
+                                std::span<const StoredTensor> raw) {
   SizeReport report;
   PackedTensors tensors;
   set_metadata(tensors, metadata);
@@ -178,6 +186,10 @@ SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& pl
   for (const auto& b : module.buffers().all()) add_dense(b->name, b->shape, ValueStorage::f32);
   if (module.buffers().all().empty())  // a module whose activations are yet to be quantized
     for (const ActivationPlan& a : plan.activations) add_dense(range_name(a.name), {kRangeNumbers}, ValueStorage::f32);
+  for (const StoredTensor& t : raw) {
+    add_stored(t, report);
+    tensors.plan_raw(t);
+  }
   report.set_header_bytes(tensors.header_bytes());
   const auto parameters = metadata.find("parameters");
   if (parameters != metadata.end()) report.set_original_values(std::stoll(parameters->second));

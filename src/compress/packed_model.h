@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 
 #include "compress/plan.h"
@@ -21,9 +22,10 @@ using PackedMetadata = std::map<std::string, std::string>;
 /// Rounds everything to what the file will hold, so that the module in memory and the file compute the same.
 void round_to_storage(Module& module, const PackedStorage& storage);
 
-/// Writes the module (already rounded or not) atomically. Returns the file's size in bytes.
+/// Writes the module (already rounded or not) atomically, and `raw`, tensors that are no part of it, as they are.
+/// Returns the file's size in bytes.
 uint64_t write_packed(const std::filesystem::path& path, const Module& module, const PackedMetadata& metadata,
-                      const PackedStorage& storage);
+                      const PackedStorage& storage, std::span<const StoredTensor> raw = {});
 
 /// Throws qn::Error unless the file is a packed model of a version that this program reads.
 void check_packed_format(const SafetensorsReader& file, const std::string& path);
@@ -38,7 +40,8 @@ void load_packed(Module& module, const std::filesystem::path& path);
 SizeReport packed_sizes(const SafetensorsReader& file);
 /// What the packed file of a module quantized by `plan` will weigh, header included, to the byte. The module needs
 /// shapes only, and is dense.
-SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& plan, const PackedMetadata& metadata);
+SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& plan, const PackedMetadata& metadata,
+                                std::span<const StoredTensor> raw = {});
 
 /// Metadata that must be a number.
 int64_t metadata_integer(const SafetensorsReader& file, const std::string& key);

@@ -5,6 +5,7 @@
 
 #include "compress/representation.h"
 #include "core/half.h"
+#include "core/stored_values.h"
 #include "quant/bit_packing.h"
 #include "quant/pq_quantizer.h"
 
@@ -167,16 +168,12 @@ std::vector<std::string> tensor_names(const std::string& weight, const PackedWei
 
 std::vector<float> read_values(const SafetensorsReader& file, const std::string& name) {
   const StoredTensor& t = file.at(name);
-  if (t.type == StoredType::f32) return file.values<float>(name, StoredType::f32);
-  std::vector<float> values;
-  if (t.type == StoredType::f16) {
-    for (const uint16_t h : file.values<uint16_t>(name, StoredType::f16)) values.push_back(half_to_float(h));
-    return values;
-  }
+  if (t.type == StoredType::f32 || t.type == StoredType::f16) return floats_of(t);
   QN_CHECK(t.type == StoredType::i8, "tensor {} is {}: a packed model holds F32, F16 or I8 values", name,
            name_of(t.type));
   const std::vector<float> scale = file.values<float>(scale_name(name), StoredType::f32);
   QN_CHECK(scale.size() == 1, "tensor {} must hold one number", scale_name(name));
+  std::vector<float> values;
   for (const int8_t v : file.values<int8_t>(name, StoredType::i8)) values.push_back(static_cast<float>(v) * scale[0]);
   return values;
 }

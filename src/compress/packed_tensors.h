@@ -35,6 +35,9 @@ class PackedTensors {
 
   void add_values(const std::string& name, const Shape& shape, std::span<const float> values, ValueStorage storage);
   void plan_values(const std::string& name, const Shape& shape, ValueStorage storage);
+  /// A tensor of whatever type, as it is.
+  void add_raw(const StoredTensor& tensor) { writer_.add(tensor.name, tensor.type, tensor.shape, tensor.bytes); }
+  void plan_raw(const StoredTensor& tensor) { writer_.add_planned(tensor.name, tensor.type, tensor.shape); }
   void add_quantized(const std::string& weight, const QuantizedTensor& tensor, ValueStorage side);
   void plan_quantized(const std::string& weight, const PackedWeight& packed, ValueStorage side);
   void set_metadata(const std::string& key, const std::string& value) { writer_.set_metadata(key, value); }

@@ -51,29 +51,6 @@ std::string without_backslashes(std::string text) {
   return text;
 }
 
-/// Indices of the weights that a stage's pattern selects, repaired if need be.
-std::vector<size_t> select(const StageRule& rule, std::span<const WeightInfo> weights) {
-  std::vector<size_t> found = find_matches(NamePattern(rule.pattern, rule.where), weights);
-  if (!found.empty()) return found;
-  const std::string repaired = with_single_backslashes(rule.pattern);
-  if (repaired != rule.pattern) found = find_matches(NamePattern(repaired, rule.where), weights);
-  if (!found.empty()) {
-    spdlog::warn("{}",
-                 located(rule.where, fmt::format("pattern '{}' matches no weight because its backslashes are doubled "
-                                                 "(YAML keeps them as they are outside double quotes); using '{}', "
-                                                 "which matches {}. Write single backslashes.",
-                                                 rule.pattern, repaired, found.size())));
-    return found;
-  }
-  std::vector<std::string> names;
-  for (const WeightInfo& weight : weights) {
-    names.push_back(layer_name(weight.name));
-    for (const std::string& alias : weight.aliases) names.push_back(layer_name(alias));
-  }
-  throw Error(located(rule.where, fmt::format("pattern '{}' matches no weight; the nearest names are: {}", rule.pattern,
-                                              fmt::join(nearest(without_backslashes(repaired), names, 5), ", "))));
-}
-
 /// What fairseq's layer has that does not follow from the weight's shape: of token tables, only the one with the
 /// padding token's row knows it.
 std::map<std::string, std::string> padding_attribute(const Weight& weight) {
@@ -257,13 +234,35 @@ QuantizationPlan dense_plan(std::span<const WeightInfo> weights) {
   return plan;
 }
 
+std::vector<size_t> select_weights(const StageRule& rule, std::span<const WeightInfo> weights) {
+  std::vector<size_t> found = find_matches(NamePattern(rule.pattern, rule.where), weights);
+  if (!found.empty()) return found;
+  const std::string repaired = with_single_backslashes(rule.pattern);
+  if (repaired != rule.pattern) found = find_matches(NamePattern(repaired, rule.where), weights);
+  if (!found.empty()) {
+    spdlog::warn("{}",
+                 located(rule.where, fmt::format("pattern '{}' matches no weight because its backslashes are doubled "
+                                                 "(YAML keeps them as they are outside double quotes); using '{}', "
+                                                 "which matches {}. Write single backslashes.",
+                                                 rule.pattern, repaired, found.size())));
+    return found;
+  }
+  std::vector<std::string> names;
+  for (const WeightInfo& weight : weights) {
+    names.push_back(layer_name(weight.name));
+    for (const std::string& alias : weight.aliases) names.push_back(layer_name(alias));
+  }
+  throw Error(located(rule.where, fmt::format("pattern '{}' matches no weight; the nearest names are: {}", rule.pattern,
+                                              fmt::join(nearest(without_backslashes(repaired), names, 5), ", "))));
+}
+
 QuantizationPlan make_plan(const QuantizeRules& rules, std::span<const WeightInfo> weights) {
   QN_CHECK(!rules.stages.empty(), "{}", located(rules.source, "layers_to_quantize names no stage"));
   QuantizationPlan plan = dense_plan(weights);
   for (const StageRule& rule : rules.stages) {
     const int64_t stage = plan.stages++;
     bool any = false;
-    for (const size_t i : select(rule, weights)) {
+    for (const size_t i : select_weights(rule, weights)) {
       WeightPlan& planned = plan.weights[i];
       if (planned.stage >= 0) {
         spdlog::info("weight '{}' also fits stage {}; it stays in stage {}", planned.name, stage, planned.stage);

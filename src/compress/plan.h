@@ -118,6 +118,10 @@ std::vector<WeightInfo> infos_of(const WeightSet& weights);
 /// Every weight as it is: no stages, no noise.
 QuantizationPlan dense_plan(std::span<const WeightInfo> weights);
 
+/// Indices of the weights that a stage's pattern selects, by name or alias; a pattern whose backslashes are doubled is
+/// repaired with a warning. Throws qn::Error with the nearest names when it selects none.
+std::vector<size_t> select_weights(const StageRule& rule, std::span<const WeightInfo> weights);
+
 /// Applies the rules to a model's weights. A weight that several stages match belongs to the first (logged). A pattern
 /// that matches nothing only because its backslashes are doubled, as in fairseq's example file, is repaired with a
 /// warning. K is capped to a quarter of the number of blocks (logged).

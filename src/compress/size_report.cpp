@@ -47,11 +47,15 @@ void SizeReport::add_quantized(const std::string& name, const Quantizer& quantiz
 }
 
 void SizeReport::add_dense(const std::string& name, int64_t values, ValueStorage storage) {
+  add_stored(name, name_of(storage), values, stored_bytes(values, storage));
+}
+
+void SizeReport::add_stored(const std::string& name, const std::string& storage, int64_t values, uint64_t bytes) {
   SizeEntry entry;
   entry.name = name;
-  entry.storage = name_of(storage);
+  entry.storage = storage;
   entry.values = values;
-  entry.dense_bytes = stored_bytes(values, storage);
+  entry.dense_bytes = bytes;
   entries_.push_back(std::move(entry));
 }
 

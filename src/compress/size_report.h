@@ -29,6 +29,8 @@ class SizeReport {
   void add_quantized(const std::string& name, const Quantizer& quantizer, int64_t rows, int64_t cols,
                      ValueStorage side);
   void add_dense(const std::string& name, int64_t values, ValueStorage storage);
+  /// A tensor stored as it is, in a type of any name.
+  void add_stored(const std::string& name, const std::string& storage, int64_t values, uint64_t bytes);
   /// Bytes that belong to no tensor: a file's header and metadata.
   void set_header_bytes(uint64_t bytes) { header_bytes_ = bytes; }
   /// Values of the original model, where they are fewer than those stored: ties that were cut are stored twice.

@@ -8,10 +8,10 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 
 #include "core/error.h"
 #include "core/text.h"
+#include "core/unique_json.h"
 
 namespace qn {
 namespace {
@@ -54,20 +54,11 @@ std::optional<uint64_t> byte_count(const std::vector<int64_t>& shape, size_t ele
   return bytes;
 }
 
-/// JSON that refuses repeated keys: two tensors of one name could be told apart by no reader.
 json parse_header(const std::string& path, std::string_view text) {
-  std::vector<std::set<std::string>> open;
   std::string repeated;
-  const json::parser_callback_t callback = [&](int, json::parse_event_t event, json& parsed) {
-    if (event == json::parse_event_t::object_start) open.emplace_back();
-    if (event == json::parse_event_t::object_end) open.pop_back();
-    if (event == json::parse_event_t::key && !open.back().insert(parsed.get<std::string>()).second)
-      repeated = parsed.get<std::string>();
-    return true;
-  };
   json header;
   try {
-    header = json::parse(text.begin(), text.end(), callback);
+    header = parse_unique_json(text, repeated);
   } catch (const json::exception& error) {
     fail("'{}' is no safetensors file: its header is not valid JSON ({})", path, error.what());
   }

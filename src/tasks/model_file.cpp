@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "compress/ipq.h"
+#include "compress/packed_origin.h"
 #include "core/text.h"
 #include "train/checkpoint_file.h"
 #include "train/checkpoint_seal.h"
@@ -32,6 +33,10 @@ ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kern
 }
 
 PackedInfo read_info(const SafetensorsReader& file, const std::string& path) {
+  QN_CHECK(
+      !file.metadata().contains(kOriginKey),
+      "{} holds another program's weights without a network to run: `quantnoise export` makes a plain file of them",
+      path);
   PackedInfo info;
   info.model = read_config<ModelConfig>(config_tree_from_text(file.metadata_at("model"), path + " (metadata 'model')"));
   info.vocabulary = metadata_integer(file, "vocabulary");

@@ -13,10 +13,13 @@
 #include <sstream>
 #include <thread>
 
+#include "compress/representation.h"
 #include "core/cpu_features.h"
 #include "core/file_io.h"
 #include "core/hdf5_file.h"
+#include "support/golden.h"
 #include "support/tolerance.h"
+#include "tasks/model_file.h"
 #include "train/tiny_run.h"
 
 namespace qn::test {
@@ -101,6 +104,25 @@ class CliTest : public testing::Test {
   std::string binary_;
 };
 
+/// A packed language model as a plain file has decoded matrices under their names, and floats only.
+void expect_exported(const path& packed, const path& plain) {
+  const PackedModel model = load_packed_model(packed);
+  const SafetensorsReader file(plain);
+  size_t quantized = 0;
+  for (const auto& weight : model.model->weights().all()) {
+    const StoredTensor& tensor = file.at(weight->name());
+    EXPECT_EQ(tensor.shape, weight->shape().to_vector());
+    const auto codes = quantized_tensor(*weight, model.model->parameters());
+    if (!codes) continue;
+    ++quantized;
+    std::vector<float> decoded(static_cast<size_t>(tensor.elements()));
+    codes->quantizer->decode(*codes, decoded.data());
+    EXPECT_EQ(file.values<float>(weight->name(), StoredType::f32), decoded) << weight->name();
+  }
+  EXPECT_GT(quantized, 0U);
+  for (const StoredTensor& tensor : file.tensors()) EXPECT_EQ(tensor.type, StoredType::f32) << tensor.name;
+}
+
 TEST_F(CliTest, WholeJob) {
   const std::string checkpoint = dense();
   const std::string config = config_file("ipq", tiny_ipq_config(dir_.path(), "ipq", checkpoint));
@@ -114,6 +136,11 @@ TEST_F(CliTest, WholeJob) {
   const Result inspected = run({"inspect", (dir_ / "m.safetensors").string(), "--json"});
   ASSERT_EQ(inspected.code, 0) << inspected.err;
   EXPECT_EQ(nlohmann::json::parse(inspected.out)["bytes"], std::filesystem::file_size(dir_ / "m.safetensors"));
+  const Result exported =
+      run({"export", (dir_ / "m.safetensors").string(), "-o", (dir_ / "plain.safetensors").string()});
+  ASSERT_EQ(exported.code, 0) << exported.err;
+  expect_exported(dir_ / "m.safetensors", dir_ / "plain.safetensors");
+  EXPECT_EQ(run({"export", checkpoint, "-o", (dir_ / "no.safetensors").string()}).code, 1);
   const Result evaluated = run({"eval", (dir_ / "m.safetensors").string(), "--data", (dir_ / "data").string(),
                                 "--context-window", "8", "--json"});
   ASSERT_EQ(evaluated.code, 0) << evaluated.err;
@@ -134,6 +161,42 @@ TEST_F(CliTest, WholeJob) {
     EXPECT_NE(run({"explain", subject}).out.find("zero_blocks p=0.2 d=4"), std::string::npos) << subject;
   }
   EXPECT_EQ(run({"eval", checkpoint, "--data", (dir_ / "data").string()}).code, 0);
+}
+
+TEST_F(CliTest, WeightsOfAnotherProgram) {
+  QN_GOLDEN(original, "hf_models/gpt2_lm.safetensors");
+  const std::string packed = (dir_ / "packed.safetensors").string(), plain = (dir_ / "plain.safetensors").string();
+  const std::vector<std::string> quantize{"quantize", "--weights", original.string(), "--json", "-o"};
+  const auto with = [](std::vector<std::string> arguments, const std::vector<std::string>& more) {
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  };
+  const Result quantized = run(with(quantize, {packed}));
+  ASSERT_EQ(quantized.code, 0) << quantized.err;
+  const auto report = nlohmann::json::parse(quantized.out);
+  EXPECT_EQ(report["bytes"], std::filesystem::file_size(packed));
+  EXPECT_EQ(report["original_bytes"], std::filesystem::file_size(original));
+  ASSERT_FALSE(report["relative_errors"].empty());
+  EXPECT_EQ(finish(start_ranks(2, with(quantize, {(dir_ / "ranks.safetensors").string()}))).code, 0);
+  EXPECT_EQ(read_file_bytes(dir_ / "ranks.safetensors"), read_file_bytes(packed));
+  const Result planned = run(with(quantize, {"unused", "--bits", "4", "--range", "tensor", "--dry-run"}));
+  ASSERT_EQ(planned.code, 0) << planned.err;
+  EXPECT_NE(planned.out.find("int4 tensor"), std::string::npos) << planned.out;
+  const std::string rules = QN_SOURCE_DIR "/examples/quantize_any_safetensors/rules.yaml";
+  const Result example = run(with(quantize, {(dir_ / "example.safetensors").string(), "--rules", rules}));
+  ASSERT_EQ(example.code, 0) << example.err;
+  for (const char* storage : {"pq d=8", "int8 channel"}) EXPECT_NE(example.out.find(storage), std::string::npos);
+  EXPECT_EQ(run({"export", packed, "-o", plain, "--dtype", "original"}).code, 0);
+  EXPECT_EQ(SafetensorsReader(plain).tensors().size(), SafetensorsReader(original).tensors().size());
+  const Result inspected = run({"inspect", packed, "--json"}), explained = run({"explain", packed, "--json"});
+  ASSERT_EQ(inspected.code + explained.code, 0) << inspected.err << explained.err;
+  EXPECT_EQ(nlohmann::json::parse(inspected.out)["bytes"], report["bytes"]);
+  EXPECT_EQ(nlohmann::json::parse(explained.out)["weights"].size(), report["relative_errors"].size());
+  EXPECT_NE(run({"inspect", packed}).out.find("F32 [32, 128]"), std::string::npos);
+  EXPECT_NE(run({"eval", packed, "--data", "none"}).err.find("quantnoise export"), std::string::npos);
+  EXPECT_EQ(run(with(quantize, {packed, "--config", "c.yaml"})).code, 2);
+  EXPECT_EQ(run(with(quantize, {packed, "--range", "tensor"})).code, 2);
+  EXPECT_EQ(run({"quantize", "--rules", "r.yaml"}).code, 2);
 }
 
 TEST_F(CliTest, ComputesInTheGivenPrecision) {

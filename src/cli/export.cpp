@@ -1,0 +1,44 @@
+#include <iostream>
+
+#include "cli/choice_option.h"
+#include "cli/commands.h"
+#include "compress/export_plain.h"
+#include "core/text.h"
+#include "tasks/model_file.h"
+
+namespace qn::cli {
+namespace {
+
+struct ExportArguments {
+  std::string packed, out;
+  ExportType type = ExportType::f32;
+};
+
+void run_export(const ExportArguments& a) {
+  const SafetensorsReader file(a.packed);
+  check_packed_format(file, a.packed);
+  // Version 1 does not tell all sizes; its model does.
+  const bool old = file.metadata_at("version") == kVersion1;
+  const PackedModel model = old ? load_packed_model(a.packed) : PackedModel{};
+  const uint64_t bytes = export_plain(file, a.packed, a.out, a.type, old ? &model.model->weights() : nullptr);
+  std::cout << fmt::format("{}: {}, {} of it packed\n", a.out, format_bytes(bytes), format_bytes(file.file_size()));
+}
+
+}  // namespace
+
+Command add_export(CLI::App& app) {
+  auto a = std::make_shared<ExportArguments>();
+  app.add_option("file", a->packed, "Packed file (.safetensors), of a model or of another program's weights")
+      ->required();
+  app.add_option("-o,--out", a->out, "Plain safetensors file to write")->required();
+  add_choice(app, "--dtype", a->type, "What floating-point tensors become; original: what they were before packing");
+  app.footer(
+      "Decodes what is packed to the original names and shapes, for any program that reads safetensors.\n"
+      "Example: quantnoise export model.packed.safetensors -o model.safetensors --dtype original");
+  return [a](Communicator& comm) {
+    if (comm.is_root()) run_export(*a);
+    return kSuccess;
+  };
+}
+
+}  // namespace qn::cli
