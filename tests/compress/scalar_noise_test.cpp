@@ -148,6 +148,25 @@ TEST(ActivationRanges, AreSeenAveragedFrozenAndSaved) {
   EXPECT_EQ(net.run(x, {}), net.run(bound, {})) << "what is out of range becomes the bound";
 }
 
+// In double precision too, the state is what a file holds: floats.
+TEST(ActivationRanges, AreFloatsInEveryPrecision) {
+  OneLayer net;
+  quantize_activations(net, {{"net.fc.input", 4}}, true);
+  net.allocate(DType::f64, cpu_kernels());
+  Arena arena;
+  std::vector<double> x(static_cast<size_t>(net.layer.weight->cols()), 0.0);
+  for (int update = 1; update <= 3; ++update) {
+    x[3] = -0.1 * update, x[5] = 0.7 / update;  // no float equals them
+    Tape tape(cpu_kernels(), arena, DType::f64, kTraining);
+    (*net.layer.input)(tape, {view_of(x.data(), {1, std::ssize(x)}), nullptr});
+    net.activations().observer()->end_update(cpu_kernels(), alone());
+    for (const double value : to_doubles(net.buffers().find("net.fc.input.range")->value.view())) {
+      volatile float rounded = static_cast<float>(value);
+      EXPECT_EQ(value, static_cast<double>(rounded)) << "update " << update;
+    }
+  }
+}
+
 TEST(ActivationRanges, UnknownPlacesAreRefused) {
   OneLayer net;
   EXPECT_NE(error_of([&] {
