@@ -10,7 +10,15 @@ namespace qn {
 
 /// What the numbers are for; part of the key, so that streams never overlap. Values reach the disk through checkpoints'
 /// seeds: never renumber.
-enum class Purpose : uint32_t { init = 1, dropout = 2, noise = 3, kmeans_init = 4, kmeans_split = 5, data = 6, test = 99 };
+enum class Purpose : uint32_t {
+  init = 1,
+  dropout = 2,
+  noise = 3,
+  kmeans_init = 4,
+  kmeans_split = 5,
+  data = 6,
+  test = 99
+};
 
 /// Names one stream of random numbers.
 struct RandomKey {
