@@ -4,6 +4,10 @@
 
 namespace qn {
 
+namespace {
+constexpr size_t kMostBands = 8;  // that assemble_rows() puts together
+}
+
 void AdaptiveConfig::visit(ConfigVisitor& v) {
   v.field("cutoffs", cutoffs, "word ids where a new frequency band starts, ascending (empty: no bands)");
   v.field("factor", factor, "each band's dimension is the previous one's divided by this");
@@ -17,6 +21,8 @@ void AdaptiveConfig::visit(ConfigVisitor& v) {
 void AdaptiveConfig::validate(const ConfigChecker& c) const {
   c.check(factor >= 1.0, "factor", "must be at least 1, got {}", factor);
   c.check(dropout >= 0.0 && dropout < 1.0, "dropout", "must be in [0, 1), got {}", dropout);
+  c.check(cutoffs.size() < kMostBands, "cutoffs", "{} cutoffs give {} bands; at most {} are possible", cutoffs.size(),
+          cutoffs.size() + 1, kMostBands);
   c.check(cutoffs.empty() == !(input || softmax), "cutoffs", "{}",
           cutoffs.empty() ? "are needed by adaptive input and softmax"
                           : "are given, but neither input nor softmax is adaptive");
