@@ -136,8 +136,7 @@ StateDict checkpoint_of(const RunConfig& config, LanguageModel& model, int64_t v
   return state;
 }
 
-Json measure_checkpoint(const RunConfig& config, const Options& options, Communicator& comm,
-                        const ScratchFolder& folder) {
+Json measure_checkpoint(const RunConfig& config, const Options& options, const ScratchFolder& folder) {
   const auto model = new_model(config, options.vocabulary);
   const fs::path path = folder / "checkpoint.h5";
   const auto size = [&] { return fs::file_size(path); };
@@ -196,7 +195,7 @@ int main(int argc, char** argv) {
     const ScratchFolder folder(options.folder);
     Json report{{"program", "file_bench"}, {"config", options.config}};
     report.update(measure_packed(config, options, folder));
-    report.update(measure_checkpoint(config, options, comm, folder));
+    report.update(measure_checkpoint(config, options, folder));
     report["open_corpus"] = measure_corpus(config, options, folder);
     print_report(report, options.common.json);
   });

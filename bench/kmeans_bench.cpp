@@ -154,7 +154,7 @@ Json measure_model(const Options& options, const Kernels& kernels, Communicator&
     return weight.first_token() < 0 ? std::vector<float>()
                                     : frequency_importance(weight, token_counts, config.ipq.frequency_exponent);
   };
-  IpqMachine ipq(config.ipq, *model, comm, options.seed, make_run_plan(model->weights(), {}, &config.ipq), importance);
+  IpqMachine ipq(config.ipq, *model, comm, options.seed, make_run_plan(*model, {}, &config.ipq), importance);
   const double flops = flops_of(ipq.plan(), config.ipq.kmeans_iterations);
   double seconds = 0.0;
   Json stages = Json::object();

@@ -6,6 +6,7 @@
 #include "bench/program.h"
 #include "bench/synthetic.h"
 #include "cli/choice_option.h"
+#include "compress/run_plan.h"
 #include "ops/cuda/backend.h"
 #include "ops/host_access.h"
 #include "tasks/language_modeling.h"
