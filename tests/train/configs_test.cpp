@@ -1,4 +1,5 @@
 // Every file of configs/ is a valid configuration, and the variants of a run agree in what makes them comparable.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -66,6 +67,17 @@ TEST(Configs, EightGpusNoiseAndCompressionFollowThePaper) {
   EXPECT_EQ(ipq.schedule.lr, paper_ipq.schedule.lr);
   EXPECT_EQ(ipq.schedule.warmup_updates, 0);
   EXPECT_EQ(ipq.quant_noise.pq, paper.quant_noise.pq);
+}
+
+TEST(Configs, MoreBandsThanAModelPutsTogetherAreRefused) {
+  const auto bands = [](int cutoffs) {
+    std::string list;
+    for (int i = 1; i <= cutoffs; ++i) list += (i > 1 ? ", " : "") + std::to_string(10 * i);
+    const std::string text = "model:\n  adaptive: {input: true, softmax: true, cutoffs: [" + list + "]}\n";
+    return read_config<RunConfig>(config_tree_from_text(text, "x.yaml"));
+  };
+  EXPECT_EQ(bands(7).model.adaptive.cutoffs.size(), 7u);
+  EXPECT_THAT([&] { bands(8); }, testing::ThrowsMessage<Error>(testing::HasSubstr("at most 8")));
 }
 
 }  // namespace
