@@ -75,9 +75,8 @@ void MetricsLog::fail_to(const char* action) const {
 void MetricsLog::write(std::span<const MetricField> fields) {
   Json record = Json::object();
   for (const MetricField& field : fields) {
-    const std::string name(field.name);
-    QN_ASSERT(!record.contains(name), "metric '{}' is given twice in one record", name);
-    std::visit([&](const auto& value) { record[name] = value; }, field.value);
+    QN_ASSERT(!record.contains(field.name), "metric '{}' is given twice in one record", field.name);
+    std::visit([&](const auto& value) { record[field.name] = value; }, field.value);
   }
   // Texts may hold anything (paths, messages); bytes that are no UTF-8 must not end a run.
   const std::string line = record.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";

@@ -15,7 +15,7 @@ namespace qn {
 
 using MetricValue = std::variant<int64_t, double, std::string, bool>;
 struct MetricField {
-  std::string_view name;
+  std::string name;
   MetricValue value;
 };
 
