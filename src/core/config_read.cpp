@@ -101,7 +101,7 @@ class ReadVisitor final : public ConfigVisitor {
     for (const ConfigProblem& p : problems_) lines.push_back(fmt::format("{}: {}", p.where.text(), p.text));
     // A file inherited along two ways reports its problems twice.
     lines.erase(std::unique(lines.begin(), lines.end()), lines.end());
-    throw Error(fmt::format("{}", fmt::join(lines, "\n")));
+    throw UsageError(fmt::format("{}", fmt::join(lines, "\n")));
   }
 
  protected:

@@ -15,6 +15,12 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A mistake in what the user asked for: a configuration, a rule or an argument, found before any work. Status 2.
+class UsageError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A broken invariant of the program itself.
 class InternalError : public std::logic_error {
  public:
@@ -28,12 +34,23 @@ template <typename... Args>
   throw Error(fmt::format(format, std::forward<Args>(args)...));
 }
 
+template <typename... Args>
+[[noreturn]] void fail_usage(fmt::format_string<Args...> format, Args&&... args) {
+  throw UsageError(fmt::format(format, std::forward<Args>(args)...));
+}
+
 }  // namespace qn
 
 /// Throws qn::Error with the formatted message unless `condition` holds.
 #define QN_CHECK(condition, ...)               \
   do {                                         \
     if (!(condition)) ::qn::fail(__VA_ARGS__); \
+  } while (false)
+
+/// The same for what is asked for: throws qn::UsageError.
+#define QN_CHECK_USAGE(condition, ...)               \
+  do {                                               \
+    if (!(condition)) ::qn::fail_usage(__VA_ARGS__); \
   } while (false)
 
 /// Throws qn::InternalError naming the expression and the place unless `condition` holds.
