@@ -15,6 +15,7 @@
 #include "data/token_stream.h"
 #include "tasks/corpus.h"
 #include "tasks/model_file.h"
+#include "tasks/run.h"
 #include "train/checkpoint_file.h"
 
 namespace {
@@ -85,15 +86,16 @@ Json timed(int64_t repeats, const std::function<uintmax_t()>& bytes, const std::
           {"extra_peak_mib", extra / 1048576.0}};
 }
 
-std::unique_ptr<LanguageModel> new_model(const RunConfig& config, int64_t vocabulary) {
-  auto model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample);
-  model->parameters().allocate(DType::f32);
-  model->parameters().initialize(static_cast<uint64_t>(config.seed));
-  return model;
+std::unique_ptr<RunTask> new_task(const RunConfig& config, int64_t vocabulary) {
+  auto task = preview_task(config, vocabulary);
+  ParameterStore& parameters = task->module().parameters();
+  parameters.allocate(DType::f32);
+  parameters.initialize(static_cast<uint64_t>(config.seed));
+  return task;
 }
 
 /// Gives every planned weight random codes: a packed file costs the same whatever the codes are.
-void quantize_randomly(LanguageModel& model, const QuantizationPlan& plan) {
+void quantize_randomly(Module& model, const QuantizationPlan& plan) {
   RepresentationSwap swap(model, CentroidGradient::sum);
   for (const WeightPlan& planned : plan.quantized()) {
     const QuantizedLayout layout = planned.quantizer->layout(planned.rows, planned.cols);
@@ -111,21 +113,22 @@ void quantize_randomly(LanguageModel& model, const QuantizationPlan& plan) {
 }
 
 Json measure_packed(const RunConfig& config, const Options& options, const ScratchFolder& folder) {
-  const auto model = new_model(config, options.vocabulary);
-  const QuantizationPlan plan = make_run_plan(*model, config.quant_noise, &config.ipq);
-  const PackedInfo info = packed_info(config, options.vocabulary, hex64(0), model->parameters().elements(), plan);
-  quantize_randomly(*model, plan);
+  const auto task = new_task(config, options.vocabulary);
+  Module& model = task->module();
+  const QuantizationPlan plan = make_run_plan(model, config.quant_noise, &config.ipq);
+  const PackedMetadata metadata =
+      packed_metadata(*task, model.parameters().elements(), config.ipq.centroid_gradient, plan);
+  quantize_randomly(model, plan);
   const fs::path path = folder / "model.safetensors";
   const auto size = [&] { return fs::file_size(path); };
   Json json;
-  json["pack"] =
-      timed(options.repeats, size, [&] { write_packed_model(path, *model, info, packed_storage(config.ipq)); });
-  json["load_packed"] = timed(options.repeats, size, [&] { load_packed_model(path); });
+  json["pack"] = timed(options.repeats, size, [&] { write_packed(path, model, metadata, packed_storage(config.ipq)); });
+  json["load_packed"] = timed(options.repeats, size, [&] { load_model_file(path); });
   return json;
 }
 
 /// What the trainer saves, as far as loading a model looks at it.
-StateDict checkpoint_of(const RunConfig& config, LanguageModel& model, int64_t vocabulary) {
+StateDict checkpoint_of(const RunConfig& config, Module& model, int64_t vocabulary) {
   StateDict state;
   save_module(model, state);
   make_optimizer(config.optimizer, model.parameters(), config.schedule.lr)->save(model.parameters(), state);
@@ -137,10 +140,10 @@ StateDict checkpoint_of(const RunConfig& config, LanguageModel& model, int64_t v
 }
 
 Json measure_checkpoint(const RunConfig& config, const Options& options, const ScratchFolder& folder) {
-  const auto model = new_model(config, options.vocabulary);
+  const auto task = new_task(config, options.vocabulary);
   const fs::path path = folder / "checkpoint.h5";
   const auto size = [&] { return fs::file_size(path); };
-  const StateDict state = checkpoint_of(config, *model, options.vocabulary);
+  const StateDict state = checkpoint_of(config, task->module(), options.vocabulary);
   Json json;
   json["save_checkpoint"] = timed(options.repeats, size, [&] { save_state(path, state); });
   json["load_checkpoint"] = timed(options.repeats, size, [&] { load_model_file(path); });

@@ -5,8 +5,8 @@
 
 #include "cli/commands.h"
 #include "compress/foreign_weights.h"
-#include "data/dictionary.h"
 #include "tasks/model_file.h"
+#include "tasks/run.h"
 
 namespace qn::cli {
 namespace {
@@ -22,23 +22,18 @@ struct ExplainArguments {
 
 struct Explained {
   QuantizationPlan plan;
-  std::unique_ptr<Module> model;
-};
+  std::unique_ptr<RunTask> task;  ///< that the model is of, if it is one of this program
+  std::unique_ptr<Module> foreign;
 
-int64_t vocabulary_of(const ExplainArguments& a, const RunConfig& config) {
-  if (a.vocabulary > 0) return a.vocabulary;
-  QN_CHECK(!config.data.path.empty(),
-           "a configuration tells shapes together with a vocabulary: --vocab N, or "
-           "data.path with a dict.txt");
-  return Dictionary::load(fs::path(config.data.path) / "dict.txt").size();
-}
+  const Module& model() const { return task != nullptr ? task->module() : *foreign; }
+};
 
 /// What `quantize` with this configuration will do.
 Explained explain_config(const ExplainArguments& a) {
   const auto config = read_config<RunConfig>(load_config_tree(a.subject, a.overrides));
-  auto model = make_language_model(config.model, vocabulary_of(a, config), config.data.tokens_per_sample);
-  QuantizationPlan plan = make_run_plan(*model, config.quant_noise, &config.ipq);
-  return {std::move(plan), std::move(model)};
+  auto task = preview_task(config, a.vocabulary);
+  QuantizationPlan plan = make_run_plan(task->module(), config.quant_noise, &config.ipq);
+  return {.plan = std::move(plan), .task = std::move(task), .foreign = nullptr};
 }
 
 /// What a model file has gone through, and what is to come.
@@ -46,14 +41,16 @@ Explained explain_model_file(const fs::path& path) {
   if (kind_of_model_file(path) == ModelFileKind::packed) {
     const SafetensorsReader packed(path);
     if (packed.metadata().contains(kOriginKey))
-      return {plan_from_text(packed.metadata_at("plan"), path.string()), load_foreign(packed, path.string())};
+      return {.plan = plan_from_text(packed.metadata_at("plan"), path.string()),
+              .task = nullptr,
+              .foreign = load_foreign(packed, path.string())};
   }
   ModelFile file = load_model_file(path);
-  QN_CHECK(!file.info.plan.empty(),
+  QN_CHECK(!file.plan.empty(),
            "{} holds no plan: it has version 1 of the format; `quantnoise inspect` shows its "
            "tensors",
            path.string());
-  return {plan_from_text(file.info.plan, path.string()), std::move(file.model)};
+  return {.plan = plan_from_text(file.plan, path.string()), .task = std::move(file.task), .foreign = nullptr};
 }
 
 Explained explain_subject(const ExplainArguments& a) {
@@ -88,9 +85,9 @@ Command add_explain(CLI::App& app) {
     if (!comm.is_root()) return kSuccess;
     const Explained explained = explain_subject(*a);
     if (a->json)
-      std::cout << explain_json(explained.plan, *explained.model) << std::endl;
+      std::cout << explain_json(explained.plan, explained.model()) << std::endl;
     else
-      std::cout << explain(explained.plan, *explained.model);
+      std::cout << explain(explained.plan, explained.model());
     return kSuccess;
   };
 }

@@ -1,4 +1,5 @@
 #include <iostream>
+#include <optional>
 
 #include "cli/choice_option.h"
 #include "cli/commands.h"
@@ -19,8 +20,9 @@ void run_export(const ExportArguments& a) {
   check_packed_format(file, a.packed);
   // Version 1 does not tell all sizes; its model does.
   const bool old = file.metadata_at("version") == kVersion1;
-  const PackedModel model = old ? load_packed_model(a.packed) : PackedModel{};
-  const uint64_t bytes = export_plain(file, a.packed, a.out, a.type, old ? &model.model->weights() : nullptr);
+  std::optional<ModelFile> model;
+  if (old) model = load_model_file(a.packed);
+  const uint64_t bytes = export_plain(file, a.packed, a.out, a.type, old ? &model->module().weights() : nullptr);
   std::cout << fmt::format("{}: {}, {} of it packed\n", a.out, format_bytes(bytes), format_bytes(file.file_size()));
 }
 

@@ -1,6 +1,5 @@
 #include <spdlog/spdlog.h>
 
-#include <cmath>
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -12,6 +11,7 @@
 #include "core/text.h"
 #include "tasks/model_file.h"
 #include "tasks/run.h"
+#include "train/trainer.h"
 
 namespace qn::cli {
 namespace {
@@ -25,19 +25,13 @@ struct QuantizeArguments {
   bool dry_run = false, json = false, fresh = false;
 };
 
-int64_t vocabulary_of(const QuantizeArguments& a, const RunConfig& config) {
-  if (a.vocabulary > 0) return a.vocabulary;
-  QN_CHECK(!config.data.path.empty(), "--dry-run needs the vocabulary: --vocab N, or data.path with a dict.txt");
-  return Dictionary::load(std::filesystem::path(config.data.path) / "dict.txt").size();
-}
-
 void dry_run(const QuantizeArguments& a, const RunConfig& config) {
-  const int64_t vocabulary = vocabulary_of(a, config);
-  const auto model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample);
-  const QuantizationPlan plan = make_run_plan(*model, config.quant_noise, &config.ipq);
-  const int64_t parameters = model->parameters().elements();
-  const PackedInfo info = packed_info(config, vocabulary, std::string(16, '0'), parameters, plan);
-  const SizeReport sizes = predict_packed_sizes(*model, plan, metadata_of(info));
+  const auto task = preview_task(config, a.vocabulary);
+  const Module& model = task->module();
+  const QuantizationPlan plan = make_run_plan(model, config.quant_noise, &config.ipq);
+  const int64_t parameters = model.parameters().elements();
+  const SizeReport sizes =
+      predict_packed_sizes(model, plan, packed_metadata(*task, parameters, config.ipq.centroid_gradient, plan));
   if (a.json) {
     nlohmann::ordered_json weights = nlohmann::ordered_json::array();
     for (const WeightPlan& w : plan.quantized())
@@ -61,38 +55,38 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
                            group_digits(static_cast<int64_t>(sizes.total_bytes())));
 }
 
-PackedModel write_and_load(Trainer& trainer, const PackedInfo& info, const PackedStorage& storage,
-                           const std::filesystem::path& out, const Kernels& kernels, Communicator& comm) {
+/// Writes the packed file and reads it as a user will (from disk).
+ModelFile write_and_load(Trainer& trainer, const PackedMetadata& metadata, const PackedStorage& storage,
+                         const std::filesystem::path& out, const Kernels& kernels, Communicator& comm) {
   const ProfileScope phase(Phase::checkpoint);
-  if (comm.is_root()) write_packed_model(out, trainer.module(), info, storage);
+  if (comm.is_root()) write_packed(out, trainer.module(), metadata, storage);
   comm.barrier();
-  return load_packed_model(out, kernels);
+  return load_model_file(out, kernels);
 }
 
-/// Writes the packed file, evaluates it as a user will (from disk), and makes sure that it computes what the model in
-/// memory does.
-void pack(Trainer& trainer, LanguageModeling& task, const RunConfig& config, int64_t parameters,
-          const std::filesystem::path& out, const Kernels& kernels, Communicator& comm) {
+/// Packs the model, evaluates the file, and makes sure that it computes what the model in memory does.
+void pack(Trainer& trainer, RunTask& task, const RunConfig& config, const std::filesystem::path& out,
+          const Kernels& kernels, Communicator& comm) {
+  const int64_t parameters = trainer.original_parameters();
   const Evaluation before = trainer.validate_now();
   const PackedStorage storage = packed_storage(config.ipq);
   trainer.round_weights(storage);
   const Evaluation rounded = trainer.validate_now();
-  const Dictionary& dictionary = task.corpus().dictionary();
-  const PackedModel packed = write_and_load(
-      trainer, packed_info(config, dictionary.size(), hex64(dictionary.hash()), parameters, trainer.plan()), storage,
-      out, kernels, comm);
-  const Score from_file =
-      validate(*packed.model, kernels, comm, task.corpus().valid(), task.corpus().valid_batches(), trainer.dtype());
-  QN_CHECK(std::abs(from_file.base2() - rounded.base2()) < 1e-6,
-           "{} evaluates to perplexity {:.4f}, the model in memory to {:.4f}: do not use the file, and report this",
-           out.string(), from_file.perplexity(), rounded.at("ppl"));
+  const ModelFile file =
+      write_and_load(trainer, packed_metadata(task, parameters, config.ipq.centroid_gradient, trainer.plan()), storage,
+                     out, kernels, comm);
+  const Evaluation from_file = task.evaluate_module(file.module(), kernels, comm, trainer.dtype());
+  QN_CHECK(agree(from_file, rounded),
+           "{} evaluates to {}, the model in memory to {}: do not use the file, and report this", out.string(),
+           from_file.text(), rounded.text());
   const uint64_t bytes = std::filesystem::file_size(out);
   spdlog::info("packed: {} ({} bytes, {}), {:.2f}x smaller than {} in fp32", out.string(),
                group_digits(static_cast<int64_t>(bytes)), format_bytes(bytes),
                4.0 * static_cast<double>(parameters) / static_cast<double>(bytes),
                format_bytes(static_cast<uint64_t>(parameters) * 4));
-  spdlog::info("{} perplexity: {:.2f} finetuned, {:.2f} rounded to storage, {:.2f} from the file", config.data.valid,
-               before.at("ppl"), rounded.at("ppl"), from_file.perplexity());
+  spdlog::info("{} {}: {} finetuned, {} rounded to storage, {} from the file", config.data.valid,
+               before.headline().title_or_name(), value_text(before.headline()), value_text(rounded.headline()),
+               value_text(from_file.headline()));
 }
 
 int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicator& comm) {
@@ -105,15 +99,15 @@ int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicato
   const auto watchdog = start_watchdog(comm, config.comm.watchdog_seconds);
   const std::filesystem::path out =
       a.out.empty() ? std::filesystem::path(config.checkpoint.dir) / "model.safetensors" : std::filesystem::path(a.out);
-  LanguageModeling task(config);
-  Trainer trainer(config, dump_config(config), task, comm,
+  const std::unique_ptr<RunTask> task = make_task(config);
+  Trainer trainer(config, dump_config(config), *task, comm,
                   {.quantize = true, .resume = !a.fresh, .stop_requested = stop_requested, .kernels = &kernels});
   if (trainer.run() == Outcome::stopped) {
     spdlog::info("stopped after update {} with {} stages done; saved in {}: run the same command to go on",
                  trainer.update(), trainer.ipq()->stages_done(), config.checkpoint.dir);
     return kStopped;
   }
-  pack(trainer, task, config, trainer.original_parameters(), out, kernels, comm);
+  pack(trainer, *task, config, out, kernels, comm);
   return kSuccess;
 }
 

@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "comm/watchdog.h"
 #include "tasks/run.h"
+#include "train/trainer.h"
 
 namespace qn::cli {
 

@@ -1,71 +1,150 @@
 #include "tasks/language_modeling.h"
 
 #include <cmath>
+#include <filesystem>
 
 #include "core/profiler.h"
 #include "core/text.h"
 
 namespace qn {
 
+LanguageModeling::LanguageModeling(Blueprint blueprint)
+    : blueprint_(std::move(blueprint)),
+      model_(make_language_model(blueprint_.model, blueprint_.vocabulary, blueprint_.tokens_per_sample)) {}
+
 LanguageModeling::LanguageModeling(const RunConfig& config)
-    : corpus_(config.data, static_cast<uint64_t>(config.seed)),
-      model_(make_language_model(config.model, corpus_.dictionary().size(), config.data.tokens_per_sample)),
+    : corpus_(std::in_place, config.data, static_cast<uint64_t>(config.seed)),
+      blueprint_{config.model, corpus_->dictionary().size(), hex64(corpus_->dictionary().hash()),
+                 config.data.tokens_per_sample},
+      model_(make_language_model(blueprint_.model, blueprint_.vocabulary, blueprint_.tokens_per_sample)),
       data_path_(config.data.path) {}
+
+std::unique_ptr<RunTask> LanguageModeling::from_config(const RunConfig& config) {
+  return std::make_unique<LanguageModeling>(config);
+}
+
+std::unique_ptr<RunTask> LanguageModeling::preview(const RunConfig& config, int64_t vocabulary) {
+  QN_CHECK(vocabulary > 0 || !config.data.path.empty(),
+           "a configuration tells shapes together with a vocabulary: --vocab N, or data.path with a dict.txt");
+  if (vocabulary == 0) return from_config(config);
+  return std::unique_ptr<RunTask>(
+      new LanguageModeling({config.model, vocabulary, hex64(0), config.data.tokens_per_sample}));
+}
+
+std::unique_ptr<RunTask> LanguageModeling::from_checkpoint(const RunConfig& config, const StateDict& state) {
+  return std::unique_ptr<RunTask>(new LanguageModeling(
+      {config.model, state.integer("vocabulary"), state.text("dictionary_hash"), config.data.tokens_per_sample}));
+}
+
+std::unique_ptr<RunTask> LanguageModeling::from_packed(const SafetensorsReader& file, const std::string& path) {
+  return std::unique_ptr<RunTask>(new LanguageModeling(
+      {read_config<ModelConfig>(config_tree_from_text(file.metadata_at("model"), path + " (metadata 'model')")),
+       metadata_integer(file, "vocabulary"), file.metadata_at("dictionary_hash"),
+       metadata_integer(file, "tokens_per_sample")}));
+}
+
+PackedMetadata LanguageModeling::packed_metadata() const {
+  return {{"model", dump_config(blueprint_.model)},
+          {"vocabulary", std::to_string(blueprint_.vocabulary)},
+          {"dictionary_hash", blueprint_.dictionary_hash},
+          {"tokens_per_sample", std::to_string(blueprint_.tokens_per_sample)}};
+}
 
 std::string LanguageModeling::describe_data(int64_t micro_batches) const {
   return fmt::format("vocabulary {}; {} training tokens in {} blocks, {} updates per epoch of {} micro-batches",
-                     group_digits(corpus_.dictionary().size()), group_digits(corpus_.train().stream().total_tokens()),
-                     group_digits(corpus_.train().size()),
-                     group_digits(corpus_.sampler().updates_per_epoch(micro_batches)), micro_batches);
+                     group_digits(corpus_->dictionary().size()), group_digits(corpus_->train().stream().total_tokens()),
+                     group_digits(corpus_->train().size()),
+                     group_digits(corpus_->sampler().updates_per_epoch(micro_batches)), micro_batches);
 }
 
 int64_t LanguageModeling::next_update(int64_t micro_batches) {
-  groups_ = corpus_.sampler().next_update(micro_batches);
+  groups_ = corpus_->sampler().next_update(micro_batches);
   return static_cast<int64_t>(groups_.size());
 }
 
 MicroBatch LanguageModeling::micro_batch(int64_t index, const RandomKey&) {
   const ProfileScope reading(Phase::data, index);
-  batch_ = corpus_.train().collate(groups_[static_cast<size_t>(index)]);
+  batch_ = corpus_->train().collate(groups_[static_cast<size_t>(index)]);
   return micro_batch_of(*model_, view_of(batch_), batch_.tokens);
 }
 
 MicroBatch LanguageModeling::example(int64_t i, int64_t count) {
-  batch_ = corpus_.training_example(i, count);
+  batch_ = corpus_->training_example(i, count);
   return micro_batch_of(*model_, view_of(batch_), batch_.tokens);
 }
 
-Score LanguageModeling::score(const Kernels& kernels, Communicator& comm, DType dtype) {
-  return validate(*model_, kernels, comm, corpus_.valid(), corpus_.valid_batches(), dtype);
+Evaluation LanguageModeling::evaluate_module(Module& module, const Kernels& kernels, Communicator& comm, DType dtype) {
+  auto* model = dynamic_cast<LanguageModel*>(&module);
+  QN_ASSERT(model != nullptr, "not a language model");
+  const Score result = validate(*model, kernels, comm, corpus_->valid(), corpus_->valid_batches(), dtype);
+  return {result.loss,
+          result.tokens,
+          {{.name = "loss", .value = result.base2()},
+           {.name = "ppl", .value = result.perplexity(), .title = "perplexity", .digits = 2}}};
 }
 
-Evaluation LanguageModeling::evaluate(const Kernels& kernels, Communicator& comm, DType dtype) {
-  const Score result = score(kernels, comm, dtype);
-  return {result.loss, result.tokens, {{"loss", result.base2()}, {"ppl", result.perplexity()}}};
+Dictionary LanguageModeling::open_dictionary(const std::string& folder) const {
+  Dictionary dictionary = Dictionary::load(std::filesystem::path(folder) / "dict.txt");
+  QN_CHECK(
+      hex64(dictionary.hash()) == blueprint_.dictionary_hash,
+      "{}/dict.txt is not the dictionary of this model (hash {}, the model has {}): prepare the text with --dict and "
+      "the dictionary that the model was trained with",
+      folder, hex64(dictionary.hash()), blueprint_.dictionary_hash);
+  return dictionary;
+}
+
+EvalReport LanguageModeling::score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm,
+                                        DType dtype) {
+  const Dictionary dictionary = open_dictionary(config.data);
+  const TokenStream stream = TokenStream::open(config.data, config.split);
+  stream.check_vocabulary(dictionary.size());
+  const int64_t given = config.tokens_per_sample.value_or(0);
+  EvalOptions options{.break_mode = config.break_mode,
+                      .tokens_per_sample = given > 0 ? given : blueprint_.tokens_per_sample,
+                      .context_window = config.context_window,
+                      .max_tokens = config.max_tokens,
+                      .dtype = dtype,
+                      .continues = {}};
+  if (!config.bpe_marker.empty())
+    options.continues = [&dictionary, &marker = config.bpe_marker](int32_t id) {
+      return dictionary.symbol(id).ends_with(marker);
+    };
+  const Score score = qn::evaluate(*model_, kernels, comm, stream, options);
+  EvalReport report{.amount = group_digits(score.tokens) + " tokens",
+                    .result = fmt::format("loss {:.4f} bits, perplexity {:.2f}", score.base2(), score.perplexity()),
+                    .fields = {{"tokens", score.tokens},
+                               {"words", score.words},
+                               {"loss_base2", score.base2()},
+                               {"perplexity", score.perplexity()},
+                               {"token_perplexity", score.token_perplexity()}}};
+  if (score.words != score.tokens)
+    report.result +=
+        fmt::format(" per word ({} words), {:.2f} per token", group_digits(score.words), score.token_perplexity());
+  return report;
 }
 
 void LanguageModeling::save(StateDict& state) const {
-  const SamplerState& sampler = corpus_.sampler().state();
+  const SamplerState& sampler = corpus_->sampler().state();
   state.ints["sampler/epoch"] = sampler.epoch;
   state.ints["sampler/next"] = sampler.next;
   state.ints["sampler/samples"] = sampler.samples;
-  state.ints["vocabulary"] = corpus_.dictionary().size();
-  state.texts["dictionary_hash"] = hex64(corpus_.dictionary().hash());
-  state.texts["data_fingerprint"] = hex64(corpus_.sampler().fingerprint());
+  state.ints["vocabulary"] = blueprint_.vocabulary;
+  state.texts["dictionary_hash"] = blueprint_.dictionary_hash;
+  state.texts["data_fingerprint"] = hex64(corpus_->sampler().fingerprint());
 }
 
 void LanguageModeling::load(const StateDict& state) {
   QN_CHECK(
-      state.text("data_fingerprint") == hex64(corpus_.sampler().fingerprint()),
+      state.text("data_fingerprint") == hex64(corpus_->sampler().fingerprint()),
       "the training batches differ from those of the checkpoint (other data, data.* options or seed): restore them, "
       "or start a new run from these weights with checkpoint.init_from and another checkpoint.dir");
-  corpus_.sampler().restore({.epoch = state.integer("sampler/epoch"),
-                             .next = state.integer("sampler/next"),
-                             .samples = state.integer("sampler/samples")});
+  corpus_->sampler().restore({.epoch = state.integer("sampler/epoch"),
+                              .next = state.integer("sampler/next"),
+                              .samples = state.integer("sampler/samples")});
 }
 
 void LanguageModeling::check_weights(const StateDict& state) const {
-  const std::string hash = hex64(corpus_.dictionary().hash());
+  const std::string& hash = blueprint_.dictionary_hash;
   QN_CHECK(
       state.text("dictionary_hash") == hash,
       "the checkpoint was made with another dictionary (hash {}, {} has {}): use the data folder it was trained on",
@@ -88,7 +167,7 @@ std::vector<float> frequency_importance(const Weight& weight, std::span<const in
 
 std::vector<float> LanguageModeling::row_importance(const Weight& weight, double exponent) const {
   if (exponent == 0.0 || weight.first_token() < 0) return {};
-  if (token_counts_.empty()) token_counts_ = corpus_.train().stream().counts(corpus_.dictionary().size());
+  if (token_counts_.empty()) token_counts_ = corpus_->train().stream().counts(corpus_->dictionary().size());
   return frequency_importance(weight, token_counts_, exponent);
 }
 

@@ -1,10 +1,14 @@
 // Language modelling: the next token of a text, by a model with a loss per position.
 #pragma once
 
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "tasks/corpus.h"
-#include "tasks/run_config.h"
+#include "tasks/run_task.h"
 #include "tasks/scoring.h"
-#include "train/task.h"
 
 namespace qn {
 
@@ -13,26 +17,31 @@ inline MicroBatch micro_batch_of(LanguageModel& model, const TokenBatch& batch, 
   return {[&model, batch](Tape& tape) { return model.losses(tape, batch); }, tokens};
 }
 
-class LanguageModeling : public Task {
+class LanguageModeling : public RunTask {
  public:
   /// Opens data.path's dictionary and builds the model; parameters have shapes but no memory yet.
   explicit LanguageModeling(const RunConfig& config);
+  static std::unique_ptr<RunTask> from_config(const RunConfig& config);
+  static std::unique_ptr<RunTask> preview(const RunConfig& config, int64_t vocabulary);
+  static std::unique_ptr<RunTask> from_checkpoint(const RunConfig& config, const StateDict& state);
+  static std::unique_ptr<RunTask> from_packed(const SafetensorsReader& file, const std::string& path);
 
   Module& module() override { return *model_; }
   LanguageModel& model() { return *model_; }
-  Corpus& corpus() { return corpus_; }
+  Corpus& corpus() { return *corpus_; }
 
-  void open_training() override { corpus_.prepare_training(model_->max_positions()); }
+  void open_training() override { corpus_->prepare_training(model_->max_positions()); }
   std::string describe_data(int64_t micro_batches) const override;
   int64_t next_update(int64_t micro_batches) override;
   MicroBatch micro_batch(int64_t index, const RandomKey& key) override;
   MicroBatch example(int64_t i, int64_t count) override;
-  int64_t epoch() const override { return corpus_.sampler().state().epoch; }
-  bool end_of_epoch() const override { return corpus_.sampler().end_of_epoch(); }
+  int64_t epoch() const override { return corpus_->sampler().state().epoch; }
+  bool end_of_epoch() const override { return corpus_->sampler().end_of_epoch(); }
 
-  Score score(const Kernels& kernels, Communicator& comm, DType dtype);
+  PackedMetadata packed_metadata() const override;
   /// Metrics "loss" (bits per token) and "ppl".
-  Evaluation evaluate(const Kernels& kernels, Communicator& comm, DType dtype) override;
+  Evaluation evaluate_module(Module& module, const Kernels& kernels, Communicator& comm, DType dtype) override;
+  EvalReport score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) override;
 
   void save(StateDict& state) const override;
   void load(const StateDict& state) override;
@@ -41,7 +50,18 @@ class LanguageModeling : public Task {
   std::vector<float> row_importance(const Weight& weight, double exponent) const override;
 
  private:
-  Corpus corpus_;
+  /// What the model is built from.
+  struct Blueprint {
+    ModelConfig model;
+    int64_t vocabulary = 0;
+    std::string dictionary_hash;
+    int64_t tokens_per_sample = 0;  ///< of training: the default for eval
+  };
+  explicit LanguageModeling(Blueprint blueprint);
+  Dictionary open_dictionary(const std::string& folder) const;
+
+  std::optional<Corpus> corpus_;  // none where the task comes from a file
+  Blueprint blueprint_;
   std::unique_ptr<LanguageModel> model_;
   std::string data_path_;
   std::vector<std::vector<int64_t>> groups_;  // of the update that was drawn last

@@ -7,6 +7,7 @@
 #include "compress/ipq.h"
 #include "compress/packed_origin.h"
 #include "core/text.h"
+#include "tasks/run.h"
 #include "train/checkpoint_file.h"
 #include "train/checkpoint_seal.h"
 
@@ -16,81 +17,58 @@ namespace {
 ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kernels) {
   const StateDict state = load_state(path);
   const auto config = read_config<RunConfig>(config_tree_from_text(state.text("config"), path.string() + " (config)"));
-  const int64_t vocabulary = state.integer("vocabulary");
   ModelFile file{.kind = ModelFileKind::checkpoint,
                  .state = fmt::format("after update {}", state.integer("update")),
-                 .info = {},
-                 .model = make_language_model(config.model, vocabulary, config.data.tokens_per_sample)};
-  const QuantizationPlan plan = plan_of_checkpoint(state, config, *file.model);
-  file.info = packed_info(config, vocabulary, state.text("dictionary_hash"), file.model->parameters().elements(), plan);
-  apply_noise(file.model->weights(), plan);  // scalar noise quantizes in evaluation
-  quantize_activations(*file.model, plan.activations, plan.round_activations);
-  file.model->allocate(DType::f32, kernels);
-  const int64_t done = restore_quantized(*file.model, plan, config.ipq.centroid_gradient, state);
+                 .plan = {},
+                 .task = task_of_checkpoint(config, state)};
+  Module& module = file.module();
+  file.parameters = module.parameters().elements();
+  const QuantizationPlan plan = plan_of_checkpoint(state, config, module);
+  file.plan = plan_to_text(plan);
+  apply_noise(module.weights(), plan);  // scalar noise quantizes in evaluation
+  quantize_activations(module, plan.activations, plan.round_activations);
+  module.allocate(DType::f32, kernels);
+  const int64_t done = restore_quantized(module, plan, config.ipq.centroid_gradient, state);
   if (plan.stages > 0) file.state += fmt::format(", {} of {} stages quantized", done, plan.stages);
-  load_module(*file.model, state);
+  load_module(module, state);
   return file;
 }
 
-PackedInfo read_info(const SafetensorsReader& file, const std::string& path) {
+ModelFile load_packed_file(const std::filesystem::path& path, const Kernels& kernels) {
+  const SafetensorsReader reader(path);
+  const std::string name = path.string();
+  check_packed_format(reader, name);
   QN_CHECK(
-      !file.metadata().contains(kOriginKey),
+      !reader.metadata().contains(kOriginKey),
       "{} holds another program's weights without a network to run: `quantnoise export` makes a plain file of them",
-      path);
-  PackedInfo info;
-  info.model = read_config<ModelConfig>(config_tree_from_text(file.metadata_at("model"), path + " (metadata 'model')"));
-  info.vocabulary = metadata_integer(file, "vocabulary");
-  info.dictionary_hash = file.metadata_at("dictionary_hash");
-  info.tokens_per_sample = metadata_integer(file, "tokens_per_sample");
-  info.parameters = metadata_integer(file, "parameters");
-  info.centroid_gradient =
-      value_named<CentroidGradient>(file.metadata_at("centroid_gradient"), path + ": metadata 'centroid_gradient'");
-  const auto plan = file.metadata().find("plan");
-  if (plan != file.metadata().end()) info.plan = plan->second;
-  return info;
+      name);
+  ModelFile file{.kind = ModelFileKind::packed,
+                 .state = format_bytes(reader.file_size()),
+                 .parameters = metadata_integer(reader, "parameters"),
+                 .plan = {},
+                 .task = task_of_packed(reader, name)};
+  Module& module = file.module();
+  if (const auto plan = reader.metadata().find("plan"); plan != reader.metadata().end()) {
+    file.plan = plan->second;
+    const QuantizationPlan read = plan_from_text(file.plan, name + " (metadata 'plan')");
+    quantize_activations(module, read.activations, read.round_activations);
+  }
+  module.allocate(DType::f32, kernels);
+  load_packed(
+      module, reader, name,
+      value_named<CentroidGradient>(reader.metadata_at("centroid_gradient"), name + ": metadata 'centroid_gradient'"));
+  return file;
 }
 
 }  // namespace
 
-PackedInfo packed_info(const RunConfig& config, int64_t vocabulary, const std::string& dictionary_hash,
-                       int64_t parameters, const QuantizationPlan& plan) {
-  return {.model = config.model,
-          .vocabulary = vocabulary,
-          .dictionary_hash = dictionary_hash,
-          .tokens_per_sample = config.data.tokens_per_sample,
-          .parameters = parameters,
-          .centroid_gradient = config.ipq.centroid_gradient,
-          .plan = plan_to_text(plan)};
-}
-
-PackedMetadata metadata_of(const PackedInfo& info) {
-  PackedMetadata metadata{{"model", dump_config(info.model)},
-                          {"vocabulary", std::to_string(info.vocabulary)},
-                          {"dictionary_hash", info.dictionary_hash},
-                          {"tokens_per_sample", std::to_string(info.tokens_per_sample)},
-                          {"parameters", std::to_string(info.parameters)},
-                          {"centroid_gradient", name_of(info.centroid_gradient)}};
-  if (!info.plan.empty()) metadata["plan"] = info.plan;
+PackedMetadata packed_metadata(const RunTask& task, int64_t parameters, CentroidGradient gradient,
+                               const QuantizationPlan& plan) {
+  PackedMetadata metadata = task.packed_metadata();
+  metadata["parameters"] = std::to_string(parameters);
+  metadata["centroid_gradient"] = name_of(gradient);
+  metadata["plan"] = plan_to_text(plan);
   return metadata;
-}
-
-uint64_t write_packed_model(const std::filesystem::path& path, const Module& model, const PackedInfo& info,
-                            const PackedStorage& storage) {
-  return write_packed(path, model, metadata_of(info), storage);
-}
-
-PackedModel load_packed_model(const std::filesystem::path& path, const Kernels& kernels) {
-  const SafetensorsReader file(path);
-  check_packed_format(file, path.string());
-  PackedModel packed{read_info(file, path.string()), nullptr};
-  packed.model = make_language_model(packed.info.model, packed.info.vocabulary, packed.info.tokens_per_sample);
-  if (!packed.info.plan.empty()) {
-    const QuantizationPlan plan = plan_from_text(packed.info.plan, path.string() + " (metadata 'plan')");
-    quantize_activations(*packed.model, plan.activations, plan.round_activations);
-  }
-  packed.model->allocate(DType::f32, kernels);
-  load_packed(*packed.model, file, path.string(), packed.info.centroid_gradient);
-  return packed;
 }
 
 QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& config, const Module& module) {
@@ -114,12 +92,8 @@ ModelFileKind kind_of_model_file(const std::filesystem::path& path) {
 }
 
 ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels) {
-  if (kind_of_model_file(path) == ModelFileKind::checkpoint) return load_checkpoint(path, kernels);
-  PackedModel packed = load_packed_model(path, kernels);
-  return {.kind = ModelFileKind::packed,
-          .state = format_bytes(std::filesystem::file_size(path)),
-          .info = std::move(packed.info),
-          .model = std::move(packed.model)};
+  return kind_of_model_file(path) == ModelFileKind::checkpoint ? load_checkpoint(path, kernels)
+                                                               : load_packed_file(path, kernels);
 }
 
 }  // namespace qn

@@ -24,6 +24,17 @@ void DataConfig::validate(const ConfigChecker& c) const {
   c.check(required_multiple >= 1, "required_multiple", "must be at least 1, got {}", required_multiple);
 }
 
+void EvalConfig::visit(ConfigVisitor& v) {
+  v.field("context_window", context_window, "Tokens of context that every block gets at least");
+  v.field("tokens_per_sample", tokens_per_sample,
+          "Longest input, context included (default: the length of training blocks)");
+  v.choice("break_mode", break_mode, {BreakMode::none, BreakMode::complete, BreakMode::eos},
+           "Where inputs may end: anywhere, at sentences, one sentence each");
+  v.field("max_tokens", max_tokens, "Tokens per batch");
+  v.field("bpe_marker", bpe_marker,
+          "Tokens ending in this belong to the next one, e.g. \"@@\": perplexity is then per word");
+}
+
 void RunConfig::visit(ConfigVisitor& v) {
   v.field("seed", seed, "of everything random: initial weights, data order, dropout, noise, k-means");
   v.section("model", model, "the network");

@@ -1,6 +1,8 @@
 // The configuration of a run: what a trainer needs, and the model and data of its task.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "data/token_blocks.h"
@@ -21,6 +23,18 @@ struct DataConfig {
   bool skip_invalid_size_valid = false;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
+};
+
+/// What `eval` is asked to score, and how. What visit() lists becomes an option each: `break_mode` is --break-mode.
+struct EvalConfig {
+  std::string data;  ///< where the data are
+  std::string split = "test";
+  int64_t context_window = 0;
+  std::optional<int64_t> tokens_per_sample;
+  BreakMode break_mode = BreakMode::none;
+  int64_t max_tokens = 8192;
+  std::string bpe_marker;
+  void visit(ConfigVisitor& v);
 };
 
 struct RunConfig : TrainerConfig {

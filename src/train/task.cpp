@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -15,8 +16,17 @@ double Evaluation::at(const std::string& name) const {
   QN_ASSERT(false, "no metric {}", name);
 }
 
-std::string text_of(const Metric& metric) {
-  return fmt::format("{} {:.{}f}", metric.name, metric.value, metric.name == "ppl" ? 2 : 4);
+std::string value_text(const Metric& metric) { return fmt::format("{:.{}f}", metric.value, metric.digits); }
+
+std::string text_of(const Metric& metric) { return metric.name + " " + value_text(metric); }
+
+bool agree(const Evaluation& a, const Evaluation& b) {
+  constexpr double kTolerance = 1e-6;
+  const auto same = [](const Metric& x, const Metric& y) {
+    return x.name == y.name && std::abs(x.value - y.value) <= kTolerance * std::max(1.0, std::abs(y.value));
+  };
+  return a.sample_size == b.sample_size &&
+         std::equal(a.metrics.begin(), a.metrics.end(), b.metrics.begin(), b.metrics.end(), same);
 }
 
 std::string Evaluation::text() const {

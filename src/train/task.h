@@ -25,23 +25,33 @@ struct Metric {
   std::string name;
   double value = 0.0;
   bool higher_is_better = false;
+  std::string title = {};  ///< for people, where it is not the name: "perplexity"
+  int digits = 4;          ///< after the point that are worth reading
+
+  const std::string& title_or_name() const { return title.empty() ? name : title; }
 };
 
 /// What an evaluation found, all ranks together.
 struct Evaluation {
   double loss = 0.0;  ///< natural log, summed
   int64_t sample_size = 0;
-  std::vector<Metric> metrics;  ///< the first one decides which checkpoint is best
+  std::vector<Metric> metrics;  ///< the first one decides which checkpoint is best, the last one is for people
 
   double base2() const;  ///< bits per sample
   const Metric& decisive() const { return metrics.front(); }
+  const Metric& headline() const { return metrics.back(); }
   /// Throws qn::InternalError when there is no such metric.
   double at(const std::string& name) const;
   std::string text() const;  ///< "loss 5.1234 | ppl 34.87"
 };
 
-/// "loss 5.1234 | ppl 34.87"
+/// "ppl 34.87"
 std::string text_of(const Metric& metric);
+/// "34.87"
+std::string value_text(const Metric& metric);
+
+/// Whether two evaluations found the same but for the order of floating-point sums. NaN equals nothing.
+bool agree(const Evaluation& a, const Evaluation& b);
 
 class Task {
  public:

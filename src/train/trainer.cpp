@@ -394,7 +394,8 @@ bool Trainer::record_validation() {
   const Evaluation& found = validate_now();
   const bool improved = state_.record(found.decisive());
   if (!progress_) return improved;
-  const Metric best{found.decisive().name, state_.best};
+  Metric best = found.decisive();
+  best.value = state_.best;
   progress_->message(fmt::format("epoch {} | update {} | valid {} | best {}", task_.epoch(), state_.update,
                                  found.text(), text_of(best)));
   std::vector<MetricField> fields{{"kind", std::string("valid")}, {"update", state_.update}, {"epoch", task_.epoch()}};

@@ -106,13 +106,13 @@ class CliTest : public testing::Test {
 
 /// A packed language model as a plain file has decoded matrices under their names, and floats only.
 void expect_exported(const path& packed, const path& plain) {
-  const PackedModel model = load_packed_model(packed);
+  const ModelFile model = load_model_file(packed);
   const SafetensorsReader file(plain);
   size_t quantized = 0;
-  for (const auto& weight : model.model->weights().all()) {
+  for (const auto& weight : model.module().weights().all()) {
     const StoredTensor& tensor = file.at(weight->name());
     EXPECT_EQ(tensor.shape, weight->shape().to_vector());
-    const auto codes = quantized_tensor(*weight, model.model->parameters());
+    const auto codes = quantized_tensor(*weight, model.module().parameters());
     if (!codes) continue;
     ++quantized;
     std::vector<float> decoded(static_cast<size_t>(tensor.elements()));
@@ -148,6 +148,10 @@ TEST_F(CliTest, WholeJob) {
   EXPECT_EQ(scores["tokens"], 40 * 13);
   EXPECT_GT(scores["perplexity"].get<double>(), 1.0);
   EXPECT_EQ(scores["kind"], "packed");
+  const Result by_word = run({"eval", (dir_ / "m.safetensors").string(), "--data", (dir_ / "data").string(),
+                              "--break-mode", "complete", "--bpe-marker", "7", "--json"});
+  ASSERT_EQ(by_word.code, 0) << by_word.err;
+  EXPECT_LT(nlohmann::json::parse(by_word.out)["words"], scores["tokens"]);
   EXPECT_EQ(run({"inspect", checkpoint}).code, 0);
   for (const std::string& subject :
        {config, checkpoint, (dir_ / "dense").string(), (dir_ / "m.safetensors").string()}) {

@@ -58,15 +58,13 @@ class Backends : public testing::Test {
     trainer.round_weights(storage);
     results.loss = trainer.validate_now().loss;
     const auto path = dir_ / (name + ".safetensors");
-    const PackedInfo info = packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef",
-                                        trainer.original_parameters(), trainer.plan());
-    write_packed_model(path, trainer.model(), info, storage);
+    write_packed_file(path, trainer, config);
     const ModelFile file = load_model_file(path, kernels);
     const TokenStream stream = TokenStream::open(config.data.path, "valid");
     EvalOptions options;
     options.tokens_per_sample = config.data.tokens_per_sample;
     options.context_window = 4;
-    results.scored = evaluate(*file.model, kernels, *local_, stream, options).loss;
+    results.scored = evaluate(model_of(file), kernels, *local_, stream, options).loss;
   }
 
   std::unique_ptr<Communicator> local_ = make_local_communicator();

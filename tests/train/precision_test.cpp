@@ -107,17 +107,16 @@ TEST_F(PrecisionTest, CheckpointsHoldFloatsThatAnyPrecisionLoads) {
   const auto path = dir_ / "run" / "checkpoint_last.h5";
   for (const auto& [name, tensor] : load_state(path).tensors) EXPECT_NE(tensor.view().dtype, DType::bf16) << name;
   const ModelFile file = load_model_file(path);
-  EXPECT_EQ(parameter_values(*file.model), parameter_values(trainer.model()));
+  EXPECT_EQ(parameter_values(model_of(file)), parameter_values(trainer.model()));
   const auto score = [&](DType dtype) {
-    return validate(*file.model, cpu_kernels(), *local_, trainer.corpus().valid(), trainer.corpus().valid_batches(),
-                    dtype);
+    return trainer.task().evaluate_module(file.module(), cpu_kernels(), *local_, dtype);
   };
   EXPECT_EQ(score(DType::bf16).loss, trainer.validate_now().loss);
   EXPECT_NE(score(DType::f32).loss, trainer.validate_now().loss);
   EXPECT_TRUE(close(score(DType::f32).loss, trainer.validate_now().loss, kBfloat16LossTolerance));
   const TokenStream stream = TokenStream::open(c.data.path, "test");
   const auto evaluated = [&](DType dtype) {
-    return evaluate(*file.model, cpu_kernels(), *local_, stream,
+    return evaluate(model_of(file), cpu_kernels(), *local_, stream,
                     {.tokens_per_sample = 24, .dtype = dtype, .continues = {}})
         .loss;
   };
@@ -134,13 +133,9 @@ TEST_F(PrecisionTest, PackedFileComputesWhatTheModelDoes) {
   const PackedStorage storage = packed_storage(c.ipq);
   trainer.round_weights(storage);
   const auto path = dir_ / "model.safetensors";
-  write_packed_model(path, trainer.model(),
-                     packed_info(c, trainer.corpus().dictionary().size(), "0123456789abcdef",
-                                 trainer.original_parameters(), trainer.plan()),
-                     storage);
-  const PackedModel packed = load_packed_model(path);
-  const Score score = validate(*packed.model, cpu_kernels(), *local_, trainer.corpus().valid(),
-                               trainer.corpus().valid_batches(), trainer.dtype());
+  write_packed_file(path, trainer, c);
+  const ModelFile packed = load_model_file(path);
+  const Evaluation score = trainer.task().evaluate_module(packed.module(), cpu_kernels(), *local_, trainer.dtype());
   EXPECT_EQ(score.loss, trainer.validate_now().loss);
 }
 

@@ -62,8 +62,7 @@ TEST_F(ScalarRun, ResumesBitForBitRangesIncluded) {
     EXPECT_TRUE(straight.model().activations().observer()->calibrated());
     // Evaluating the checkpoint is what the trainer's validation is: everything quantized.
     const ModelFile file = load_model_file(dir_ / ("stopped" + name) / "checkpoint_last.h5");
-    const Score score =
-        validate(*file.model, cpu_kernels(), *local_, second.corpus().valid(), second.corpus().valid_batches());
+    const Evaluation score = second.task().evaluate_module(file.module(), cpu_kernels(), *local_, DType::f32);
     EXPECT_EQ(score.loss, second.validate_now().loss);
   }
 }
@@ -95,17 +94,13 @@ TEST_F(ScalarRun, PackedFileComputesWhatTheModelDoes) {
   const PackedStorage storage = packed_storage(c.ipq);
   const double before = trainer.validate_now().at("ppl");
   trainer.round_weights(storage);
-  const PackedInfo info = packed_info(c, trainer.corpus().dictionary().size(), "0123456789abcdef",
-                                      trainer.original_parameters(), trainer->plan());
   const auto path = dir_ / "int8.safetensors";
-  const uint64_t bytes = write_packed_model(path, trainer.model(), info, storage);
-  const auto fresh = make_language_model(c.model, info.vocabulary, c.data.tokens_per_sample);
-  EXPECT_EQ(predict_packed_sizes(*fresh, trainer->plan(), metadata_of(info)).total_bytes(), bytes);
-  const PackedModel packed = load_packed_model(path);
-  const Score score =
-      validate(*packed.model, cpu_kernels(), *local_, trainer.corpus().valid(), trainer.corpus().valid_batches());
+  const uint64_t bytes = write_packed_file(path, trainer, c);
+  EXPECT_EQ(predicted_bytes(trainer, c), bytes);
+  const ModelFile packed = load_model_file(path);
+  const Evaluation score = trainer.task().evaluate_module(packed.module(), cpu_kernels(), *local_, DType::f32);
   EXPECT_EQ(score.loss, trainer.validate_now().loss);
-  EXPECT_NEAR(score.perplexity() / before, 1.0, 0.01) << "8 bits cost next to nothing";
+  EXPECT_NEAR(score.at("ppl") / before, 1.0, 0.01) << "8 bits cost next to nothing";
 }
 
 }  // namespace

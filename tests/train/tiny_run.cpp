@@ -5,6 +5,7 @@
 #include "data/preprocess.h"
 #include "ops/host_access.h"
 #include "quant/quantizer.h"
+#include "tasks/run.h"
 
 namespace qn::test {
 namespace {
@@ -87,6 +88,21 @@ RunConfig tiny_ipq_config(const std::filesystem::path& dir, const std::string& n
   c.ipq.updates_per_stage = 4;
   c.ipq.kmeans_iterations = 6;
   return c;
+}
+
+namespace {
+PackedMetadata metadata_of(TinyTrainer& trainer, const RunConfig& config) {
+  return packed_metadata(trainer.task(), trainer.original_parameters(), config.ipq.centroid_gradient, trainer.plan());
+}
+}  // namespace
+
+uint64_t write_packed_file(const std::filesystem::path& path, TinyTrainer& trainer, const RunConfig& config) {
+  return write_packed(path, trainer.model(), metadata_of(trainer, config), packed_storage(config.ipq));
+}
+
+uint64_t predicted_bytes(TinyTrainer& trainer, const RunConfig& config) {
+  const auto fresh = preview_task(config, trainer.corpus().dictionary().size());
+  return predict_packed_sizes(fresh->module(), trainer.plan(), metadata_of(trainer, config)).total_bytes();
 }
 
 std::function<bool()> stop_at(int n) {

@@ -5,6 +5,7 @@
 
 #include "support/temp_dir.h"
 #include "tasks/language_modeling.h"
+#include "tasks/model_file.h"
 #include "tasks/run_config.h"
 #include "train/trainer.h"
 
@@ -28,6 +29,7 @@ class TinyTrainer {
   Outcome run() { return trainer_.run(); }
   Trainer* operator->() { return &trainer_; }
   LanguageModel& model() { return task_.model(); }
+  LanguageModeling& task() { return task_; }
   Corpus& corpus() { return task_.corpus(); }
   int64_t update() const { return trainer_.update(); }
   int64_t original_parameters() const { return trainer_.original_parameters(); }
@@ -43,6 +45,14 @@ class TinyTrainer {
   LanguageModeling task_;
   Trainer trainer_;
 };
+
+/// The model of a file.
+inline LanguageModel& model_of(const ModelFile& file) { return dynamic_cast<LanguageModel&>(file.module()); }
+
+/// Writes the run's packed file as `quantize` does; returns its size.
+uint64_t write_packed_file(const std::filesystem::path& path, TinyTrainer& trainer, const RunConfig& config);
+/// What `quantize --dry-run` would say of that size.
+uint64_t predicted_bytes(TinyTrainer& trainer, const RunConfig& config);
 
 /// Asks to stop at the n-th question (counted from 1); never for 0.
 std::function<bool()> stop_at(int n);

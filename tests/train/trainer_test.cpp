@@ -127,21 +127,16 @@ TEST_F(TrainerTest, PackedFileComputesWhatTheModelDoes) {
       TinyTrainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
       ASSERT_EQ(trainer.run(), Outcome::finished);
       const PackedStorage storage = packed_storage(config.ipq);
-      const PackedInfo info = packed_info(config, trainer.corpus().dictionary().size(), "0123456789abcdef",
-                                          trainer.original_parameters(), trainer.plan());
       trainer.round_weights(storage);
       const auto path = dir_ / "model.safetensors";
-      const uint64_t bytes = write_packed_model(path, trainer.model(), info, storage);
+      const uint64_t bytes = write_packed_file(path, trainer, config);
       EXPECT_EQ(bytes, std::filesystem::file_size(path));
       EXPECT_EQ(packed_sizes(SafetensorsReader(path)).total_bytes(), bytes);
-      const auto fresh = make_language_model(config.model, info.vocabulary, config.data.tokens_per_sample);
-      EXPECT_EQ(predict_packed_sizes(*fresh, trainer.plan(), metadata_of(info)).total_bytes(), bytes);
-      const PackedModel packed = load_packed_model(path);
+      EXPECT_EQ(predicted_bytes(trainer, config), bytes);
+      const ModelFile packed = load_model_file(path);
       const Evaluation memory = trainer.validate_now();
-      const Score file =
-          validate(*packed.model, cpu_kernels(), *local_, trainer.corpus().valid(), trainer.corpus().valid_batches());
-      EXPECT_EQ(file.loss, memory.loss);
-      EXPECT_EQ(packed.model->weights().find("decoder.adaptive_softmax.tail.0.2.weight") != nullptr, dense_softmax);
+      EXPECT_EQ(trainer.task().evaluate_module(packed.module(), cpu_kernels(), *local_, DType::f32).loss, memory.loss);
+      EXPECT_EQ(packed.module().weights().find("decoder.adaptive_softmax.tail.0.2.weight") != nullptr, dense_softmax);
     }
 }
 
@@ -150,8 +145,7 @@ TEST_F(TrainerTest, HalfQuantizedCheckpointEvaluates) {
   TinyTrainer trainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(16)});
   ASSERT_EQ(trainer.run(), Outcome::stopped);
   const ModelFile file = load_model_file(dir_ / "half" / "checkpoint_last.h5");
-  const Score score =
-      validate(*file.model, cpu_kernels(), *local_, trainer.corpus().valid(), trainer.corpus().valid_batches());
+  const Evaluation score = trainer.task().evaluate_module(file.module(), cpu_kernels(), *local_, DType::f32);
   EXPECT_EQ(score.loss, trainer.validate_now().loss);
 }
 
@@ -184,10 +178,7 @@ TEST_F(TrainerTest, CheckpointsKeepThePlanOfRulesThatAreGone) {
     }
     gone ? static_cast<void>(std::filesystem::remove(rules)) : write_rules(rules, 6);
     const ModelFile file = load_model_file(std::filesystem::path(config.checkpoint.dir) / "checkpoint_last.h5");
-    EXPECT_EQ(
-        validate(*file.model, cpu_kernels(), *local_, straight.corpus().valid(), straight.corpus().valid_batches())
-            .loss,
-        loss);
+    EXPECT_EQ(straight.task().evaluate_module(file.module(), cpu_kernels(), *local_, DType::f32).loss, loss);
     TinyTrainer second(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
     ASSERT_EQ(second.run(), Outcome::finished);
     EXPECT_EQ(all_codes(second.model()), all_codes(straight.model()));
@@ -211,7 +202,7 @@ TEST_F(TrainerTest, TablesAreQuantizedWithFrequentTokensInMind) {
       std::vector<float> decoded(static_cast<size_t>(weight->rows() * weight->cols()));
       const QuantizedTensor tensor = quantized_tensor(*weight, trainer.model().parameters()).value();
       tensor.quantizer->decode(tensor, decoded.data());
-      const auto wanted = original.model->weights().find(weight->name())->dense()->value.span<float>();
+      const auto wanted = original.module().weights().find(weight->name())->dense()->value.span<float>();
       for (size_t i = 0; i < decoded.size(); ++i) {
         const auto token = static_cast<size_t>(weight->first_token()) + i / static_cast<size_t>(weight->cols());
         error += std::pow(static_cast<double>(counts[token] + 1) * (decoded[i] - wanted[i]), 2);

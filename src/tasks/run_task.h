@@ -1,0 +1,41 @@
+// A task that the program can run by name: made from a configuration or from a model file, packed, and evaluated from
+// what was written. tasks/run.* finds the kind of task that a configuration or a file is for.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "compress/packed_model.h"
+#include "tasks/run_config.h"
+#include "train/metrics_log.h"
+#include "train/task.h"
+
+namespace qn {
+
+/// What `eval` found, in the task's words.
+struct EvalReport {
+  std::string amount;               ///< "245,569 tokens": what was scored
+  std::string result;               ///< "loss 5.1234 bits, perplexity 34.87"
+  std::vector<MetricField> fields;  ///< the same for programs, in the order to print them
+};
+
+/// Beside what follows, a kind of task has four static functions (TaskKind in tasks/run.cpp). One made from a file has
+/// a module and no training data.
+class RunTask : public Task {
+ public:
+  /// What a packed file must say to build the module again, under names of the task's choice except for "model", whose
+  /// text has a line "type: " + model.type.
+  virtual PackedMetadata packed_metadata() const = 0;
+
+  /// evaluate() with another module of the same kind: one that was read from a file.
+  virtual Evaluation evaluate_module(Module& module, const Kernels& kernels, Communicator& comm, DType dtype) = 0;
+  Evaluation evaluate(const Kernels& kernels, Communicator& comm, DType dtype) override {
+    return evaluate_module(module(), kernels, comm, dtype);
+  }
+
+  /// Scores the module on data that a user names, any time; collective. Throws qn::Error when the data are not for this
+  /// module.
+  virtual EvalReport score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) = 0;
+};
+
+}  // namespace qn
