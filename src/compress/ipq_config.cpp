@@ -7,6 +7,10 @@ void IpqConfig::visit(ConfigVisitor& v) {
       "method", method,
       "pq: product quantization by the rules; int: every weight that a stage's pattern matches (default: one stage "
       "with all of them) to `bits` bits");
+  v.field(
+      "quantizer", quantizer,
+      "any quantizer in place of `method`, for every weight that a stage's pattern matches: its type and options as "
+      "packed files have them, e.g. \"int bits=4 range=channel\"");
   v.field("bits", bits, "int: bits per weight");
   v.choice(
       "range", range,
@@ -42,6 +46,13 @@ void IpqConfig::visit(ConfigVisitor& v) {
 }
 
 void IpqConfig::validate(const ConfigChecker& c) const {
+  c.check(quantizer.empty() || (method == QuantizeMethod::pq && rules.empty()), "quantizer",
+          "says all that method and rules do: leave them out");
+  try {
+    if (!quantizer.empty()) quantizer_from_text(quantizer, "is wrong");
+  } catch (const Error& error) {
+    c.report("quantizer", error.what());
+  }
   c.check(bits >= 2 && bits <= 8, "bits", "must be 2 to 8, got {}", bits);
   c.check(activation_bits >= 2 && activation_bits <= 8, "activation_bits", "must be 2 to 8, got {}", activation_bits);
   c.check(calibration_batches >= 1, "calibration_batches", "must be at least 1, got {}", calibration_batches);

@@ -21,6 +21,7 @@ struct EnumNames<QuantizeMethod> {
 /// The section `ipq`: iterative product quantization (reference section 3).
 struct IpqConfig {
   QuantizeMethod method = QuantizeMethod::pq;
+  std::string quantizer;
   int64_t bits = 8;
   RangeMethod range = RangeMethod::tensor;
   Activations activations = Activations::none;

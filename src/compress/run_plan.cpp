@@ -10,10 +10,17 @@
 namespace qn {
 namespace {
 
+/// The one quantizer of all weights; null where rules choose.
+std::shared_ptr<const Quantizer> only_quantizer(const IpqConfig& config) {
+  if (!config.quantizer.empty()) return quantizer_from_text(config.quantizer, "ipq.quantizer");
+  if (config.method == QuantizeMethod::pq) return nullptr;
+  return std::make_shared<IntQuantizer>(ScalarOptions{static_cast<int>(config.bits), config.range});
+}
+
 QuantizeRules rules_of(const IpqConfig& config) {
-  if (config.method == QuantizeMethod::integer) {
+  if (auto quantizer = only_quantizer(config)) {
     QuantizeRules rules;
-    rules.quantizer = std::make_shared<IntQuantizer>(ScalarOptions{static_cast<int>(config.bits), config.range});
+    rules.quantizer = std::move(quantizer);
     for (const std::string& pattern : config.stages) rules.stages.push_back({pattern, "ipq.stages"});
     if (rules.stages.empty()) rules.stages.push_back({".", ""});
     return rules;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <sstream>
 
 #include "core/error.h"
 #include "quant/bit_packing.h"
@@ -49,6 +50,26 @@ std::shared_ptr<const Quantizer> make_quantizer(const std::string& type, const Q
   }
   fail("there is no quantizer of type '{}'; this program knows {}: use a newer quantnoise", type,
        fmt::join(known, ", "));
+}
+
+std::shared_ptr<const Quantizer> quantizer_from_text(const std::string& text, const std::string& where) {
+  std::istringstream words(text);
+  std::string type;
+  words >> type;
+  QuantizerOptions options;
+  for (std::string word; words >> word;) {
+    const size_t equals = word.find('=');
+    QN_CHECK(equals != std::string::npos && equals > 0,
+             "{}: '{}' in '{}' is no option: write a type and then options, such as int bits=4 range=channel", where,
+             word, text);
+    const std::string key = word.substr(0, equals);
+    QN_CHECK(options.try_emplace(key, word.substr(equals + 1)).second, "{}: '{}' gives {} twice", where, text, key);
+  }
+  try {
+    return make_quantizer(type, options);
+  } catch (const Error& error) {
+    fail("{}: {}", where, error.what());
+  }
 }
 
 bool same_quantizer(const Quantizer& a, const Quantizer& b) {

@@ -98,6 +98,9 @@ class Quantizer : public std::enable_shared_from_this<Quantizer> {
 /// The quantizer of a file's type and options. Throws qn::Error naming the known types, or the option that is missing,
 /// unknown or out of range.
 std::shared_ptr<const Quantizer> make_quantizer(const std::string& type, const QuantizerOptions& options);
+/// The quantizer that a person writes as its type and its options: "int bits=4 range=channel". Throws qn::Error,
+/// beginning with `where`.
+std::shared_ptr<const Quantizer> quantizer_from_text(const std::string& text, const std::string& where);
 bool same_quantizer(const Quantizer& a, const Quantizer& b);
 
 /// Throws qn::Error naming the weight when numbers, shapes or codes are not those of the layout, or values are unsound:

@@ -15,6 +15,7 @@
 namespace qn::test {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
@@ -133,6 +134,17 @@ TEST(IntQuantizer, UnsoundScalesAreRefused) {
   QuantizedTensor tensor = make_quantizer("int", {{"bits", "4"}, {"range", "tensor"}})->quantize(w.data(), 2, 2);
   tensor.values.front().values[0] = -1.0f;
   EXPECT_THAT([&] { check_tensor(tensor, "w"); }, ThrowsMessage<Error>(HasSubstr("'w': scale 0 is -1")));
+}
+
+TEST(QuantizerFromText, IsATypeAndItsOptions) {
+  EXPECT_EQ(quantizer_from_text(" int range=channel  bits=4", "here")->text(), "int4 channel");
+  for (const auto& [text, reason] : {std::pair{"", "type ''"},
+                                     {"four", "type 'four'; this program knows"},
+                                     {"int bits", "'bits' in 'int bits' is no option"},
+                                     {"int bits=4 bits=5", "gives bits twice"},
+                                     {"int bits=4", "needs the option 'range'"}})
+    EXPECT_THAT([text = text] { quantizer_from_text(text, "here"); },
+                ThrowsMessage<Error>(AllOf(HasSubstr("here: "), HasSubstr(reason))));
 }
 
 TEST(MakeQuantizer, SaysWhatIsWrong) {
