@@ -11,6 +11,8 @@ Var embedding(Tape& tape, const Var& table, std::span<const int32_t> ids, double
   tape.k.gather_rows(y.value, table.value, kept, scale);
   tape.on_backward([&tape, table, y, kept, scale, pad_id] {
     if (!Tape::has_grad(y) || table.slot == nullptr) return;
+    QN_ASSERT(y.slot->grad.cols() == table.value.cols(), "rows of {} came back as {}: who reshapes a Var needs an op",
+              y.value.shape.to_string(), y.slot->grad.shape.to_string());
     tape.k.scatter_add_rows(tape.accumulation_slot(table), y.slot->grad, kept, scale, pad_id);
   });
   return y;
