@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 
 #include "core/philox.h"
 
@@ -29,6 +30,11 @@ struct UniformGrid {
     P position = x / scale + zero_point;
     position = position < P{0} ? P{0} : position;
     return rint(position > last ? last : position);  // the bounds are whole numbers: clamping may come first
+  }
+  /// The same as an integer; not-a-number becomes 0.
+  QN_HOST_DEVICE int32_t index(P x) const {
+    const P whole = code(x);
+    return static_cast<int32_t>(whole > P{0} ? whole : P{0});
   }
   QN_HOST_DEVICE P quantized(P x) const { return level(code(x)); }
   QN_HOST_DEVICE P clamped(P x) const {

@@ -106,7 +106,7 @@ ScalarTable encode(const float* weight, int64_t rows, int64_t cols, ScalarGrid g
     const UniformGrid<float> levels = grid_of_row(table.grid, r);
     const float* from = weight + r * cols;
     uint8_t* to = table.codes.data() + r * cols;
-    for (int64_t c = 0; c < cols; ++c) to[c] = static_cast<uint8_t>(static_cast<int>(levels.code(from[c])));
+    for (int64_t c = 0; c < cols; ++c) to[c] = static_cast<uint8_t>(levels.index(from[c]));
   });
   return table;
 }

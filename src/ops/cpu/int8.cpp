@@ -9,6 +9,7 @@
 #include "ops/cpu/cpu_kernels.h"
 #include "ops/cpu/int8_variants.h"
 #include "ops/cpu/parallel.h"
+#include "ops/uniform_grid.h"
 
 namespace qn::cpu {
 
@@ -34,13 +35,11 @@ constexpr double kShift = 128.0;            // weight codes are stored less this
 template <typename Code, typename T>
 int32_t quantize_row(Code* codes, const T* x, int64_t k, int64_t padded, const ActivationGrid& grid) {
   using P = ParameterOf<T>;
-  const P scale = static_cast<P>(*grid.scale), zero = static_cast<P>(*grid.zero_point);
-  const P largest = static_cast<P>((1 << grid.bits) - 1);
+  const UniformGrid<P> levels{static_cast<P>(*grid.scale), static_cast<P>(*grid.zero_point),
+                              static_cast<P>(last_code(grid.bits))};
   int32_t sum = 0;
   for (int64_t l = 0; l < k; ++l) {
-    const P level = std::nearbyint(static_cast<P>(x[l]) / scale + zero);
-    const P positive = level > P{0} ? level : P{0};  // and not-a-number becomes 0
-    const auto code = static_cast<int32_t>(positive < largest ? positive : largest);
+    const int32_t code = levels.index(static_cast<P>(x[l]));
     codes[l] = static_cast<Code>(code);
     sum += code;
   }

@@ -5,6 +5,7 @@
 #include "ops/cuda/matmul_plans.h"
 #include "ops/cuda/reduce.cuh"
 #include "ops/cuda/types.cuh"
+#include "ops/uniform_grid.h"
 
 namespace qn::cuda {
 namespace {
@@ -35,13 +36,10 @@ template <typename T, typename P>
 __global__ void quantize_kernel(int8_t* codes, int32_t* sums, const T* x, ActivationGrid grid, int64_t k,
                                 int64_t padded) {
   const int64_t row = blockIdx.x;
-  const P scale = static_cast<P>(*grid.scale), zero = static_cast<P>(*grid.zero_point);
-  const P largest = static_cast<P>((1 << grid.bits) - 1);
-  store_row(codes + row * padded, sums + row, k, padded, [=](int64_t l) {
-    const P level = rint(static_cast<P>(x[row * k + l]) / scale + zero);
-    const P positive = level > P{0} ? level : P{0};  // and not-a-number becomes 0
-    return static_cast<int32_t>(positive < largest ? positive : largest);
-  });
+  const UniformGrid<P> levels{static_cast<P>(*grid.scale), static_cast<P>(*grid.zero_point),
+                              static_cast<P>(last_code(grid.bits))};
+  store_row(codes + row * padded, sums + row, k, padded,
+            [=](int64_t l) { return levels.index(static_cast<P>(x[row * k + l])); });
 }
 
 /// Sums of products of codes less 128, and what turns them into results.
