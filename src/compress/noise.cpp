@@ -25,6 +25,19 @@ class ZeroBlocks : public Representation {
 
 constexpr const char *kZeroBlocks = "zero_blocks", *kInt = "int";
 
+constexpr const char* kRangeUpdates = "range_updates";  // beside the quantizer's own options
+
+std::unique_ptr<Representation> make_int_noise(Parameter* parameter, const WeightNoise& noise) {
+  QuantizerOptions options = noise.options;
+  ScalarNoiseOptions how{.rate = noise.rate, .block = noise.block};
+  if (const auto every = options.extract(kRangeUpdates))
+    how.range_updates = OptionReader(kInt, {{kRangeUpdates, every.mapped()}}).integer(kRangeUpdates);
+  QN_CHECK(how.range_updates >= 1, "noise of '{}': {} = {}; at least 1 is due", parameter->name, kRangeUpdates,
+           how.range_updates);
+  how.grid = IntQuantizer::options_from(options);
+  return make_scalar_noise(parameter, how);
+}
+
 /// Forms of noise by name.
 struct Form {
   const char* name;
@@ -34,10 +47,7 @@ constexpr Form kForms[] = {{kZeroBlocks,
                             [](Parameter* parameter, const WeightNoise& noise) -> std::unique_ptr<Representation> {
                               return std::make_unique<ZeroBlocks>(parameter, noise);
                             }},
-                           {kInt, [](Parameter* parameter, const WeightNoise& noise) {
-                              return make_scalar_noise(parameter, IntQuantizer::options_from(noise.options), noise.rate,
-                                                       noise.block);
-                            }}};
+                           {kInt, make_int_noise}};
 
 const Form& form_named(const std::string& name, const std::string& weight) {
   for (const Form& form : kForms)
@@ -55,9 +65,12 @@ void NoiseConfig::visit(ConfigVisitor& v) {
           "probability that a weight is quantized to `bits` bits in a training pass (0: no scalar noise; 1: "
           "quantization-aware training); evaluation quantizes all of them");
   v.field("bits", bits, "scalar noise: bits per weight");
-  v.choice("range", range, {RangeMethod::tensor, RangeMethod::channel, RangeMethod::channel_affine},
-           "scalar noise: levels between the smallest and largest weight of the tensor; per output channel, symmetric "
-           "about zero; per output channel between smallest and largest");
+  v.choice(
+      "range", range,
+      "scalar noise: levels between the smallest and largest weight of the tensor; per output channel, symmetric "
+      "about zero; per output channel between smallest and largest; of the tensor, with the bounds of least squared "
+      "error");
+  v.field("range_updates", range_updates, "range histogram: updates from one search for the bounds to the next");
   v.field("scalar_block", scalar_block, "scalar noise: adjacent input columns that are quantized together");
   v.choice("activations", activations,
            "activations that are quantized in evaluation: those that go into linear maps, that come out of them and of "
@@ -75,6 +88,7 @@ void NoiseConfig::validate(const ConfigChecker& c) const {
   c.check(scalar >= 0.0 && scalar <= 1.0, "scalar", "must be in [0, 1], got {}", scalar);
   c.check(scalar == 0.0 || pq == 0.0, "scalar", "and pq are two forms of noise: set one of them");
   c.check(bits >= 2 && bits <= 8, "bits", "must be 2 to 8, got {}", bits);
+  c.check(range_updates >= 1, "range_updates", "must be at least 1, got {}", range_updates);
   c.check(scalar_block >= 1, "scalar_block", "must be at least 1, got {}", scalar_block);
   c.check(activation_bits >= 2 && activation_bits <= 8, "activation_bits", "must be 2 to 8, got {}", activation_bits);
 }
@@ -108,13 +122,14 @@ std::vector<ActivationPlan> plan_activations(const Module& module, Activations w
 void plan_noise(QuantizationPlan& plan, const NoiseConfig& config) {
   const std::vector<std::string> chosen = expand_groups(config.groups);
   const bool scalar = config.scalar > 0.0;
+  QuantizerOptions options = IntQuantizer({static_cast<int>(config.bits), config.range}).options();
+  if (config.range == RangeMethod::histogram) options[kRangeUpdates] = std::to_string(config.range_updates);
   const char* key = scalar ? "scalar_block" : "block_size";
-  const WeightNoise noise =
-      scalar ? WeightNoise{.form = kInt,
-                           .rate = config.scalar,
-                           .block = config.scalar_block,
-                           .options = IntQuantizer({static_cast<int>(config.bits), config.range}).options()}
-             : WeightNoise{.form = kZeroBlocks, .rate = config.pq, .block = config.block_size};
+  const WeightNoise noise = scalar ? WeightNoise{.form = kInt,
+                                                 .rate = config.scalar,
+                                                 .block = config.scalar_block,
+                                                 .options = std::move(options)}
+                                   : WeightNoise{.form = kZeroBlocks, .rate = config.pq, .block = config.block_size};
   for (WeightPlan& weight : plan.weights) {
     weight.noise = {};
     if (noise.rate <= 0.0 || std::find(chosen.begin(), chosen.end(), weight.group) == chosen.end()) continue;

@@ -31,6 +31,7 @@ struct NoiseConfig {
   double scalar = 0.0;
   int64_t bits = 8;
   RangeMethod range = RangeMethod::tensor;
+  int64_t range_updates = 100;
   int64_t scalar_block = 1;
   Activations activations = Activations::none;
   int64_t activation_bits = 8;

@@ -1,45 +1,156 @@
 #include "compress/scalar_noise.h"
 
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "core/text.h"
+#include "ops/host_access.h"
+
 namespace qn {
 namespace {
 
+/// With grids that every pass fits to the weight.
 class ScalarNoise : public Representation {
  public:
-  ScalarNoise(Parameter* dense, const ScalarOptions& options, double rate, int64_t block)
-      : dense_(dense), options_(options), rate_(rate), block_(block), id_(hash_name(dense->name.c_str())) {}
+  ScalarNoise(Parameter* dense, const ScalarNoiseOptions& options)
+      : dense_(dense), options_(options), id_(hash_name(dense->name.c_str())) {}
 
   Var value(Tape& tape) override {
+    const Var w = matrix(tape);
+    const int64_t grids = options_.grid.method == RangeMethod::tensor ? 1 : w.value.shape[0];
+    return fitted(tape, w, grids, options_.grid.method == RangeMethod::channel);
+  }
+
+ protected:
+  /// The master as [rows, cols].
+  Var matrix(Tape& tape) const {
     Var w = dense_->var(tape);
     w.value = w.value.reshaped({w.value.shape[0], w.value.elements() / w.value.shape[0]});
-    const int64_t grids = options_.method == RangeMethod::tensor ? 1 : w.value.shape[0];
+    return w;
+  }
+  /// w with grids over the range it has now.
+  Var fitted(Tape& tape, const Var& w, int64_t grids, bool symmetric) const {
     const Tensor range = tape.parameter_tensor({grids, 2});
-    FakeQuantize how;
-    how.scale = tape.parameter_tensor({grids});
-    how.zero_point = tape.parameter_tensor({grids});
-    how.bits = options_.bits;
-    how.p = rate_;
-    how.block = block_;
-    how.id = id_;
+    FakeQuantize how = with_grid(tape.parameter_tensor({grids}), tape.parameter_tensor({grids}));
     how.covers = true;
     tape.k.value_range(range, w.value, false);
-    tape.k.range_to_grid(how.scale, how.zero_point, range, how.bits, options_.method == RangeMethod::channel);
+    tape.k.range_to_grid(how.scale, how.zero_point, range, how.bits, symmetric);
     return fake_quantize(tape, w, how);
+  }
+  FakeQuantize with_grid(const Tensor& scale, const Tensor& zero_point) const {
+    FakeQuantize how;
+    how.scale = scale;
+    how.zero_point = zero_point;
+    how.bits = options_.grid.bits;
+    how.p = options_.rate;
+    how.block = options_.block;
+    how.id = id_;
+    return how;
+  }
+
+  Parameter* dense_;
+  ScalarNoiseOptions options_;
+
+ private:
+  uint64_t id_;
+};
+
+/// The grid of a tensor in the backend's memory.
+class DeviceGrid {
+ public:
+  bool is_set() const { return memory_ != nullptr; }
+  void set(const Kernels& kernels, DType dtype, const std::vector<float>& numbers) {
+    if (memory_ != kernels.memory || scale_.view().dtype != dtype) {
+      scale_ = OwnedTensor({1}, dtype, *kernels.memory);
+      zero_point_ = OwnedTensor({1}, dtype, *kernels.memory);
+      memory_ = kernels.memory;
+    }
+    kernels.fill(scale(), static_cast<double>(numbers[0]));
+    kernels.fill(zero_point(), static_cast<double>(numbers[1]));
+  }
+  const Tensor& scale() const { return scale_.view(); }
+  const Tensor& zero_point() const { return zero_point_.view(); }
+
+ private:
+  OwnedTensor scale_, zero_point_;
+  const Memory* memory_ = nullptr;
+};
+
+/// With a searched grid, which training keeps for some updates. Evaluation has one of its own, of the values as they
+/// are then: searched when they have changed.
+class SearchedNoise : public ScalarNoise {
+ public:
+  using ScalarNoise::ScalarNoise;
+
+  void begin_update(const Kernels& kernels, int64_t update) override {
+    const bool due = numbers_.empty() || update % options_.range_updates == 0;
+    if (due) search(kernels, numbers_);
+    if ((due || !training_.is_set()) && !numbers_.empty()) training_.set(kernels, dense_->value.dtype, numbers_);
+  }
+
+  Var value(Tape& tape) override {
+    const Var w = matrix(tape);
+    if (!tape.training()) search_for_evaluation(tape.k);
+    const DeviceGrid& grid = tape.training() ? training_ : evaluation_;
+    // Before the first update and where values are not finite there is no grid.
+    return grid.is_set() ? fake_quantize(tape, w, with_grid(grid.scale(), grid.zero_point()))
+                         : fitted(tape, w, 1, false);
+  }
+
+  std::vector<float> state() const override { return numbers_; }
+  void set_state(std::span<const float> state) override {
+    QN_CHECK(state.size() == 2, "the checkpoint has {} numbers for the range of {}; a scale and a zero point are due",
+             state.size(), dense_->name);
+    numbers_.assign(state.begin(), state.end());
+    training_ = {};
   }
 
  private:
-  Parameter* dense_;
-  ScalarOptions options_;
-  double rate_;
-  int64_t block_;
-  uint64_t id_;
+  /// Leaves `numbers` (scale and zero point) as they are where the weight's values are not finite.
+  void search(const Kernels& kernels, std::vector<float>& numbers) const {
+    const HostView view(kernels, dense_->value);
+    const std::vector<float> values = floats_of(view.view());
+    if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); })) return;
+    const ScalarGrid grid = fit_grid(values.data(), 1, std::ssize(values), options_.grid);
+    numbers = {grid.scale[0], grid.zero_point[0]};
+  }
+  void search_for_evaluation(const Kernels& kernels) {
+    uint64_t hash = 0;
+    {
+      const HostView view(kernels, dense_->value);
+      hash = hash_bytes(view.view().data, view.view().bytes());
+    }
+    if (evaluation_.is_set() && hash == evaluated_) return;
+    std::vector<float> numbers;
+    search(kernels, numbers);
+    if (numbers.empty()) {
+      evaluation_ = {};
+      return;
+    }
+    evaluation_.set(kernels, dense_->value.dtype, numbers);
+    evaluated_ = hash;
+  }
+  static std::vector<float> floats_of(const Tensor& t) {
+    std::vector<float> values(static_cast<size_t>(t.elements()));
+    if (t.dtype == DType::f64)
+      std::transform(t.as<double>(), t.as<double>() + t.elements(), values.begin(),
+                     [](double v) { return static_cast<float>(v); });
+    else
+      std::copy_n(t.as<float>(), t.elements(), values.begin());
+    return values;
+  }
+
+  std::vector<float> numbers_;  // of training: scale, zero point; empty: none yet
+  DeviceGrid training_, evaluation_;
+  uint64_t evaluated_ = 0;  // hash of the values that evaluation_ is for
 };
 
 }  // namespace
 
-std::unique_ptr<Representation> make_scalar_noise(Parameter* dense, const ScalarOptions& options, double rate,
-                                                  int64_t block) {
-  QN_ASSERT(options.method != RangeMethod::histogram);
-  return std::make_unique<ScalarNoise>(dense, options, rate, block);
+std::unique_ptr<Representation> make_scalar_noise(Parameter* dense, const ScalarNoiseOptions& options) {
+  if (options.grid.method == RangeMethod::histogram) return std::make_unique<SearchedNoise>(dense, options);
+  return std::make_unique<ScalarNoise>(dense, options);
 }
 
 }  // namespace qn

@@ -20,6 +20,9 @@ const Value& find(const std::map<std::string, Value>& entries, const std::string
        near.empty() ? "" : fmt::format(" (nearest: '{}')", near[0]));
 }
 
+/// Where the state of a weight's representation is.
+std::string state_name(const Weight& weight) { return "representations/" + weight.name(); }
+
 }  // namespace
 
 OwnedTensor copy_of(const Tensor& tensor) {
@@ -38,6 +41,9 @@ void save_module(const Module& module, StateDict& state) {
   const Kernels& kernels = module.parameters().kernels();
   for (const auto& p : module.parameters().all()) state.tensors["parameters/" + p->name] = download(kernels, p->value);
   for (const auto& b : module.buffers().all()) state.tensors["buffers/" + b->name] = download(kernels, b->value.view());
+  for (const auto& w : module.weights().all())
+    if (const std::vector<float> own = w->representation().state(); !own.empty())
+      state.tensors[state_name(*w)] = copy_of(view_of(own.data(), {std::ssize(own)}));
 }
 
 void load_module(Module& module, const StateDict& state) {
@@ -52,6 +58,9 @@ void load_module(Module& module, const StateDict& state) {
   for (const auto& p : module.parameters().all()) load("parameters/", p->name, p->value);
   for (const auto& b : module.buffers().all())  // a run without this buffer leaves it as it starts
     if (state.tensors.contains("buffers/" + b->name)) load("buffers/", b->name, b->value.view());
+  for (const auto& w : module.weights().all())
+    if (const auto own = state.tensors.find(state_name(*w)); own != state.tensors.end())
+      w->representation().set_state(own->second.view().span<float>());
   module.refresh();
 }
 

@@ -46,6 +46,12 @@ class Representation {
     (void)tape, (void)y, (void)column, (void)x, (void)input;
     return false;
   }
+  /// Before the passes of an update (its number counts those before it), on every rank: the weight has the values that
+  /// the passes will see.
+  virtual void begin_update(const Kernels& kernels, int64_t update) { (void)kernels, (void)update; }
+  /// What a checkpoint must keep beside the parameters, and taking it back; nothing by default.
+  virtual std::vector<float> state() const { return {}; }
+  virtual void set_state(std::span<const float> state) { (void)state; }
   /// The codes behind the values, null where there are none. Values beside codes that are trained are zero here: they
   /// are the weight's parts().
   virtual const QuantizedTensor* quantized() const { return nullptr; }

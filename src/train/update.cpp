@@ -54,6 +54,7 @@ void UpdateRunner::pass(Tape& tape, const MicroBatch& micro, int64_t micro_batch
 
 int64_t UpdateRunner::accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch) {
   module_.parameters().begin_gradients();
+  for (const auto& weight : module_.weights().all()) weight->representation().begin_update(kernels_, update);
   kernels_.fill(view_of(&state()->loss, {1}), 0.0);
   int64_t sample_size = 0;
   for (int64_t i = comm_.rank(); i < count; i += comm_.size()) {

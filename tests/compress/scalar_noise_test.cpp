@@ -70,7 +70,8 @@ TEST_P(ScalarNoiseOf, RateOneAndEvaluationAreThePackedValueBitForBit) {
   std::vector<float> decoded(static_cast<size_t>(w.rows() * w.cols()));
   quantizer->decode(packed, decoded.data());
   for (const double rate : {1.0, 0.4}) {
-    w.set_representation(make_scalar_noise(w.dense(), {bits, method}, rate, 1), w.dense());
+    w.set_representation(make_scalar_noise(w.dense(), {.grid = {bits, method}, .rate = rate}), w.dense());
+    w.representation().begin_update(cpu_kernels(), 0);
     for (const bool training : {true, false}) {
       net.tape.restart(training ? kTraining : PassOptions{});
       const auto value = w.value(net.tape).value.span<float>();
@@ -86,14 +87,71 @@ TEST_P(ScalarNoiseOf, RateOneAndEvaluationAreThePackedValueBitForBit) {
 INSTANTIATE_TEST_SUITE_P(Grids, ScalarNoiseOf,
                          testing::Combine(testing::Values(2, 3, 4, 5, 6, 7, 8),
                                           testing::Values(RangeMethod::tensor, RangeMethod::channel,
-                                                          RangeMethod::channel_affine)));
+                                                          RangeMethod::channel_affine, RangeMethod::histogram)));
+
+TEST(ScalarNoise, SearchedRangesStayForSomeUpdatesAndAreSaved) {
+  OneLayer net;
+  net.start();
+  Weight& w = *net.layer.weight;
+  const ScalarNoiseOptions options{.grid = {2, RangeMethod::histogram}, .rate = 1.0, .range_updates = 4};
+  w.set_representation(make_scalar_noise(w.dense(), options), w.dense());
+  const auto state = [&](int64_t update) {
+    w.representation().begin_update(cpu_kernels(), update);
+    return w.representation().state();
+  };
+  const std::vector<float> first = state(0);
+  ASSERT_EQ(first.size(), 2u);
+  for (float& v : w.dense()->value.span<float>()) v *= 2.0f;
+  EXPECT_EQ(state(1), first);
+  EXPECT_EQ(state(3), first);
+  net.tape.restart(kTraining);
+  const std::vector<double> stale = to_doubles(w.value(net.tape).value);
+  const double bound = 3.0 * static_cast<double>(first[0]);
+  EXPECT_LE(*std::max_element(stale.begin(), stale.end()), bound) << "what is out of range becomes the bound";
+
+  StateDict saved;
+  save_module(net, saved);
+  OneLayer resumed;
+  resumed.start();
+  Weight& r = *resumed.layer.weight;
+  r.set_representation(make_scalar_noise(r.dense(), options), r.dense());
+  load_module(resumed, saved);
+  r.representation().begin_update(cpu_kernels(), 3);
+  resumed.tape.restart(kTraining);
+  EXPECT_EQ(to_doubles(r.value(resumed.tape).value), stale);
+
+  // Evaluation searches at once, and training goes on with its own range.
+  net.tape.restart({});
+  EXPECT_NE(to_doubles(w.value(net.tape).value), stale);
+  EXPECT_EQ(state(3), first);
+  EXPECT_EQ(state(4)[0], 2.0f * first[0]);
+}
+
+TEST(ScalarNoise, ValuesOutsideASearchedRangeHaveNoGradient) {
+  OneLayer net;
+  net.start();
+  Weight& w = *net.layer.weight;
+  w.set_representation(make_scalar_noise(w.dense(), {.grid = {4, RangeMethod::histogram}, .rate = 0.5}), w.dense());
+  w.representation().begin_update(cpu_kernels(), 0);
+  w.dense()->value.as<float>()[7] = 100.0f;
+  net.parameters().begin_gradients();
+  net.tape.restart(kTraining);
+  std::vector<float> x(40, 1.0f);
+  const std::vector<int32_t> target = {2};
+  cross_entropy(net.tape, net.layer(net.tape, {view_of(x.data(), {1, 40}), nullptr}), target);
+  net.tape.backward();
+  const float* gradient = w.dense()->slot.grad.as<float>();
+  EXPECT_EQ(gradient[7], 0.0f);
+  EXPECT_NE(gradient[8], 0.0f);
+}
 
 TEST(ScalarNoise, LeavesTheMasterAloneAndPassesTheGradientStraightThrough) {
   OneLayer net;
   net.start();
   Weight& w = *net.layer.weight;
   const std::vector<double> before = to_doubles(w.dense()->value);
-  w.set_representation(make_scalar_noise(w.dense(), {3, RangeMethod::tensor}, 0.5, 8), w.dense());
+  w.set_representation(make_scalar_noise(w.dense(), {.grid = {3, RangeMethod::tensor}, .rate = 0.5, .block = 8}),
+                       w.dense());
   net.parameters().begin_gradients();
   net.tape.restart(kTraining);
   const Var value = w.value(net.tape);

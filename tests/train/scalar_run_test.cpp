@@ -5,6 +5,7 @@
 #include "compress/representation.h"
 #include "shared_dir.h"
 #include "support/test_comm.h"
+#include "support/tolerance.h"
 #include "tasks/model_file.h"
 #include "tiny_run.h"
 
@@ -65,6 +66,84 @@ TEST_F(ScalarRun, ResumesBitForBitRangesIncluded) {
     const Evaluation score = second.task().evaluate_module(file.module(), cpu_kernels(), *local_, DType::f32);
     EXPECT_EQ(score.loss, second.validate_now().loss);
   }
+}
+
+std::vector<float> noise_state(const Module& module) {
+  std::vector<float> all;
+  for (const auto& w : module.weights().all()) {
+    const std::vector<float> own = w->representation().state();
+    all.insert(all.end(), own.begin(), own.end());
+  }
+  return all;
+}
+
+TEST_F(ScalarRun, SearchedRangesSurviveResume) {
+  if (comm().size() > 1) GTEST_SKIP() << "of one rank";
+  RunConfig c = config("straight", 0.5, 4);
+  c.quant_noise.range = RangeMethod::histogram;
+  c.quant_noise.range_updates = 3;
+  TinyTrainer straight(c, *local_, {});
+  straight.run();
+  EXPECT_EQ(noise_state(straight.model()).size(), 2 * straight.model().weights().all().size());
+  c.checkpoint.dir = (dir_ / "stopped").string();
+  TinyTrainer(c, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(5)}).run();
+  TinyTrainer second(c, *local_, {});
+  second.run();
+  EXPECT_EQ(noise_state(second.model()), noise_state(straight.model()));
+  EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model()));
+  const ModelFile file = load_model_file(dir_ / "stopped" / "checkpoint_last.h5");
+  EXPECT_EQ(second.task().evaluate_module(file.module(), cpu_kernels(), *local_, DType::f32).loss,
+            second.validate_now().loss);
+}
+
+TEST_F(ScalarRun, AllRanksSearchTheSameRanges) {
+  RunConfig c = config("together", 0.5, 4);
+  c.quant_noise.range = RangeMethod::histogram;
+  c.quant_noise.range_updates = 3;
+  c.train.micro_batches = 3;  // of four ranks, one has none
+  TinyTrainer together(c, comm(), {});
+  ASSERT_EQ(together.run(), Outcome::finished);
+  const std::vector<float> own = noise_state(together.model());
+  ASSERT_FALSE(own.empty());
+  std::vector<float> root = own;
+  comm().broadcast(std::as_writable_bytes(std::span(root)));
+  EXPECT_EQ(own, root);
+  c.checkpoint.dir = (dir_ / fmt::format("alone{}", comm().rank())).string();
+  TinyTrainer alone(c, *local_, {});
+  alone.run();
+  EXPECT_TRUE(close(own, noise_state(alone.model()), 1e-3)) << "but for the order of sums";
+}
+
+TEST_F(ScalarRun, ProductQuantizationWithQuantizedActivations) {
+  if (comm().size() > 1) GTEST_SKIP() << "of one rank";
+  TinyTrainer(tiny_config(dir_.path(), "dense"), *local_, {}).run();
+  const auto pq_config = [&](const std::string& name) {
+    RunConfig c = tiny_ipq_config(dir_.path(), name, dir_ / "dense" / "checkpoint_last.h5");
+    c.ipq.activations = Activations::both;
+    return c;
+  };
+  TinyTrainer straight(pq_config("straight"), *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(straight.run(), Outcome::finished);
+  EXPECT_TRUE(straight.model().activations().observer()->calibrated());
+  const RunConfig c = pq_config("stopped");
+  for (const int stop : {9, 15}) {  // inside the finetuning of two stages
+    TinyTrainer first(c, *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(stop)});
+    ASSERT_EQ(first.run(), Outcome::stopped);
+    const ModelFile file = load_model_file(dir_ / "stopped" / "checkpoint_last.h5");
+    EXPECT_EQ(first.task().evaluate_module(file.module(), cpu_kernels(), *local_, DType::f32).loss,
+              first.validate_now().loss);
+  }
+  TinyTrainer second(c, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(second.run(), Outcome::finished);
+  EXPECT_EQ(all_codes(second.model()), all_codes(straight.model()));
+  EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model()));
+  EXPECT_EQ(ranges(second.model()), ranges(straight.model()));
+  second.round_weights(packed_storage(c.ipq));
+  EXPECT_EQ(write_packed_file(dir_ / "pq.safetensors", second, c), predicted_bytes(second, c));
+  const ModelFile packed = load_model_file(dir_ / "pq.safetensors");
+  EXPECT_EQ(ranges(packed.module()), ranges(second.model()));
+  EXPECT_EQ(second.task().evaluate_module(packed.module(), cpu_kernels(), *local_, DType::f32).loss,
+            second.validate_now().loss);
 }
 
 TEST_F(ScalarRun, QuantizesToTheSameRangesAndCodesOnAnyNumberOfRanks) {
