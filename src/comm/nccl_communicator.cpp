@@ -12,9 +12,9 @@
 #include <utility>
 
 #include "comm/device_communicator.h"
-#include "comm/machine.h"
 #include "comm/transport_guard.h"
 #include "core/activity.h"
+#include "core/machine.h"
 
 namespace qn {
 namespace {

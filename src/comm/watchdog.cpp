@@ -14,12 +14,12 @@
 #include <thread>
 #include <utility>
 
-#include "comm/machine.h"
 #include "comm/transport_guard.h"
 #include "comm/watchdog_judge.h"
 #include "comm/watchdog_socket.h"
 #include "core/activity.h"
 #include "core/error.h"
+#include "core/machine.h"
 #include "core/profiler.h"
 
 namespace qn {

@@ -2,11 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
 #include <random>
 #include <system_error>
 #include <utility>
@@ -20,82 +16,6 @@ namespace {
 constexpr std::string_view kTemporaryMark = ".tmp-";
 constexpr size_t kTemporaryDigits = 16;
 
-/// An open file that closes itself; every failure becomes a qn::Error with the path and the system's reason.
-class Descriptor {
- public:
-  Descriptor(const std::filesystem::path& path, int flags, const char* action)
-      : path_(path), fd_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
-    check(fd_ >= 0, action);
-  }
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-
-  int get() const { return fd_; }
-
-  void check(bool success, const char* action) const {
-    if (success) return;
-    const int error = errno;
-    fail("cannot {} {}: {}{}", action, path_.string(), std::generic_category().message(error), advice(error));
-  }
-
-  size_t size() const {
-    struct stat status {};
-    check(::fstat(fd_, &status) == 0, "read");
-    QN_CHECK(S_ISREG(status.st_mode), "cannot read {}: it is not a regular file", path_.string());
-    return static_cast<size_t>(status.st_size);
-  }
-
-  /// Returns how many bytes there were.
-  size_t read(size_t offset, std::span<std::byte> bytes) const {
-    size_t done = 0;
-    while (done < bytes.size()) {
-      const ssize_t got = ::pread(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
-      if (got < 0 && errno == EINTR) continue;
-      check(got >= 0, "read");
-      if (got == 0) break;
-      done += static_cast<size_t>(got);
-    }
-    return done;
-  }
-
-  void write(size_t offset, std::span<const std::byte> bytes) const {
-    for (size_t done = 0; done < bytes.size();) {
-      const ssize_t put = ::pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
-      if (put < 0 && errno == EINTR) continue;
-      check(put >= 0, "write");
-      done += static_cast<size_t>(put);
-    }
-  }
-
-  void sync() const {
-    // Some network and container file systems cannot sync folders and say so with EINVAL.
-    check(::fsync(fd_) == 0 || errno == EINVAL, "sync");
-  }
-
- private:
-  static const char* advice(int error) {
-    switch (error) {
-      case ENOSPC:
-      case EDQUOT:
-        return "; free some space or choose another folder";
-      case EACCES:
-      case EPERM:
-      case EROFS:
-        return "; check the permissions of the file and its folder";
-      case ENOENT:
-        return "; check the path, folders are not created";
-      default:
-        return "";
-    }
-  }
-
-  std::filesystem::path path_;
-  int fd_;
-};
-
 std::filesystem::path folder_of(const std::filesystem::path& path) {
   return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
 }
@@ -106,7 +26,7 @@ class TemporaryFile {
   explicit TemporaryFile(const std::filesystem::path& target) : target_(target), path_(target) {
     std::random_device random;
     path_ += std::string(kTemporaryMark) + hex64(uint64_t{random()} << 32 | random());
-    const Descriptor created(path_, O_WRONLY | O_CREAT | O_EXCL, "create");
+    const FileDescriptor created(path_, O_WRONLY | O_CREAT | O_EXCL, "create");
   }
   ~TemporaryFile() {
     if (renamed_) return;
@@ -121,12 +41,10 @@ class TemporaryFile {
   const std::filesystem::path& path() const { return path_; }
 
   void commit() {
-    Descriptor(path_, O_RDONLY, "open").sync();
-    std::error_code error;
-    std::filesystem::rename(path_, target_, error);
-    QN_CHECK(!error, "cannot replace {}: {}", target_.string(), error.message());
+    FileDescriptor(path_, O_RDONLY, "open").sync();
+    rename_file(path_, target_);
     renamed_ = true;
-    Descriptor(folder_of(target_), O_RDONLY | O_DIRECTORY, "open folder").sync();
+    FileDescriptor(folder_of(target_), O_RDONLY | O_DIRECTORY, "open folder").sync();
   }
 
  private:
@@ -169,14 +87,14 @@ size_t remove_leftover_temporaries(const std::filesystem::path& directory) {
 }
 
 std::vector<std::byte> read_file_bytes(const std::filesystem::path& path) {
-  const Descriptor file(path, O_RDONLY, "open");
+  const FileDescriptor file(path, O_RDONLY, "open");
   std::vector<std::byte> content(file.size());
   content.resize(file.read(0, content));
   return content;
 }
 
 std::vector<std::byte> read_file_bytes(const std::filesystem::path& path, size_t offset, size_t count) {
-  const Descriptor file(path, O_RDONLY, "open");
+  const FileDescriptor file(path, O_RDONLY, "open");
   const size_t size = file.size();
   QN_CHECK(offset <= size && count <= size - offset, "cannot read bytes {} to {} of {}: it has only {}", offset,
            offset + count, path.string(), size);
@@ -186,11 +104,25 @@ std::vector<std::byte> read_file_bytes(const std::filesystem::path& path, size_t
 }
 
 void overwrite_file_bytes(const std::filesystem::path& path, size_t offset, std::span<const std::byte> content) {
-  Descriptor(path, O_WRONLY, "open").write(offset, content);
+  FileDescriptor(path, O_WRONLY, "open").write(offset, content);
+}
+
+AppendedFile::AppendedFile(const std::filesystem::path& path, bool keep)
+    : file_(path, O_RDWR | O_CREAT | (keep ? 0 : O_TRUNC), "open"), size_(file_.size()) {}
+
+void AppendedFile::append(std::string_view text) {
+  try {
+    file_.write(size_, std::as_bytes(std::span(text)));
+  } catch (const Error&) {
+    // Readers should not see half a text; should this fail, too, the next append overwrites it.
+    static_cast<void>(file_.try_truncate(size_));
+    throw;
+  }
+  size_ += text.size();
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const Descriptor file(path, O_RDONLY, "open");
+  const FileDescriptor file(path, O_RDONLY, "open");
   size_ = file.size();
   if (size_ == 0) return;  // a mapping cannot be empty
   void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.get(), 0);

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/file_descriptor.h"
+
 namespace qn {
 
 /// Calls `write` with the path of a temporary file beside `path` (it exists, empty; write to it in place), then syncs
@@ -34,6 +36,21 @@ std::vector<std::byte> read_file_bytes(const std::filesystem::path& path, size_t
 
 /// Replaces bytes [offset, offset + content.size()) of an existing file in place.
 void overwrite_file_bytes(const std::filesystem::path& path, size_t offset, std::span<const std::byte> content);
+
+/// A file that grows at its end, text by text.
+class AppendedFile {
+ public:
+  /// Opens `path`, which is made if need be; without `keep` it is emptied. Throws qn::Error naming path and reason.
+  AppendedFile(const std::filesystem::path& path, bool keep);
+
+  /// Writes all of `text` and hands it to the operating system, or throws as above; then the file is as before, and the
+  /// same text may be tried again.
+  void append(std::string_view text);
+
+ private:
+  FileDescriptor file_;
+  size_t size_ = 0;
+};
 
 /// A file mapped read-only into memory: pages are read on first use and shared by all processes of a machine. The
 /// mapping keeps a file alive that is replaced or deleted meanwhile; truncating a mapped file in place is not allowed.

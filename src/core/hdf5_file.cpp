@@ -67,7 +67,7 @@ Result hdf5_check(Result result, const std::string& path, const char* action, co
 
 /// Settings of the library, before its first use in each thread.
 void configure_library() {
-  // After a failed write (full disk) the library's clean-up at exit crashes; every object here closes itself anyway.
+  // Every object here closes itself; the library's clean-up at exit may come after what it would use.
   static const herr_t no_exit_handler = H5dont_atexit();
   // The error stack belongs to the thread, so each thread has to be told not to print it.
   thread_local const herr_t silenced = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
@@ -268,6 +268,8 @@ Hdf5File::Hdf5File(const std::filesystem::path& path, Mode mode, size_t user_blo
     file_ = hdf5_check(H5Fopen(path_.c_str(), H5F_ACC_RDONLY, access), path_, "open HDF5 file", path.filename());
     return;
   }
+  output_ = std::make_unique<Hdf5Output>(path);
+  output_->attach(access);
   H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
   const Properties creation(H5Pcreate(H5P_FILE_CREATE));
   H5Pset_obj_track_times(creation, false);
@@ -381,6 +383,7 @@ void Hdf5File::write_tensor(const std::string& dataset, const Tensor& tensor) {
                  path_, "create dataset", dataset));
   hdf5_check(H5Dwrite(target, memory_type(tensor.dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT, tensor.data), path_, "write",
              dataset);
+  output_->check();  // better now than after the rest
 }
 
 int64_t Hdf5File::int_attribute(const std::string& object, const std::string& name) const {
@@ -443,11 +446,15 @@ void Hdf5File::create_group(const std::string& group) {
       hdf5_check(H5Gcreate2(file_, group.c_str(), utf8_name(), creation, H5P_DEFAULT), path_, "create group", group));
 }
 
-void Hdf5File::flush() { hdf5_check(H5Fflush(file_, H5F_SCOPE_GLOBAL), path_, "write", "/"); }
+void Hdf5File::flush() {
+  hdf5_check(H5Fflush(file_, H5F_SCOPE_GLOBAL), path_, "write", "/");
+  if (output_) output_->check();
+}
 
 void Hdf5File::close() {
   flush();
   hdf5_check(H5Fclose(std::exchange(file_, -1)), path_, "close", "/");
+  if (output_) output_->check();
 }
 
 bool Hdf5File::thread_safe() {

@@ -6,9 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "core/hdf5_output.h"
 #include "core/tensor.h"
 
 namespace qn {
@@ -72,6 +74,7 @@ class Hdf5File {
 
  private:
   std::string path_;
+  std::unique_ptr<Hdf5Output> output_;  // of a file that is being created
   int64_t file_ = -1;
 };
 

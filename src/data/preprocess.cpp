@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/file_io.h"
+#include "core/folder_lock.h"
 #include "data/text_scanner.h"
 #include "data/token_stream.h"
 
@@ -118,6 +119,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
   std::error_code error;
   std::filesystem::create_directories(options.destdir, error);
   QN_CHECK(!error, "cannot create the directory {}: {}", options.destdir.string(), error.message());
+  const FolderLock lock(options.destdir, "the folder");  // two at once would mix their dictionaries
 
   for (const Split& split : splits) {
     if (split.name == "train" && options.srcdict.empty()) continue;  // read in full just now

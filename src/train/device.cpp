@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "comm/machine.h"
+#include "core/machine.h"
 #include "ops/cuda/backend.h"
 
 namespace qn {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/folder_lock.h"
 #include "core/hdf5_file.h"
 #include "data/token_stream.h"
 #include "data_test_util.h"
@@ -163,6 +164,13 @@ TEST_F(SmallPrepare, BadInputLeavesThePreparedDataAlone) {
   EXPECT_EQ(read_text(options_.destdir / "valid.bin"), valid);
   write_text(dir_ / "train.txt", "\xff\n");
   EXPECT_THAT(prepare_error(), HasSubstr("train.txt:1:"));
+}
+
+TEST_F(SmallPrepare, TwoAtOnceDoNotMix) {
+  std::filesystem::create_directories(options_.destdir);
+  const FolderLock other(options_.destdir, "the folder");
+  EXPECT_THROW(prepare(options_), Error);
+  EXPECT_FALSE(std::filesystem::exists(options_.destdir / "dict.txt"));
 }
 
 TEST_F(SmallPrepare, MissingEmptyAndMisplacedFiles) {

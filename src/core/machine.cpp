@@ -1,4 +1,4 @@
-#include "comm/machine.h"
+#include "core/machine.h"
 
 #include <unistd.h>
 

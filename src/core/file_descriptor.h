@@ -1,0 +1,47 @@
+// The system's files: every call that can fail becomes a qn::Error, and drills can make each of them fail.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <span>
+
+namespace qn {
+
+/// What drills can make fail: `fault` is asked before every such step, from any thread, and an errno other than 0 is
+/// the step's result. An empty function ends the drill. Set it while nothing is being written.
+enum class FileStep { open_to_write, write, sync, rename };
+using FileFault = std::function<int(FileStep step, const std::filesystem::path& path)>;
+void inject_file_faults(FileFault fault);
+
+/// An open file that closes itself. Throws qn::Error with the path, the system's reason and what to do about it.
+class FileDescriptor {
+ public:
+  /// `flags` are those of open(2), `action` is for the message: "cannot open ...".
+  FileDescriptor(const std::filesystem::path& path, int flags, const char* action);
+  ~FileDescriptor();
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+
+  int get() const { return fd_; }
+  /// Throws for the current errno unless `success`.
+  void check(bool success, const char* action) const;
+  /// Of a regular file; throws for others.
+  size_t size() const;
+  /// Returns how many bytes there were.
+  size_t read(size_t offset, std::span<std::byte> bytes) const;
+  void write(size_t offset, std::span<const std::byte> bytes) const;
+  void truncate(size_t bytes) const { check(try_truncate(bytes), "set the size of"); }
+  bool try_truncate(size_t bytes) const;
+  /// To disk.
+  void sync() const;
+
+ private:
+  std::filesystem::path path_;
+  int fd_;
+};
+
+/// Atomic; throws as above.
+void rename_file(const std::filesystem::path& from, const std::filesystem::path& to);
+
+}  // namespace qn
