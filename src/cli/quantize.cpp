@@ -121,7 +121,8 @@ Command add_quantize(CLI::App& app) {
   app.add_flag("--dry-run", a->dry_run, "Only print weight -> stage, block size, K and the predicted file size");
   app.add_option("--vocab", a->vocabulary, "Dictionary size for --dry-run where there is no data.path");
   app.add_flag("--json", a->json, "With --dry-run: print one JSON object");
-  app.add_flag("--fresh", a->fresh, "Start anew even if checkpoint.dir holds a quantization run");
+  app.add_flag("--fresh", a->fresh,
+               "Start anew even if checkpoint.dir holds a run: its files are moved to a folder discarded-TIME in it");
   a->foreign.add_to(app);
   a->compute.add_to(app);
   app.footer(

@@ -38,7 +38,8 @@ int run_train(const TrainArguments& a, const Kernels& kernels, Communicator& com
 Command add_train(CLI::App& app) {
   auto a = std::make_shared<TrainArguments>();
   a->config.add_to(app);
-  app.add_flag("--fresh", a->fresh, "Start anew even if checkpoint.dir holds a run (its checkpoints get replaced)");
+  app.add_flag("--fresh", a->fresh,
+               "Start anew even if checkpoint.dir holds a run: its files are moved to a folder discarded-TIME in it");
   a->compute.add_to(app);
   app.footer(
       "A run found in checkpoint.dir is resumed, on any number of ranks.\n"

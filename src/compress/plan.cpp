@@ -265,7 +265,8 @@ QuantizationPlan make_plan(const QuantizeRules& rules, std::span<const WeightInf
     for (const size_t i : select_weights(rule, weights)) {
       WeightPlan& planned = plan.weights[i];
       if (planned.stage >= 0) {
-        spdlog::info("weight '{}' also fits stage {}; it stays in stage {}", planned.name, stage, planned.stage);
+        spdlog::info("weight '{}' also fits stage {}; it stays in stage {}", planned.name, stage + 1,
+                     planned.stage + 1);
         continue;
       }
       planned.stage = stage;

@@ -108,33 +108,10 @@ std::optional<LoadedState> newest_valid(std::span<const std::filesystem::path> n
       spdlog::warn("{}", error.what());
     }
   }
-  QN_CHECK(newest_first.empty(), "all {} checkpoints are damaged, the newest is {}: remove them to start afresh",
+  QN_CHECK(newest_first.empty(),
+           "all {} checkpoints are damaged, the newest is {}: --fresh moves them aside and starts anew",
            newest_first.size(), newest_first.front().string());
   return std::nullopt;
-}
-
-CheckpointWriter::~CheckpointWriter() {
-  try {
-    wait();
-  } catch (const std::exception& error) {
-    spdlog::error("{}", error.what());
-  }
-}
-
-void CheckpointWriter::save_async(const std::filesystem::path& path, StateDict&& state,
-                                  std::function<void()> when_written) {
-  wait();
-  const auto policy = Hdf5File::thread_safe() ? std::launch::async : std::launch::deferred;
-  in_flight_ = std::async(policy, [path, snapshot = std::move(state), done = std::move(when_written)]() mutable {
-    const StateDict state_to_write = std::move(snapshot);  // freed with the write, not with the next wait()
-    save_state(path, state_to_write);
-    if (done) done();
-  });
-  if (policy == std::launch::deferred) wait();
-}
-
-void CheckpointWriter::wait() {
-  if (in_flight_.valid()) in_flight_.get();
 }
 
 }  // namespace qn

@@ -10,8 +10,6 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
-#include <future>
 #include <optional>
 #include <span>
 #include <vector>
@@ -37,25 +35,5 @@ struct LoadedState {
 /// The first of `newest_first` that is not damaged; a warning is logged for each damaged one. Nothing when the list is
 /// empty; throws qn::Error when all are damaged (starting afresh has to be the user's decision) or as load_state().
 std::optional<LoadedState> newest_valid(std::span<const std::filesystem::path> newest_first);
-
-/// Writes checkpoints in a background thread, one at a time. For one thread's use.
-class CheckpointWriter {
- public:
-  CheckpointWriter() = default;
-  /// Waits for the write in flight; its error, if any, is logged.
-  ~CheckpointWriter();
-  CheckpointWriter(const CheckpointWriter&) = delete;
-  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
-
-  /// Starts to write the snapshot `state`, then calls `when_written` (in the background thread, only after success: the
-  /// place to delete older checkpoints). First waits for the previous write, whose error is thrown here.
-  void save_async(const std::filesystem::path& path, StateDict&& state, std::function<void()> when_written = {});
-
-  /// Waits for the write in flight and throws its error.
-  void wait();
-
- private:
-  std::future<void> in_flight_;
-};
 
 }  // namespace qn

@@ -1,11 +1,14 @@
 #include "train/checkpoint_folder.h"
 
-#include <fmt/format.h>
+#include <fmt/chrono.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <charconv>
+#include <ctime>
 
 #include "core/file_io.h"
+#include "train/run_record.h"
 
 namespace qn {
 namespace {
@@ -41,56 +44,129 @@ std::optional<Numbered> parse_name(const fs::path& path) {
   return epoch && update ? std::optional(Numbered{*epoch, *update, path}) : std::nullopt;
 }
 
+/// Made if need be, before anything else is done to it.
+fs::path made_folder(const std::string& name) {
+  std::error_code error;
+  fs::create_directories(name, error);
+  QN_CHECK(!error, "cannot create checkpoint.dir {}: {}", name, error.message());
+  return name;
+}
+
+void move_into(const fs::path& folder, const fs::path& file) {
+  std::error_code error;
+  if (!fs::exists(file, error)) return;
+  fs::rename(file, folder / file.filename(), error);
+  QN_CHECK(!error, "cannot move {} to {}: {}", file.string(), folder.string(), error.message());
+}
+
+/// A new folder "discarded-20261127-190104" in `dir`, with a number where there is one already.
+fs::path make_discarded_folder(const fs::path& dir) {
+  const std::string name = fmt::format("discarded-{:%Y%m%d-%H%M%S}", fmt::localtime(std::time(nullptr)));
+  std::error_code error;
+  for (int number = 1;; ++number) {
+    const fs::path folder = dir / (number == 1 ? name : fmt::format("{}-{}", name, number));
+    if (fs::create_directory(folder, error)) return folder;
+    QN_CHECK(!error, "cannot create {}: {}", folder.string(), error.message());
+  }
+}
+
 }  // namespace
 
-CheckpointFolder::CheckpointFolder(const CheckpointConfig& config) : config_(config), dir_(config.dir) {
-  std::error_code error;
-  fs::create_directories(dir_, error);
-  QN_CHECK(!error, "cannot create checkpoint.dir {}: {}", config.dir, error.message());
+CheckpointFolder::CheckpointFolder(const CheckpointConfig& config, RetryDelay delay)
+    : config_(config),
+      dir_(made_folder(config.dir)),
+      lock_(dir_, "checkpoint.dir"),
+      writer_([this] { prune(); }, delay) {
   remove_leftover_temporaries(dir_);
 }
 
-void CheckpointFolder::keep_as(const fs::path& name) const {
-  // A hard link under a temporary name, then a rename: the name never points to half a file, and nothing is copied.
-  const fs::path temporary = dir_ / (name.filename().string() + ".link");
-  fs::remove(temporary);
-  fs::create_hard_link(last(), temporary);
-  fs::rename(temporary, name);
-}
-
-void CheckpointFolder::save(StateDict&& state, int64_t epoch, int64_t update, const SaveReason& reason) {
-  std::vector<fs::path> names;
-  if (reason.best) names.push_back(best());
-  if (reason.epoch_end) names.push_back(dir_ / fmt::format("checkpoint{}.h5", epoch));
-  if (reason.interval) names.push_back(dir_ / fmt::format("checkpoint_{}_{}.h5", epoch, update));
-  writer_.save_async(last(), std::move(state), [this, names] {
-    for (const fs::path& name : names) keep_as(name);
-    prune();
-  });
-}
-
-void CheckpointFolder::prune() const {
-  std::vector<Numbered> epochs, intervals;
-  for (const auto& entry : fs::directory_iterator(dir_))
-    if (const auto found = parse_name(entry.path())) (found->update < 0 ? epochs : intervals).push_back(*found);
-  const auto keep_newest = [](std::vector<Numbered>& files, int64_t keep, auto key) {
-    if (keep < 0) return;
-    std::sort(files.begin(), files.end(), [&](const Numbered& a, const Numbered& b) { return key(a) > key(b); });
-    for (size_t i = static_cast<size_t>(keep); i < files.size(); ++i) fs::remove(files[i].path);
-  };
-  keep_newest(epochs, config_.keep_epochs, [](const Numbered& n) { return n.epoch; });
-  keep_newest(intervals, config_.keep_updates, [](const Numbered& n) { return n.update; });
-}
-
-std::optional<LoadedState> CheckpointFolder::newest() const {
+/// checkpoint_last.h5, then the others, newest first.
+std::vector<fs::path> CheckpointFolder::checkpoints() const {
   std::vector<std::pair<fs::file_time_type, fs::path>> others;
   for (const auto& entry : fs::directory_iterator(dir_))
     if (parse_name(entry.path()) || entry.path() == best()) others.emplace_back(entry.last_write_time(), entry.path());
   std::sort(others.rbegin(), others.rend());
-  std::vector<fs::path> candidates;
-  if (fs::exists(last())) candidates.push_back(last());
-  for (const auto& [time, path] : others) candidates.push_back(path);
+  std::vector<fs::path> found;
+  if (fs::exists(last())) found.push_back(last());
+  for (const auto& [time, path] : others) found.push_back(path);
+  return found;
+}
+
+std::optional<LoadedState> CheckpointFolder::newest() const {
+  std::vector<fs::path> candidates = checkpoints();
+  if (const auto current = recorded_run(dir_)) {
+    const size_t foreign = std::erase_if(candidates, [&](const fs::path& path) {
+      const auto owner = run_of(path);
+      return owner && *owner != *current;
+    });
+    if (foreign > 0)
+      spdlog::warn("{} of the checkpoints in {} belong to other runs than its current one: they are not resumed",
+                   foreign, dir_.string());
+  }
   return newest_valid(candidates);
+}
+
+void CheckpointFolder::continue_run(const LoadedState& from) {
+  run_ = run_of(from.state);
+  writer_.set_newest_good(from.state.integer("update"), from.path);
+  if (recorded_run(dir_) != run_) record_run(dir_, run_);
+}
+
+/// Killed at any moment, the folder belongs to the old run or to the new one: run.json decides. The records go first,
+/// so that those of a run without checkpoints are always its own.
+void CheckpointFolder::begin_run() {
+  run_ = new_run_id();
+  record_run(dir_, run_);
+  std::vector<fs::path> files = checkpoints();
+  if (const fs::path packed = dir_ / "model.safetensors"; fs::exists(packed)) files.push_back(packed);
+  if (files.empty()) return;
+  const fs::path discarded = make_discarded_folder(dir_);
+  move_into(discarded, metrics());
+  for (const fs::path& file : files) move_into(discarded, file);
+  spdlog::info("{} file{} of an earlier run moved to {}; delete them if you do not need them", files.size(),
+               files.size() == 1 ? "" : "s", discarded.string());
+}
+
+void CheckpointFolder::save(StateDict&& state, int64_t epoch, int64_t update, const SaveReason& reason) {
+  lock_.check_held();
+  if (!run_.empty()) state.texts["run"] = run_;
+  // Last comes last: what it says to be there (the best one) then is.
+  std::vector<fs::path> names;
+  if (reason.best) names.push_back(best());
+  if (reason.epoch_end) names.push_back(dir_ / fmt::format("checkpoint{}.h5", epoch));
+  if (reason.interval) names.push_back(dir_ / fmt::format("checkpoint_{}_{}.h5", epoch, update));
+  names.push_back(last());
+  writer_.wait();
+  // Of states whose saving failed and that are not the newest any more, only the best one has to be kept in memory.
+  writer_.abandon([&](const fs::path& name, int64_t of_update) {
+    if (parse_name(name)) spdlog::warn("{} is given up: update {} could not be saved", name.string(), of_update);
+    return name != best();
+  });
+  writer_.save({std::make_shared<const StateDict>(std::move(state)), update, std::move(names)});
+}
+
+bool CheckpointFolder::failed_too_long() const {
+  const double seconds = writer_.failing_seconds();
+  return seconds > 0.0 && seconds >= config_.stop_after_failed_hours * 3600.0;
+}
+
+/// Deletes what is beyond keep_epochs and keep_updates. Files of other runs do not count.
+void CheckpointFolder::prune() const {
+  std::vector<Numbered> epochs, intervals;
+  for (const auto& entry : fs::directory_iterator(dir_))
+    if (const auto found = parse_name(entry.path())) (found->update < 0 ? epochs : intervals).push_back(*found);
+  const auto keep_newest = [this](std::vector<Numbered>& files, int64_t keep, auto key) {
+    if (keep < 0 || std::ssize(files) <= keep) return;
+    std::erase_if(files, [this](const Numbered& file) { return run_of(file.path) != run_; });
+    std::sort(files.begin(), files.end(), [&](const Numbered& a, const Numbered& b) { return key(a) > key(b); });
+    for (size_t i = static_cast<size_t>(keep); i < files.size(); ++i) {
+      std::error_code error;
+      fs::remove(files[i].path, error);
+      if (error) spdlog::warn("cannot remove {}: {}", files[i].path.string(), error.message());
+    }
+  };
+  keep_newest(epochs, config_.keep_epochs, [](const Numbered& n) { return n.epoch; });
+  keep_newest(intervals, config_.keep_updates, [](const Numbered& n) { return n.update; });
 }
 
 }  // namespace qn

@@ -1,4 +1,6 @@
-// The checkpoints of one run: names, retention, and finding the newest valid one.
+// The folder of a run, for rank 0: whose it is, the names of its checkpoints, retention, and finding the newest valid
+// one. Only the folder's current run counts (see run_record.h): checkpoints of other runs are neither resumed nor
+// pruned.
 #pragma once
 
 #include <filesystem>
@@ -6,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "core/folder_lock.h"
 #include "train/checkpoint_file.h"
+#include "train/checkpoint_writer.h"
 #include "train/trainer_config.h"
 
 namespace qn {
@@ -18,30 +22,51 @@ struct SaveReason {
   bool best = false;
 };
 
-/// For rank 0. checkpoint_last.h5 is always the newest; others are hard links to what was last at the time:
+/// checkpoint_last.h5 is always the newest; others are copies of what was last at the time, files of their own:
 /// checkpoint{E}.h5 (epoch ends), checkpoint_{E}_{U}.h5 (every save_every_updates), checkpoint_best.h5.
 class CheckpointFolder {
  public:
-  explicit CheckpointFolder(const CheckpointConfig& config);
+  /// Makes the folder, if need be, and takes it: it is this process's as long as this object lives. Throws qn::Error
+  /// when another process has it.
+  explicit CheckpointFolder(const CheckpointConfig& config, RetryDelay delay = {});
 
-  /// Writes in the background; returns once the previous write is complete.
+  /// The newest undamaged checkpoint of the folder's current run, if there is any; see newest_valid().
+  std::optional<LoadedState> newest() const;
+  /// Goes on with the run of a checkpoint of this folder.
+  void continue_run(const LoadedState& from);
+  /// Begins a new run: it becomes the folder's current one, and what other runs have left (checkpoints, metrics.jsonl,
+  /// the packed file) is moved to a folder in the folder.
+  void begin_run();
+  /// The current run's identity; empty in a run that older programs began.
+  const std::string& run() const { return run_; }
+
+  /// Writes in the background; returns once the previous write is over. What fails is logged and tried again.
   void save(StateDict&& state, int64_t epoch, int64_t update, const SaveReason& reason);
+  /// Call it now and then: tries again what has failed, when it is due.
+  void poll() { writer_.poll(); }
   /// Waits for the write in flight.
   void wait() { writer_.wait(); }
-  /// The newest undamaged checkpoint, if there is any; see newest_valid().
-  std::optional<LoadedState> newest() const;
+  /// Everything is on disk.
+  bool idle() const { return writer_.idle(); }
+  /// No save has succeeded for checkpoint.stop_after_failed_hours.
+  bool failed_too_long() const;
+  /// What could not be saved, why, and which checkpoint there is.
+  std::string failure() const { return writer_.failure(); }
 
   std::filesystem::path last() const { return dir_ / "checkpoint_last.h5"; }
   std::filesystem::path best() const { return dir_ / "checkpoint_best.h5"; }
+  std::filesystem::path metrics() const { return dir_ / "metrics.jsonl"; }
   const std::filesystem::path& dir() const { return dir_; }
 
  private:
-  void keep_as(const std::filesystem::path& name) const;
+  std::vector<std::filesystem::path> checkpoints() const;
   void prune() const;
 
   CheckpointConfig config_;
   std::filesystem::path dir_;
-  CheckpointWriter writer_;
+  std::string run_;
+  FolderLock lock_;
+  CheckpointWriter writer_;  // before the lock goes: its destructor waits
 };
 
 }  // namespace qn

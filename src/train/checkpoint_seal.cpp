@@ -117,24 +117,50 @@ void write_seal(const std::filesystem::path& path, std::span<const SealedSection
   overwrite_file_bytes(path, 0, std::as_bytes(std::span(block)));
 }
 
-void verify_seal(const std::filesystem::path& path) {
+namespace {
+
+/// The verified first block of a file, and the header in it.
+struct Block {
+  Header header;
+  std::string text;
+};
+
+Block read_block(const std::filesystem::path& path) {
   std::error_code error;
   const uint64_t file_bytes = std::filesystem::file_size(path, error);
   QN_CHECK(!error, "cannot open checkpoint {}: {}", path.string(), error.message());
   const Header header = read_header(path, file_bytes);
-  const std::string block = text_of(read_file_bytes(path, 0, header.block));
-  if (checksummed(block) != hex64(header.checksum)) damaged(path, "its first block is altered");
+  Block block{header, text_of(read_file_bytes(path, 0, header.block))};
+  if (checksummed(block.text) != hex64(header.checksum)) damaged(path, "its first block is altered");
   QN_CHECK(header.version <= kVersion,
            "checkpoint {} has format version {}, this program reads versions up to {}: use a newer quantnoise",
            path.string(), header.version, kVersion);
-  const std::vector<SealedSection> sections = parse_sections(block);
-  for (const SealedSection& section : sections) {
-    const std::vector<std::byte> content = read_file_bytes(path, section.offset, section.bytes);
-    if (hash_bytes(content.data(), content.size()) != section.checksum) {
-      damaged(path, fmt::format("dataset '{}' is altered", section.name));
-    }
-  }
-  if (structure_checksum(path, header, sections) != header.structure) damaged(path, "its structure is altered");
+  return block;
 }
+
+std::vector<std::byte> read_section(const std::filesystem::path& path, const SealedSection& section) {
+  std::vector<std::byte> content = read_file_bytes(path, section.offset, section.bytes);
+  if (hash_bytes(content.data(), content.size()) != section.checksum)
+    damaged(path, fmt::format("dataset '{}' is altered", section.name));
+  return content;
+}
+
+}  // namespace
+
+void verify_seal(const std::filesystem::path& path) {
+  const Block block = read_block(path);
+  const std::vector<SealedSection> sections = parse_sections(block.text);
+  for (const SealedSection& section : sections) read_section(path, section);
+  if (structure_checksum(path, block.header, sections) != block.header.structure)
+    damaged(path, "its structure is altered");
+}
+
+std::string read_sealed(const std::filesystem::path& path, const std::string& name) {
+  for (const SealedSection& section : parse_sections(read_block(path).text))
+    if (section.name == name) return text_of(read_section(path, section));
+  return {};
+}
+
+std::string seal_checksum(const std::filesystem::path& path) { return hex64(read_block(path).header.checksum); }
 
 }  // namespace qn

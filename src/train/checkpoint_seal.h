@@ -45,4 +45,10 @@ void write_seal(const std::filesystem::path& path, std::span<const SealedSection
 /// that does not match; qn::Error when the file cannot be read or its format is newer than this program.
 void verify_seal(const std::filesystem::path& path);
 
+/// The bytes of one dataset, without the rest of the file; empty when it has none of that name. Throws as above.
+std::string read_sealed(const std::filesystem::path& path, const std::string& name);
+
+/// 16 digits that stand for all of the content: the block's own checksum. Reads the block only; throws as above.
+std::string seal_checksum(const std::filesystem::path& path);
+
 }  // namespace qn

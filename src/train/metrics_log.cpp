@@ -3,18 +3,19 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <vector>
 
 #include "core/error.h"
-#include "core/file_io.h"
 
 namespace qn {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr auto kRetry = std::chrono::seconds(10);
+constexpr size_t kMostHeldBack = size_t{64} << 20;  // bytes: a quarter of a million records
 
 std::string read_text(const std::filesystem::path& path) {
   const std::vector<std::byte> bytes = read_file_bytes(path);
@@ -39,14 +40,17 @@ void repair_tail(const std::filesystem::path& path) {
   atomic_write_text(path, std::string_view(text).substr(0, start));
 }
 
-/// Will this line be written again by a run that resumes after `update`?
-bool is_repeated(std::string_view line, int64_t update) {
+/// Will this line be written again by a run that resumes after `update` with so many stages done?
+bool is_repeated(std::string_view line, int64_t update, int64_t stages) {
   const Json record = Json::parse(line, nullptr, false);
   if (!record.is_object()) return false;
-  const auto kind = record.find("kind");
-  const auto at = record.find("update");
-  return kind != record.end() && (*kind == "train" || *kind == "valid") && at != record.end() &&
-         at->is_number_integer() && at->get<int64_t>() > update;
+  const auto beyond = [&](const char* key, int64_t limit) {
+    const auto value = record.find(key);
+    return value != record.end() && value->is_number_integer() && value->get<int64_t>() > limit;
+  };
+  const Json kind = record.value("kind", Json());
+  if (kind == "stage") return beyond("stage", stages);
+  return (kind == "train" || kind == "valid") && beyond("update", update);
 }
 
 }  // namespace
@@ -58,18 +62,11 @@ MetricsLog::MetricsLog(const std::filesystem::path& path, bool append) : path_(p
     QN_CHECK(!error, "cannot create the folder of {}: {}", path_.string(), error.message());
   }
   if (append) repair_tail(path_);
-  open(append ? "ab" : "wb");
+  file_.emplace(path_, append);
 }
 
-void MetricsLog::open(const char* mode) {
-  std::FILE* file = std::fopen(path_.c_str(), mode);
-  if (file == nullptr) fail_to("open");
-  file_.reset(file);
-}
-
-void MetricsLog::fail_to(const char* action) const {
-  fail("cannot {} {}: {}; check free space and permissions of its folder", action, path_.string(),
-       std::generic_category().message(errno));
+MetricsLog::~MetricsLog() {
+  if (!flush()) spdlog::error("{} records are lost: {} cannot be written", held_back_, path_.string());
 }
 
 void MetricsLog::write(std::span<const MetricField> fields) {
@@ -79,19 +76,46 @@ void MetricsLog::write(std::span<const MetricField> fields) {
     std::visit([&](const auto& value) { record[field.name] = value; }, field.value);
   }
   // Texts may hold anything (paths, messages); bytes that are no UTF-8 must not end a run.
-  const std::string line = record.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-  const bool written = std::fwrite(line.data(), 1, line.size(), file_.get()) == line.size();
-  if (!written || std::fflush(file_.get()) != 0) fail_to("write");
+  text_ += record.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  ++held_back_;
+  if (std::chrono::steady_clock::now() >= next_try_) flush();
+  if (text_.size() > kMostHeldBack) forget_the_oldest();
 }
 
-int64_t MetricsLog::truncate_after(int64_t update) {
+bool MetricsLog::flush() {
+  if (text_.empty()) return true;
+  const bool failing = next_try_ != std::chrono::steady_clock::time_point{};
+  try {
+    file_->append(text_);
+  } catch (const Error& error) {
+    if (!failing) spdlog::warn("{}; the run goes on, records are held back until they can be written", error.what());
+    next_try_ = std::chrono::steady_clock::now() + kRetry;
+    return false;
+  }
+  if (failing)
+    spdlog::info("{} can be written again: {} records that were held back are there", path_.string(), held_back_);
+  next_try_ = {};
+  text_.clear();
+  held_back_ = 0;
+  return true;
+}
+
+void MetricsLog::forget_the_oldest() {
+  const size_t end = text_.find('\n', text_.size() / 2) + 1;
+  const auto lines = std::count(text_.begin(), text_.begin() + static_cast<ptrdiff_t>(end), '\n');
+  spdlog::warn("{} records are lost: {} could not be written for too long", lines, path_.string());
+  text_.erase(0, end);
+  held_back_ -= lines;
+}
+
+int64_t MetricsLog::truncate_after(int64_t update, int64_t stages) {
   const std::string text = read_text(path_);
   std::string kept;
   int64_t removed = 0;
   for (size_t start = 0; start < text.size();) {
     const size_t end = std::min(text.find('\n', start), text.size() - 1) + 1;
     const std::string_view line = std::string_view(text).substr(start, end - start);
-    if (is_repeated(line, update)) {
+    if (is_repeated(line, update, stages)) {
       ++removed;
     } else {
       kept += line;
@@ -100,7 +124,7 @@ int64_t MetricsLog::truncate_after(int64_t update) {
   }
   if (removed > 0) {
     atomic_write_text(path_, kept);
-    open("ab");
+    file_.emplace(path_, true);
   }
   return removed;
 }

@@ -1,15 +1,17 @@
 // metrics.jsonl: one JSON object per line, for plots and scripts; survives crashes and resumes without duplicates.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
 #include <initializer_list>
-#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <variant>
+
+#include "core/file_io.h"
 
 namespace qn {
 
@@ -19,31 +21,38 @@ struct MetricField {
   MetricValue value;
 };
 
-/// For the one rank that writes. By convention a record has "kind" ("train", "valid", ...) and "update".
+/// For the one rank that writes. By convention a record has "kind" ("train", "valid", ...) and "update". A disk that
+/// is full or fails for a while costs nothing: records are held back until they can be written.
 class MetricsLog {
  public:
   /// Creates the file and its folder; without `append` an existing file is emptied. With it, an incomplete last line (a
   /// crash while writing) is removed with a warning. Throws qn::Error with path and reason.
   MetricsLog(const std::filesystem::path& path, bool append);
+  /// Tries once more to write what is held back; what is lost then is logged.
+  ~MetricsLog();
 
-  /// Appends one line and hands it to the operating system. Fields keep their order; NaN and infinities become null.
-  /// Throws qn::Error when it cannot be written (disk full), InternalError for two fields of one name.
+  /// Appends one line and hands it to the operating system, or holds it back: a warning says so, once. Fields keep
+  /// their order; NaN and infinities become null. Throws InternalError for two fields of one name.
   void write(std::initializer_list<MetricField> fields) { write(std::span(fields.begin(), fields.size())); }
   void write(std::span<const MetricField> fields);
 
-  /// On resume: removes the records of kind "train" or "valid" beyond this update, which will be written again. Other
-  /// lines stay as they are. Returns the number of removed lines.
-  int64_t truncate_after(int64_t update);
+  /// Tries to write what is held back; true when nothing is.
+  bool flush();
+  int64_t held_back() const { return held_back_; }
+  const std::filesystem::path& path() const { return path_; }
+
+  /// On resume: removes the records that will be written again: of kind "train" or "valid" beyond this update, and of
+  /// kind "stage" beyond this number of stages. Other lines stay as they are. Returns the number of removed lines.
+  int64_t truncate_after(int64_t update, int64_t stages);
 
  private:
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
-  void open(const char* mode);
-  [[noreturn]] void fail_to(const char* action) const;
+  void forget_the_oldest();
 
   std::filesystem::path path_;
-  std::unique_ptr<std::FILE, Close> file_;
+  std::optional<AppendedFile> file_;
+  std::string text_;  // held back: whole lines
+  int64_t held_back_ = 0;
+  std::chrono::steady_clock::time_point next_try_;
 };
 
 }  // namespace qn

@@ -11,6 +11,8 @@
 #include "ops/host_access.h"
 #include "train/broadcast_state.h"
 #include "train/device.h"
+#include "train/final_save.h"
+#include "train/run_record.h"
 
 namespace qn {
 namespace {
@@ -41,6 +43,7 @@ Trainer::Trainer(const TrainerConfig& config, std::string config_text, Task& tas
                t.stop_time_hours > 0.0,
            "this run would never end: set train.max_updates, max_epochs, patience, stop_min_lr or stop_time_hours");
   set_product_precision(t.precision, kernels_);
+  if (comm_.is_root()) folder_.emplace(config_.checkpoint);  // first: another process may have it
   task_.open_training();
   prepare_module();
   start_or_resume();
@@ -51,7 +54,6 @@ void Trainer::prepare_module() {
   original_parameters_ = module_.parameters().elements();
   module_.allocate(DType::f32, kernels_);
   if (config_.comm.nccl) device_comm_ = device_communicator(kernels_, comm_);
-  if (comm_.is_root()) folder_.emplace(config_.checkpoint);
 }
 
 /// As the checkpoint's plan says, if there is one.
@@ -100,8 +102,9 @@ void Trainer::start_reporting(bool resumed) {
       measure_work(module_, kernels_, dtype_, kExamples, [&](int64_t i) { return task_.example(i, kExamples); });
   throughput_.emplace(work, config_.train, kernels_, dtype_, comm_);
   if (!comm_.is_root()) return;
-  metrics_.emplace(folder_->dir() / "metrics.jsonl", resumed);
-  if (resumed) metrics_->truncate_after(state_.update);
+  if (!resumed) folder_->begin_run();  // last of what can fail: the run that was there stays as it was until now
+  metrics_.emplace(folder_->metrics(), resumed);
+  if (resumed) metrics_->truncate_after(state_.update, ipq_ ? ipq_->stages_done() : 0);
   ProgressOptions progress;
   progress.log_interval = config_.train.log_every_updates;
   progress.full_speed = throughput_->matmul_rate() / throughput_->flops_per_token();
@@ -114,6 +117,8 @@ bool Trainer::find_checkpoint(StateDict& state) {
   if (comm_.is_root() && options_.resume)
     if (auto newest = folder_->newest()) {
       spdlog::info("resuming from {}", newest->path.string());
+      check_same_run(newest->state, folder_->dir(), options_.quantize, config_.checkpoint.init_from);
+      folder_->continue_run(*newest);
       state = std::move(newest->state);
       found = 1;
     }
@@ -143,6 +148,7 @@ void Trainer::initialize_weights() {
   store.initialize(static_cast<uint64_t>(config_.seed));
   if (!source.empty() && comm_.is_root()) {
     load_parameters(load_state(source));
+    source_ = source_identity(source);
     spdlog::info("weights from {}", source);
   }
   if (device_comm_ != nullptr) {
@@ -168,6 +174,7 @@ void Trainer::resume(const StateDict& state) {
   updates_->load(state);
   task_.load(state);
   state_.load(state);
+  if (state.texts.contains("source")) source_ = state.text("source");
 }
 
 StateDict Trainer::capture() {
@@ -180,6 +187,7 @@ StateDict Trainer::capture() {
   state_.save(state);
   state.texts["plan"] = plan_to_text(plan_);
   state.texts["config"] = config_text_;
+  if (!source_.empty()) state.texts["source"] = source_;
   return state;
 }
 
@@ -212,7 +220,9 @@ bool Trainer::finished() const {
 }
 
 bool Trainer::agreed_stop() {
-  double stop = options_.stop_requested && options_.stop_requested() ? 1.0 : 0.0;
+  if (folder_) folder_->poll();
+  const bool asked = options_.stop_requested && options_.stop_requested();
+  double stop = asked || (folder_ && folder_->failed_too_long()) ? 1.0 : 0.0;
   if (comm_.size() > 1) {
     const ProfileScope phase(Phase::all_reduce);
     comm_.all_reduce_max({&stop, 1});
@@ -265,11 +275,18 @@ Outcome Trainer::run() {
   if (options_.quantize && outcome == Outcome::finished) calibrate();
   {
     const ProfileScope phase(Phase::checkpoint);
-    if (folder_) folder_->wait();
-    comm_.barrier();
+    finish_saving();
   }
   if (progress_) progress_->finish();
   return outcome;
+}
+
+/// A run that has given up on its disk does not wait for it again.
+void Trainer::finish_saving() {
+  const bool given_up = folder_ && folder_->failed_too_long();
+  qn::finish_saving(folder_ ? &*folder_ : nullptr, metrics_ ? &*metrics_ : nullptr, comm_,
+                    {.seconds = given_up ? 0.0 : config_.checkpoint.final_retry_minutes * 60.0,
+                     .stop_requested = options_.stop_requested});
 }
 
 Outcome Trainer::run_to_end() {

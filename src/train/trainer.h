@@ -68,6 +68,7 @@ class Trainer {
   void load_parameters(const StateDict& state);
   StateDict capture();
   void save(const SaveReason& reason);
+  void finish_saving();
 
   Outcome run_to_end();
   bool run_due_stages();
@@ -111,6 +112,7 @@ class Trainer {
   };
 
   int64_t original_parameters_ = 0;
+  std::string source_;  // identity of checkpoint.init_from when the run began; rank 0
   RunState state_;
   std::deque<Started> unreported_;        // oldest first
   std::optional<Evaluation> evaluation_;  // of the module as it is, if known

@@ -52,6 +52,11 @@ void CheckpointConfig::visit(ConfigVisitor& v) {
   v.field("save_every_updates", save_every_updates, "save every n updates as well (0: no)");
   v.field("keep_epochs", keep_epochs, "epoch checkpoints to keep, newest first (-1: all)");
   v.field("keep_updates", keep_updates, "update checkpoints to keep, newest first (-1: all)");
+  v.field("stop_after_failed_hours", stop_after_failed_hours,
+          "a save that fails (full disk) is tried again while the run goes on; the run stops when none has succeeded "
+          "for so long (0: at once)");
+  v.field("final_retry_minutes", final_retry_minutes,
+          "how long a run at its end waits for a disk that its last state cannot be saved to");
   v.field("init_from", init_from,
           "checkpoint whose weights a new run starts from (optimizer, schedule and data order start afresh)");
 }
@@ -59,6 +64,9 @@ void CheckpointConfig::visit(ConfigVisitor& v) {
 void CheckpointConfig::validate(const ConfigChecker& c) const {
   c.check(!dir.empty(), "dir", "must name a folder");
   c.check(save_every_epochs >= 0, "save_every_epochs", "must not be negative, got {}", save_every_epochs);
+  c.check(stop_after_failed_hours >= 0.0, "stop_after_failed_hours", "must not be negative, got {}",
+          stop_after_failed_hours);
+  c.check(final_retry_minutes >= 0.0, "final_retry_minutes", "must not be negative, got {}", final_retry_minutes);
   c.check(save_every_updates >= 0, "save_every_updates", "must not be negative, got {}", save_every_updates);
 }
 

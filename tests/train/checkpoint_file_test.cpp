@@ -339,39 +339,17 @@ TEST_F(CheckpointFile, FallsBackToTheNewestThatIsIntact) {
   EXPECT_FALSE(newest_valid({}).has_value());
 }
 
-TEST_F(CheckpointFile, WriterWritesInTheBackgroundOneAtATime) {
-  std::atomic<int> running = 0, most = 0, done = 0;
-  {
-    CheckpointWriter writer;
-    for (int64_t number = 1; number <= 4; ++number) {
-      writer.save_async(path_, numbered_state(number), [&, number] {
-        most = std::max(most.load(), ++running);
-        EXPECT_EQ(load_state(path_).integer("number"), number);
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-        --running;
-        ++done;
-      });
-    }
-    writer.wait();
-    EXPECT_EQ(done, 4);
-    writer.save_async(path_, numbered_state(5));
-  }  // the destructor waits
-  EXPECT_EQ(most, 1);
-  EXPECT_EQ(load_state(path_).integer("number"), 5);
-}
-
-TEST_F(CheckpointFile, WriterThrowsErrorsAtTheNextCall) {
-  bool called = false;
-  CheckpointWriter writer;
-  writer.save_async(folder_ / "missing/a.h5", numbered_state(1), [&] { called = true; });
-  EXPECT_THROW(writer.wait(), Error);
-  EXPECT_FALSE(called);
-  EXPECT_NO_THROW(writer.wait()) << "an error is thrown once";
-  writer.save_async(folder_ / "missing/a.h5", numbered_state(1));
-  EXPECT_THROW(writer.save_async(path_, numbered_state(2)), Error);
-  writer.save_async(path_, numbered_state(3));
-  writer.wait();
-  EXPECT_EQ(load_state(path_).integer("number"), 3);
+TEST_F(CheckpointFile, PartsAreReadWithoutTheRest) {
+  StateDict state = sample_state();
+  save_state(path_, state);
+  EXPECT_EQ(read_sealed(path_, "texts/bytes"), state.text("bytes"));
+  EXPECT_EQ(read_sealed(path_, "texts/other"), "");
+  const std::string before = seal_checksum(path_);
+  state.floats["tiny"] = 1e-320;
+  save_state(path_, state);
+  EXPECT_NE(seal_checksum(path_), before);
+  std::filesystem::resize_file(path_, 3000);
+  EXPECT_THROW(read_sealed(path_, "texts/bytes"), DamagedCheckpoint);
 }
 
 }  // namespace

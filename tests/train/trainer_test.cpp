@@ -8,6 +8,8 @@
 
 #include "compress/packed_model.h"
 #include "compress/representation.h"
+#include "core/file_io.h"
+#include "support/capture.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
 #include "tasks/model_file.h"
@@ -70,9 +72,13 @@ TEST_F(TrainerTest, ResumesFromOlderCheckpointWhenTheNewestIsDamaged) {
   config.checkpoint.save_every_updates = 4;
   config.checkpoint.keep_updates = -1;
   config.train.validate_every_updates = 0;
-  TinyTrainer straight(config, *local_, {});
-  straight.run();
-  // The newest state has several names (hard links): damage one, remove the others.
+  std::vector<float> straight;
+  {
+    TinyTrainer trainer(config, *local_, {});
+    trainer.run();
+    straight = parameter_values(trainer.model());
+  }
+  // The newest state has several names: damage one, remove the others.
   std::filesystem::remove(dir_ / "run" / "checkpoint_2_12.h5");
   std::filesystem::remove(dir_ / "run" / "checkpoint_best.h5");
   const auto last = dir_ / "run" / "checkpoint_last.h5";
@@ -80,7 +86,78 @@ TEST_F(TrainerTest, ResumesFromOlderCheckpointWhenTheNewestIsDamaged) {
   TinyTrainer resumed(config, *local_, {});
   ASSERT_EQ(resumed.update(), 8);
   resumed.run();
-  EXPECT_EQ(parameter_values(resumed.model()), parameter_values(straight.model()));
+  EXPECT_EQ(parameter_values(resumed.model()), straight);
+}
+
+TEST_F(TrainerTest, AFullDiskCostsNothing) {
+  RunConfig config = tiny_config(dir_.path(), "straight");
+  config.checkpoint.save_every_updates = 1;
+  TinyTrainer straight(config, *local_, {});
+  straight.run();
+  config.checkpoint.dir = (dir_ / "full").string();
+  int asked = 0;
+  const auto fills_and_empties = [&asked] {
+    ++asked;
+    if (asked == 3) inject_file_faults([](FileStep, const std::filesystem::path&) { return ENOSPC; });
+    if (asked == 9) inject_file_faults({});
+    return false;
+  };
+  {
+    TinyTrainer trainer(config, *local_, {.quantize = false, .resume = true, .stop_requested = fills_and_empties});
+    ASSERT_EQ(trainer.run(), Outcome::finished);
+  }
+  const StateDict saved = load_state(dir_ / "full" / "checkpoint_last.h5");
+  EXPECT_EQ(saved.integer("update"), 12);
+  TinyTrainer again(config, *local_, {});
+  EXPECT_EQ(parameter_values(again.model()), parameter_values(straight.model()));
+  std::ifstream metrics(dir_ / "full" / "metrics.jsonl");
+  int64_t records = 0;
+  for (std::string line; std::getline(metrics, line);) records += line.find("\"kind\":\"train\"") != std::string::npos;
+  EXPECT_EQ(records, 12);
+}
+
+TEST_F(TrainerTest, ARunWhoseEndCannotBeSavedFails) {
+  RunConfig config = tiny_config(dir_.path(), "run");
+  config.checkpoint.save_every_updates = 1;
+  config.checkpoint.final_retry_minutes = 0.0;
+  config.checkpoint.stop_after_failed_hours = 0.0;
+  int asked = 0;
+  const auto breaks = [&asked] {
+    if (++asked == 4) inject_file_faults([](FileStep, const std::filesystem::path&) { return EROFS; });
+    return false;
+  };
+  {
+    TinyTrainer trainer(config, *local_, {.quantize = false, .resume = true, .stop_requested = breaks});
+    const std::string error = error_of([&] { trainer.run(); });
+    EXPECT_NE(error.find("Read-only file system"), std::string::npos) << error;
+    EXPECT_NE(error.find("the newest good checkpoint is"), std::string::npos) << error;
+    EXPECT_LE(trainer.update(), 6) << "the limit stops the run";
+  }
+  inject_file_faults({});
+  const int64_t good = TinyTrainer(config, *local_, {}).update();
+  EXPECT_TRUE(good == 2 || good == 3) << good << ": the write of update 3 may still have been under way";
+}
+
+TEST_F(TrainerTest, AFolderHoldsOneRun) {
+  const auto dense = dense_checkpoint();
+  const TrainerOptions quantize{.quantize = true, .resume = true, .stop_requested = {}};
+  const auto error = [&](const RunConfig& config, const TrainerOptions& options) {
+    return error_of([&] { TinyTrainer(config, *local_, options); });
+  };
+  EXPECT_NE(error(tiny_ipq_config(dir_.path(), "dense", dense), quantize).find("holds a run of `train`"),
+            std::string::npos);
+  RunConfig config = tiny_ipq_config(dir_.path(), "ipq", dense);
+  ASSERT_EQ(TinyTrainer(config, *local_, quantize).run(), Outcome::finished);
+  EXPECT_EQ(error(config, quantize), "");
+  const auto copy = dir_ / "copy.h5";
+  std::filesystem::copy(dense, copy);
+  config.checkpoint.init_from = copy.string();
+  EXPECT_EQ(error(config, quantize), "") << "the same weights under another name";
+  config.checkpoint.init_from = (dir_ / "ipq" / "checkpoint_last.h5").string();
+  EXPECT_NE(error(config, quantize).find("started from other weights"), std::string::npos);
+  config.checkpoint.init_from = "";
+  EXPECT_EQ(error(config, quantize), "");
+  EXPECT_NE(error(tiny_config(dir_.path(), "ipq"), {}).find("holds a run of `quantize`"), std::string::npos);
 }
 
 TEST_F(TrainerTest, RefusesOtherDataAndOtherModels) {

@@ -1,0 +1,35 @@
+// Which run a folder belongs to. Every run has an identity of its own, drawn when it starts; its checkpoints carry it
+// (the text "run"), and run.json in the folder names the run that the folder's current one is. Checkpoints of programs
+// that knew no identities have the empty one: they are one run.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "nn/state_dict.h"
+
+namespace qn {
+
+/// 16 hexadecimal digits that no other run has.
+std::string new_run_id();
+
+/// The run that run.json names; nothing where it is missing or cannot be understood (which is logged).
+std::optional<std::string> recorded_run(const std::filesystem::path& folder);
+/// Makes `run` the folder's current run, atomically. Throws qn::Error when it cannot be written.
+void record_run(const std::filesystem::path& folder, const std::string& run);
+
+/// The run of a state; empty for those of older programs.
+std::string run_of(const StateDict& state);
+/// The same for a checkpoint, without reading all of it; nothing when it is too damaged to tell.
+std::optional<std::string> run_of(const std::filesystem::path& checkpoint);
+
+/// Throws qn::Error unless the run of `state`, found in `folder`, is what the command asks for: `train` or `quantize`
+/// as it is, and started from the checkpoint `init_from` (if that is named and still there).
+void check_same_run(const StateDict& state, const std::filesystem::path& folder, bool quantize,
+                    const std::string& init_from);
+
+/// What tells a run's source: the checksum of all of a checkpoint's content. Kept as the text "source".
+std::string source_identity(const std::filesystem::path& init_from);
+
+}  // namespace qn
