@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "cli/commands.h"
+#include "cli/output.h"
 #include "comm/threads.h"
 #include "core/log.h"
 
@@ -70,12 +71,13 @@ int report_failure(Communicator* comm, const std::string& message) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  qn::cli::guard_output();
   qn::settle_threads(argv);
   std::unique_ptr<qn::Communicator> comm;
   try {
     qn::init_logging(0, 1, "info");
     comm = qn::make_communicator();
-    return run(argc, argv, *comm);
+    return qn::cli::finish_output(run(argc, argv, *comm));
   } catch (const std::bad_alloc&) {
     return report_failure(comm.get(), "out of memory: use smaller micro-batches (data.max_tokens) or a smaller model");
   } catch (const std::exception& error) {
