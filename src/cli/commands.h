@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -44,11 +45,15 @@ struct ComputeOptions {
   bool share_gpu = false;
 
   void add_to(CLI::App& command);
+  /// Throws qn::Error where the profile could not be written. For rank 0: other machines may lack the folder.
+  void check_profile() const;
   /// Runs `work` on the device, profiled if `profile` names a file, and returns its exit code. At the end every rank
   /// writes its profile (a file that cannot be written is a warning: the run is done) and rank 0 logs the table. Call
   /// it on every rank.
   int run(Communicator& comm, const std::function<int(const Kernels&)>& work) const;
 };
+/// The file that quantize writes: `out`, or checkpoint.dir's model.safetensors where it is empty.
+std::filesystem::path packed_file(const std::string& out, const RunConfig& config);
 /// The last line of a command. Call it on every rank.
 void log_peak_memory(Communicator& comm);
 

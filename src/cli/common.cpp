@@ -10,6 +10,7 @@
 #include "core/text.h"
 #include "ops/profiled_kernels.h"
 #include "train/progress.h"
+#include "train/start_checks.h"
 
 namespace qn::cli {
 namespace {
@@ -19,14 +20,6 @@ volatile std::sig_atomic_t g_stop = 0;
 void on_signal(int signal) {
   if (g_stop != 0 && signal == SIGINT) std::signal(signal, SIG_DFL), std::raise(signal);
   g_stop = 1;
-}
-
-/// Better now than after hours. Only for rank 0: other machines may lack the folder.
-void check_profile_path(const std::filesystem::path& path) {
-  QN_CHECK(!std::filesystem::is_directory(path), "--profile {}: this is a folder, name a file", path.string());
-  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
-  QN_CHECK(std::filesystem::is_directory(folder), "--profile {}: there is no folder {}", path.string(),
-           folder.string());
 }
 
 void report_profile(const Profiler& profiler, const std::filesystem::path& path, Communicator& comm) {
@@ -67,19 +60,28 @@ void ComputeOptions::add_to(CLI::App& command) {
              "cpu, or cuda: every rank computes on the GPU of its number on its machine (tested on an emulated "
              "device, not on a GPU yet)");
   command.add_flag("--share-gpu", share_gpu, "Allow more ranks than GPUs on a machine");
-  command.add_option("--profile", profile,
-                     "Measure where the time goes: a table of phases and ops at the end, and the newest events in FILE "
-                     "(Chrome trace; FILE.rankN.json for each of several ranks)");
+  command.add_option(
+      "--profile", profile,
+      "Measure where the time goes: a table of phases and ops at the end, and the newest events in FILE "
+      "(Chrome trace; of several ranks each writes its own: p.rank0.json, p.rank1.json, ... for p.json)");
+}
+
+void ComputeOptions::check_profile() const {
+  if (!profile.empty()) check_output_file(profile, "--profile", {});
 }
 
 int ComputeOptions::run(Communicator& comm, const std::function<int(const Kernels&)>& work) const {
-  if (!profile.empty() && comm.is_root()) check_profile_path(profile);
+  if (comm.is_root()) check_profile();  // better now than after hours
   const Kernels& kernels = kernels_on(device, share_gpu, comm);
   if (profile.empty()) return work(kernels);
   Profiler profiler;
   const int code = work(profiled_kernels(kernels, profiler));
   report_profile(profiler, profile, comm);
   return code;
+}
+
+std::filesystem::path packed_file(const std::string& out, const RunConfig& config) {
+  return out.empty() ? std::filesystem::path(config.checkpoint.dir) / "model.safetensors" : std::filesystem::path(out);
 }
 
 void log_peak_memory(Communicator& comm) {

@@ -1,6 +1,8 @@
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -57,6 +59,13 @@ ModelFile load(const EvalArguments& a, const Kernels& kernels) {
   return load_model_file(a.file, kernels);
 }
 
+bool finite(const EvalReport& report) {
+  return std::all_of(report.fields.begin(), report.fields.end(), [](const MetricField& field) {
+    const double* number = std::get_if<double>(&field.value);
+    return number == nullptr || std::isfinite(*number);
+  });
+}
+
 int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm) {
   const auto watchdog = start_watchdog(comm, a.watchdog_seconds);
   const ModelFile file = load(a, kernels);
@@ -65,7 +74,10 @@ int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm)
   const EvalReport report = file.task->score_data(a.config, kernels, comm, activation_type(a.precision, kernels, comm));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (comm.is_root()) print_result(a, file, report, seconds);
-  return kSuccess;
+  if (finite(report)) return kSuccess;
+  if (comm.is_root())
+    spdlog::error("{}: the result is not finite ({}): this model is of no use", a.file, report.result);
+  return kFailure;
 }
 
 }  // namespace
@@ -82,9 +94,11 @@ Command add_eval(CLI::App& app) {
   app.add_option("--watchdog-seconds", a->watchdog_seconds, "As comm.watchdog_seconds of a run (0: off)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  app.add_flag("--json", a->json, "Print one JSON object");
+  app.add_flag("--json", a->json, "Print one JSON object (numbers that are not finite as null)");
   a->compute.add_to(app);
-  app.footer("Loss is in bits (base 2), perplexity 2^loss; </s> and blank lines count, as in fairseq-eval-lm.");
+  app.footer(
+      "Loss is in bits (base 2), perplexity 2^loss; </s> and blank lines count, as in fairseq-eval-lm.\n"
+      "A perplexity that is not finite is an error: status 1.");
   return [a](Communicator& comm) {
     const int code = a->compute.run(comm, [&](const Kernels& k) { return run_eval(*a, k, comm); });
     log_peak_memory(comm);

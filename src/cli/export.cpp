@@ -6,6 +6,7 @@
 #include "compress/export_plain.h"
 #include "core/text.h"
 #include "tasks/model_file.h"
+#include "train/start_checks.h"
 
 namespace qn::cli {
 namespace {
@@ -16,6 +17,7 @@ struct ExportArguments {
 };
 
 void run_export(const ExportArguments& a) {
+  check_output_file(a.out, "--out", {a.packed});
   const SafetensorsReader file(a.packed);
   check_packed_format(file, a.packed);
   // Version 1 does not tell all sizes; its model does.

@@ -6,11 +6,13 @@
 
 #include "cli/commands.h"
 #include "cli/quantize_weights.h"
+#include "cli/run_check.h"
 #include "comm/watchdog.h"
 #include "core/profiler.h"
 #include "core/text.h"
 #include "tasks/model_file.h"
 #include "tasks/run.h"
+#include "train/start_checks.h"
 #include "train/trainer.h"
 
 namespace qn::cli {
@@ -22,7 +24,7 @@ struct QuantizeArguments {
   ForeignArguments foreign;
   ComputeOptions compute;
   int64_t vocabulary = 0;
-  bool dry_run = false, json = false, fresh = false;
+  bool dry_run = false, json = false, fresh = false, check = false;
 };
 
 void dry_run(const QuantizeArguments& a, const RunConfig& config) {
@@ -55,6 +57,30 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
                            group_digits(static_cast<int64_t>(sizes.total_bytes())));
 }
 
+/// A file under another name, which it keeps until it has been found good. Collective.
+class UnverifiedFile {
+ public:
+  UnverifiedFile(const std::filesystem::path& final_path, Communicator& comm)
+      : final_(final_path), path_(final_path.string() + ".unverified"), comm_(comm) {}
+  ~UnverifiedFile() {
+    std::error_code error;
+    if (comm_.is_root()) std::filesystem::remove(path_, error);
+  }
+  UnverifiedFile(const UnverifiedFile&) = delete;
+  UnverifiedFile& operator=(const UnverifiedFile&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  void accept() const {
+    comm_.barrier();  // all ranks have read it
+    if (comm_.is_root()) std::filesystem::rename(path_, final_);
+    comm_.barrier();
+  }
+
+ private:
+  std::filesystem::path final_, path_;
+  Communicator& comm_;
+};
+
 /// Writes the packed file and reads it as a user will (from disk).
 ModelFile write_and_load(Trainer& trainer, const PackedMetadata& metadata, const PackedStorage& storage,
                          const std::filesystem::path& out, const Kernels& kernels, Communicator& comm) {
@@ -72,13 +98,20 @@ void pack(Trainer& trainer, RunTask& task, const RunConfig& config, const std::f
   const PackedStorage storage = packed_storage(config.ipq);
   trainer.round_weights(storage);
   const Evaluation rounded = trainer.validate_now();
+  QN_CHECK(
+      rounded.finite(),
+      "rounded to what the packed file stores, the model evaluates to {} ({} before): keep what is not quantized in "
+      "fp32 (ipq.dense: fp32); {} is not written",
+      rounded.text(), before.text(), out.string());
+  const UnverifiedFile unverified(out, comm);
   const ModelFile file =
       write_and_load(trainer, packed_metadata(task, parameters, config.ipq.centroid_gradient, trainer.plan()), storage,
-                     out, kernels, comm);
+                     unverified.path(), kernels, comm);
   const Evaluation from_file = task.evaluate_module(file.module(), kernels, comm, trainer.dtype());
   QN_CHECK(agree(from_file, rounded),
-           "{} evaluates to {}, the model in memory to {}: do not use the file, and report this", out.string(),
-           from_file.text(), rounded.text());
+           "the packed file evaluates to {}, the model in memory to {}: {} is not written; report this",
+           from_file.text(), rounded.text(), out.string());
+  unverified.accept();
   const uint64_t bytes = std::filesystem::file_size(out);
   spdlog::info("packed: {} ({} bytes, {}), {:.2f}x smaller than {} in fp32", out.string(),
                group_digits(static_cast<int64_t>(bytes)), format_bytes(bytes),
@@ -96,9 +129,11 @@ int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicato
     if (comm.is_root()) dry_run(a, config);
     return kSuccess;
   }
+  const std::filesystem::path out = packed_file(a.out, config);
+  ProblemList problems;
+  if (comm.is_root()) check_files(problems, config, true, !a.fresh, out);
+  problems.fail_if_any();
   const auto watchdog = start_watchdog(comm, config.comm.watchdog_seconds);
-  const std::filesystem::path out =
-      a.out.empty() ? std::filesystem::path(config.checkpoint.dir) / "model.safetensors" : std::filesystem::path(a.out);
   const std::unique_ptr<RunTask> task = make_task(config);
   Trainer trainer(config, dump_config(config), *task, comm,
                   {.quantize = true, .resume = !a.fresh, .stop_requested = stop_requested, .kernels = &kernels});
@@ -119,6 +154,9 @@ Command add_quantize(CLI::App& app) {
   app.add_option("--from", a->from, "Checkpoint of the trained dense model (checkpoint.init_from)");
   app.add_option("-o,--out", a->out, "Packed file to write (default: checkpoint.dir/model.safetensors)");
   app.add_flag("--dry-run", a->dry_run, "Only print weight -> stage, block size, K and the predicted file size");
+  app.add_flag("--check", a->check,
+               "Only say what is wrong with this run, or what it will take: memory, time, disk. Writes nothing")
+      ->excludes("--dry-run");
   app.add_option("--vocab", a->vocabulary, "Dictionary size for --dry-run where there is no data.path");
   app.add_flag("--json", a->json, "With --dry-run: print one JSON object");
   app.add_flag("--fresh", a->fresh,
@@ -136,6 +174,14 @@ Command add_quantize(CLI::App& app) {
       if (comm.is_root()) std::cout << describe_config<RunConfig>();
       return kSuccess;
     }
+    if (a->check)
+      return check_run({.config = a->config,
+                        .compute = a->compute,
+                        .quantize = true,
+                        .fresh = a->fresh,
+                        .from = a->from,
+                        .out = a->out},
+                       comm);
     const int code = a->compute.run(comm, [&](const Kernels& k) {
       return a->foreign.given() ? a->foreign.run(a->out, a->dry_run, a->json, k, comm) : run_quantize(*a, k, comm);
     });

@@ -9,13 +9,14 @@
 #include "cli/commands.h"
 #include "comm/watchdog.h"
 #include "core/text.h"
+#include "train/start_checks.h"
 
 namespace qn::cli {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kExclusive[] = {"--config", "--set", "--from", "--vocab", "--fresh"};
+constexpr const char* kExclusive[] = {"--config", "--set", "--from", "--vocab", "--fresh", "--check"};
 
 /// "model.safetensors" and "model.safetensors.index.json" give "model.packed.safetensors".
 fs::path default_output(const fs::path& files) {
@@ -103,8 +104,9 @@ int ForeignArguments::run(std::string out, bool dry_run, bool json, const Kernel
     if (comm.is_root()) report_dry_run(weights, tensors, json);
     return kSuccess;
   }
-  const auto watchdog = start_watchdog(comm, CommConfig{}.watchdog_seconds);
   const fs::path target = out.empty() ? default_output(tensors.path()) : fs::path(out);
+  if (comm.is_root()) check_output_file(target, "--out", {files});
+  const auto watchdog = start_watchdog(comm, CommConfig{}.watchdog_seconds);
   weights.quantize(target, comm, kernels);
   if (comm.is_root()) report(target, tensors, json);
   return kSuccess;

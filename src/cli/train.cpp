@@ -3,8 +3,10 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "cli/run_check.h"
 #include "comm/watchdog.h"
 #include "tasks/run.h"
+#include "train/start_checks.h"
 #include "train/trainer.h"
 
 namespace qn::cli {
@@ -14,11 +16,14 @@ namespace {
 struct TrainArguments {
   ConfigOptions config;
   ComputeOptions compute;
-  bool fresh = false;
+  bool fresh = false, check = false;
 };
 
 int run_train(const TrainArguments& a, const Kernels& kernels, Communicator& comm) {
   const RunConfig config = a.config.read();
+  ProblemList problems;
+  if (comm.is_root()) check_files(problems, config, false, !a.fresh, {});
+  problems.fail_if_any();
   const auto watchdog = start_watchdog(comm, config.comm.watchdog_seconds);
   const std::unique_ptr<Task> task = make_task(config);
   Trainer trainer(config, dump_config(config), *task, comm,
@@ -40,6 +45,8 @@ Command add_train(CLI::App& app) {
   a->config.add_to(app);
   app.add_flag("--fresh", a->fresh,
                "Start anew even if checkpoint.dir holds a run: its files are moved to a folder discarded-TIME in it");
+  app.add_flag("--check", a->check,
+               "Only say what is wrong with this run, or what it will take: memory, time, disk. Writes nothing");
   a->compute.add_to(app);
   app.footer(
       "A run found in checkpoint.dir is resumed, on any number of ranks.\n"
@@ -49,6 +56,7 @@ Command add_train(CLI::App& app) {
       if (comm.is_root()) std::cout << describe_config<RunConfig>();
       return kSuccess;
     }
+    if (a->check) return check_run({.config = a->config, .compute = a->compute, .fresh = a->fresh}, comm);
     const int code = a->compute.run(comm, [&](const Kernels& k) { return run_train(*a, k, comm); });
     log_peak_memory(comm);
     return code;

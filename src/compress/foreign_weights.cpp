@@ -8,6 +8,7 @@
 
 #include "compress/ipq.h"
 #include "core/error.h"
+#include "core/half.h"
 #include "core/log.h"
 #include "core/stored_values.h"
 #include "core/text.h"
@@ -17,7 +18,6 @@ namespace qn {
 namespace {
 
 constexpr std::string_view kWeightEnding = ".weight";
-constexpr float kLargestHalf = 65504.0f;
 
 std::string without_ending(const std::string& name) {
   return name.ends_with(kWeightEnding) ? name.substr(0, name.size() - kWeightEnding.size()) : name;

@@ -6,6 +6,8 @@
 
 #include "compress/packed_tensors.h"
 #include "compress/representation.h"
+#include "compress/storable.h"
+#include "core/finite.h"
 #include "ops/host_access.h"
 
 namespace qn {
@@ -56,6 +58,11 @@ void cut_ties(Module& module, const PackedWeights& quantized, const SafetensorsR
   }
 }
 
+void check_finite(const std::string& path, const std::string& name, std::span<const float> values) {
+  const std::string found = describe_non_finite(view_of(values.data(), {std::ssize(values)}));
+  QN_CHECK(found.empty(), "{}: {} is not finite ({}): this model is of no use", path, name, found);
+}
+
 void represent(Module& module, const PackedWeights& quantized, const SafetensorsReader& file, const std::string& path,
                CentroidGradient gradient) {
   for (const auto& [name, packed] : quantized)
@@ -64,7 +71,10 @@ void represent(Module& module, const PackedWeights& quantized, const Safetensors
   RepresentationSwap swap(module, gradient);
   for (const auto& weight : module.weights().all()) {  // in the module's order: it is that of the store
     const auto packed = quantized.find(weight->name());
-    if (packed != quantized.end()) swap.replace(*weight, read_quantized(file, weight->name(), packed->second));
+    if (packed == quantized.end()) continue;
+    QuantizedTensor tensor = read_quantized(file, weight->name(), packed->second);
+    for (const SideValues& side : tensor.values) check_finite(path, part_name(weight->name(), side.name), side.values);
+    swap.replace(*weight, std::move(tensor));
   }
   swap.finish();
 }
@@ -74,6 +84,7 @@ void read_into(const SafetensorsReader& file, const std::string& path, const std
   QN_CHECK(file.at(name).shape == tensor.shape.to_vector(),
            "{}: tensor {} does not have the shape {} that the model needs", path, name, tensor.shape.to_string());
   const std::vector<float> values = read_values(file, name);
+  check_finite(path, name, values);
   upload(kernels, tensor, view_of(values.data(), tensor.shape));
 }
 
@@ -87,6 +98,7 @@ void add_stored(const StoredTensor& tensor, SizeReport& report) {
 }  // namespace
 
 void round_to_storage(Module& module, const PackedStorage& storage) {
+  check_storable(module, storage);
   const Kernels& kernels = module.parameters().kernels();
   const auto round = [&](const Parameter& p, ValueStorage how) {
     edit_on_host(kernels, p.value, [&](const Tensor& host) { round_to_storage(host.span<float>(), how); });
@@ -101,6 +113,7 @@ void round_to_storage(Module& module, const PackedStorage& storage) {
 
 uint64_t write_packed(const std::filesystem::path& path, const Module& module, const PackedMetadata& metadata,
                       const PackedStorage& storage, std::span<const StoredTensor> raw) {
+  check_storable(module, storage);
   const Kernels& kernels = module.parameters().kernels();
   PackedTensors tensors;
   set_metadata(tensors, metadata);

@@ -19,11 +19,12 @@ namespace qn {
 /// original dense model had, each tied tensor once.
 using PackedMetadata = std::map<std::string, std::string>;
 
-/// Rounds everything to what the file will hold, so that the module in memory and the file compute the same.
+/// Rounds everything to what the file will hold, so that the module in memory and the file compute the same. Throws
+/// qn::Error as check_storable() does, with nothing changed.
 void round_to_storage(Module& module, const PackedStorage& storage);
 
 /// Writes the module (already rounded or not) atomically, and `raw`, tensors that are no part of it, as they are.
-/// Returns the file's size in bytes.
+/// Returns the file's size in bytes. Throws qn::Error as check_storable() does, before there is a file.
 uint64_t write_packed(const std::filesystem::path& path, const Module& module, const PackedMetadata& metadata,
                       const PackedStorage& storage, std::span<const StoredTensor> raw = {});
 

@@ -30,6 +30,8 @@ class ActivationObserver {
   /// At the end of an update: takes what its passes have shown into account. `reduce_max` makes every number the
   /// largest of all ranks.
   virtual void end_update(const Kernels& kernels, const std::function<void(std::span<double>)>& reduce_max) = 0;
+  /// Instead of end_update(): nothing that its passes have shown counts.
+  virtual void drop_update(const Kernels& kernels) = 0;
   /// While calibrating, evaluation passes are watched as well, and activations left alone.
   virtual void set_calibrating(bool calibrating) = 0;
   /// Whether every activation has its grid.

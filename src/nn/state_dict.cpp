@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/finite.h"
 #include "core/text.h"
 #include "ops/host_access.h"
 
@@ -53,6 +54,10 @@ void load_module(Module& module, const StateDict& state) {
              "{} is {} in the checkpoint, but {} in this model: the section `model` of the config differs from the "
              "checkpoint's",
              name, from.shape.to_string(), to.shape.to_string());
+    const std::string found = describe_non_finite(from);
+    QN_CHECK(found.empty(),
+             "{} is not finite in the checkpoint ({}): the run that wrote it had diverged; use an earlier checkpoint",
+             name, found);
     upload(module.parameters().kernels(), to, from);
   };
   for (const auto& p : module.parameters().all()) load("parameters/", p->name, p->value);

@@ -27,7 +27,7 @@ struct StateDict {
 };
 
 /// Entries "parameters/NAME" and "buffers/NAME" from and to the tensors of an allocated module. Loading throws
-/// qn::Error naming the tensor whose entry is missing or of another shape.
+/// qn::Error naming the tensor whose entry is missing, of another shape, or not finite.
 void save_module(const Module& module, StateDict& state);
 void load_module(Module& module, const StateDict& state);
 

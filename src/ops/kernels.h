@@ -77,6 +77,11 @@ struct EnumNames<Activation> {
 struct NagStep {
   double lr, lr_previous, momentum, weight_decay;
 };
+/// Of this rate to that of the last update; `kept_lr` as the decision has it. One rule for all backends.
+QN_HOST_DEVICE inline double lr_ratio(const NagStep& step, double kept_lr) {
+  const double previous = kept_lr > 0.0 ? kept_lr : step.lr_previous;
+  return previous > 0.0 ? step.lr / previous : step.lr;
+}
 struct AdamStep {
   double lr, beta1, beta2, eps, weight_decay;
   int64_t step;  ///< 1 for the first update; skipped ones, which the decision counts, are taken off

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/error.h"
+#include "core/finite.h"
 #include "core/half.h"
 
 namespace qn {
@@ -27,11 +29,35 @@ float int8_scale(std::span<const float> values) {
   if (largest == 0.0f) return 1.0f;
   int exponent = 0;
   const double mantissa = std::frexp(static_cast<double>(largest) / 127.0, &exponent);
-  return static_cast<float>(std::ldexp(std::ceil(mantissa * 4096.0 - 1e-6) / 4096.0, exponent));
+  const auto scale = static_cast<float>(std::ldexp(std::ceil(mantissa * 4096.0 - 1e-6) / 4096.0, exponent));
+  // Values so small have no 12 bits left for their scale; they are as good as zero.
+  return scale < std::numeric_limits<float>::min() ? std::numeric_limits<float>::min() : scale;
 }
 
 int8_t to_int8(float value, float scale) {
   return static_cast<int8_t>(std::clamp(std::nearbyint(value / scale), -127.0f, 127.0f));
+}
+
+std::string not_storable(std::span<const float> values, ValueStorage storage) {
+  if (values.empty()) return {};
+  std::string text = describe_non_finite(view_of(values.data(), {std::ssize(values)}));
+  if (!text.empty()) return text;
+  const auto magnitude = [](float a, float b) { return std::abs(a) < std::abs(b); };
+  const auto largest = std::max_element(values.begin(), values.end(), magnitude);
+  if (storage == ValueStorage::f16 && std::isinf(half_to_float(float_to_half(*largest))))
+    return fmt::format("{} at element {} is beyond {}, the largest number of fp16", *largest, largest - values.begin(),
+                       kLargestHalf);
+  if (storage == ValueStorage::int8 && std::isinf(127.0f * int8_scale(values)))
+    return fmt::format("{} at element {} is beyond what bytes with a scale can hold", *largest,
+                       largest - values.begin());
+  return {};
+}
+
+bool underflow(std::span<const float> values, ValueStorage storage) {
+  if (storage != ValueStorage::f16) return false;
+  const auto is_zero = [](float v) { return v == 0.0f; };
+  const auto becomes_zero = [](float v) { return half_to_float(float_to_half(v)) == 0.0f; };
+  return std::all_of(values.begin(), values.end(), becomes_zero) && !std::all_of(values.begin(), values.end(), is_zero);
 }
 
 void round_to_storage(std::span<float> values, ValueStorage storage) {

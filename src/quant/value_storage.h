@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "core/enum_names.h"
 
@@ -21,6 +22,12 @@ uint64_t stored_bytes(int64_t count, ValueStorage storage);
 /// Scale of int8 values: at most 12 significant bits, so that 127 * scale is exact and storing twice changes nothing.
 float int8_scale(std::span<const float> values);
 int8_t to_int8(float value, float scale);
+
+/// Why a file cannot hold these values: "70000 at element 5 is beyond 65504, the largest number of fp16"; empty when it
+/// can.
+std::string not_storable(std::span<const float> values, ValueStorage storage);
+/// Values that are not all zero would all become zero.
+bool underflow(std::span<const float> values, ValueStorage storage);
 
 /// Rounds values to what a file will give back.
 void round_to_storage(std::span<float> values, ValueStorage storage);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <utility>
 
 #include "core/profiler.h"
 #include "core/text.h"
@@ -58,8 +59,14 @@ std::string LanguageModeling::describe_data(int64_t micro_batches) const {
 }
 
 int64_t LanguageModeling::next_update(int64_t micro_batches) {
-  groups_ = corpus_->sampler().next_update(micro_batches);
+  previous_ = std::exchange(groups_, corpus_->sampler().next_update(micro_batches));
   return static_cast<int64_t>(groups_.size());
+}
+
+bool LanguageModeling::step_back() {
+  if (previous_.empty()) return false;
+  groups_ = std::exchange(previous_, {});
+  return true;
 }
 
 MicroBatch LanguageModeling::micro_batch(int64_t index, const RandomKey&) {

@@ -33,6 +33,10 @@ class LanguageModeling : public RunTask {
   void open_training() override { corpus_->prepare_training(model_->max_positions()); }
   std::string describe_data(int64_t micro_batches) const override;
   int64_t next_update(int64_t micro_batches) override;
+  bool step_back() override;
+  int64_t updates_per_epoch(int64_t micro_batches) const override {
+    return corpus_->sampler().updates_per_epoch(micro_batches);
+  }
   MicroBatch micro_batch(int64_t index, const RandomKey& key) override;
   MicroBatch example(int64_t i, int64_t count) override;
   int64_t epoch() const override { return corpus_->sampler().state().epoch; }
@@ -64,7 +68,7 @@ class LanguageModeling : public RunTask {
   Blueprint blueprint_;
   std::unique_ptr<LanguageModel> model_;
   std::string data_path_;
-  std::vector<std::vector<int64_t>> groups_;  // of the update that was drawn last
+  std::vector<std::vector<int64_t>> groups_, previous_;  // of the update that was drawn last, and of the one before
   Batch batch_;
   mutable std::vector<int64_t> token_counts_;  // filled when first needed
 };

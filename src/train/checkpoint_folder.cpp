@@ -92,10 +92,10 @@ std::vector<fs::path> CheckpointFolder::checkpoints() const {
   return found;
 }
 
-std::optional<LoadedState> CheckpointFolder::newest() const {
-  std::vector<fs::path> candidates = checkpoints();
+std::vector<fs::path> CheckpointFolder::candidates() const {
+  std::vector<fs::path> found = checkpoints();
   if (const auto current = recorded_run(dir_)) {
-    const size_t foreign = std::erase_if(candidates, [&](const fs::path& path) {
+    const size_t foreign = std::erase_if(found, [&](const fs::path& path) {
       const auto owner = run_of(path);
       return owner && *owner != *current;
     });
@@ -103,8 +103,10 @@ std::optional<LoadedState> CheckpointFolder::newest() const {
       spdlog::warn("{} of the checkpoints in {} belong to other runs than its current one: they are not resumed",
                    foreign, dir_.string());
   }
-  return newest_valid(candidates);
+  return found;
 }
+
+std::optional<LoadedState> CheckpointFolder::newest() const { return newest_valid(candidates()); }
 
 void CheckpointFolder::continue_run(const LoadedState& from) {
   run_ = run_of(from.state);

@@ -30,7 +30,9 @@ class CheckpointFolder {
   /// when another process has it.
   explicit CheckpointFolder(const CheckpointConfig& config, RetryDelay delay = {});
 
-  /// The newest undamaged checkpoint of the folder's current run, if there is any; see newest_valid().
+  /// The checkpoints of the folder's current run, newest first.
+  std::vector<std::filesystem::path> candidates() const;
+  /// The newest undamaged one of them, if there is any; see newest_valid().
   std::optional<LoadedState> newest() const;
   /// Goes on with the run of a checkpoint of this folder.
   void continue_run(const LoadedState& from);

@@ -14,8 +14,9 @@ double cosine(const ScheduleConfig& s, int64_t n, int64_t max_updates) {
     const double start = s.warmup_init_lr.value_or(floor);
     return start + static_cast<double>(n) * (peak - start) / static_cast<double>(warmup);
   }
-  QN_CHECK(s.period_updates || max_updates > 0,
-           "schedule.period_updates is needed: without train.max_updates the cosine has no natural period");
+  QN_CHECK(
+      s.period_updates || max_updates > 0,
+      "schedule.period_updates is needed: without train.max_updates or max_epochs the cosine has no natural period");
   const auto period = static_cast<double>(s.period_updates.value_or(max_updates - warmup));
   QN_CHECK(period > 0, "the cosine period is {}: train.max_updates must exceed schedule.warmup_updates = {}", period,
            warmup);
@@ -39,7 +40,7 @@ double polynomial(const ScheduleConfig& s, int64_t n, int64_t max_updates) {
   const auto warmup = s.warmup_updates;
   if (warmup > 0 && n <= warmup) return s.lr * static_cast<double>(n) / static_cast<double>(warmup);
   QN_CHECK(s.total_updates || max_updates > 0,
-           "schedule.total_updates is needed: without train.max_updates the decay has no end");
+           "schedule.total_updates is needed: without train.max_updates or max_epochs the decay has no end");
   const int64_t total = s.total_updates.value_or(max_updates);
   if (n >= total) return s.end_lr;
   const double remaining = 1.0 - static_cast<double>(n - warmup) / static_cast<double>(total - warmup);
@@ -68,10 +69,13 @@ void ScheduleConfig::visit(ConfigVisitor& v) {
   v.field("warmup_updates", warmup_updates, "updates of linear warm-up");
   v.field("warmup_init_lr", warmup_init_lr, "rate at the start of the warm-up (cosine: min_lr; inverse_sqrt: 0)");
   v.field("min_lr", min_lr, "cosine: the floor");
-  v.field("period_updates", period_updates, "cosine: length of the first period (null: max_updates - warmup_updates)");
+  v.field(
+      "period_updates", period_updates,
+      "cosine: length of the first period (null: those of the run, of max_updates or max_epochs, - warmup_updates)");
   v.field("t_mult", t_mult, "cosine: each period is this much longer than the one before");
   v.field("lr_shrink", lr_shrink, "cosine: each period's rates are those of the one before times this");
-  v.field("total_updates", total_updates, "polynomial: updates until end_lr is reached (null: train.max_updates)");
+  v.field("total_updates", total_updates,
+          "polynomial: updates until end_lr is reached (null: those of the run, of max_updates or max_epochs)");
   v.field("end_lr", end_lr, "polynomial: the final rate");
   v.field("power", power, "polynomial: the exponent");
 }
@@ -83,6 +87,17 @@ void ScheduleConfig::validate(const ConfigChecker& c) const {
   c.check(t_mult >= 1.0, "t_mult", "must be at least 1, got {}", t_mult);
   c.check(lr_shrink > 0.0 && lr_shrink <= 1.0, "lr_shrink", "must be in (0, 1], got {}", lr_shrink);
   c.check(!total_updates || *total_updates > warmup_updates, "total_updates", "must exceed warmup_updates");
+}
+
+void check_schedule(const ScheduleConfig& config, int64_t max_updates) {
+  const char* key = config.name == Schedule::cosine && !config.period_updates      ? "period_updates"
+                    : config.name == Schedule::polynomial && !config.total_updates ? "total_updates"
+                                                                                   : nullptr;
+  QN_CHECK_USAGE(
+      key == nullptr || max_updates > 0,
+      "schedule.name: {} has no end here: neither train.max_updates nor train.max_epochs says how many updates "
+      "there will be; set one of them, or schedule.{}",
+      name_of(config.name), key);
 }
 
 double learning_rate(const ScheduleConfig& config, int64_t n, int64_t max_updates) {

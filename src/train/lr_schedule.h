@@ -33,6 +33,10 @@ struct ScheduleConfig {
   void validate(const ConfigChecker& c) const;
 };
 
+/// Throws qn::UsageError when the schedule cannot go on to its end without a length that nobody has given:
+/// `max_updates` is 0 where the number of updates is not known beforehand.
+void check_schedule(const ScheduleConfig& config, int64_t max_updates);
+
 /// The rate that update number n + 1 uses, n updates being complete. `max_updates` fills in the periods that the config
 /// leaves open (throws qn::Error when it is 0 and one is needed).
 double learning_rate(const ScheduleConfig& config, int64_t n, int64_t max_updates);

@@ -57,6 +57,7 @@ class Nag : public Optimizer {
     load_slices(store, velocity_, "optimizer/velocity/", state);
     lr_previous_ = state.real("optimizer/lr_previous");
   }
+  double lr_previous() const override { return lr_previous_; }
   size_t bytes() const override { return velocity_.view().bytes(); }
 
  private:
@@ -124,6 +125,15 @@ void OptimizerConfig::validate(const ConfigChecker& c) const {
   c.check(eps > 0.0, "eps", "must be positive, got {}", eps);
   c.check(weight_decay >= 0.0, "weight_decay", "must not be negative, got {}", weight_decay);
   c.check(clip_norm >= 0.0, "clip_norm", "must not be negative, got {}", clip_norm);
+}
+
+void check_optimizer(const OptimizerConfig& config, const StateDict& state) {
+  const bool nag = state.floats.contains("optimizer/lr_previous");
+  const OptimizerKind stored = nag ? OptimizerKind::nag : OptimizerKind::adam;
+  QN_CHECK_USAGE(stored == config.name,
+                 "the run in checkpoint.dir was trained with optimizer.name: {}, now it is {}: set it back, or begin a "
+                 "new run from its weights with checkpoint.init_from and another checkpoint.dir",
+                 name_of(stored), name_of(config.name));
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, const ParameterStore& store,

@@ -46,9 +46,14 @@ class Optimizer {
   /// Saves to and restores from entries "optimizer/...".
   virtual void save(const ParameterStore& store, StateDict& state) const = 0;
   virtual void load(const ParameterStore& store, const StateDict& state) = 0;
+  /// What step() takes for the rate of the update before, where that matters.
+  virtual double lr_previous() const { return 0.0; }
   /// Memory of the state beside the parameters.
   virtual size_t bytes() const { return 0; }
 };
+
+/// Throws UsageError when `state` was written with another optimizer than that of the configuration.
+void check_optimizer(const OptimizerConfig& config, const StateDict& state);
 
 /// A fresh optimizer for the store as it is laid out now; `initial_lr` stands in for the rate before the first update.
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerConfig& config, const ParameterStore& store,

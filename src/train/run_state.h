@@ -9,10 +9,11 @@ namespace qn {
 struct RunState {
   int64_t update = 0;  ///< started so far
   int64_t validations = 0, bad_validations = 0;
-  double best = 0.0;  ///< of the decisive metric; meaningful once validations > 0
+  double best = 0.0;            ///< of the decisive metric; meaningful once validations > 0, NaN while none was finite
+  int64_t skipped_updates = 0;  ///< because their loss or gradient was not finite
   double training_seconds = 0.0;
 
-  /// Counts a validation; true when its decisive metric is the best so far.
+  /// Counts a validation; true when its decisive metric is finite and the best so far.
   bool record(const Metric& decisive);
   void save(StateDict& state) const;
   void load(const StateDict& state);

@@ -10,6 +10,11 @@ namespace qn {
 
 double Evaluation::base2() const { return loss / static_cast<double>(sample_size) / std::numbers::ln2; }
 
+bool Evaluation::finite() const {
+  const auto is_finite = [](const Metric& metric) { return std::isfinite(metric.value); };
+  return std::isfinite(loss) && std::all_of(metrics.begin(), metrics.end(), is_finite);
+}
+
 double Evaluation::at(const std::string& name) const {
   for (const Metric& metric : metrics)
     if (metric.name == name) return metric.value;

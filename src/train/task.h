@@ -40,6 +40,8 @@ struct Evaluation {
   double base2() const;  ///< bits per sample
   const Metric& decisive() const { return metrics.front(); }
   const Metric& headline() const { return metrics.back(); }
+  /// The loss and every metric are; a model whose are not is of no use.
+  bool finite() const;
   /// Throws qn::InternalError when there is no such metric.
   double at(const std::string& name) const;
   std::string text() const;  ///< "loss 5.1234 | ppl 34.87"
@@ -67,6 +69,14 @@ class Task {
   /// Draws the next update; returns the number of its micro-batches: at most `micro_batches`, fewer at the end of an
   /// epoch. The same on every rank.
   virtual int64_t next_update(int64_t micro_batches) = 0;
+  /// From here on, micro_batch() gives those of the update that was drawn before the last one. False where that cannot
+  /// be done.
+  virtual bool step_back() { return false; }
+  /// Updates of so many micro-batches that make an epoch; 0 where nobody can tell.
+  virtual int64_t updates_per_epoch(int64_t micro_batches) const {
+    (void)micro_batches;
+    return 0;
+  }
   /// Micro-batch `index` of the update that next_update() has drawn. What is random in it (masking, augmentation)
   /// depends on `key` only. It lives until the next call.
   virtual MicroBatch micro_batch(int64_t index, const RandomKey& key) = 0;

@@ -4,15 +4,20 @@
 
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <numbers>
+#include <utility>
 
+#include "compress/storable.h"
 #include "core/profiler.h"
 #include "core/text.h"
 #include "ops/host_access.h"
 #include "train/broadcast_state.h"
 #include "train/device.h"
+#include "train/divergence.h"
 #include "train/final_save.h"
 #include "train/run_record.h"
+#include "train/start_checks.h"
 
 namespace qn {
 namespace {
@@ -26,7 +31,15 @@ LossScaling loss_scaling(const TrainConfig& train) {
   return {.initial = train.loss_scale, .growth_interval = std::max<int64_t>(1, window)};
 }
 
+int64_t skip_limit(const TrainConfig& train) {
+  return train.non_finite == NonFinite::skip ? train.non_finite_limit : 0;
+}
+
 }  // namespace
+
+int64_t total_updates(const TrainConfig& config, const Task& task) {
+  return config.max_updates > 0 ? config.max_updates : config.max_epochs * task.updates_per_epoch(config.micro_batches);
+}
 
 Trainer::Trainer(const TrainerConfig& config, std::string config_text, Task& task, Communicator& comm,
                  TrainerOptions options)
@@ -38,12 +51,10 @@ Trainer::Trainer(const TrainerConfig& config, std::string config_text, Task& tas
       options_(std::move(options)),
       kernels_(options_.kernels != nullptr ? *options_.kernels : cpu_kernels()),
       dtype_(activation_type(config.train.precision, kernels_, comm)) {
-  const TrainConfig& t = config.train;
-  QN_CHECK(options_.quantize || t.max_updates > 0 || t.max_epochs > 0 || t.patience > 0 || t.stop_min_lr >= 0.0 ||
-               t.stop_time_hours > 0.0,
-           "this run would never end: set train.max_updates, max_epochs, patience, stop_min_lr or stop_time_hours");
-  set_product_precision(t.precision, kernels_);
-  if (comm_.is_root()) folder_.emplace(config_.checkpoint);  // first: another process may have it
+  check_run_ends(config_, options_.quantize);
+  set_product_precision(config_.train.precision, kernels_);
+  // First: another process may have it.
+  if (comm_.is_root() && !options_.dry) folder_.emplace(config_.checkpoint);
   task_.open_training();
   prepare_module();
   start_or_resume();
@@ -75,6 +86,7 @@ void Trainer::start_or_resume() {
   StateDict state;
   const bool resuming = find_checkpoint(state);
   plan_weights(state);
+  check_schedule();
   if (!resuming) initialize_weights();
   if (resuming && ipq_) ipq_->load(state);
   optimizer_ = make_optimizer(config_.optimizer, module_.parameters(), config_.schedule.lr);
@@ -92,6 +104,7 @@ void Trainer::make_update_runner() {
                                  .overlap = config_.comm.overlap.value_or(device_comm_ != nullptr),
                                  .skip_missing = config_.optimizer.missing_gradient == MissingGradient::skip,
                                  .loss_scaling = loss_scaling(config_.train),
+                                 .skip_limit = skip_limit(config_.train),
                                  .graphs = use_graphs(config_.train, comm_),
                                  .device = device_comm_.get()});
 }
@@ -101,7 +114,7 @@ void Trainer::start_reporting(bool resumed) {
   const PassWork work =
       measure_work(module_, kernels_, dtype_, kExamples, [&](int64_t i) { return task_.example(i, kExamples); });
   throughput_.emplace(work, config_.train, kernels_, dtype_, comm_);
-  if (!comm_.is_root()) return;
+  if (!comm_.is_root() || options_.dry) return;
   if (!resumed) folder_->begin_run();  // last of what can fail: the run that was there stays as it was until now
   metrics_.emplace(folder_->metrics(), resumed);
   if (resumed) metrics_->truncate_after(state_.update, ipq_ ? ipq_->stages_done() : 0);
@@ -111,14 +124,21 @@ void Trainer::start_reporting(bool resumed) {
   progress_.emplace(std::move(progress));
 }
 
+/// What folder_->newest() usually is, without touching the folder.
+std::optional<LoadedState> Trainer::last_state() const {
+  const std::filesystem::path path = last_checkpoint(config_.checkpoint);
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  return LoadedState{path, load_state(path)};
+}
+
 bool Trainer::find_checkpoint(StateDict& state) {
   const ProfileScope phase(Phase::checkpoint);
   int64_t found = 0;
   if (comm_.is_root() && options_.resume)
-    if (auto newest = folder_->newest()) {
+    if (auto newest = options_.dry ? last_state() : folder_->newest()) {
       spdlog::info("resuming from {}", newest->path.string());
-      check_same_run(newest->state, folder_->dir(), options_.quantize, config_.checkpoint.init_from);
-      folder_->continue_run(*newest);
+      check_same_run(newest->state, config_.checkpoint.dir, options_.quantize, config_.checkpoint.init_from);
+      if (folder_) folder_->continue_run(*newest);
       state = std::move(newest->state);
       found = 1;
     }
@@ -135,6 +155,12 @@ void Trainer::log_start() const {
   spdlog::info("data: {}; {} rank{}", task_.describe_data(config_.train.micro_batches), comm_.size(),
                comm_.size() == 1 ? "" : "s");
   spdlog::info("{}", throughput_->text());
+  const int64_t per_epoch = task_.updates_per_epoch(1);
+  if (per_epoch > 0 && config_.train.micro_batches > per_epoch)
+    spdlog::warn(
+        "train.micro_batches = {} is more than the {} micro-batches of an epoch: every update has no more than "
+        "those",
+        config_.train.micro_batches, per_epoch);
   if (config_.train.micro_batches % comm_.size() != 0)
     spdlog::warn("train.micro_batches = {} is no multiple of the {} ranks: some ranks wait in every update",
                  config_.train.micro_batches, comm_.size());
@@ -149,6 +175,7 @@ void Trainer::initialize_weights() {
   if (!source.empty() && comm_.is_root()) {
     load_parameters(load_state(source));
     source_ = source_identity(source);
+    if (options_.quantize) check_storable(module_, plan_);
     spdlog::info("weights from {}", source);
   }
   if (device_comm_ != nullptr) {
@@ -170,6 +197,7 @@ void Trainer::resume(const StateDict& state) {
     for (const std::string& line : diff_config(state.text("config"), config_text_))
       spdlog::warn("changed since the checkpoint: {}", line);
   load_parameters(state);
+  check_optimizer(config_.optimizer, state);
   optimizer_->load(module_.parameters(), state);
   updates_->load(state);
   task_.load(state);
@@ -194,11 +222,24 @@ StateDict Trainer::capture() {
 void Trainer::save(const SaveReason& reason) {
   drain();
   const ProfileScope phase(Phase::checkpoint, state_.update);
-  if (folder_) folder_->save(capture(), task_.epoch(), state_.update, reason);
+  if (!folder_) return;
+  StateDict state = capture();
+  try {
+    check_finite(state);
+  } catch (const Error& error) {
+    fail("{}; {}", error.what(), divergence_advice_now());
+  }
+  folder_->save(std::move(state), task_.epoch(), state_.update, reason);
 }
 
+/// Of the whole run; 0 where that is not known beforehand.
 int64_t Trainer::max_updates() const {
-  return ipq_ ? ipq_->stages() * config_.ipq.updates_per_stage : config_.train.max_updates;
+  return ipq_ ? ipq_->stages() * config_.ipq.updates_per_stage : total_updates(config_.train, task_);
+}
+
+void Trainer::check_schedule() const {
+  if (ipq_ && config_.ipq.updates_per_stage == 0) return;
+  qn::check_schedule(config_.schedule, max_updates());
 }
 
 double Trainer::current_lr() const {
@@ -247,6 +288,7 @@ bool Trainer::run_due_stages() {
     updates_->forget_skipped();
     evaluation_.reset();
     report_stage(*report);
+    check_result();
     save({});
   }
   return true;
@@ -270,8 +312,14 @@ void Trainer::report_stage(const StageReport& report) {
 }
 
 Outcome Trainer::run() {
-  const Outcome outcome = run_to_end();
-  drain();
+  Outcome outcome = Outcome::stopped;
+  try {
+    outcome = run_to_end();
+    drain();
+  } catch (const Diverged& diverged) {
+    explain(diverged);
+  }
+  if (outcome == Outcome::finished) check_result();
   if (options_.quantize && outcome == Outcome::finished) calibrate();
   {
     const ProfileScope phase(Phase::checkpoint);
@@ -287,6 +335,33 @@ void Trainer::finish_saving() {
   qn::finish_saving(folder_ ? &*folder_ : nullptr, metrics_ ? &*metrics_ : nullptr, comm_,
                     {.seconds = given_up ? 0.0 : config_.checkpoint.final_retry_minutes * 60.0,
                      .stop_requested = options_.stop_requested});
+}
+
+std::string Trainer::divergence_advice_now() {
+  try {
+    folder_->wait();
+  } catch (const Error& error) {
+    spdlog::error("{}", error.what());
+  }
+  return divergence_advice(folder_->candidates(), state_.update);
+}
+
+void Trainer::check_result() {
+  const Evaluation& found = validate_now();
+  if (found.finite()) return;
+  const std::string advice = comm_.broadcast_text(folder_ ? divergence_advice_now() : "");
+  fail("the model is of no use after update {}: its validation is not finite ({}). {}", state_.update, found.text(),
+       advice);
+}
+
+void Trainer::explain(const Diverged& diverged) {
+  const bool before_last = diverged.update() + 1 < state_.update;
+  std::string where = "the micro-batches are gone";
+  if (!before_last || task_.step_back())
+    where = locate_divergence(diverged, before_last ? last_count_ : count_, micro_batches_of(diverged.update()),
+                              *updates_, comm_);
+  const std::string advice = comm_.broadcast_text(folder_ ? divergence_advice_now() : "");
+  fail("{}. {}. The run has diverged: {}", diverged.what(), where, advice);
 }
 
 Outcome Trainer::run_to_end() {
@@ -309,23 +384,30 @@ void Trainer::one_update() {
   const auto start = std::chrono::steady_clock::now();
   const int64_t count = task_.next_update(config_.train.micro_batches);
   const double lr = current_lr();
-  const auto fetch = [&](int64_t i) {
-    return task_.micro_batch(i, {.seed = static_cast<uint64_t>(config_.seed),
-                                 .purpose = Purpose::data,
-                                 .update = static_cast<uint32_t>(state_.update),
-                                 .micro_batch = static_cast<uint32_t>(i)});
-  };
-  updates_->start(state_.update, count, fetch, *optimizer_, lr);
+  last_count_ = std::exchange(count_, count);
+  updates_->start(state_.update, count, micro_batches_of(state_.update), *optimizer_, lr);
   unreported_.push_back({++state_.update, task_.epoch(), lr, 0.0});
   evaluation_.reset();
-  // A device computes this update while the host prepares the next.
-  const size_t under_way = on_host(kernels_) ? 0 : 1;
+  ActivationObserver* observer = module_.activations().observer();
+  // A device computes this update while the host prepares the next, unless the host needs to know what came out.
+  const size_t under_way = on_host(kernels_) || observer != nullptr ? 0 : 1;
   std::vector<UpdateResult> finished;
   while (updates_->pending() > under_way) finished.push_back(updates_->finish());
   unreported_.back().seconds = seconds_since(start);
   state_.training_seconds += unreported_.back().seconds;
   for (const UpdateResult& result : finished) report(result);
-  if (ActivationObserver* observer = module_.activations().observer()) observer->end_update(kernels_, max_over_ranks());
+  if (observer == nullptr) return;
+  if (finished.back().skipped) return observer->drop_update(kernels_);
+  observer->end_update(kernels_, max_over_ranks());
+}
+
+std::function<MicroBatch(int64_t)> Trainer::micro_batches_of(int64_t update) {
+  return [this, update](int64_t i) {
+    return task_.micro_batch(i, {.seed = static_cast<uint64_t>(config_.seed),
+                                 .purpose = Purpose::data,
+                                 .update = static_cast<uint32_t>(update),
+                                 .micro_batch = static_cast<uint32_t>(i)});
+  };
 }
 
 std::function<void(std::span<double>)> Trainer::max_over_ranks() {
@@ -364,10 +446,9 @@ void Trainer::drain() {
 void Trainer::report(const UpdateResult& result) {
   const Started started = unreported_.front();
   unreported_.pop_front();
+  if (result.skipped) ++state_.skipped_updates;
   if (!progress_) return;
-  if (result.skipped)
-    progress_->message(fmt::format("update {} skipped: its gradient overflows fp16; the loss scale is now {}",
-                                   started.update, result.loss_scale));
+  if (result.skipped) report_skipped(started.update, result);
   clipped_ += result.clipped ? 1 : 0;
   if (++reported_ == 1) spdlog::info("{}", memory_text(module_.parameters(), *optimizer_, updates_->arena(), kernels_));
   const double loss = result.loss / static_cast<double>(result.sample_size) / std::numbers::ln2;
@@ -388,11 +469,23 @@ void Trainer::report(const UpdateResult& result) {
                                   {"tokens", result.sample_size},  {"seconds", started.seconds}};
   if (throughput_->matmul_rate() > 0.0)
     fields.push_back({"mfu", throughput_->utilisation(result.sample_size, started.seconds)});
-  if (dtype_ == DType::f16) {
-    fields.push_back({"loss_scale", result.loss_scale});
+  if (dtype_ == DType::f16) fields.push_back({"loss_scale", result.loss_scale});
+  if (dtype_ == DType::f16 || config_.train.non_finite == NonFinite::skip) {
     fields.push_back({"skipped", result.skipped});
+    fields.push_back({"skipped_updates", state_.skipped_updates});
   }
   metrics_->write(fields);
+}
+
+void Trainer::report_skipped(int64_t update, const UpdateResult& result) {
+  if (dtype_ == DType::f16)
+    return progress_->message(fmt::format("update {} skipped: its gradient overflows fp16; the loss scale is now {}",
+                                          update, result.loss_scale));
+  spdlog::warn(
+      "update {} skipped: it is not finite (loss {}, norm of the gradient {}); {} in a row, {} of this run; "
+      "more than {} in a row end it (train.non_finite_limit)",
+      update, std::abs(result.loss), std::abs(result.grad_norm), result.in_a_row, state_.skipped_updates,
+      config_.train.non_finite_limit);
 }
 
 const Evaluation& Trainer::validate_now() {
@@ -409,12 +502,16 @@ void Trainer::round_weights(const PackedStorage& storage) {
 /// True when the module is better than ever.
 bool Trainer::record_validation() {
   const Evaluation& found = validate_now();
-  const bool improved = state_.record(found.decisive());
-  if (!progress_) return improved;
   Metric best = found.decisive();
+  if (!found.finite()) best.value = std::numeric_limits<double>::quiet_NaN();
+  const bool improved = state_.record(best);
+  if (!found.finite() && comm_.is_root())
+    spdlog::warn("the validation after update {} is not finite ({}): this state is neither the best nor saved",
+                 state_.update, found.text());
+  if (!progress_) return improved;
   best.value = state_.best;
   progress_->message(fmt::format("epoch {} | update {} | valid {} | best {}", task_.epoch(), state_.update,
-                                 found.text(), text_of(best)));
+                                 found.text(), std::isfinite(best.value) ? text_of(best) : "none"));
   std::vector<MetricField> fields{{"kind", std::string("valid")}, {"update", state_.update}, {"epoch", task_.epoch()}};
   for (const Metric& metric : found.metrics) fields.push_back({metric.name, metric.value});
   fields.push_back({"best_" + found.decisive().name, state_.best});
@@ -437,6 +534,8 @@ void Trainer::after_update() {
   const SaveReason reason{.epoch_end = epoch_end && every(epoch, c.save_every_epochs),
                           .interval = every(state_.update, c.save_every_updates),
                           .best = improved};
+  // What validation has just shown to be of no use must not take the place of a checkpoint that is.
+  if (evaluation_ && !evaluation_->finite()) return;
   if (stopping || reason.epoch_end || reason.interval || reason.best || finished()) save(reason);
 }
 

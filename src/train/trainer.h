@@ -24,10 +24,14 @@ namespace qn {
 struct TrainerOptions {
   bool quantize = false;  ///< run the iPQ stages, starting from checkpoint.init_from
   bool resume = true;     ///< continue a run found in checkpoint.dir
+  bool dry = false;       ///< to see whether the run would start: writes nothing; run() must not be called
   /// Asked after every update and k-means iteration; true saves and stops. Ranks may disagree: one is enough.
   std::function<bool()> stop_requested;
   const Kernels* kernels = nullptr;  ///< null: cpu_kernels()
 };
+
+/// Updates of a run that trains, where that is known beforehand, else 0.
+int64_t total_updates(const TrainConfig& config, const Task& task);
 
 enum class Outcome { finished, stopped };
 
@@ -53,6 +57,9 @@ class Trainer {
   const UpdateRunner& updates() const { return *updates_; }
   /// Validation of the model as it is; remembered until the model changes.
   const Evaluation& validate_now();
+  /// Model, memory, time and disk of the run, for people; measures for some micro-batches. Collective. Throws qn::Error
+  /// when the disk is too small.
+  std::string check_summary();
   /// Rounds the model to what a packed file will hold (see round_to_storage()).
   void round_weights(const PackedStorage& storage);
 
@@ -63,13 +70,16 @@ class Trainer {
   void make_update_runner();
   void start_reporting(bool resumed);
   bool find_checkpoint(StateDict& state);
+  std::optional<LoadedState> last_state() const;
   void initialize_weights();
   void resume(const StateDict& state);
   void load_parameters(const StateDict& state);
   StateDict capture();
   void save(const SaveReason& reason);
   void finish_saving();
+  std::string divergence_advice_now();
 
+  double time_update(int64_t per_rank);
   Outcome run_to_end();
   bool run_due_stages();
   void report_stage(const StageReport& report);
@@ -85,6 +95,12 @@ class Trainer {
   bool record_validation();
   bool agreed_stop();
   int64_t max_updates() const;
+  void check_schedule() const;
+  /// Throws qn::Error where the trained model is of no use.
+  void check_result();
+  [[noreturn]] void explain(const Diverged& diverged);
+  std::function<MicroBatch(int64_t)> micro_batches_of(int64_t update);
+  void report_skipped(int64_t update, const UpdateResult& result);
   void log_start() const;
 
   TrainerConfig config_;
@@ -114,6 +130,7 @@ class Trainer {
   int64_t original_parameters_ = 0;
   std::string source_;  // identity of checkpoint.init_from when the run began; rank 0
   RunState state_;
+  int64_t count_ = 0, last_count_ = 0;    // micro-batches of the update that was started last, and of the one before
   std::deque<Started> unreported_;        // oldest first
   std::optional<Evaluation> evaluation_;  // of the module as it is, if known
   int64_t clipped_ = 0, reported_ = 0;

@@ -11,6 +11,12 @@ void TrainConfig::visit(ConfigVisitor& v) {
   v.field("loss_scale", loss_scale, "fp16: what the loss is multiplied by at first; halved when gradients overflow");
   v.field("loss_scale_window", loss_scale_window,
           "fp16: the loss scale doubles after so many updates without overflow (0: 16384 / micro_batches, as fairseq)");
+  v.choice(
+      "non_finite", non_finite,
+      "an update whose loss or gradient is not finite: end the run, naming where it comes from, or leave the update "
+      "out (fp16: gradients that overflow are always left out)");
+  v.field("non_finite_limit", non_finite_limit,
+          "skip: so many updates in a row may be left out; one more ends the run");
   v.choice("cuda_graphs", cuda_graphs,
            "GPUs get a micro-batch's forward and backward in one call once its shape has come twice; auto: with one "
            "rank. With several, the last micro-batch is left out if gradients travel during its backward");
@@ -33,6 +39,7 @@ void TrainConfig::validate(const ConfigChecker& c) const {
   c.check(micro_batches >= 1, "micro_batches", "must be at least 1, got {}", micro_batches);
   c.check(loss_scale > 0.0, "loss_scale", "must be positive, got {}", loss_scale);
   c.check(loss_scale_window >= 0, "loss_scale_window", "must not be negative, got {}", loss_scale_window);
+  c.check(non_finite_limit >= 1, "non_finite_limit", "must be at least 1, got {}", non_finite_limit);
   c.check(log_every_updates >= 1, "log_every_updates", "must be at least 1, got {}", log_every_updates);
   for (const auto& [name, value] : {std::pair{"max_updates", max_updates},
                                     {"max_epochs", max_epochs},
@@ -40,6 +47,14 @@ void TrainConfig::validate(const ConfigChecker& c) const {
                                     {"validate_every_epochs", validate_every_epochs},
                                     {"validate_every_updates", validate_every_updates}})
     c.check(value >= 0, name, "must not be negative, got {}", value);
+}
+
+void check_run_ends(const TrainerConfig& config, bool quantize) {
+  const TrainConfig& t = config.train;
+  QN_CHECK_USAGE(quantize || t.max_updates > 0 || t.max_epochs > 0 || t.patience > 0 || t.stop_min_lr >= 0.0 ||
+                     t.stop_time_hours > 0.0,
+                 "this run would never end: set train.max_updates, max_epochs, patience, stop_min_lr or "
+                 "stop_time_hours");
 }
 
 bool use_graphs(const TrainConfig& train, const Communicator& comm) {

@@ -29,11 +29,20 @@ struct EnumNames<MeasureMatmul> {
       {MeasureMatmul::automatic, "auto"}, {MeasureMatmul::always, "always"}, {MeasureMatmul::never, "never"}};
 };
 
+/// What happens with an update whose loss or gradient is not finite.
+enum class NonFinite { stop, skip };
+template <>
+struct EnumNames<NonFinite> {
+  static constexpr EnumName<NonFinite> kAll[] = {{NonFinite::stop, "stop"}, {NonFinite::skip, "skip"}};
+};
+
 /// The section `train`: in which precision, how long, how often to look.
 struct TrainConfig {
   Precision precision = Precision::fp32;
   double loss_scale = 128.0;
   int64_t loss_scale_window = 0;
+  NonFinite non_finite = NonFinite::stop;
+  int64_t non_finite_limit = 10;
   CudaGraphs cuda_graphs = CudaGraphs::automatic;
   int64_t micro_batches = 1;
   int64_t max_updates = 0, max_epochs = 0;
@@ -69,6 +78,10 @@ struct CommConfig {
 
 /// Whether micro-batches are queued as graphs where the backend has them: train.cuda_graphs.
 bool use_graphs(const TrainConfig& train, const Communicator& comm);
+
+struct TrainerConfig;
+/// Throws qn::UsageError when nothing would ever end the run.
+void check_run_ends(const TrainerConfig& config, bool quantize);
 
 /// What a trainer needs to know, whatever the task.
 struct TrainerConfig {

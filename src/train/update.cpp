@@ -5,6 +5,7 @@
 
 #include "core/profiler.h"
 #include "ops/host_access.h"
+#include "train/replay.h"
 
 namespace qn {
 namespace {
@@ -52,6 +53,16 @@ void UpdateRunner::pass(Tape& tape, const MicroBatch& micro, int64_t micro_batch
   tape.backward([&](size_t index) { reducer_.step_done(index); });
 }
 
+PassOptions UpdateRunner::pass_options(int64_t update, int64_t micro_batch) const {
+  return {.training = true,
+          .recording = true,
+          .seed = options_.seed,
+          .update = static_cast<uint32_t>(update),
+          .micro_batch = static_cast<uint32_t>(micro_batch),
+          .loss_scale = scaling() ? &state()->loss_scale : nullptr,
+          .row_multiple = graphed_ ? kRowMultiple : 1};
+}
+
 int64_t UpdateRunner::accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch) {
   module_.parameters().begin_gradients();
   for (const auto& weight : module_.weights().all()) weight->representation().begin_update(kernels_, update);
@@ -61,13 +72,7 @@ int64_t UpdateRunner::accumulate(int64_t update, int64_t count, const std::funct
     const MicroBatch micro = fetch(i);
     sample_size += micro.sample_size;
     const bool last = i + comm_.size() >= count;
-    const PassOptions options{.training = true,
-                              .recording = true,
-                              .seed = options_.seed,
-                              .update = static_cast<uint32_t>(update),
-                              .micro_batch = static_cast<uint32_t>(i),
-                              .loss_scale = scaling() ? &state()->loss_scale : nullptr,
-                              .row_multiple = graphed_ ? kRowMultiple : 1};
+    const PassOptions options = pass_options(update, i);
     if (graphed_ && !(last && reducer_.overlaps())) {
       graphed_->run(options, [&](Tape& tape) { pass(tape, micro, i, false); });
     } else {
@@ -104,7 +109,10 @@ void UpdateRunner::start(int64_t update, int64_t count, const std::function<Micr
   const ProfileScope phase(Phase::optimizer);
   ParameterStore& store = module_.parameters();
   kernels_.sum_of_squares(&state()->squares, store.grads());
-  UpdateRule rule{.tokens = static_cast<double>(sample_size), .clip_norm = options_.clip_norm};
+  UpdateRule rule{.tokens = static_cast<double>(sample_size),
+                  .clip_norm = options_.clip_norm,
+                  .skip_limit = static_cast<double>(options_.skip_limit),
+                  .lr_previous = optimizer.lr_previous()};
   if (scaling()) {
     rule.growth_interval = static_cast<double>(options_.loss_scaling.growth_interval);
     rule.minimum_scale = options_.loss_scaling.minimum;
@@ -114,10 +122,20 @@ void UpdateRunner::start(int64_t update, int64_t count, const std::function<Micr
   // Ranks must come to the same decision: they have the gradient in common, but not their own part of the loss.
   if (comm_.size() > 1 && !on_host(kernels_)) kernels_.fill(view_of(&state()->loss, {1}), 0.0);
   kernels_.decide_update(state(), rule);
-  optimizer.step(store, kernels_, lr, &state()->decision);
+  step(optimizer, lr);
   kernels_.start_download(copy.view().data, state_.view().data, sizeof(UpdateState));
   const int64_t mark = kernels_.mark();
   pending_.push_back({update, sample_size, std::move(copy), mark});
+}
+
+/// As the decision says, which a device makes while the host goes on. Where every parameter counts its own steps the
+/// host has to know whether there was one.
+void UpdateRunner::step(Optimizer& optimizer, double lr) {
+  if (options_.skip_missing && may_skip()) {
+    kernels_.wait(kernels_.mark());
+    if (read_state().decision.go == 0.0) return forget_skipped();
+  }
+  optimizer.step(module_.parameters(), kernels_, lr, &state()->decision);
 }
 
 UpdateResult UpdateRunner::finish() {
@@ -131,40 +149,62 @@ UpdateResult UpdateRunner::finish() {
                       .grad_norm = s.grad_norm,
                       .clipped = s.clipped != 0.0,
                       .skipped = s.overflow != 0.0,
+                      .in_a_row = static_cast<int64_t>(s.in_a_row),
                       .loss_scale = s.loss_scale};
   if (comm_.size() > 1 && !on_host(kernels_)) result.loss = comm_.all_reduce_sum_value(result.loss);
-  QN_CHECK(s.failed == 0.0 || !scaling(),
-           "the gradient of update {} overflows fp16 even at a loss scale of {}: the run has diverged; resume from the "
-           "last checkpoint with a lower schedule.lr, or in bf16",
-           done.update + 1, s.loss_scale);
-  QN_CHECK(s.failed == 0.0 && (scaling() || std::isfinite(result.loss)),
-           "the gradient of update {} is not finite (loss {}, norm {}): resume from the last checkpoint with a lower "
-           "schedule.lr, a longer schedule.warmup_updates or a smaller optimizer.clip_norm",
-           done.update + 1, result.loss, result.grad_norm);
+  if (s.failed != 0.0 && scaling())
+    throw Diverged(done.update, fmt::format("the gradient of update {} overflows fp16 even at a loss scale of {}",
+                                            done.update + 1, s.loss_scale));
+  // Devices of several ranks decide by the gradient alone: a loss that overflows without it cannot be skipped there.
+  if (s.failed != 0.0 || !(scaling() || result.skipped || std::isfinite(result.loss)))
+    throw Diverged(done.update, fmt::format("the gradient of update {} is not finite (loss {}, norm {}){}",
+                                            done.update + 1, std::abs(result.loss), std::abs(result.grad_norm),
+                                            s.in_a_row > 1.0 ? fmt::format(", as were those of the {} before it",
+                                                                           static_cast<int64_t>(s.in_a_row) - 1)
+                                                             : ""));
   return result;
+}
+
+std::string UpdateRunner::replay(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch) {
+  Replay replay(module_, kernels_, options_.dtype);
+  for (int64_t i = comm_.rank(); i < count; i += comm_.size()) {
+    const std::string found = replay.run(fetch(i), pass_options(update, i));
+    if (!found.empty()) return found;
+  }
+  return {};
 }
 
 void UpdateRunner::forget_skipped() {
   UpdateState state = read_state();
-  state.decision.skipped = 0.0;
+  state.decision.skipped = state.decision.kept_lr = 0.0;
   write_state(state);
 }
 
 void UpdateRunner::save(StateDict& dict) const {
   QN_ASSERT(pending_.empty());
-  if (!scaling()) return;
   const UpdateState state = read_state();
-  dict.floats["update/loss_scale"] = state.loss_scale;
-  dict.floats["update/good_updates"] = state.good_updates;
+  if (!may_skip() && state.decision.skipped == 0.0) return;
+  if (scaling()) {
+    dict.floats["update/loss_scale"] = state.loss_scale;
+    dict.floats["update/good_updates"] = state.good_updates;
+  }
   dict.floats["update/skipped"] = state.decision.skipped;
+  dict.floats["update/in_a_row"] = state.in_a_row;
+  dict.floats["update/kept_lr"] = state.decision.kept_lr;
 }
 
 void UpdateRunner::load(const StateDict& dict) {
-  if (!scaling() || !dict.floats.contains("update/loss_scale")) return;  // a run that has changed to fp16
+  if (!dict.floats.contains("update/skipped")) return;  // updates were not skipped up to now
   UpdateState state = read_state();
-  state.loss_scale = dict.real("update/loss_scale");
-  state.good_updates = dict.real("update/good_updates");
+  // The optimizer has counted what was skipped, whatever is to be skipped from now on.
   state.decision.skipped = dict.real("update/skipped");
+  if (dict.floats.contains("update/kept_lr")) state.decision.kept_lr = dict.real("update/kept_lr");
+  state.decision.go = state.decision.kept_lr > 0.0 ? 0.0 : 1.0;
+  if (!scaling() && dict.floats.contains("update/in_a_row")) state.in_a_row = dict.real("update/in_a_row");
+  if (scaling() && dict.floats.contains("update/loss_scale")) {
+    state.loss_scale = dict.real("update/loss_scale");
+    state.good_updates = dict.real("update/good_updates");
+  }
   write_state(state);
 }
 

@@ -20,6 +20,16 @@ struct LossScaling {
   double minimum = 1e-4;           ///< below this the run has diverged
 };
 
+/// An update whose loss or gradient is not finite and that must not be skipped: the run ends.
+class Diverged : public Error {
+ public:
+  Diverged(int64_t update, const std::string& what) : Error(what), update_(update) {}
+  int64_t update() const { return update_; }  ///< as start() was given it
+
+ private:
+  int64_t update_;
+};
+
 struct UpdateOptions {
   uint64_t seed = 1;
   DType dtype = DType::f32;  ///< of activations; see ops/kernels.h
@@ -28,6 +38,7 @@ struct UpdateOptions {
   bool overlap = false;                  ///< all-reduce buckets while the backward still runs
   bool skip_missing = false;             ///< ranks must agree on which gradients are missing
   LossScaling loss_scaling{};            ///< for activations in fp16 only
+  int64_t skip_limit = 0;                ///< other types: so many updates in a row may be skipped if not finite
   bool graphs = false;                   ///< queue passes as graphs, where the backend has them
   DeviceCommunicator* device = nullptr;  ///< sums gradients that are not in host memory
 };
@@ -37,7 +48,8 @@ struct UpdateResult {
   int64_t sample_size = 0;  ///< target tokens (sentences, images) of all ranks
   double grad_norm = 0.0;   ///< of the gradient of the mean loss, before clipping
   bool clipped = false;
-  bool skipped = false;     ///< the scaled gradient overflowed, nothing was changed
+  bool skipped = false;     ///< the loss or the (scaled) gradient was not finite, nothing was changed
+  int64_t in_a_row = 0;     ///< skipped up to now, this one included; 0 with loss scaling
   double loss_scale = 1.0;  ///< of the next update
 };
 
@@ -50,8 +62,8 @@ class UpdateRunner {
   /// computes. Throws qn::Error when there are no samples.
   void start(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch, Optimizer& optimizer,
              double lr);
-  /// Waits for the oldest update that was started and not finished; collective. Throws qn::Error when its gradient is
-  /// not finite; from then on nothing changes the parameters.
+  /// Waits for the oldest update that was started and not finished; collective. Throws Diverged when it is not finite
+  /// and must not be skipped; from then on nothing changes the parameters.
   UpdateResult finish();
   /// Updates started and not finished.
   size_t pending() const { return pending_.size(); }
@@ -63,8 +75,12 @@ class UpdateRunner {
 
   /// The optimizer is a new one: it has skipped nothing yet.
   void forget_skipped();
-  /// The loss scale and its counters, as entries "update/..."; nothing unless activations are fp16. No update may be
-  /// pending.
+  /// Goes once more through this rank's micro-batches of an update that has diverged, exactly as start() did, and looks
+  /// at the result of every op. Returns what is not finite first, as Replay::run() does; empty when all of it is.
+  std::string replay(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch);
+
+  /// The loss scale and the counters of skipped updates, as entries "update/..."; nothing where updates are not
+  /// skipped. No update may be pending.
   void save(StateDict& state) const;
   void load(const StateDict& state);
 
@@ -79,6 +95,9 @@ class UpdateRunner {
     int64_t mark;
   };
   bool scaling() const { return options_.dtype == DType::f16; }
+  bool may_skip() const { return scaling() || options_.skip_limit > 0; }
+  PassOptions pass_options(int64_t update, int64_t micro_batch) const;
+  void step(Optimizer& optimizer, double lr);
   UpdateState* state() const { return static_cast<UpdateState*>(state_.view().data); }
   void pass(Tape& tape, const MicroBatch& micro, int64_t micro_batch, bool last);
   int64_t accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch);

@@ -20,6 +20,7 @@
 #include "support/golden.h"
 #include "support/tolerance.h"
 #include "tasks/model_file.h"
+#include "train/checkpoint_file.h"
 #include "train/tiny_run.h"
 
 namespace qn::test {
@@ -352,6 +353,116 @@ TEST_F(CliTest, BadInputEndsInAClearError) {
     EXPECT_NE(choice.err.find(fmt::format("{}: must be one of", option)), std::string::npos) << choice.err;
     EXPECT_NE(choice.err.find(fmt::format("did you mean {}?", nearest)), std::string::npos) << choice.err;
   }
+}
+
+/// Everything in a folder, with sizes and times.
+std::string listing(const path& folder) {
+  std::string text;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    if (entry.path().filename() == "stdout" || entry.path().filename() == "stderr") continue;
+    text += fmt::format("{} {} {}\n", entry.path().string(), entry.is_directory() ? 0 : entry.file_size(),
+                        entry.last_write_time().time_since_epoch().count());
+  }
+  return text;
+}
+
+TEST_F(CliTest, CheckSaysEverythingAndWritesNothing) {
+  const std::string checkpoint = dense();
+  const std::string config = config_file("run", tiny_config(dir_.path(), "run"));
+  const std::string ipq = config_file("ipq", tiny_ipq_config(dir_.path(), "ipq", checkpoint));
+  const std::string before = listing(dir_.path());
+  const Result good = run({"train", "-c", config, "--check"});
+  EXPECT_EQ(good.code, 0) << good.err;
+  for (const char* text : {"parameters", "gradients", "s per update (an estimate", "12 updates: about", "disk: about",
+                           "the run would start"})
+    EXPECT_NE(good.out.find(text), std::string::npos) << text << good.out;
+  const Result quantized = run({"quantize", "-c", ipq, "--check"});
+  EXPECT_EQ(quantized.code, 0) << quantized.err;
+  EXPECT_NE(quantized.out.find("packed file: about"), std::string::npos) << quantized.out;
+  const Result resumed = run({"train", "-c", (dir_ / "dense.yaml").string(), "--check"});
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_NE(resumed.out.find("0 updates left of 12"), std::string::npos) << resumed.out;
+  const Result ranks = finish(start_ranks(2, {"train", "-c", config, "--check"}));
+  EXPECT_EQ(ranks.code, 0) << ranks.err;
+  EXPECT_NE(ranks.out.find("the run would start"), std::string::npos) << ranks.out;
+
+  const Result many = run({"quantize", "-c", ipq, "--check", "-s", "data.valid=none", "-s", "quant_noise.block_size=7",
+                           "--from", (dir_ / "none.h5").string(), "-o", (dir_ / "no" / "m.safetensors").string()});
+  EXPECT_EQ(many.code, 2) << many.err;
+  for (const char* text : {"has no split 'none'", "block_size 7 does not divide", "there is no file",
+                           "there is no folder", "the run would not start: 4 problems"})
+    EXPECT_NE(many.err.find(text), std::string::npos) << text << '\n' << many.err;
+  const Result damaged = run({"train", "-c", config, "--check", "-s", "train.max_updates=0"});
+  EXPECT_EQ(damaged.code, 2) << damaged.err;
+  EXPECT_NE(damaged.err.find("never end"), std::string::npos) << damaged.err;
+  EXPECT_EQ(listing(dir_.path()), before);
+}
+
+TEST_F(CliTest, WhatCanBeKnownIsSaidBeforeTheWork) {
+  const std::string checkpoint = dense();
+  const std::string config = config_file("run", tiny_config(dir_.path(), "run"));
+  const std::string ipq = config_file("ipq", tiny_ipq_config(dir_.path(), "ipq", checkpoint));
+  const auto expect = [&](std::vector<std::string> arguments, const std::string& message) {
+    const Result result = run(arguments);
+    EXPECT_NE(result.code, 0) << message;
+    EXPECT_NE(result.err.find(message), std::string::npos) << message << '\n' << result.err;
+    EXPECT_FALSE(std::filesystem::exists(dir_ / "ipq" / "metrics.jsonl")) << message;
+    EXPECT_FALSE(std::filesystem::exists(dir_ / "run" / "metrics.jsonl")) << message;
+  };
+  const auto quantize = [&](const std::string& out, const std::string& message) {
+    expect({"quantize", "-c", ipq, "-o", out}, message);
+  };
+  quantize((dir_ / "nodir" / "m.safetensors").string(), "there is no folder");
+  quantize(dir_.path().string(), "this is a folder");
+  quantize(checkpoint, "this is the file to read from");
+  std::filesystem::copy_file(checkpoint, dir_ / "other.h5");
+  quantize((dir_ / "other.h5").string(), "this is a checkpoint");
+  expect({"quantize", "-c", ipq, "--from", config}, "is no checkpoint of quantnoise");
+  expect({"quantize", "-c", ipq, "--from", dir_.path().string()}, "is no file");
+  expect({"train", "-c", config, "-s", "checkpoint.dir=" + config + "/run"}, "is a file, not a folder");
+  for (const char* name : {"cosine", "polynomial"})
+    expect({"train", "-c", config, "-s", std::string("schedule.name=") + name, "-s", "schedule.period_updates=null",
+            "-s", "train.max_updates=0", "-s", "train.stop_time_hours=1"},
+           "has no end here");
+  // With max_epochs the end is known.
+  const Result epochs = run({"train", "-c", config, "-s", "schedule.period_updates=null", "-s", "train.max_updates=0",
+                             "-s", "train.max_epochs=1"});
+  EXPECT_EQ(epochs.code, 0) << epochs.err;
+  // The file to read is not overwritten by export either.
+  const Result same = run({"export", checkpoint, "-o", checkpoint});
+  EXPECT_NE(same.code, 0);
+  EXPECT_NE(same.err.find("this is the file to read from"), std::string::npos) << same.err;
+}
+
+TEST_F(CliTest, AModelWithNanIsNoSuccess) {
+  RunConfig config = tiny_config(dir_.path(), "run");
+  config.schedule.name = Schedule::fixed;
+  config.schedule.lr = 1e20;
+  config.schedule.warmup_updates = 0;
+  config.optimizer.name = OptimizerKind::adam;
+  config.train.max_updates = 1;
+  const Result trained = run({"train", "-c", config_file("run", config)});
+  EXPECT_EQ(trained.code, 1) << trained.err;
+  EXPECT_NE(trained.err.find("validation is not finite"), std::string::npos) << trained.err;
+  const std::string checkpoint = dense();
+  StateDict state = load_state(checkpoint);
+  const auto eval = [&] {
+    const std::string file = (dir_ / "changed.h5").string();
+    save_state(file, state);
+    return run({"eval", file, "--data", (dir_ / "data").string(), "--json"});
+  };
+  Tensor table = state.tensors.at("parameters/decoder.layers.0.fc2.bias").view();
+  table.as<float>()[3] = std::numeric_limits<float>::quiet_NaN();
+  const Result loaded = eval();
+  EXPECT_EQ(loaded.code, 1);
+  EXPECT_NE(loaded.err.find("decoder.layers.0.fc2.bias is not finite"), std::string::npos) << loaded.err;
+  for (int64_t i = 0; i < table.elements(); ++i) table.as<float>()[i] = 0.0f;
+  Tensor weight = state.tensors.at("parameters/decoder.layers.1.fc2.weight").view();
+  for (int64_t i = 0; i < weight.elements(); ++i) weight.as<float>()[i] = i % 2 == 0 ? 3e38f : -3e38f;
+  const Result overflown = eval();
+  EXPECT_EQ(overflown.code, 1);
+  EXPECT_NE(overflown.err.find("the result is not finite"), std::string::npos) << overflown.err;
+  EXPECT_TRUE(nlohmann::json::parse(overflown.out)["perplexity"].is_null()) << overflown.out;
 }
 
 TEST_F(CliTest, AnotherDictionaryIsRefused) {

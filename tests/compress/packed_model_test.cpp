@@ -119,6 +119,37 @@ void write_with(const std::filesystem::path& path, const std::string& key, const
   writer.write(path);
 }
 
+TEST(PackedModel, ValuesThatNoFileCanHoldAreNamedBeforeThereIsAFile) {
+  const TempDir dir;
+  const auto path = dir / "net.safetensors";
+  const auto expect = [&](const std::string& name, float value, PackedStorage storage, const std::string& message) {
+    SmallNet net;
+    const QuantizationPlan plan = mixed_plan(net, false);
+    run_stage(net, plan);
+    Parameter* p = net.parameters().find(name);
+    ASSERT_NE(p, nullptr) << name;
+    p->value.as<float>()[1] = value;
+    const auto matches = ThrowsMessage<Error>(testing::AllOf(HasSubstr(name), HasSubstr(message)));
+    EXPECT_THAT([&] { round_to_storage(net, storage); }, matches);
+    EXPECT_EQ(p->value.as<float>()[0], p->value.as<float>()[0]);
+    EXPECT_THAT([&] { write_packed(path, net, {}, storage); }, matches);
+    EXPECT_FALSE(std::filesystem::exists(path));
+  };
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const std::string name : {"net.fc1.bias", "net.fc2.centroids"})
+    for (const ValueStorage storage : {ValueStorage::f16, ValueStorage::f32, ValueStorage::int8}) {
+      const PackedStorage both{.side = storage, .dense = storage};
+      expect(name, NAN, both, "not finite (nan at element 1");
+      expect(name, -infinity, both, "not finite (-inf at element 1");
+    }
+  const PackedStorage halves{.side = ValueStorage::f16, .dense = ValueStorage::f16};
+  expect("net.fc1.bias", 70000.0f, halves, "70000 at element 1 is beyond 65504");
+  expect("net.fc1.bias", 70000.0f, halves, "ipq.dense: fp32");
+  expect("net.fc2.centroids", -1e30f, halves, "ipq.centroids: int8");
+  const float most = std::numeric_limits<float>::max();
+  expect("net.fc2.centroids", most, {.side = ValueStorage::int8, .dense = ValueStorage::f32}, "beyond what bytes");
+}
+
 TEST(PackedModel, BadFilesAreExplained) {
   const TempDir dir;
   const auto path = dir / "bad.safetensors";

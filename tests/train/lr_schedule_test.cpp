@@ -50,6 +50,20 @@ TEST(LrScheduleGolden, EveryCase) {
   }
 }
 
+TEST(LrSchedule, ALengthThatNobodyGivesIsMissedAtTheStart) {
+  for (const Schedule name : all_values<Schedule>()) {
+    ScheduleConfig c;
+    c.name = name;
+    EXPECT_NO_THROW(check_schedule(c, 10));
+    if (name == Schedule::cosine || name == Schedule::polynomial)
+      EXPECT_THROW(check_schedule(c, 0), UsageError);
+    else
+      EXPECT_NO_THROW(check_schedule(c, 0));
+    c.period_updates = c.total_updates = 10;
+    EXPECT_NO_THROW(check_schedule(c, 0));
+  }
+}
+
 ScheduleConfig schedule(Schedule name, double lr, int64_t warmup) {
   ScheduleConfig c;
   c.name = name;

@@ -97,6 +97,8 @@ class GivenGradients : public LanguageModel {
       for (const auto& [name, values] : gradients)
         if (parameters().find(name) == nullptr) parameters().add(name, {static_cast<int64_t>(values.size())}, {});
   }
+  /// Of the only micro-batch, from now on.
+  void set(const Gradients& gradients) { gradients_ = {gradients}; }
   Tensor losses(Tape& tape, const TokenBatch&) override {
     Gradients& mine = gradients_[tape.pass().micro_batch];
     tape.on_backward([this, &tape, &mine] {
@@ -211,6 +213,26 @@ TEST(Update, GradientsThatAreNotFiniteAreAnErrorOnAllRanks) {
   }
 }
 
+// One rank sees what is not finite, all decide alike.
+TEST(Update, RanksSkipTogether) {
+  GivenGradients model({{{"w", {1}}}, {{"w", {NAN}}}, {{"w", {1}}}, {{"w", {2}}}});
+  model.parameters().allocate(DType::f32);
+  const auto optimizer = make_optimizer({}, model.parameters(), 0.5);
+  UpdateRunner runner(model, cpu_kernels(), comm(), {.skip_limit = 2});
+  const auto run = [&] {
+    return runner.run(
+        0, 4, [&](int64_t) { return micro_batch_of(model, {}, 1); }, *optimizer, 0.5);
+  };
+  for (int64_t i = 1; i <= 2; ++i) {
+    const UpdateResult result = run();
+    EXPECT_TRUE(result.skipped);
+    EXPECT_EQ(result.in_a_row, i);
+  }
+  EXPECT_EQ(model.parameters().find("w")->value.as<float>()[0], 0.0f);
+  EXPECT_THROW(run(), Diverged);
+  EXPECT_EQ(model.parameters().find("w")->value.as<float>()[0], 0.0f);
+}
+
 // What fp16 does about gradients that overflow does not depend on who computes them.
 TEST(Update, HalfPrecisionSkipsUpdatesThatOverflowAndScalesTheLoss) {
   const float infinity = std::numeric_limits<float>::infinity();
@@ -242,6 +264,59 @@ TEST(Update, HalfPrecisionSkipsUpdatesThatOverflowAndScalesTheLoss) {
   EXPECT_EQ(first.loss_scale, 16.0);
   EXPECT_EQ(weight(good), -0.5f * 64.0f / 16.0f);
   EXPECT_EQ(resumed.run(2, 1, fetch, *optimizer, 0.5).loss_scale, 32.0) << "two good updates";
+}
+
+// An update that is skipped leaves no trace: those around it are what they would be without it.
+TEST(Update, SkippedUpdatesLeaveNoTrace) {
+  for (const OptimizerKind kind : {OptimizerKind::nag, OptimizerKind::adam})
+    for (const MissingGradient missing : {MissingGradient::zero, MissingGradient::skip})
+      for (const bool resumes : {false, true}) {
+        SCOPED_TRACE(fmt::format("{} {} {}", name_of(kind), name_of(missing), resumes));
+        OptimizerConfig config;
+        config.name = kind;
+        config.missing_gradient = missing;
+        const auto local = make_local_communicator();
+        const auto train = [&](bool with_bad) {
+          GivenGradients good({{{"w", {3, -2}}, {"v", {1, 1}}}});
+          good.parameters().allocate(DType::f32);
+          auto optimizer = make_optimizer(config, good.parameters(), 0.5);
+          const UpdateOptions options{.skip_missing = missing == MissingGradient::skip, .skip_limit = 2};
+          auto runner = std::make_unique<UpdateRunner>(good, cpu_kernels(), *local, options);
+          int64_t update = 0;
+          double lr = 0.5;
+          const auto run = [&](const GivenGradients::Gradients& gradients) {
+            good.set(gradients);
+            return runner->run(
+                update++, 1, [&](int64_t) { return micro_batch_of(good, {}, 1); }, *optimizer, lr);
+          };
+          run({{"w", {3, -2}}, {"v", {1, 1}}});
+          lr = 0.25;
+          if (with_bad)
+            for (int64_t i = 1; i <= 2; ++i) {
+              const UpdateResult result = run({{"w", {NAN, 1}}});
+              EXPECT_TRUE(result.skipped);
+              EXPECT_EQ(result.in_a_row, i);
+              lr /= 8;
+              if (!resumes) continue;
+              StateDict state;
+              runner->save(state);
+              optimizer->save(good.parameters(), state);
+              optimizer = make_optimizer(config, good.parameters(), 0.5);
+              optimizer->load(good.parameters(), state);
+              runner = std::make_unique<UpdateRunner>(good, cpu_kernels(), *local, options);
+              runner->load(state);
+            }
+          lr = 0.125;
+          EXPECT_FALSE(run({{"w", {5, -2}}, {"v", {2, 1}}}).skipped);
+          run({{"v", {2, -1}}});
+          run({{"w", {5, -2}}, {"v", {2, 1}}});
+          std::vector<float> values;
+          for (const auto& p : good.parameters().all())
+            values.insert(values.end(), p->value.as<float>(), p->value.as<float>() + p->value.elements());
+          return values;
+        };
+        EXPECT_EQ(train(true), train(false));
+      }
 }
 
 TEST(Update, HalfPrecisionGivesUpBelowTheSmallestScale) {

@@ -12,7 +12,7 @@ void nag_step(const Tensor& p, const Tensor& velocity, const Tensor& g, const Na
   if (decision->go == 0.0) return;
   dispatch_parameter(p.dtype, [&](auto tag) {
     using P = decltype(tag);
-    const double ratio = step.lr_previous > 0.0 ? step.lr / step.lr_previous : step.lr;
+    const double ratio = lr_ratio(step, decision->kept_lr);
     const P decay = static_cast<P>(1.0 - step.lr * step.weight_decay);
     const P momentum = static_cast<P>(step.momentum * ratio);
     const P look_ahead = static_cast<P>(step.momentum * step.momentum * ratio);

@@ -33,11 +33,19 @@ __global__ void decide_kernel(UpdateState* state, UpdateRule rule) { qn::decide_
 template <typename P>
 struct NagFactors {
   P decay, momentum, look_ahead, rate, reach;
+
+  __host__ __device__ void set_ratio(const NagStep& step, double kept_lr) {
+    const double ratio = lr_ratio(step, kept_lr);
+    momentum = static_cast<P>(step.momentum * ratio);
+    look_ahead = static_cast<P>(step.momentum * step.momentum * ratio);
+  }
 };
 
 template <typename P>
-__global__ void nag_kernel(P* p, P* velocity, const P* g, NagFactors<P> f, const StepDecision* decision, int64_t n) {
+__global__ void nag_kernel(P* p, P* velocity, const P* g, NagFactors<P> f, NagStep step, const StepDecision* decision,
+                           int64_t n) {
   if (decision->go == 0.0) return;
+  if (decision->kept_lr > 0.0) f.set_ratio(step, decision->kept_lr);  // the update before was skipped
   const P scale = static_cast<P>(decision->grad_scale);
   for (int64_t i = thread_index(); i < n; i += thread_count()) {
     const P grad = scale * g[i], v = velocity[i];
@@ -96,14 +104,14 @@ void nag_step(const Tensor& p, const Tensor& velocity, const Tensor& g, const Na
               const StepDecision* decision) {
   dispatch_parameter(p.dtype, [&](auto tag) {
     using P = decltype(tag);
-    const double ratio = step.lr_previous > 0.0 ? step.lr / step.lr_previous : step.lr;
-    const NagFactors<P> factors{.decay = static_cast<P>(1.0 - step.lr * step.weight_decay),
-                                .momentum = static_cast<P>(step.momentum * ratio),
-                                .look_ahead = static_cast<P>(step.momentum * step.momentum * ratio),
-                                .rate = static_cast<P>(step.lr),
-                                .reach = static_cast<P>((1.0 + step.momentum) * step.lr)};
+    NagFactors<P> factors{.decay = static_cast<P>(1.0 - step.lr * step.weight_decay),
+                          .momentum = P{0},
+                          .look_ahead = P{0},
+                          .rate = static_cast<P>(step.lr),
+                          .reach = static_cast<P>((1.0 + step.momentum) * step.lr)};
+    factors.set_ratio(step, 0.0);
     launch(nag_kernel<P>, flat_grid(p.elements()), kThreads, data_of<P>(p), data_of<P>(velocity), data_of<P>(g),
-           factors, decision, p.elements());
+           factors, step, decision, p.elements());
   });
 }
 

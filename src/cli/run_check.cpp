@@ -1,0 +1,66 @@
+#include "cli/run_check.h"
+
+#include <spdlog/spdlog.h>
+
+#include <iostream>
+
+#include "tasks/run.h"
+#include "train/start_checks.h"
+#include "train/trainer.h"
+
+namespace qn::cli {
+namespace {
+
+/// What the data and the model say about the configuration.
+void check_task(ProblemList& problems, const RunConfig& config, bool quantize) {
+  std::unique_ptr<RunTask> task;
+  if (!problems.collect([&] { task = make_task(config); }, true)) return;
+  const bool open = problems.collect([&] { task->open_training(); });
+  problems.collect([&] { make_run_plan(task->module(), config.quant_noise, quantize ? &config.ipq : nullptr); }, true);
+  if (open && !quantize) problems.collect([&] { check_schedule(config.schedule, total_updates(config.train, *task)); });
+}
+
+int report(const ProblemList& problems, Communicator& comm) {
+  if (comm.is_root()) {
+    for (const std::string& text : problems.texts()) spdlog::error("{}", text);
+    spdlog::error("the run would not start: {} problem{}", problems.texts().size(),
+                  problems.texts().size() == 1 ? "" : "s");
+  }
+  return problems.of_configuration() ? kUsage : kFailure;
+}
+
+}  // namespace
+
+int check_run(const RunToCheck& run, Communicator& comm) {
+  ProblemList problems;
+  RunConfig config;
+  const Kernels* kernels = nullptr;
+  problems.collect([&] { kernels = &kernels_on(run.compute.device, run.compute.share_gpu, comm); });
+  if (comm.is_root()) problems.collect([&] { run.compute.check_profile(); });
+  if (problems.collect([&] { config = run.config.read(); })) {
+    if (!run.from.empty()) config.checkpoint.init_from = run.from;
+    problems.collect([&] { check_run_ends(config, run.quantize); });
+    const std::filesystem::path packed = run.quantize ? packed_file(run.out, config) : std::filesystem::path();
+    if (comm.is_root()) check_files(problems, config, run.quantize, !run.fresh, packed);
+    check_task(problems, config, run.quantize);
+  }
+  problems.gather(comm);
+  if (!problems.empty()) return report(problems, comm);
+
+  std::string summary;
+  const auto go_through = [&] {
+    const auto task = make_task(config);
+    Trainer trainer(
+        config, dump_config(config), *task, comm,
+        {.quantize = run.quantize, .resume = !run.fresh, .dry = true, .stop_requested = {}, .kernels = kernels});
+    summary = trainer.check_summary();
+  };
+  if (comm.size() > 1)
+    go_through();  // what one rank throws ends all of them
+  else if (!problems.collect(go_through))
+    return report(problems, comm);
+  if (comm.is_root()) std::cout << summary << "the run would start" << std::endl;
+  return kSuccess;
+}
+
+}  // namespace qn::cli

@@ -1,0 +1,62 @@
+#include "compress/storable.h"
+
+#include <spdlog/spdlog.h>
+
+#include <set>
+
+#include "compress/representation.h"
+#include "core/finite.h"
+#include "ops/host_access.h"
+
+namespace qn {
+namespace {
+
+constexpr const char* kDenseRemedy = "keep what is not quantized in fp32 (ipq.dense: fp32)";
+constexpr const char* kSideRemedy = "store centroids as int8, which have a scale (ipq.centroids: int8)";
+
+void check_values(const std::string& name, std::span<const float> values, ValueStorage storage, const char* remedy) {
+  const std::string reason = not_storable(values, storage);
+  const bool finite = first_non_finite(view_of(values.data(), {std::ssize(values)})) < 0;
+  QN_CHECK(finite, "{} is not finite ({}): the model has diverged and cannot be packed", name, reason);
+  QN_CHECK(reason.empty(), "{} cannot be stored as {}: {}; {}", name, name_of(storage), reason, remedy);
+  if (underflow(values, storage))
+    spdlog::warn("{}: all {} values are so small that {} makes zeros of them; {}", name, values.size(),
+                 name_of(storage), remedy);
+}
+
+void check_parameter(const Module& module, const Parameter& p, ValueStorage storage, const char* remedy) {
+  const HostView view(module.parameters().kernels(), p.value);
+  check_values(p.name, view.span<float>(), storage, remedy);
+}
+
+}  // namespace
+
+void check_storable(const Module& module, const PackedStorage& storage) {
+  std::set<const Parameter*> parts;
+  for (const auto& weight : module.weights().all()) {
+    const QuantizedTensor* codes = weight->representation().quantized();
+    if (codes == nullptr) continue;
+    for (const WeightPart& part : weight->parts()) parts.insert(part.parameter);
+    const auto tensor = quantized_tensor(*weight, module.parameters());
+    const QuantizedLayout layout = tensor->quantizer->layout(tensor->rows, tensor->cols);
+    for (size_t i = 0; i < layout.side.size(); ++i)
+      check_values(part_name(weight->name(), layout.side[i].name), tensor->values[i].values,
+                   layout.side[i].roundable ? storage.side : ValueStorage::f32, kSideRemedy);
+  }
+  for (const auto& p : module.parameters().all())
+    if (!parts.contains(p.get())) check_parameter(module, *p, storage.dense, kDenseRemedy);
+  for (const auto& b : module.buffers().all()) {
+    const HostView view(module.parameters().kernels(), b->value.view());
+    check_values(b->name, view.span<float>(), ValueStorage::f32, kDenseRemedy);
+  }
+}
+
+void check_storable(const Module& module, const QuantizationPlan& plan) {
+  for (const auto& p : module.parameters().all()) {
+    const WeightPlan* planned = plan.find(p->name);
+    const bool dense = planned == nullptr || planned->stage < 0;
+    check_parameter(module, *p, dense ? plan.storage.dense : ValueStorage::f32, kDenseRemedy);
+  }
+}
+
+}  // namespace qn

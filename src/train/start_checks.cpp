@@ -1,0 +1,129 @@
+#include "train/start_checks.h"
+
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "train/checkpoint_seal.h"
+
+namespace qn {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kConfigurationMark = '\x01', kSeparator = '\x02';
+
+bool starts_as_checkpoint(const fs::path& path) {
+  std::string head(std::string_view(kCheckpointMagic).size(), '\0');
+  std::ifstream in(path, std::ios::binary);
+  in.read(head.data(), static_cast<std::streamsize>(head.size()));
+  return head == kCheckpointMagic;
+}
+
+bool writable(const fs::path& folder) { return access(folder.c_str(), W_OK | X_OK) == 0; }
+
+}  // namespace
+
+bool ProblemList::collect(const std::function<void()>& check, bool of_configuration) {
+  try {
+    check();
+    return true;
+  } catch (const UsageError& error) {
+    problems_.push_back({error.what(), true});
+  } catch (const Error& error) {
+    problems_.push_back({error.what(), of_configuration});
+  }
+  return false;
+}
+
+void ProblemList::gather(Communicator& comm) {
+  std::string own;
+  for (const Problem& p : problems_) {
+    if (p.of_configuration) own += kConfigurationMark;
+    own += p.text + kSeparator;
+  }
+  const std::vector<std::string> all = comm.all_gather(own);
+  problems_.clear();
+  for (size_t rank = 0; rank < all.size(); ++rank)
+    for (size_t begin = 0, end; (end = all[rank].find(kSeparator, begin)) != std::string::npos; begin = end + 1) {
+      const bool of_configuration = all[rank][begin] == kConfigurationMark;
+      const std::string text =
+          all[rank].substr(begin + (of_configuration ? 1 : 0), end - begin - (of_configuration ? 1 : 0));
+      const auto same = [&](const Problem& p) { return p.text == text; };
+      if (std::none_of(problems_.begin(), problems_.end(), same)) problems_.push_back({text, of_configuration});
+    }
+}
+
+bool ProblemList::of_configuration() const {
+  return std::any_of(problems_.begin(), problems_.end(), [](const Problem& p) { return p.of_configuration; });
+}
+
+std::vector<std::string> ProblemList::texts() const {
+  std::vector<std::string> texts;
+  for (const Problem& p : problems_) texts.push_back(p.text);
+  return texts;
+}
+
+void ProblemList::fail_if_any() const {
+  if (problems_.empty()) return;
+  const std::string text = fmt::format("{}", fmt::join(texts(), "\n"));
+  if (of_configuration()) throw UsageError(text);
+  throw Error(text);
+}
+
+fs::path existing_folder(const fs::path& folder) {
+  fs::path place = fs::absolute(folder).lexically_normal();
+  std::error_code error;
+  while (!fs::exists(place, error) && place.has_relative_path()) place = place.parent_path();
+  return place;
+}
+
+void check_folder(const fs::path& folder, const std::string& key) {
+  const fs::path place = existing_folder(folder);
+  QN_CHECK_USAGE(fs::is_directory(place), "{} {}: {} is a file, not a folder", key, folder.string(), place.string());
+  QN_CHECK(writable(place), "{} {}: no permission to write in {}", key, folder.string(), place.string());
+}
+
+void check_output_file(const fs::path& path, const std::string& option, const std::vector<fs::path>& inputs,
+                       const fs::path& created) {
+  std::error_code error;
+  QN_CHECK_USAGE(!fs::is_directory(path, error), "{} {}: this is a folder, name a file", option, path.string());
+  for (const fs::path& input : inputs)
+    QN_CHECK_USAGE(!fs::equivalent(path, input, error), "{} {}: this is the file to read from; name another one",
+                   option, path.string());
+  QN_CHECK_USAGE(!fs::is_regular_file(path, error) || !starts_as_checkpoint(path),
+                 "{} {}: this is a checkpoint, which would be overwritten; name another file", option, path.string());
+  const fs::path folder = fs::absolute(path).parent_path();
+  if (!created.empty() && folder.lexically_normal() == (fs::absolute(created) / "").lexically_normal().parent_path())
+    return;
+  QN_CHECK_USAGE(fs::is_directory(folder, error), "{} {}: there is no folder {}; make it first", option, path.string(),
+                 folder.string());
+  QN_CHECK(writable(folder), "{} {}: no permission to write in {}", option, path.string(), folder.string());
+}
+
+void check_init_from(const CheckpointConfig& config, bool quantize, bool resume) {
+  std::error_code error;
+  if (resume && fs::exists(last_checkpoint(config), error)) return;  // it has begun already
+  const std::string& source = config.init_from;
+  QN_CHECK_USAGE(!quantize || !source.empty(),
+                 "quantize needs the trained model: --from CHECKPOINT (or checkpoint.init_from)");
+  if (source.empty()) return;
+  QN_CHECK_USAGE(fs::exists(source, error), "checkpoint.init_from (--from): there is no file {}", source);
+  QN_CHECK_USAGE(fs::is_regular_file(source, error), "checkpoint.init_from (--from): {} is no file; name a checkpoint",
+                 source);
+  QN_CHECK(access(source.c_str(), R_OK) == 0, "checkpoint.init_from (--from): no permission to read {}", source);
+  QN_CHECK_USAGE(starts_as_checkpoint(source), "checkpoint.init_from (--from): {} is no checkpoint of quantnoise{}",
+                 source, source.ends_with(".safetensors") ? "; a packed model cannot be trained on" : "");
+}
+
+void check_files(ProblemList& problems, const TrainerConfig& config, bool quantize, bool resume,
+                 const fs::path& packed) {
+  problems.collect([&] { check_folder(config.checkpoint.dir, "checkpoint.dir"); });
+  problems.collect([&] { check_init_from(config.checkpoint, quantize, resume); });
+  if (packed.empty()) return;
+  problems.collect([&] { check_output_file(packed, "--out", {config.checkpoint.init_from}, config.checkpoint.dir); });
+}
+
+}  // namespace qn
