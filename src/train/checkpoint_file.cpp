@@ -8,6 +8,7 @@
 #include "core/file_io.h"
 #include "core/hdf5_file.h"
 #include "core/text.h"
+#include "train/whole_read.h"
 
 namespace qn {
 namespace {
@@ -96,8 +97,10 @@ void save_state(const std::filesystem::path& path, const StateDict& state) {
 }
 
 StateDict load_state(const std::filesystem::path& path) {
-  verify_seal(path);
-  return read_state(Hdf5File(path, Hdf5File::Mode::read));
+  return whole_read(path, [&] {
+    verify_seal(path);
+    return read_state(Hdf5File(path, Hdf5File::Mode::read));
+  });
 }
 
 std::optional<LoadedState> newest_valid(std::span<const std::filesystem::path> newest_first) {

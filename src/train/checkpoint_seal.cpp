@@ -9,6 +9,7 @@
 
 #include "core/file_io.h"
 #include "core/text.h"
+#include "train/whole_read.h"
 
 namespace qn {
 namespace {
@@ -156,11 +157,15 @@ void verify_seal(const std::filesystem::path& path) {
 }
 
 std::string read_sealed(const std::filesystem::path& path, const std::string& name) {
-  for (const SealedSection& section : parse_sections(read_block(path).text))
-    if (section.name == name) return text_of(read_section(path, section));
-  return {};
+  return whole_read(path, [&]() -> std::string {
+    for (const SealedSection& section : parse_sections(read_block(path).text))
+      if (section.name == name) return text_of(read_section(path, section));
+    return {};
+  });
 }
 
-std::string seal_checksum(const std::filesystem::path& path) { return hex64(read_block(path).header.checksum); }
+std::string seal_checksum(const std::filesystem::path& path) {
+  return whole_read(path, [&] { return hex64(read_block(path).header.checksum); });
+}
 
 }  // namespace qn

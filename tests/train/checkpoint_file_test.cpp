@@ -339,6 +339,24 @@ TEST_F(CheckpointFile, FallsBackToTheNewestThatIsIntact) {
   EXPECT_FALSE(newest_valid({}).has_value());
 }
 
+TEST_F(CheckpointFile, IsReadWholeWhileItIsReplaced) {
+  StateDict states[2] = {sample_state(), sample_state()};
+  for (int i = 0; i < 5100; ++i) states[1].tensors["large"].view().as<float>()[i] += 1.0f;
+  const std::string fingerprints[2] = {fingerprint(states[0]), fingerprint(states[1])};
+  save_state(path_, states[0]);
+  std::atomic<bool> done = false;
+  std::thread writer([&] {
+    for (int i = 0; !done; ++i) {
+      save_state(path_, states[i % 2]);
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  });
+  for (int i = 0; i < 200; ++i)
+    EXPECT_THAT(fingerprint(load_state(path_)), testing::AnyOf(fingerprints[0], fingerprints[1]));
+  done = true;
+  writer.join();
+}
+
 TEST_F(CheckpointFile, PartsAreReadWithoutTheRest) {
   StateDict state = sample_state();
   save_state(path_, state);
