@@ -46,9 +46,9 @@ void CommonOptions::add_to(CLI::App& app) {
 
 int run_program(CLI::App& app, const CommonOptions& options, int argc, char** argv,
                 const std::function<void(Communicator&)>& body) {
-  settle_threads(argv);
   std::unique_ptr<Communicator> comm;
   try {
+    settle_threads(argv);
     comm = make_communicator();
     app.parse(argc, argv);
     if (options.threads > 0) omp_set_num_threads(options.threads);

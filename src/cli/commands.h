@@ -57,8 +57,4 @@ std::filesystem::path packed_file(const std::string& out, const RunConfig& confi
 /// The last line of a command. Call it on every rank.
 void log_peak_memory(Communicator& comm);
 
-/// True once SIGINT, SIGTERM or SIGUSR1 arrived: the run saves a checkpoint and ends. A second SIGINT ends it at once.
-bool stop_requested();
-void install_signal_handlers();
-
 }  // namespace qn::cli

@@ -1,10 +1,10 @@
 #include <spdlog/spdlog.h>
 
-#include <csignal>
 #include <filesystem>
 
 #include "cli/choice_option.h"
 #include "cli/commands.h"
+#include "cli/usage.h"
 #include "core/file_io.h"
 #include "core/profile_report.h"
 #include "core/text.h"
@@ -15,11 +15,14 @@
 namespace qn::cli {
 namespace {
 
-volatile std::sig_atomic_t g_stop = 0;
-
-void on_signal(int signal) {
-  if (g_stop != 0 && signal == SIGINT) std::signal(signal, SIG_DFL), std::raise(signal);
-  g_stop = 1;
+/// Better now than after hours. Only for rank 0: other machines may lack the folder.
+void check_profile_path(const std::filesystem::path& path) {
+  as_usage([&] {
+    QN_CHECK(!std::filesystem::is_directory(path), "--profile {}: this is a folder, name a file", path.string());
+    const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
+    QN_CHECK(std::filesystem::is_directory(folder), "--profile {}: there is no folder {}", path.string(),
+             folder.string());
+  });
 }
 
 void report_profile(const Profiler& profiler, const std::filesystem::path& path, Communicator& comm) {
@@ -36,12 +39,6 @@ void report_profile(const Profiler& profiler, const std::filesystem::path& path,
 
 }  // namespace
 
-bool stop_requested() { return g_stop != 0; }
-
-void install_signal_handlers() {
-  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) std::signal(signal, on_signal);
-}
-
 void ConfigOptions::add_to(CLI::App& command) {
   command.add_option("-c,--config", file, "YAML configuration (see configs/); `inherits: other.yaml` is followed");
   command.add_option("-s,--set", overrides, "Override one key, e.g. --set train.max_updates=100 (repeatable)")
@@ -51,8 +48,10 @@ void ConfigOptions::add_to(CLI::App& command) {
 }
 
 RunConfig ConfigOptions::read() const {
-  return read_config<RunConfig>(file.empty() ? config_tree_from_text("", "defaults", overrides)
-                                             : load_config_tree(file, overrides));
+  return as_usage([this] {
+    return read_config<RunConfig>(file.empty() ? config_tree_from_text("", "defaults", overrides)
+                                               : load_config_tree(file, overrides));
+  });
 }
 
 void ComputeOptions::add_to(CLI::App& command) {

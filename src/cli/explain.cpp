@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "cli/usage.h"
 #include "compress/foreign_weights.h"
 #include "tasks/model_file.h"
 #include "tasks/run.h"
@@ -30,7 +31,7 @@ struct Explained {
 
 /// What `quantize` with this configuration will do.
 Explained explain_config(const ExplainArguments& a) {
-  const auto config = read_config<RunConfig>(load_config_tree(a.subject, a.overrides));
+  const RunConfig config = as_usage([&] { return read_config<RunConfig>(load_config_tree(a.subject, a.overrides)); });
   auto task = preview_task(config, a.vocabulary);
   QuantizationPlan plan = make_run_plan(task->module(), config.quant_noise, &config.ipq);
   return {.plan = std::move(plan), .task = std::move(task), .foreign = nullptr};
@@ -76,7 +77,7 @@ Command add_explain(CLI::App& app) {
   app.add_option("-s,--set", a->overrides, "Override one key of a configuration (repeatable)")
       ->take_all()
       ->allow_extra_args(false);
-  app.add_option("--vocab", a->vocabulary, "Dictionary size for a configuration without data.path");
+  app.add_option("--vocab", a->vocabulary, "Dictionary size for a configuration without data.path")->check(at_least(1));
   app.add_flag("--json", a->json, "Print one JSON object");
   app.footer(
       "For every weight: its noise in training, the stage and quantizer that compress it, bits per weight and\n"

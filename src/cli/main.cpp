@@ -7,6 +7,8 @@
 
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/signals.h"
+#include "cli/usage.h"
 #include "comm/threads.h"
 #include "core/log.h"
 
@@ -16,8 +18,16 @@ using namespace qn;
 
 constexpr const char* kFooter =
     "Every command runs alone, under `mpirun -np N` (or launch/run -n N, which also pins threads) or under srun.\n"
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped by a signal after saving (run the same command to go on),\n"
-    "4 ended by the watchdog on every rank because one was dead, stuck or silent (comm.watchdog_seconds).";
+    "Exit codes: 0 done, 1 failed, 2 wrong usage (options, keys and values of the configuration), 3 stopped by a "
+    "signal\n"
+    "after saving (run the same command to go on), 4 ended by the watchdog on every rank because one was dead, stuck "
+    "or\n"
+    "silent (comm.watchdog_seconds), 128 + N ended by signal N where there was nothing to save.\n"
+    "Signals: SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are alike. train and quantize give the update "
+    "under\n"
+    "way up between two micro-batches, save and end with 3; a second Ctrl-C ends them at once. Other commands end at "
+    "once\n"
+    "and leave no files half written.";
 
 int run(int argc, char** argv, Communicator& comm) {
   CLI::App app(
@@ -28,17 +38,25 @@ int run(int argc, char** argv, Communicator& comm) {
   app.footer(kFooter);
   app.require_subcommand(1);
   std::string level = "info";
-  app.add_option("--log-level", level, "trace, debug, info, warn or error")->capture_default_str();
+  app.add_option("--log-level", level, "trace, debug, info, warn or error")
+      ->check(cli::log_level())
+      ->capture_default_str();
   app.set_version_flag("--version", "quantnoise " QN_VERSION);
   app.fallthrough();
-  std::vector<std::pair<CLI::App*, cli::Command>> commands;
-  const auto add = [&](const char* name, const char* description, auto adder) {
-    CLI::App* command = app.add_subcommand(name, description);
-    commands.emplace_back(command, adder(*command));
+  struct Subcommand {
+    CLI::App* options;
+    cli::Command action;
+    bool saves;
+  };
+  std::vector<Subcommand> commands;
+  // `saves`: the command itself says from where on a signal finds nothing to save.
+  const auto add = [&](const char* name, const char* description, auto adder, bool saves = false) {
+    CLI::App* options = app.add_subcommand(name, description);
+    commands.push_back({options, adder(*options), saves});
   };
   add("prepare", "Text files to a dictionary and binary token streams", cli::add_prepare);
-  add("train", "Train a language model, or resume a run", cli::add_train);
-  add("quantize", "Compress a trained model by iterative product quantization", cli::add_quantize);
+  add("train", "Train a language model, or resume a run", cli::add_train, true);
+  add("quantize", "Compress a trained model by iterative product quantization", cli::add_quantize, true);
   add("eval", "Perplexity of a checkpoint or a packed file", cli::add_eval);
   add("export", "A packed file back to a plain safetensors file", cli::add_export);
   add("inspect", "What is in a packed file or a checkpoint, tensor by tensor", cli::add_inspect);
@@ -47,37 +65,43 @@ int run(int argc, char** argv, Communicator& comm) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (!comm.is_root()) return error.get_exit_code() == 0 ? cli::kSuccess : cli::kUsage;
-    return app.exit(error) == 0 ? cli::kSuccess : cli::kUsage;
+    return cli::report_usage(app, error);
   }
   init_logging(comm.rank(), comm.size(), level);
-  cli::install_signal_handlers();
-  for (const auto& [command, action] : commands)
-    if (command->parsed()) return action(comm);
+  for (const Subcommand& command : commands) {
+    if (!command.options->parsed()) continue;
+    if (!command.saves) cli::end_on_stop_signals();
+    return command.action(comm);
+  }
   return cli::kUsage;
 }
 
 /// Reports an error that ends the job. When all ranks fail alike, rank 0 speaks first and ends the others before they
 /// repeat it.
-int report_failure(Communicator* comm, const std::string& message) {
+int report_failure(Communicator* comm, const std::string& message, int code = cli::kFailure) {
   if (comm != nullptr && !comm->is_root()) std::this_thread::sleep_for(std::chrono::seconds(2));
   spdlog::error("{}", message);
   if (comm != nullptr && comm->size() > 1) {
     spdlog::default_logger()->flush();
-    comm->abort(cli::kFailure);
+    comm->abort(code);
   }
-  return cli::kFailure;
+  return code;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  qn::cli::block_stop_signals();
   qn::cli::guard_output();
-  qn::settle_threads(argv);
   std::unique_ptr<qn::Communicator> comm;
   try {
     qn::init_logging(0, 1, "info");
+    qn::settle_threads(argv);
+    qn::cli::take_stop_signals();
     comm = qn::make_communicator();
     return qn::cli::finish_output(run(argc, argv, *comm));
+  } catch (const qn::UsageError& error) {
+    return report_failure(comm.get(), error.what(), qn::cli::kUsage);
   } catch (const std::bad_alloc&) {
     return report_failure(comm.get(), "out of memory: use smaller micro-batches (data.max_tokens) or a smaller model");
   } catch (const std::exception& error) {

@@ -7,6 +7,8 @@
 #include "cli/commands.h"
 #include "cli/quantize_weights.h"
 #include "cli/run_check.h"
+#include "cli/signals.h"
+#include "cli/usage.h"
 #include "comm/watchdog.h"
 #include "core/profiler.h"
 #include "core/text.h"
@@ -136,12 +138,17 @@ int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicato
   const auto watchdog = start_watchdog(comm, config.comm.watchdog_seconds);
   const std::unique_ptr<RunTask> task = make_task(config);
   Trainer trainer(config, dump_config(config), *task, comm,
-                  {.quantize = true, .resume = !a.fresh, .stop_requested = stop_requested, .kernels = &kernels});
+                  {.quantize = true,
+                   .resume = !a.fresh,
+                   .stop_requested = stop_requested,
+                   .abandon_update = stop_requested,
+                   .kernels = &kernels});
   if (trainer.run() == Outcome::stopped) {
     spdlog::info("stopped after update {} with {} stages done; saved in {}: run the same command to go on",
                  trainer.update(), trainer.ipq()->stages_done(), config.checkpoint.dir);
     return kStopped;
   }
+  end_on_stop_signals(kStopped);  // all is saved
   pack(trainer, *task, config, out, kernels, comm);
   return kSuccess;
 }
@@ -157,7 +164,8 @@ Command add_quantize(CLI::App& app) {
   app.add_flag("--check", a->check,
                "Only say what is wrong with this run, or what it will take: memory, time, disk. Writes nothing")
       ->excludes("--dry-run");
-  app.add_option("--vocab", a->vocabulary, "Dictionary size for --dry-run where there is no data.path");
+  app.add_option("--vocab", a->vocabulary, "Dictionary size for --dry-run where there is no data.path")
+      ->check(at_least(1));
   app.add_flag("--json", a->json, "With --dry-run: print one JSON object");
   app.add_flag("--fresh", a->fresh,
                "Start anew even if checkpoint.dir holds a run: its files are moved to a folder discarded-TIME in it");
@@ -174,6 +182,7 @@ Command add_quantize(CLI::App& app) {
       if (comm.is_root()) std::cout << describe_config<RunConfig>();
       return kSuccess;
     }
+    if (a->foreign.given() || a->dry_run || a->check) end_on_stop_signals();
     if (a->check)
       return check_run({.config = a->config,
                         .compute = a->compute,

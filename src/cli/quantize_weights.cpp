@@ -7,6 +7,7 @@
 
 #include "cli/choice_option.h"
 #include "cli/commands.h"
+#include "cli/usage.h"
 #include "comm/watchdog.h"
 #include "core/text.h"
 #include "train/start_checks.h"
@@ -87,10 +88,11 @@ void ForeignArguments::add_to(CLI::App& command) {
   add_choice(command, "--range", range, "With --bits: what the levels span")->needs(width);
   add_choice(command, "--centroids", options.centroids, "With --weights: how centroids are stored")->needs(weights);
   command.add_option("--kmeans-iterations", options.kmeans_iterations, "With --weights: iterations of k-means")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->capture_default_str()
       ->needs(weights);
   command.add_option("--seed", options.seed, "With --weights: seed of the first centroids")
+      ->check(at_least(0))
       ->capture_default_str()
       ->needs(weights);
   rules_file->needs(weights);

@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/run_check.h"
+#include "cli/signals.h"
 #include "comm/watchdog.h"
 #include "tasks/run.h"
 #include "train/start_checks.h"
@@ -27,7 +28,11 @@ int run_train(const TrainArguments& a, const Kernels& kernels, Communicator& com
   const auto watchdog = start_watchdog(comm, config.comm.watchdog_seconds);
   const std::unique_ptr<Task> task = make_task(config);
   Trainer trainer(config, dump_config(config), *task, comm,
-                  {.quantize = false, .resume = !a.fresh, .stop_requested = stop_requested, .kernels = &kernels});
+                  {.quantize = false,
+                   .resume = !a.fresh,
+                   .stop_requested = stop_requested,
+                   .abandon_update = stop_requested,
+                   .kernels = &kernels});
   const Outcome outcome = trainer.run();
   const std::string last = (std::filesystem::path(config.checkpoint.dir) / "checkpoint_last.h5").string();
   if (outcome == Outcome::stopped) {

@@ -5,15 +5,22 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <regex>
 #include <string>
 
 #include "comm/mpi_communicator.h"
+#include "core/error.h"
 
 namespace qn {
 namespace {
 
 constexpr const char* kThreads = "OMP_NUM_THREADS";
 constexpr const char* kWaitPolicy = "OMP_WAIT_POLICY";
+constexpr const char* kSpinCount = "GOMP_SPINCOUNT";
+// Some 25 microseconds on processors whose pause takes 140 cycles. On two cores of their own, updates of 22 ms and 118
+// ms take less than 1 % longer than with the default of 300,000, and 11 % longer when threads sleep at once; beside two
+// busy processes small updates take as long as with sleeping threads, and with the default many times as long.
+constexpr const char* kShortSpin = "500";
 
 /// Cores this process may run on (mpirun binds small numbers of ranks to one core each).
 int allowed_cores() {
@@ -28,19 +35,41 @@ int ranks_on_this_machine() {
   return 1;
 }
 
+/// The runtime goes on with all cores where it does not understand the setting.
+void check_thread_count() {
+  const char* text = std::getenv(kThreads);
+  if (text == nullptr || *text == '\0') return;
+  static const std::regex levels(R"(\s*[1-9][0-9]*\s*(,\s*[1-9][0-9]*\s*)*)");
+  QN_CHECK_USAGE(std::regex_match(text, levels),
+                 "OMP_NUM_THREADS is '{}': set it to a positive whole number, or unset it", text);
+}
+
+void start_anew(char** argv) {
+  execv("/proc/self/exe", argv);
+  // Without /proc the program goes on as it was started: slower, not wrong.
+}
+
+/// Of one process.
+void settle_waiting(char** argv) {
+  if (std::getenv(kWaitPolicy) != nullptr || std::getenv(kSpinCount) != nullptr) return;
+  setenv(kSpinCount, kShortSpin, 0);
+  start_anew(argv);
+}
+
 }  // namespace
 
 void settle_threads(char** argv) {
+  check_thread_count();
+  if (!started_by_mpi_launcher()) return settle_waiting(argv);
   const bool threads_set = std::getenv(kThreads) != nullptr, policy_set = std::getenv(kWaitPolicy) != nullptr;
-  if (!started_by_mpi_launcher() || (threads_set && policy_set)) return;
+  if (threads_set && policy_set) return;
   const long machine = sysconf(_SC_NPROCESSORS_ONLN);
   const int cores = allowed_cores();
   // Bound ranks have their cores to themselves; unbound ones see the whole machine.
   const int threads = cores < machine ? cores : std::max(1, cores / ranks_on_this_machine());
   setenv(kThreads, std::to_string(threads).c_str(), 0);
   setenv(kWaitPolicy, "passive", 0);
-  execv("/proc/self/exe", argv);
-  // Without /proc the program goes on as it was started: slower, not wrong.
+  start_anew(argv);
 }
 
 }  // namespace qn

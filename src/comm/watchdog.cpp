@@ -109,7 +109,7 @@ class Watcher : public Watchdog {
 
  protected:
   void start_thread() {
-    // Signals are for the thread that computes.
+    // Signals are for other threads: in programs that use handlers, for the one that computes.
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

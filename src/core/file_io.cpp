@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <mutex>
 #include <random>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -20,20 +22,35 @@ std::filesystem::path folder_of(const std::filesystem::path& path) {
   return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
 }
 
+/// The temporary files of this process. Held while one appears, is renamed or disappears.
+struct Temporaries {
+  std::mutex mutex;
+  std::set<std::filesystem::path> paths;
+};
+
+Temporaries& temporaries() {
+  static auto* const all = new Temporaries;  // never destroyed: threads may still write when the process ends
+  return *all;
+}
+
 /// A file beside its target that disappears unless it is renamed into place.
 class TemporaryFile {
  public:
   explicit TemporaryFile(const std::filesystem::path& target) : target_(target), path_(target) {
     std::random_device random;
     path_ += std::string(kTemporaryMark) + hex64(uint64_t{random()} << 32 | random());
+    const std::lock_guard lock(temporaries().mutex);
     const FileDescriptor created(path_, O_WRONLY | O_CREAT | O_EXCL, "create");
+    temporaries().paths.insert(path_);
   }
   ~TemporaryFile() {
     if (renamed_) return;
+    const std::lock_guard lock(temporaries().mutex);
     // Truncated first: where the writer still holds the file open, unlinking alone would not free the disk.
     std::error_code ignored;
     std::filesystem::resize_file(path_, 0, ignored);
     std::filesystem::remove(path_, ignored);
+    temporaries().paths.erase(path_);
   }
   TemporaryFile(const TemporaryFile&) = delete;
   TemporaryFile& operator=(const TemporaryFile&) = delete;
@@ -42,12 +59,18 @@ class TemporaryFile {
 
   void commit() {
     FileDescriptor(path_, O_RDONLY, "open").sync();
-    rename_file(path_, target_);
-    renamed_ = true;
+    rename();
     FileDescriptor(folder_of(target_), O_RDONLY | O_DIRECTORY, "open folder").sync();
   }
 
  private:
+  void rename() {
+    const std::lock_guard lock(temporaries().mutex);
+    rename_file(path_, target_);
+    renamed_ = true;
+    temporaries().paths.erase(path_);
+  }
+
   std::filesystem::path target_, path_;
   bool renamed_ = false;
 };
@@ -73,6 +96,12 @@ void atomic_write(const std::filesystem::path& path, std::span<const std::byte> 
 
 void atomic_write_text(const std::filesystem::path& path, std::string_view content) {
   atomic_write(path, std::as_bytes(std::span(content)));
+}
+
+void discard_temporaries() {
+  temporaries().mutex.lock();  // and never unlocked
+  std::error_code ignored;
+  for (const std::filesystem::path& path : temporaries().paths) std::filesystem::remove(path, ignored);
 }
 
 size_t remove_leftover_temporaries(const std::filesystem::path& directory) {

@@ -28,6 +28,10 @@ void atomic_write_text(const std::filesystem::path& path, std::string_view conte
 /// for the one process that owns the folder: a temporary file that is being written looks the same.
 size_t remove_leftover_temporaries(const std::filesystem::path& directory);
 
+/// Removes the temporary files of atomic_write() calls that are under way and lets none become its file any more: other
+/// threads wait for ever in there. Only for a process that ends next, without destructors.
+void discard_temporaries();
+
 /// The whole file. Throws qn::Error naming the path and the reason.
 std::vector<std::byte> read_file_bytes(const std::filesystem::path& path);
 

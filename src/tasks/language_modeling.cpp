@@ -25,8 +25,8 @@ std::unique_ptr<RunTask> LanguageModeling::from_config(const RunConfig& config) 
 }
 
 std::unique_ptr<RunTask> LanguageModeling::preview(const RunConfig& config, int64_t vocabulary) {
-  QN_CHECK(vocabulary > 0 || !config.data.path.empty(),
-           "a configuration tells shapes together with a vocabulary: --vocab N, or data.path with a dict.txt");
+  QN_CHECK_USAGE(vocabulary > 0 || !config.data.path.empty(),
+                 "a configuration tells shapes together with a vocabulary: --vocab N, or data.path with a dict.txt");
   if (vocabulary == 0) return from_config(config);
   return std::unique_ptr<RunTask>(
       new LanguageModeling({config.model, vocabulary, hex64(0), config.data.tokens_per_sample}));
@@ -59,9 +59,12 @@ std::string LanguageModeling::describe_data(int64_t micro_batches) const {
 }
 
 int64_t LanguageModeling::next_update(int64_t micro_batches) {
+  before_update_ = corpus_->sampler().state();
   previous_ = std::exchange(groups_, corpus_->sampler().next_update(micro_batches));
   return static_cast<int64_t>(groups_.size());
 }
+
+void LanguageModeling::put_back_update() { corpus_->sampler().restore(before_update_); }
 
 bool LanguageModeling::step_back() {
   if (previous_.empty()) return false;

@@ -33,6 +33,7 @@ class LanguageModeling : public RunTask {
   void open_training() override { corpus_->prepare_training(model_->max_positions()); }
   std::string describe_data(int64_t micro_batches) const override;
   int64_t next_update(int64_t micro_batches) override;
+  void put_back_update() override;
   bool step_back() override;
   int64_t updates_per_epoch(int64_t micro_batches) const override {
     return corpus_->sampler().updates_per_epoch(micro_batches);
@@ -69,6 +70,7 @@ class LanguageModeling : public RunTask {
   std::unique_ptr<LanguageModel> model_;
   std::string data_path_;
   std::vector<std::vector<int64_t>> groups_, previous_;  // of the update that was drawn last, and of the one before
+  SamplerState before_update_;                           // where the sampler was when the last one was drawn
   Batch batch_;
   mutable std::vector<int64_t> token_counts_;  // filled when first needed
 };

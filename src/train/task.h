@@ -69,6 +69,8 @@ class Task {
   /// Draws the next update; returns the number of its micro-batches: at most `micro_batches`, fewer at the end of an
   /// epoch. The same on every rank.
   virtual int64_t next_update(int64_t micro_batches) = 0;
+  /// The update drawn last is not made: next_update() draws it again, and until then all is as before it was drawn.
+  virtual void put_back_update() = 0;
   /// From here on, micro_batch() gives those of the update that was drawn before the last one. False where that cannot
   /// be done.
   virtual bool step_back() { return false; }

@@ -106,6 +106,7 @@ void Trainer::make_update_runner() {
                                  .loss_scaling = loss_scaling(config_.train),
                                  .skip_limit = skip_limit(config_.train),
                                  .graphs = use_graphs(config_.train, comm_),
+                                 .abandon = options_.abandon_update,
                                  .device = device_comm_.get()});
 }
 
@@ -135,8 +136,8 @@ bool Trainer::find_checkpoint(StateDict& state) {
 void Trainer::initialize_weights() {
   ParameterStore& store = module_.parameters();
   const std::string& source = config_.checkpoint.init_from;
-  QN_CHECK(!options_.quantize || !source.empty(),
-           "quantize needs the trained model: --from CHECKPOINT (or checkpoint.init_from)");
+  QN_CHECK_USAGE(!options_.quantize || !source.empty(),
+                 "quantize needs the trained model: --from CHECKPOINT (or checkpoint.init_from)");
   store.initialize(static_cast<uint64_t>(config_.seed));
   if (!source.empty() && comm_.is_root()) {
     load_parameters(load_state(source));
@@ -289,7 +290,10 @@ void Trainer::finish_saving() {
 Outcome Trainer::run_to_end() {
   if (!run_due_stages()) return Outcome::stopped;
   while (!finished()) {
-    one_update();
+    if (!one_update()) {
+      save({});
+      return Outcome::stopped;
+    }
     const bool stop = agreed_stop();
     after_update();
     if (stop && !finished()) {
@@ -301,16 +305,21 @@ Outcome Trainer::run_to_end() {
   return Outcome::finished;
 }
 
-void Trainer::one_update() {
+/// False when it was given up: then the run is where it was.
+bool Trainer::one_update() {
   const ProfileScope phase(Phase::update, state_.update + 1);
   const auto start = std::chrono::steady_clock::now();
   const int64_t count = task_.next_update(config_.train.micro_batches);
   const double lr = current_lr();
   last_count_ = std::exchange(count_, count);
-  updates_->start(state_.update, count, micro_batches_of(state_.update), *optimizer_, lr);
+  ActivationObserver* observer = module_.activations().observer();
+  if (!updates_->start(state_.update, count, micro_batches_of(state_.update), *optimizer_, lr)) {
+    task_.put_back_update();
+    if (observer != nullptr) observer->drop_update(kernels_);
+    return false;
+  }
   unreported_.push_back({++state_.update, task_.epoch(), lr, 0.0});
   evaluation_.reset();
-  ActivationObserver* observer = module_.activations().observer();
   // A device computes this update while the host prepares the next, unless the host needs to know what came out.
   const size_t under_way = on_host(kernels_) || observer != nullptr ? 0 : 1;
   std::vector<UpdateResult> finished;
@@ -318,9 +327,13 @@ void Trainer::one_update() {
   unreported_.back().seconds = seconds_since(start);
   state_.training_seconds += unreported_.back().seconds;
   for (const UpdateResult& result : finished) report(result);
-  if (observer == nullptr) return;
-  if (finished.back().skipped) return observer->drop_update(kernels_);
-  observer->end_update(kernels_, max_over_ranks());
+  if (observer == nullptr) return true;
+  if (finished.back().skipped) {
+    observer->drop_update(kernels_);
+  } else {
+    observer->end_update(kernels_, max_over_ranks());
+  }
+  return true;
 }
 
 std::function<MicroBatch(int64_t)> Trainer::micro_batches_of(int64_t update) {

@@ -27,6 +27,9 @@ struct TrainerOptions {
   bool dry = false;       ///< to see whether the run would start: writes nothing; run() must not be called
   /// Asked after every update and k-means iteration; true saves and stops. Ranks may disagree: one is enough.
   std::function<bool()> stop_requested;
+  /// Asked before every micro-batch; true gives the update under way up, saves what was before it, and stops: for
+  /// those who cannot wait for an update. One rank is enough.
+  std::function<bool()> abandon_update{};
   const Kernels* kernels = nullptr;  ///< null: cpu_kernels()
 };
 
@@ -85,7 +88,7 @@ class Trainer {
   void report_stage(const StageReport& report);
   bool finished() const;
   double current_lr() const;
-  void one_update();
+  bool one_update();
   void calibrate();
   std::function<void(std::span<double>)> max_over_ranks();
   /// Waits for all updates that are under way and reports them.

@@ -1,5 +1,6 @@
 #include "train/update.h"
 
+#include <array>
 #include <cmath>
 #include <cstddef>
 
@@ -63,12 +64,15 @@ PassOptions UpdateRunner::pass_options(int64_t update, int64_t micro_batch) cons
           .row_multiple = graphed_ ? kRowMultiple : 1};
 }
 
-int64_t UpdateRunner::accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch) {
+/// This rank's sample size; nothing when it was told to abandon the update.
+std::optional<int64_t> UpdateRunner::accumulate(int64_t update, int64_t count,
+                                                const std::function<MicroBatch(int64_t)>& fetch) {
   module_.parameters().begin_gradients();
   for (const auto& weight : module_.weights().all()) weight->representation().begin_update(kernels_, update);
   kernels_.fill(view_of(&state()->loss, {1}), 0.0);
   int64_t sample_size = 0;
   for (int64_t i = comm_.rank(); i < count; i += comm_.size()) {
+    if (options_.abandon && options_.abandon()) return std::nullopt;
     const MicroBatch micro = fetch(i);
     sample_size += micro.sample_size;
     const bool last = i + comm_.size() >= count;
@@ -84,8 +88,10 @@ int64_t UpdateRunner::accumulate(int64_t update, int64_t count, const std::funct
   return sample_size;
 }
 
-/// Sums gradients and sample sizes over the ranks; losses only where the host can read them without waiting.
-int64_t UpdateRunner::reduce(int64_t sample_size) {
+/// Sums gradients and sample sizes over the ranks; losses only where the host can read them without waiting. A rank
+/// that abandons the update takes part in the sums as they are, since others may be in them, and says so beside its
+/// sample size.
+std::optional<int64_t> UpdateRunner::reduce(std::optional<int64_t> sample_size) {
   if (comm_.size() == 1) {
     reducer_.finish();
     return sample_size;
@@ -93,7 +99,10 @@ int64_t UpdateRunner::reduce(int64_t sample_size) {
   const ProfileScope phase(Phase::all_reduce);
   reducer_.finish();
   if (on_host(kernels_)) state()->loss = comm_.all_reduce_sum_value(state()->loss);
-  sample_size = comm_.all_reduce_sum_value(sample_size);
+  std::array<int64_t, 2> sums{sample_size.value_or(0), sample_size ? 0 : 1};
+  comm_.all_reduce_sum(sums);
+  if (sums[1] > 0) return std::nullopt;
+  sample_size = sums[0];
   if (!options_.skip_missing) return sample_size;
   std::vector<double> touched;
   for (const auto& p : module_.parameters().all()) touched.push_back(p->slot.touched ? 1.0 : 0.0);
@@ -102,14 +111,15 @@ int64_t UpdateRunner::reduce(int64_t sample_size) {
   return sample_size;
 }
 
-void UpdateRunner::start(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch,
+bool UpdateRunner::start(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch,
                          Optimizer& optimizer, double lr) {
-  const int64_t sample_size = reduce(accumulate(update, count, fetch));
-  QN_CHECK(sample_size > 0, "update {} has no targets: the data holds nothing but padding", update + 1);
+  const std::optional<int64_t> sample_size = reduce(accumulate(update, count, fetch));
+  if (!sample_size) return false;
+  QN_CHECK(*sample_size > 0, "update {} has no targets: the data holds nothing but padding", update + 1);
   const ProfileScope phase(Phase::optimizer);
   ParameterStore& store = module_.parameters();
   kernels_.sum_of_squares(&state()->squares, store.grads());
-  UpdateRule rule{.tokens = static_cast<double>(sample_size),
+  UpdateRule rule{.tokens = static_cast<double>(*sample_size),
                   .clip_norm = options_.clip_norm,
                   .skip_limit = static_cast<double>(options_.skip_limit),
                   .lr_previous = optimizer.lr_previous()};
@@ -125,7 +135,8 @@ void UpdateRunner::start(int64_t update, int64_t count, const std::function<Micr
   step(optimizer, lr);
   kernels_.start_download(copy.view().data, state_.view().data, sizeof(UpdateState));
   const int64_t mark = kernels_.mark();
-  pending_.push_back({update, sample_size, std::move(copy), mark});
+  pending_.push_back({update, *sample_size, std::move(copy), mark});
+  return true;
 }
 
 /// As the decision says, which a device makes while the host goes on. Where every parameter counts its own steps the

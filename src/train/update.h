@@ -40,6 +40,7 @@ struct UpdateOptions {
   LossScaling loss_scaling{};            ///< for activations in fp16 only
   int64_t skip_limit = 0;                ///< other types: so many updates in a row may be skipped if not finite
   bool graphs = false;                   ///< queue passes as graphs, where the backend has them
+  std::function<bool()> abandon{};       ///< asked before every micro-batch of this rank; see UpdateRunner::start()
   DeviceCommunicator* device = nullptr;  ///< sums gradients that are not in host memory
 };
 
@@ -59,8 +60,9 @@ class UpdateRunner {
 
   /// Queues update number `update` + 1 from `count` global micro-batches; `fetch(i)` is called for those of this rank
   /// (i % size == rank), and what it returns must live until the next call. The host waits for nothing that a device
-  /// computes. Throws qn::Error when there are no samples.
-  void start(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch, Optimizer& optimizer,
+  /// computes. Throws qn::Error when there are no samples. False when a rank was told to abandon the update: on all
+  /// ranks, which have left their remaining micro-batches out; parameters and optimizer are as they were.
+  bool start(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch, Optimizer& optimizer,
              double lr);
   /// Waits for the oldest update that was started and not finished; collective. Throws Diverged when it is not finite
   /// and must not be skipped; from then on nothing changes the parameters.
@@ -69,7 +71,8 @@ class UpdateRunner {
   size_t pending() const { return pending_.size(); }
   UpdateResult run(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch, Optimizer& optimizer,
                    double lr) {
-    start(update, count, fetch, optimizer, lr);
+    const bool started = start(update, count, fetch, optimizer, lr);
+    QN_ASSERT(started);
     return finish();
   }
 
@@ -100,8 +103,8 @@ class UpdateRunner {
   void step(Optimizer& optimizer, double lr);
   UpdateState* state() const { return static_cast<UpdateState*>(state_.view().data); }
   void pass(Tape& tape, const MicroBatch& micro, int64_t micro_batch, bool last);
-  int64_t accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch);
-  int64_t reduce(int64_t sample_size);
+  std::optional<int64_t> accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch);
+  std::optional<int64_t> reduce(std::optional<int64_t> sample_size);
   UpdateState read_state() const;
   void write_state(const UpdateState& state);
 

@@ -1,11 +1,12 @@
 // The program as a user meets it: commands, messages for bad input, and runs killed at any moment.
 #include <gtest/gtest.h>
-#include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -40,6 +41,11 @@ std::string text_of(const path& file) {
   return text.str();
 }
 
+std::vector<pid_t> children_of(pid_t parent) {
+  std::istringstream children(text_of(fmt::format("/proc/{}/task/{}/children", parent, parent)));
+  return {std::istream_iterator<pid_t>(children), {}};
+}
+
 class CliTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -68,6 +74,7 @@ class CliTest : public testing::Test {
     for (std::string& a : kept) argv.push_back(a.data());
     argv.push_back(nullptr);
     const std::string out = (dir_ / "stdout").string(), err = (dir_ / "stderr").string();
+    for (const std::string& file : {out, err}) std::filesystem::remove(file);
     const pid_t child = fork();
     if (child == 0) {
       if (std::freopen(out.c_str(), "w", stdout) == nullptr || std::freopen(err.c_str(), "w", stderr) == nullptr)
@@ -77,6 +84,22 @@ class CliTest : public testing::Test {
       _exit(98);
     }
     return child;
+  }
+
+  /// Until the program has said so, or some seconds have passed.
+  void wait_for(const std::string& text) {
+    for (int i = 0; i < 800 && text_of(dir_ / "stderr").find(text) == std::string::npos; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(25));
+  }
+
+  /// Until the program holds signals back: before that, while it is loaded, they end it as any program.
+  void wait_until_held(pid_t child) {
+    const auto held = [&] {
+      const std::string status = text_of(fmt::format("/proc/{}/status", child));
+      const size_t at = status.find("SigBlk:");
+      return at != std::string::npos && (std::stoull(status.substr(at + 7), nullptr, 16) >> (SIGTERM - 1) & 1) != 0;
+    };
+    for (int i = 0; i < 2000 && !held(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
 
   Result finish(pid_t child) {
@@ -247,7 +270,7 @@ TEST_F(CliTest, ProfilesAndReportsMemory) {
   EXPECT_NE(quantized.err.find("k-means"), std::string::npos) << quantized.err;
   EXPECT_TRUE(std::filesystem::exists(dir_ / "ipq" / "model.safetensors"));
   const Result early = run({"train", "-c", config, "--profile", (dir_ / "none" / "p.json").string()});
-  EXPECT_EQ(early.code, 1);
+  EXPECT_EQ(early.code, 2);
   EXPECT_NE(early.err.find("there is no folder"), std::string::npos) << early.err;
 }
 
@@ -293,14 +316,71 @@ TEST_F(CliTest, SignalSavesAndStops) {
   config.train.max_updates = 100000;
   config.train.validate_every_updates = 0;
   const std::string file = config_file("signal", config);
-  const pid_t child = start({"train", "-c", file});
-  for (int i = 0; i < 400 && text_of(dir_ / "stderr").find("updates |") == std::string::npos; ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(25));
-  kill(child, SIGTERM);
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP}) {
+    const pid_t child = start({"train", "-c", file, "--fresh"});
+    wait_for("updates |");
+    std::filesystem::remove(dir_ / "signal" / "checkpoint_last.h5");
+    kill(child, signal);
+    const Result result = finish(child);
+    EXPECT_EQ(result.code, 3) << signal << result.err;
+    EXPECT_NE(result.err.find("saving, then ending. A second Ctrl-C"), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("run the same command to go on"), std::string::npos) << result.err;
+    EXPECT_TRUE(std::filesystem::exists(dir_ / "signal" / "checkpoint_last.h5"));
+  }
+}
+
+TEST_F(CliTest, RanksAreAskedThroughTheLauncher) {
+  RunConfig config = tiny_config(dir_.path(), "ranks");
+  config.train.max_updates = 1000000;
+  config.train.validate_every_updates = 0;
+  const std::string file = config_file("ranks", config);
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
+    std::signal(SIGINT, SIG_IGN);  // as shells start background jobs
+    const pid_t launcher = start_ranks(2, {"train", "-c", file});
+    std::signal(SIGINT, SIG_DFL);
+    wait_for("updates |");
+    kill(launcher, signal);
+    const Result result = finish(launcher);
+    EXPECT_EQ(result.code, 3) << signal << result.err;
+    EXPECT_NE(result.err.find("run the same command to go on"), std::string::npos) << result.err;
+  }
+}
+
+/// Reading from a pipe that nobody writes to lasts for ever.
+TEST_F(CliTest, CommandsWithNothingToSaveEndAtOnce) {
+  const std::string pipe = (dir_ / "pipe").string();
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  for (const auto& [command, option] :
+       {std::array{"eval", "--data=nowhere"}, {"inspect", "--json"}, {"explain", "--json"}})
+    for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
+      const pid_t child = start({command, pipe, option});
+      wait_until_held(child);
+      kill(child, signal);
+      const Result result = finish(child);
+      EXPECT_EQ(result.code, 128 + signal) << command << result.err;
+      EXPECT_NE(result.err.find(": ended"), std::string::npos) << command << result.err;
+    }
+  const pid_t launcher = start_ranks(2, {"eval", pipe, "--data", "nowhere"});
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  kill(launcher, SIGTERM);
+  EXPECT_EQ(finish(launcher).code, 128 + SIGTERM);
+}
+
+TEST_F(CliTest, ASecondInterruptDoesNotWaitForTheSave) {
+  const std::string pipe = (dir_ / "config.yaml").string();
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const pid_t child = start({"train", "-c", pipe});
+  wait_until_held(child);
+  for (const int signal : {SIGINT, SIGINT, SIGTERM, SIGUSR1}) kill(child, signal);  // all at once are one
+  wait_for("A second Ctrl-C");
+  std::this_thread::sleep_for(std::chrono::milliseconds(1200));
+  for (const int signal : {SIGTERM, SIGUSR1}) kill(child, signal);  // may be a launcher's
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(waitpid(child, nullptr, WNOHANG), 0);
+  kill(child, SIGINT);
   const Result result = finish(child);
-  EXPECT_EQ(result.code, 3) << result.err;
-  EXPECT_NE(result.err.find("run the same command to go on"), std::string::npos) << result.err;
-  EXPECT_TRUE(std::filesystem::exists(dir_ / "signal" / "checkpoint_last.h5"));
+  EXPECT_EQ(result.code, 128 + SIGINT) << result.err;
+  EXPECT_NE(result.err.find("what was not saved yet is lost"), std::string::npos) << result.err;
 }
 
 TEST_F(CliTest, AStoppedRankEndsTheJobByItsName) {
@@ -309,10 +389,10 @@ TEST_F(CliTest, AStoppedRankEndsTheJobByItsName) {
   config.train.validate_every_updates = 0;
   config.comm.watchdog_seconds = 2.0;
   const pid_t launcher = start_ranks(2, {"train", "-c", config_file("stopped", config)});
-  for (int i = 0; i < 800 && text_of(dir_ / "stderr").find("updates |") == std::string::npos; ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(25));
-  std::istringstream children(text_of(fmt::format("/proc/{}/task/{}/children", launcher, launcher)));
-  const std::vector<pid_t> ranks{std::istream_iterator<pid_t>(children), {}};
+  wait_for("updates |");
+  const std::vector<pid_t> mpirun = children_of(launcher);
+  ASSERT_EQ(mpirun.size(), 1U) << text_of(dir_ / "stderr");
+  const std::vector<pid_t> ranks = children_of(mpirun[0]);
   EXPECT_EQ(ranks.size(), 2U) << text_of(dir_ / "stderr");
   kill(ranks.size() == 2 ? ranks[1] : launcher, ranks.size() == 2 ? SIGSTOP : SIGKILL);
   const Result result = finish(launcher);
@@ -330,21 +410,54 @@ TEST_F(CliTest, BadInputEndsInAClearError) {
     EXPECT_NE(result.err.find(message), std::string::npos) << result.err;
     EXPECT_EQ(result.err.find("internal error"), std::string::npos) << result.err;
   };
-  expect_error({"train", "-c", config, "-s", "optimizer.momentun=1"}, "did you mean 'optimizer.momentum'");
-  expect_error({"train", "-c", config, "-s", "train.precision=fp8"}, "bf16_always");
-  expect_error({"train", "-c", config, "-s", "comm.watchdog_seconds=0.5"}, "must be 0 or at least 1");
   expect_error({"train", "-c", config, "-s", "data.path=/nonexistent"}, "there is no folder");
-  expect_error({"train", "-c", (dir_ / "none.yaml").string()}, "none.yaml");
   expect_error({"train", "-c", config, "-s", "quant_noise.block_size=7"}, "block_size 7 does not divide");
-  expect_error({"quantize", "-c", config}, "--from");
   expect_error({"quantize", "-c", config, "--from", checkpoint, "-s", "ipq.stages=[decoder.layerz]"}, "decoder.layerz");
   expect_error({"eval", (dir_ / "train.txt").string(), "--data", (dir_ / "data").string()}, "neither a checkpoint");
   expect_error({"eval", checkpoint, "--data", (dir_ / "data").string(), "--split", "nothing"}, "nothing");
   expect_error({"eval", checkpoint, "--data", (dir_ / "data").string(), "--context-window", "24"}, "--context-window");
   std::filesystem::resize_file(checkpoint, std::filesystem::file_size(checkpoint) - 100);
   expect_error({"eval", checkpoint, "--data", (dir_ / "data").string()}, "damaged");
-  const Result usage = run({"train", "--nonsense"});
-  EXPECT_EQ(usage.code, 2);
+}
+
+TEST_F(CliTest, WrongUsageHasAStatusOfItsOwn) {
+  const std::string config = config_file("run", tiny_config(dir_.path(), "run"));
+  const std::string checkpoint = (dir_ / "none.h5").string();
+  const auto expect_usage = [&](const std::vector<std::string>& arguments, const std::string& message) {
+    const Result result = run(arguments);
+    EXPECT_EQ(result.code, 2) << message << '\n' << result.err;
+    EXPECT_NE(result.err.find(message), std::string::npos) << result.err;
+  };
+  expect_usage({"trian", "-c", config}, "there is no command 'trian'; did you mean 'train'?");
+  expect_usage({"frobnicate"}, "there is no command 'frobnicate'\n");
+  expect_usage({}, "subcommand is required");
+  expect_usage({"eval", checkpoint, "--data", "data", "--contxt-window=3"},
+               "there is no option --contxt-window; did you mean '--context-window'?");
+  expect_usage({"train", "-c", config, "--nonsense"}, "there is no option --nonsense\n");
+  expect_usage({"inspect", checkpoint, "another"}, "'another' is one argument too many");
+  expect_usage({"--log-level", "inof", "train", "-c", config}, "did you mean 'info'?");
+  expect_usage({"train", "-c", config, "-s", "optimizer.momentun=1"}, "did you mean 'optimizer.momentum'");
+  expect_usage({"train", "-c", config, "-s", "train.precision=fp8"}, "bf16_always");
+  expect_usage({"train", "-c", config, "-s", "comm.watchdog_seconds=0.5"}, "must be 0 or at least 1");
+  expect_usage({"train", "-c", (dir_ / "none.yaml").string()}, "none.yaml");
+  expect_usage({"train", "-c", config, "-s", "train.max_updates=0"}, "would never end");
+  expect_usage({"quantize", "-c", config}, "--from");
+  for (const auto& [command, option, value, least] : {std::array{"eval", "--max-tokens", "-1", "at least 1"},
+                                                      {"eval", "--max-tokens", "1e3", "at least 1"},
+                                                      {"eval", "--tokens-per-sample", "0", "at least 1"},
+                                                      {"eval", "--context-window", "-5", "at least 0"},
+                                                      {"explain", "--vocab", "-1", "at least 1"},
+                                                      {"quantize", "--vocab", "0", "at least 1"},
+                                                      {"prepare", "--threshold", "-2", "at least 0"},
+                                                      {"prepare", "--nwords", "-2", "at least -1"},
+                                                      {"prepare", "--padding-factor", "0", "at least 1"}})
+    expect_usage({command, option, value},
+                 fmt::format("{}: must be a whole number, {}; got '{}'", option, least, value));
+  for (const char* threads : {"abc", "1.5", "0", "-1", "2,"}) {
+    setenv("OMP_NUM_THREADS", threads, 1);
+    expect_usage({"train", "-c", config}, fmt::format("OMP_NUM_THREADS is '{}'", threads));
+  }
+  unsetenv("OMP_NUM_THREADS");
   for (const auto& [option, text, nearest] : {std::array{"--precision", "bf61", "'bf16'"},
                                               {"--break-mode", "complet", "'complete'"},
                                               {"--device", "gpu", "'cpu'"}}) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -109,6 +110,24 @@ TEST_F(FileIo, PartsAreReadAndReplaced) {
   EXPECT_THROW(read_file_bytes(path_, 2, ~size_t{0}), Error) << "offset + count overflows";
   overwrite_file_bytes(path_, 2, std::as_bytes(std::span("ab", 2)));
   EXPECT_EQ(text_of(read_file_bytes(path_)), "01ab456789");
+}
+
+/// In a child, because nothing can be written afterwards.
+TEST_F(FileIo, NothingIsLeftOfWritesThatAProcessGivesUp) {
+  atomic_write_text(path_, "old");
+  const pid_t child = fork();
+  if (child == 0) {
+    atomic_write(path_, [](const std::filesystem::path& temporary) {
+      std::ofstream(temporary) << "half";
+      discard_temporaries();
+      _exit(std::filesystem::exists(temporary) ? 1 : 0);
+    });
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(text_of(read_file_bytes(path_)), "old");
+  EXPECT_EQ(files_in(folder_.path()), 1U);
 }
 
 TEST_F(FileIo, LeftoversAreRemovedAndNothingElse) {

@@ -7,7 +7,18 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cat >"$folder/mpirun" <<'TEXT'
 #!/bin/sh
-echo "threads $OMP_NUM_THREADS: $*"
+if [ "$*" = --version ]; then
+  echo "mpirun (Open MPI) ${STAND_IN_VERSION:-4.1.4}"
+else
+  echo "threads $OMP_NUM_THREADS: $*"
+  previous=""
+  for argument; do
+    [ "$previous" != --hostfile ] || [ ! -r "$argument" ] || cat -A "$argument"
+    previous=$argument
+  done
+  # SIGUSR1 is ignored until mpirun has its handler; shells cannot catch what is ignored when they start.
+  [ -z "${STAND_IN_JOB:-}" ] || exec env --default-signal=USR1,TERM sh "$STAND_IN_JOB"
+fi
 TEXT
 chmod +x "$folder/mpirun"
 export PATH=$folder:$PATH
@@ -47,6 +58,18 @@ run -n 0 program
 refuse "-n needs a positive number"
 run -n 2
 refuse "no program given"
+STAND_IN_VERSION=5.0.3 run -n 2 --threads 1 program
+expect "--mca btl self,sm program"
+without "plm isolated"
+without vader
+STAND_IN_VERSION="of another kind" run -n 2 --threads 1 program
+refuse "is not Open MPI's"
+for threads in abc 1.5 0 -1 "2," "2,x"; do
+  OMP_NUM_THREADS=$threads run -n 2 program
+  refuse "OMP_NUM_THREADS is '$threads'"
+done
+OMP_NUM_THREADS=2,1 run -n 2 program
+expect "threads 2: "
 
 # ---- several machines ------------------------------------------------------------------------------------------------
 
@@ -62,7 +85,26 @@ without "plm isolated"
 run -n 4 --hostfile "$folder/hosts" --threads 1 program
 expect "-n 4 --"
 run -n 17 --hostfile "$folder/hosts" program
-refuse "gives node1 8 slots, but 17 ranks on 2 machines are up to 9"
+refuse "has 16 slots, too few for 17 ranks"
+printf 'node1 slots=2\nnode2 slots=1\n' >"$folder/hosts"
+run -n 3 --hostfile "$folder/hosts" --threads 1 program
+expect "-n 3 --map-by slot:PE=1 --bind-to core"
+run -n 3 --hostfile "$folder/hosts" --gpus program
+expect "-n 3 --map-by slot --bind-to none"
+run -n 2 --hostfile "$folder/hosts" --threads 1 program
+expect "-n 2 --map-by ppr:1:node:PE=1 --bind-to core"
+run -n 4 --hostfile "$folder/hosts" program
+refuse "has 3 slots, too few for 4 ranks"
+printf 'node1 slots=2\r\nnode2\r\n' >"$folder/hosts"
+run -n 4 --hostfile "$folder/hosts" program
+expect $'node1 slots=2$\nnode2$'
+printf 'localhost\nno-such-machine.invalid\n' >"$folder/hosts"
+run -n 2 --hostfile "$folder/hosts" program
+expect "no address is known for 'no-such-machine.invalid'"
+without "known for 'localhost'"
+printf 'node1:2\n' >"$folder/hosts"
+run -n 2 --hostfile "$folder/hosts" program
+refuse "in a host file: node1 slots=2"
 printf 'node1 slots=8\nnode2 slot=8\n' >"$folder/hosts"
 run -n 4 --hostfile "$folder/hosts" program
 refuse "hosts:2: expected slots=NUMBER, not 'slot=8'"
@@ -98,4 +140,54 @@ all=$(awk '/^Cpus_allowed_list/ {print $2}' /proc/self/status)
 [[ $(OMPI_COMM_WORLD_LOCAL_RANK=0 QN_BIND=none cores) == "$all" ]] || fail "QN_BIND=none"
 [[ $(QN_ROOT=$folder/nothing OMPI_COMM_WORLD_LOCAL_RANK=0 cores) == "$all" ]] || fail "a machine without GPUs"
 [[ $("$launch/near-gpu" sh -c 'echo $CUDA_DEVICE_ORDER') == PCI_BUS_ID ]] || fail "the order of GPUs"
+
+# ---- signals ---------------------------------------------------------------------------------------------------------
+
+# Ranks that take two seconds to save, and go on for ever when they are not asked.
+cat >"$folder/job" <<'TEXT'
+trap 'trap "" USR1; sleep 2; echo saved >"$STAND_IN_JOB.log"; exit 3' USR1
+trap 'exit 1' TERM
+echo $$ >"$STAND_IN_JOB.pid"
+while :; do sleep 0.1; done
+TEXT
+export STAND_IN_JOB=$folder/job
+start() { # process id in `launcher`; the stand-in runs by then
+  rm -f "$folder"/job.*
+  "$launch/run" -n 2 --threads 1 program >"$folder/out" 2>&1 &
+  launcher=$!
+  for ((i = 0; i < 400; i++)); do [[ ! -s $folder/job.pid ]] || break; sleep 0.025; done
+}
+end() { # exit status in `status`
+  status=0
+  wait "$launcher" || status=$?
+}
+for signal in TERM INT USR1 USR2 HUP; do # INT is ignored in background jobs of this script
+  start
+  kill -"$signal" "$launcher"
+  end
+  ((status == 3)) && [[ -e $folder/job.log ]] || fail "after SIG$signal: status $status, $(<"$folder/out")"
+  grep -q "SIG$signal: asked the ranks to save and end" "$folder/out" || fail "SIG$signal: $(<"$folder/out")"
+done
+start
+kill -INT "$launcher"
+sleep 1.3
+kill -TERM "$launcher" # is no second Ctrl-C
+kill -INT "$launcher"
+end
+((status == 130)) && [[ ! -e $folder/job.log ]] || fail "a second Ctrl-C: status $status, $(<"$folder/out")"
+if setpriv --pdeathsig USR1 true 2>/dev/null; then
+  start
+  kill -KILL "$launcher"
+  end 2>/dev/null
+  for ((i = 0; i < 400; i++)); do [[ ! -e $folder/job.log ]] || break; sleep 0.025; done
+  [[ -e $folder/job.log ]] || fail "ranks go on without their launcher"
+fi
+echo 'exit 4' >"$folder/job"
+run -n 2 program
+((status == 4)) || fail "the ranks end with 4, launch/run with $status"
+echo 'kill -USR1 $PPID; sleep 0.5; trap - USR1; kill -USR1 $$' >"$folder/job" # ranks with nothing to save
+run -n 2 program
+((status == 138)) || fail "ranks that SIGUSR1 ends: status $status"
+echo 'cat' >"$folder/job"
+[[ $(echo input | "$launch/run" -n 2 program) == *input ]] || fail "standard input does not reach mpirun"
 echo "run_test: passed"

@@ -63,6 +63,32 @@ TEST(RankEquality, ResumeOnAnotherNumberOfRanks) {
   EXPECT_TRUE(close(parameter_values(rest.model()), parameter_values(alone.model()), kTrajectory));
 }
 
+/// One rank after the other is told to give the second update of a run up; the rest of its ranks goes through it.
+TEST(RankEquality, AnUpdateAbandonedByOneRankIsAbandonedByAll) {
+  for (const bool overlap : {false, true}) {
+    const SharedDir dir;
+    RunConfig config = tiny_config(dir.path(), "straight");
+    config.comm.overlap = overlap;
+    config.comm.bucket_mib = 0.01;
+    TinyTrainer straight(config, comm(), {});
+    ASSERT_EQ(straight.run(), Outcome::finished);
+    config.checkpoint.dir = (dir.path() / "abandoned").string();
+    int runs = 0;
+    const int micro_batches = std::max(1, 4 / comm().size());  // of a rank in an update
+    for (Outcome outcome = Outcome::stopped; outcome == Outcome::stopped; ++runs) {
+      ASSERT_LT(runs, 100);
+      const bool asked = comm().rank() == runs % comm().size();
+      const int question = asked ? micro_batches + 1 + runs % micro_batches : 0;
+      TinyTrainer part(config, comm(),
+                       {.quantize = false, .resume = true, .stop_requested = {}, .abandon_update = stop_at(question)});
+      outcome = part.run();
+      if (outcome == Outcome::stopped) continue;
+      EXPECT_EQ(parameter_values(part.model()), parameter_values(straight.model())) << overlap;
+    }
+    EXPECT_GT(runs, 2);
+  }
+}
+
 TEST(RankEquality, QuantizationMatchesOneRank) {
   const SharedDir dir;
   if (comm().is_root()) {

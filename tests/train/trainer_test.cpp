@@ -66,6 +66,30 @@ TEST_F(TrainerTest, ResumeIsBitExact) {
   }
 }
 
+/// Ranges of activations are watched as well, so that an update leaves traces in more than parameters.
+TEST_F(TrainerTest, AnAbandonedUpdateLeavesNoTrace) {
+  RunConfig config = tiny_config(dir_.path(), "straight");
+  config.quant_noise.activations = Activations::both;
+  TinyTrainer straight(config, *local_, {});
+  ASSERT_EQ(straight.run(), Outcome::finished);
+  // Up to four questions an update: before the first micro-batch of the run, and anywhere in later updates.
+  for (const int question : {1, 7, 24, 33}) {
+    config.checkpoint.dir = (dir_ / fmt::format("abandoned_{}", question)).string();
+    {
+      TinyTrainer first(config, *local_,
+                        {.quantize = false, .resume = true, .stop_requested = {}, .abandon_update = stop_at(question)});
+      ASSERT_EQ(first.run(), Outcome::stopped);
+      ASSERT_GE(first.update(), (question - 1) / 4);
+      ASSERT_LT(first.update(), straight.update());
+    }
+    TinyTrainer second(config, *local_, {});
+    ASSERT_EQ(second.run(), Outcome::finished);
+    EXPECT_EQ(second.update(), straight.update());
+    EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model())) << question;
+    EXPECT_EQ(second.validate_now().loss, straight.validate_now().loss) << question;
+  }
+}
+
 TEST_F(TrainerTest, ResumesFromOlderCheckpointWhenTheNewestIsDamaged) {
   RunConfig config = tiny_config(dir_.path(), "run");
   config.checkpoint.save_every_epochs = 0;
