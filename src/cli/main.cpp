@@ -18,16 +18,13 @@ using namespace qn;
 
 constexpr const char* kFooter =
     "Every command runs alone, under `mpirun -np N` (or launch/run -n N, which also pins threads) or under srun.\n"
-    "Exit codes: 0 done, 1 failed, 2 wrong usage (options, keys and values of the configuration), 3 stopped by a "
-    "signal\n"
-    "after saving (run the same command to go on), 4 ended by the watchdog on every rank because one was dead, stuck "
-    "or\n"
-    "silent (comm.watchdog_seconds), 128 + N ended by signal N where there was nothing to save.\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage (options, or keys and values of the configuration), 3 stopped by a\n"
+    "signal after saving (run the same command to go on), 4 ended by the watchdog on every rank because one was dead,\n"
+    "stuck or silent (comm.watchdog_seconds), 128 + N ended by signal N where there was nothing to save.\n"
     "Signals: SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are alike. train and quantize give the update "
     "under\n"
-    "way up between two micro-batches, save and end with 3; a second Ctrl-C ends them at once. Other commands end at "
-    "once\n"
-    "and leave no files half written.";
+    "way up between two micro-batches, save, and end with 3; a second Ctrl-C ends them at once. Other commands end at\n"
+    "once and leave no file half written.";
 
 int run(int argc, char** argv, Communicator& comm) {
   CLI::App app(

@@ -7,6 +7,7 @@ trap 'rm -rf "$folder"' EXIT
 cat >"$folder/srun" <<'TEXT'
 #!/bin/sh
 echo "threads $OMP_NUM_THREADS: $*" >"$(dirname "$0")/srun.log"
+[ -z "${SRUN_WAITS:-}" ] || exec sh -c 'trap "exit 3" USR1; touch "$1"; while :; do sleep 0.1; done' - "$SRUN_WAITS"
 exit "$SRUN_STATUS"
 TEXT
 cat >"$folder/scontrol" <<'TEXT'
@@ -34,6 +35,16 @@ grep -q -- "threads 4: --mpi=pmix .* $folder/program train -c some.yaml" "$folde
 job 3 train -c some.yaml
 ((status == 0)) || fail "a stopped job ends with $status"
 [[ $(cat "$folder/scontrol.log") == "requeue 17" ]] || fail "a stopped job was not queued again"
+for signal in TERM USR1; do # to the script itself
+  rm -f "$folder"/*.log "$folder/waits"
+  SLURM_JOB_ID=17 SRUN_WAITS=$folder/waits "$script" train >"$folder/out" 2>&1 &
+  pid=$!
+  for ((i = 0; i < 400; i++)); do [[ ! -e $folder/waits ]] || break; sleep 0.025; done
+  kill -"$signal" "$pid"
+  status=0
+  wait "$pid" || status=$?
+  ((status == 0)) && [[ $(cat "$folder/scontrol.log") == "requeue 17" ]] || fail "SIG$signal to the script: status $status"
+done
 job 1 train -c some.yaml
 ((status == 1)) || fail "a failed job ends with $status"
 [[ ! -e $folder/scontrol.log ]] || fail "a failed job was queued again"
