@@ -112,6 +112,15 @@ ShortRun short_run(const RunConfig& config, const Kernels& kernels) {
           graphed != nullptr ? graphed->counts() : GraphedPasses::Counts{}};
 }
 
+TEST_F(Backends, SearchesForRangesOutsideTensorMemory) {
+  RunConfig config = tiny_config(dir_.path(), "searched");
+  config.quant_noise = {.scalar = 0.5, .bits = 4, .range = RangeMethod::histogram, .range_updates = 2};
+  config.train.max_updates = 5;
+  const ShortRun plain = short_run(config, cpu_kernels()), guarded = short_run(config, guarded_kernels());
+  EXPECT_EQ(guarded.values, plain.values);
+  EXPECT_EQ(guarded.loss, plain.loss);
+}
+
 TEST_F(Backends, CudaGraphsComputeWhatTheirPassesDo) {
   if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
   RunConfig config = tiny_config(dir_.path(), "graphs");
