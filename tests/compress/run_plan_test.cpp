@@ -47,6 +47,20 @@ QuantizationPlan rich_plan() {
   return plan;
 }
 
+TEST(RunPlan, TakesAnyQuantizerByTypeAndOptions) {
+  const SmallNet net;
+  IpqConfig ipq;
+  ipq.quantizer = "int bits=3 range=channel";
+  const QuantizationPlan plan = make_run_plan(net, {}, &ipq);
+  EXPECT_EQ(plan.quantized().size(), net.weights().all().size());
+  for (const WeightPlan& weight : plan.quantized()) EXPECT_EQ(weight.quantizer->text(), "int3 channel") << weight.name;
+  const auto problem = [](const char* text) {
+    return error_of([&] { read_config<IpqConfig>(config_tree_from_text(text, "x.yaml")); });
+  };
+  EXPECT_THAT(problem("quantizer: int bits=9"), AllOf(HasSubstr("quantizer"), HasSubstr("2 to 8 are possible")));
+  EXPECT_THAT(problem("{quantizer: int bits=4 range=tensor, method: int}"), HasSubstr("leave them out"));
+}
+
 TEST(PlanText, ThereAndBack) {
   const QuantizationPlan plan = rich_plan();
   const std::string text = plan_to_text(plan);
