@@ -10,6 +10,7 @@
 #include "cli/signals.h"
 #include "cli/usage.h"
 #include "comm/watchdog.h"
+#include "core/file_io.h"
 #include "core/profiler.h"
 #include "core/text.h"
 #include "tasks/model_file.h"
@@ -63,10 +64,14 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
 class UnverifiedFile {
  public:
   UnverifiedFile(const std::filesystem::path& final_path, Communicator& comm)
-      : final_(final_path), path_(final_path.string() + ".unverified"), comm_(comm) {}
+      : final_(final_path), path_(final_path.string() + ".unverified"), comm_(comm) {
+    if (comm_.is_root()) mark_temporary(path_, true);
+  }
   ~UnverifiedFile() {
     std::error_code error;
-    if (comm_.is_root()) std::filesystem::remove(path_, error);
+    if (!comm_.is_root()) return;
+    std::filesystem::remove(path_, error);
+    mark_temporary(path_, false);
   }
   UnverifiedFile(const UnverifiedFile&) = delete;
   UnverifiedFile& operator=(const UnverifiedFile&) = delete;
@@ -182,7 +187,7 @@ Command add_quantize(CLI::App& app) {
       if (comm.is_root()) std::cout << describe_config<RunConfig>();
       return kSuccess;
     }
-    if (a->foreign.given() || a->dry_run || a->check) end_on_stop_signals();
+    if (a->foreign.given() || a->dry_run) end_on_stop_signals();
     if (a->check)
       return check_run({.config = a->config,
                         .compute = a->compute,

@@ -4,6 +4,7 @@
 
 #include <iostream>
 
+#include "cli/signals.h"
 #include "tasks/run.h"
 #include "train/start_checks.h"
 #include "train/trainer.h"
@@ -32,6 +33,7 @@ int report(const ProblemList& problems, Communicator& comm) {
 }  // namespace
 
 int check_run(const RunToCheck& run, Communicator& comm) {
+  end_on_stop_signals();  // there is nothing to save
   ProblemList problems;
   RunConfig config;
   const Kernels* kernels = nullptr;

@@ -104,6 +104,15 @@ void discard_temporaries() {
   for (const std::filesystem::path& path : temporaries().paths) std::filesystem::remove(path, ignored);
 }
 
+void mark_temporary(const std::filesystem::path& path, bool temporary) {
+  const std::lock_guard lock(temporaries().mutex);
+  if (temporary) {
+    temporaries().paths.insert(path);
+  } else {
+    temporaries().paths.erase(path);
+  }
+}
+
 size_t remove_leftover_temporaries(const std::filesystem::path& directory) {
   size_t removed = 0;
   std::error_code error;

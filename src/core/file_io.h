@@ -32,6 +32,9 @@ size_t remove_leftover_temporaries(const std::filesystem::path& directory);
 /// threads wait for ever in there. Only for a process that ends next, without destructors.
 void discard_temporaries();
 
+/// Whether discard_temporaries() removes `path` too: a complete file that has not been found good yet.
+void mark_temporary(const std::filesystem::path& path, bool temporary);
+
 /// The whole file. Throws qn::Error naming the path and the reason.
 std::vector<std::byte> read_file_bytes(const std::filesystem::path& path);
 
