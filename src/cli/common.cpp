@@ -15,16 +15,6 @@
 namespace qn::cli {
 namespace {
 
-/// Better now than after hours. Only for rank 0: other machines may lack the folder.
-void check_profile_path(const std::filesystem::path& path) {
-  as_usage([&] {
-    QN_CHECK(!std::filesystem::is_directory(path), "--profile {}: this is a folder, name a file", path.string());
-    const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
-    QN_CHECK(std::filesystem::is_directory(folder), "--profile {}: there is no folder {}", path.string(),
-             folder.string());
-  });
-}
-
 void report_profile(const Profiler& profiler, const std::filesystem::path& path, Communicator& comm) {
   const std::filesystem::path own = profile_path(path, comm.rank(), comm.size());
   spdlog::info("profile of rank {} of {}:\n{}", comm.rank(), comm.size(), profile_table(profiler));
