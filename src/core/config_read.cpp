@@ -14,7 +14,13 @@ namespace qn {
 namespace {
 
 using Kind = ConfigNode::Kind;
-enum class Parsed { ok, wrong_type, out_of_range };
+enum class Parsed { ok, wrong_type, out_of_range, ambiguous };
+
+/// "010" is 8 to readers of YAML 1.1 and 10 to those of YAML 1.2 (and to people).
+bool has_leading_zero(std::string_view text) {
+  text.remove_prefix(text.starts_with('+') || text.starts_with('-') ? 1 : 0);
+  return text.size() > 1 && text[0] == '0' && text[1] >= '0' && text[1] <= '9';
+}
 
 template <class T>
 Parsed parse_number(std::string_view text, T& out) {
@@ -22,6 +28,7 @@ Parsed parse_number(std::string_view text, T& out) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (end != text.data() + text.size() || text.empty()) return Parsed::wrong_type;
+  if (has_leading_zero(text)) return Parsed::ambiguous;
   if (error == std::errc::result_out_of_range) return Parsed::out_of_range;
   if (error != std::errc{}) return Parsed::wrong_type;
   out = value;
@@ -54,10 +61,24 @@ Parsed parse(const ConfigNode& node, double& out) {
   constexpr double kInf = std::numeric_limits<double>::infinity();
   if (one_of(text, {".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"})) return out = kInf, Parsed::ok;
   if (one_of(text, {"-.inf", "-.Inf", "-.INF"})) return out = -kInf, Parsed::ok;
-  if (one_of(text, {".nan", ".NaN", ".NAN"})) return out = std::numeric_limits<double>::quiet_NaN(), Parsed::ok;
+  if (one_of(text, {".nan", ".NaN", ".NAN"})) return Parsed::wrong_type;  // no key can use it
   // from_chars would also take the words "inf" and "nan", which are texts in YAML.
   if (text.find_first_not_of("+-.0123456789eE") != std::string::npos) return Parsed::wrong_type;
   return parse_number(text, out);
+}
+
+/// What to write for a number that other programs would take, where `out` must be a whole one.
+template <class T>
+std::string hint(const ConfigNode& node, const T&) {
+  double value = 0.0;
+  if constexpr (std::is_same_v<T, int> || std::is_same_v<T, int64_t>)
+    if (parse(node, value) == Parsed::ok) return "; write whole numbers with digits only";
+  if constexpr (std::is_same_v<T, int> || std::is_same_v<T, int64_t> || std::is_same_v<T, double>)
+    if (is_plain(node) && !node.scalar.empty() &&
+        node.scalar.find_first_not_of("+-.0123456789eExXabcdfABCDF_") == std::string::npos &&
+        node.scalar.find_first_of("0123456789") != std::string::npos)
+      return "; numbers are decimal, without '_'";
+  return "";
 }
 
 Parsed parse(const ConfigNode& node, std::string& out) {
@@ -188,7 +209,13 @@ class ReadVisitor final : public ConfigVisitor {
     if (result == Parsed::out_of_range) {
       add_problem(node, key, fmt::format("is out of range: got {}", got(node)));
     } else if (result == Parsed::wrong_type) {
-      add_problem(node, key, fmt::format("expects {}, got {}", config_type_example(&out), got(node)));
+      add_problem(node, key,
+                  fmt::format("expects {}, got {}{}", config_type_example(&out), got(node), hint(node, value)));
+    } else if (result == Parsed::ambiguous) {
+      add_problem(node, key,
+                  fmt::format("is ambiguous: {} is octal to some readers of YAML and decimal to others; write it "
+                              "without the leading zero",
+                              got(node)));
     }
     if (result != Parsed::ok || !allowed(node, key, field)) return false;
     out = std::move(value);

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <charconv>
 #include <cmath>
 #include <map>
 
 #include "core/config_node.h"
+#include "core/number_text.h"
 
 namespace qn {
 namespace {
@@ -19,13 +21,12 @@ std::string yaml_value(int value) { return std::to_string(value); }
 std::string yaml_value(int64_t value) { return std::to_string(value); }
 std::string yaml_value(const std::string& value) { return yaml_text(value); }
 
-/// The shortest text that reads back to the same double, recognisable as a number with a fraction.
+/// The shortest text that reads back to the same double, recognisable as a number with a fraction, also by readers of
+/// YAML 1.1, to whom 1e-08 is a text.
 std::string yaml_value(double value) {
   if (std::isnan(value)) return ".nan";
   if (std::isinf(value)) return value > 0 ? ".inf" : "-.inf";
-  std::string text = fmt::format("{}", value);
-  if (text.find_first_of(".e") == std::string::npos) text += ".0";
-  return text;
+  return number_with_fraction(fmt::format("{}", value));
 }
 
 template <class T>
@@ -150,6 +151,17 @@ std::string node_text(const ConfigNode& node) {
   return fmt::format("[{}]", fmt::join(items, ", "));
 }
 
+/// Older programs wrote 1e-08 for 1.0e-08.
+bool same_value(const std::string& a, const std::string& b) {
+  if (a == b) return true;
+  const auto number = [](const std::string& text) {
+    double value = std::nan("");
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return error == std::errc() && end == text.data() + text.size() ? value : std::nan("");
+  };
+  return number(a) == number(b);
+}
+
 /// Full key and value text of every leaf, in file order.
 void flatten(const ConfigNode& node, const std::string& key, std::vector<std::pair<std::string, std::string>>& leaves) {
   if (node.kind != ConfigNode::Kind::map) {
@@ -205,7 +217,7 @@ std::vector<std::string> diff_config(std::string_view old_text, std::string_view
     const auto it = new_map.find(key);
     if (it == new_map.end()) {
       lines.push_back(fmt::format("{}: {} -> (not set)", key, value));
-    } else if (it->second != value) {
+    } else if (!same_value(it->second, value)) {
       lines.push_back(fmt::format("{}: {} -> {}", key, value, it->second));
     }
   }

@@ -19,6 +19,11 @@ void AdaptiveConfig::visit(ConfigVisitor& v) {
 }
 
 void AdaptiveConfig::validate(const ConfigChecker& c) const {
+  int64_t previous = 0;
+  for (const int64_t cutoff : cutoffs) {
+    c.check(cutoff > previous, "cutoffs", "must be positive and ascend; {} follows {}", cutoff, previous);
+    previous = cutoff;
+  }
   c.check(factor >= 1.0, "factor", "must be at least 1, got {}", factor);
   c.check(dropout >= 0.0 && dropout < 1.0, "dropout", "must be in [0, 1), got {}", dropout);
   c.check(cutoffs.size() < kMostBands, "cutoffs", "{} cutoffs give {} bands; at most {} are possible", cutoffs.size(),
@@ -55,9 +60,16 @@ void ModelConfig::visit(ConfigVisitor& v) {
 }
 
 void ModelConfig::validate(const ConfigChecker& c) const {
-  c.check(layers >= 1, "layers", "must be at least 1, got {}", layers);
-  c.check(embed_dim >= 4 && embed_dim % 2 == 0, "embed_dim", "must be even and at least 4, got {}", embed_dim);
-  c.check(ffn_dim >= 1, "ffn_dim", "must be at least 1, got {}", ffn_dim);
+  const auto within = [&](const char* key, int64_t value, int64_t least, int64_t most) {
+    c.check(value >= least && value <= most, key, "must be in {} to {}, got {}", least, most, value);
+  };
+  within("layers", layers, 1, kMostLayers);
+  within("embed_dim", embed_dim, 4, kMostWidth);
+  c.check(embed_dim % 2 == 0, "embed_dim", "must be even, got {}", embed_dim);
+  within("ffn_dim", ffn_dim, 1, kMostWidth);
+  within("input_dim", input_dim, 0, kMostWidth);
+  within("output_dim", output_dim, 0, kMostWidth);
+  within("max_positions", max_positions, 0, kMostPositions);
   c.check(heads >= 1 && embed_dim % heads == 0, "heads", "must divide embed_dim = {}, got {}", embed_dim, heads);
   for (const auto& [name, p] : {std::pair{"dropout", dropout},
                                 {"attention_dropout", attention_dropout},

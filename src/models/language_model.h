@@ -26,6 +26,10 @@ class LanguageModel : public Module {
   virtual int64_t max_positions() const = 0;
 };
 
+/// Limits of what a configuration may ask for, far beyond what anyone trains: a slip of the keyboard or a damaged file
+/// is told by its key and not by what the machine does when it runs out of memory.
+inline constexpr int64_t kMostLayers = 10'000, kMostWidth = 1 << 20, kMostPositions = 1 << 24;
+
 /// Frequency bands of adaptive input and output.
 struct AdaptiveConfig {
   std::vector<int64_t> cutoffs;

@@ -17,7 +17,10 @@ void DataConfig::visit(ConfigVisitor& v) {
 }
 
 void DataConfig::validate(const ConfigChecker& c) const {
-  c.check(tokens_per_sample >= 2, "tokens_per_sample", "must be at least 2, got {}", tokens_per_sample);
+  c.check(tokens_per_sample >= 2 && tokens_per_sample <= kMostPositions, "tokens_per_sample",
+          "must be in 2 to {}, got {}", kMostPositions, tokens_per_sample);
+  c.check(max_tokens >= 0, "max_tokens", "must not be negative (0: no limit), got {}", max_tokens);
+  c.check(max_sentences >= 0, "max_sentences", "must not be negative (0: no limit), got {}", max_sentences);
   c.check(max_tokens > 0 || max_sentences > 0, "max_tokens", "or max_sentences must limit a micro-batch");
   c.check(max_tokens <= 0 || break_mode == BreakMode::eos || max_tokens >= tokens_per_sample, "max_tokens",
           "= {} is smaller than one block of tokens_per_sample = {}", max_tokens, tokens_per_sample);
@@ -33,6 +36,10 @@ void EvalConfig::visit(ConfigVisitor& v) {
   v.field("max_tokens", max_tokens, "Tokens per batch");
   v.field("bpe_marker", bpe_marker,
           "Tokens ending in this belong to the next one, e.g. \"@@\": perplexity is then per word");
+}
+
+void RunConfig::validate(const ConfigChecker& c) const {
+  c.check(seed >= 0, "seed", "must not be negative, got {}", seed);
 }
 
 void RunConfig::visit(ConfigVisitor& v) {

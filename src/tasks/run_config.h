@@ -41,6 +41,7 @@ struct RunConfig : TrainerConfig {
   ModelConfig model;
   DataConfig data;
   void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
 };
 
 }  // namespace qn

@@ -81,10 +81,13 @@ void ScheduleConfig::visit(ConfigVisitor& v) {
 }
 
 void ScheduleConfig::validate(const ConfigChecker& c) const {
-  c.check(lr >= 0.0, "lr", "must not be negative, got {}", lr);
+  for (const auto& [key, value] :
+       {std::pair{"lr", lr}, {"min_lr", min_lr}, {"end_lr", end_lr}, {"warmup_init_lr", warmup_init_lr.value_or(0.0)}})
+    c.check(value >= 0.0 && std::isfinite(value), key, "must be finite and not negative, got {}", value);
+  c.check(power >= 0.0 && std::isfinite(power), "power", "must be finite and not negative, got {}", power);
   c.check(warmup_updates >= 0, "warmup_updates", "must not be negative, got {}", warmup_updates);
   c.check(!period_updates || *period_updates > 0, "period_updates", "must be positive or null");
-  c.check(t_mult >= 1.0, "t_mult", "must be at least 1, got {}", t_mult);
+  c.check(t_mult >= 1.0 && std::isfinite(t_mult), "t_mult", "must be finite and at least 1, got {}", t_mult);
   c.check(lr_shrink > 0.0 && lr_shrink <= 1.0, "lr_shrink", "must be in (0, 1], got {}", lr_shrink);
   c.check(!total_updates || *total_updates > warmup_updates, "total_updates", "must exceed warmup_updates");
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/number_text.h"
 
 namespace qn {
 namespace {
@@ -76,7 +77,7 @@ void MetricsLog::write(std::span<const MetricField> fields) {
     std::visit([&](const auto& value) { record[field.name] = value; }, field.value);
   }
   // Texts may hold anything (paths, messages); bytes that are no UTF-8 must not end a run.
-  text_ += record.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  text_ += json_for_yaml(record.dump(-1, ' ', false, Json::error_handler_t::replace)) + "\n";
   ++held_back_;
   if (std::chrono::steady_clock::now() >= next_try_) flush();
   if (text_.size() > kMostHeldBack) forget_the_oldest();

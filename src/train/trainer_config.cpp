@@ -1,5 +1,7 @@
 #include "train/trainer_config.h"
 
+#include <cmath>
+
 namespace qn {
 
 void TrainConfig::visit(ConfigVisitor& v) {
@@ -37,7 +39,9 @@ void TrainConfig::visit(ConfigVisitor& v) {
 
 void TrainConfig::validate(const ConfigChecker& c) const {
   c.check(micro_batches >= 1, "micro_batches", "must be at least 1, got {}", micro_batches);
-  c.check(loss_scale > 0.0, "loss_scale", "must be positive, got {}", loss_scale);
+  c.check(loss_scale > 0.0 && std::isfinite(loss_scale), "loss_scale", "must be positive and finite, got {}",
+          loss_scale);
+  c.check(stop_time_hours >= 0.0, "stop_time_hours", "must not be negative, got {}", stop_time_hours);
   c.check(loss_scale_window >= 0, "loss_scale_window", "must not be negative, got {}", loss_scale_window);
   c.check(non_finite_limit >= 1, "non_finite_limit", "must be at least 1, got {}", non_finite_limit);
   c.check(log_every_updates >= 1, "log_every_updates", "must be at least 1, got {}", log_every_updates);
@@ -83,6 +87,8 @@ void CheckpointConfig::validate(const ConfigChecker& c) const {
           stop_after_failed_hours);
   c.check(final_retry_minutes >= 0.0, "final_retry_minutes", "must not be negative, got {}", final_retry_minutes);
   c.check(save_every_updates >= 0, "save_every_updates", "must not be negative, got {}", save_every_updates);
+  c.check(keep_epochs >= -1, "keep_epochs", "must be -1 (all) or more, got {}", keep_epochs);
+  c.check(keep_updates >= -1, "keep_updates", "must be -1 (all) or more, got {}", keep_updates);
 }
 
 void CommConfig::visit(ConfigVisitor& v) {
@@ -98,7 +104,7 @@ void CommConfig::visit(ConfigVisitor& v) {
 }
 
 void CommConfig::validate(const ConfigChecker& c) const {
-  c.check(bucket_mib > 0.0, "bucket_mib", "must be positive, got {}", bucket_mib);
+  c.check(bucket_mib > 0.0 && bucket_mib <= 1e6, "bucket_mib", "must be positive and at most 1e6, got {}", bucket_mib);
   c.check(watchdog_seconds == 0.0 || (watchdog_seconds >= 1.0 && watchdog_seconds <= 1e9), "watchdog_seconds",
           "must be 0 or at least 1, got {}", watchdog_seconds);
 }

@@ -232,6 +232,15 @@ TEST(Config, TypeErrorsSayWhatIsExpectedAndWhatCame) {
       {"sizes: 3", "'sizes' expects a list of integers such as [1, 2, 3], got '3'"},
       {"sizes:\n- 1\n- 2\n- x", "x.yaml:4: 'sizes[2]' expects an integer such as 8, got 'x'"},
       {"ratios: [inf]", "'ratios[0]' expects a number such as 0.5, got 'inf'"},
+      {"ratios: [.nan]", "'ratios[0]' expects a number such as 0.5, got '.nan'"},
+      {"workers: 010", "'workers' is ambiguous: '010'"},
+      {"workers: -08", "'workers' is ambiguous: '-08'"},
+      {"clip: 010", "'clip' is ambiguous: '010'"},
+      {"clip: 00.5", "'clip' is ambiguous"},
+      {"workers: 1_000", "got '1_000'; numbers are decimal, without '_'"},
+      {"workers: 0x10", "got '0x10'; numbers are decimal"},
+      {"workers: 1e3", "got '1e3'; write whole numbers with digits only"},
+      {"workers: .inf", "'workers' expects an integer such as 8, got '.inf'"},
       {"ratios: [1e999]", "'ratios[0]' is out of range: got '1e999'"},
       {"clip: high", "'clip' expects a number such as 0.5, got 'high'"},
       {"cores: {a: 1}", "'cores' expects an integer such as 8, got a section with keys of its own"},
@@ -242,6 +251,22 @@ TEST(Config, TypeErrorsSayWhatIsExpectedAndWhatCame) {
       {"optimizer: {name: [adam]}", "'optimizer.name' expects a text such as \"abc\", got a list"},
   };
   for (const auto& c : kCases) EXPECT_THAT(text_problems(c.text), ElementsAre(HasSubstr(c.message))) << c.text;
+}
+
+TEST(Config, NumbersAreTheSameEverywhere) {
+  const RunConfig c = from_text("clip: .5\nratios: [+1, 5., 0, 0.5, -0]\nworkers: +3", {"max_updates=10"});
+  EXPECT_EQ(c.clip, 0.5);
+  EXPECT_THAT(c.ratios, ElementsAre(1, 5, 0, 0.5, 0));
+  EXPECT_EQ(c.workers, 3);
+  EXPECT_EQ(c.max_updates, 10);
+  EXPECT_THAT(text_problems("", {"max_updates=010"}), ElementsAre(HasSubstr("'max_updates' is ambiguous: '010'")));
+}
+
+TEST(Config, NumbersAreWrittenForEveryReaderOfYaml) {
+  RunConfig c;
+  c.ratios = {1e-8, 2.5e-7, 1e20, 3, 0.1};
+  EXPECT_THAT(dump_config(c), HasSubstr("[1.0e-08, 2.5e-07, 1.0e+20, 3.0, 0.1]"));
+  EXPECT_THAT(diff_config("a: 1e-08\nb: [2]", "a: 1.0e-08\nb: [3]"), ElementsAre("b: [2] -> [3]"));
 }
 
 TEST(Config, ValidationKnowsTheLine) {
@@ -414,7 +439,7 @@ TEST(Config, DumpRoundTripsExactly) {
   c.resume = false;
   c.workers = std::numeric_limits<int>::min();
   c.max_updates = std::numeric_limits<int64_t>::max();
-  c.ratios = {0.1, 1.0 / 3, 1e300, 5e-324, -0.0, 1e16, 123456789.0, 2, -INFINITY, INFINITY, NAN};
+  c.ratios = {0.1, 1.0 / 3, 1e300, 5e-324, -0.0, 1e16, 123456789.0, 2, -INFINITY, INFINITY};
   c.sizes.clear();
   c.files = {"",     "true",  "No",    "null", "~",  "8",   "1e3",    ".5",       "-",         "a b",  "a: b",
              "a #b", "#c",    "*x",    "&y",   "!z", "'q'", "\"dq\"", "back\\s",  "tab\tnl\n", "[x]",  "{y}",
@@ -431,10 +456,9 @@ TEST(Config, DumpRoundTripsExactly) {
   const RunConfig back = from_text(text);
   EXPECT_EQ(back.files, c.files) << text;
   ASSERT_EQ(back.ratios.size(), c.ratios.size());
-  for (size_t i = 0; i + 1 < c.ratios.size(); ++i) {
+  for (size_t i = 0; i < c.ratios.size(); ++i) {
     EXPECT_EQ(std::bit_cast<uint64_t>(back.ratios[i]), std::bit_cast<uint64_t>(c.ratios[i])) << c.ratios[i];
   }
-  EXPECT_TRUE(std::isnan(back.ratios.back()));
   EXPECT_THAT(back.sizes, IsEmpty());
   EXPECT_EQ(back.workers, c.workers);
   EXPECT_EQ(back.max_updates, c.max_updates);
