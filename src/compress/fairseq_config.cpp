@@ -7,7 +7,7 @@
 
 #include "compress/python_yaml.h"
 #include "core/error.h"
-#include "core/file_io.h"
+#include "core/file_kind.h"
 #include "core/log.h"
 #include "core/text.h"
 
@@ -131,8 +131,7 @@ QuantizeRules parse_quantize_rules(const std::string& text, const std::string& s
 }
 
 QuantizeRules read_quantize_rules(const std::filesystem::path& path) {
-  const std::vector<std::byte> bytes = read_file_bytes(path);
-  return parse_quantize_rules({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
+  return parse_quantize_rules(read_text_file(path), path.string());
 }
 
 }  // namespace qn

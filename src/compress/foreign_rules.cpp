@@ -7,7 +7,7 @@
 #include "compress/fairseq_config.h"
 #include "compress/python_yaml.h"
 #include "core/error.h"
-#include "core/file_io.h"
+#include "core/file_kind.h"
 #include "core/log.h"
 #include "core/text.h"
 #include "quant/int_quantizer.h"
@@ -132,8 +132,7 @@ ForeignRules parse_foreign_rules(const std::string& text, const std::string& sou
 }
 
 ForeignRules read_foreign_rules(const std::filesystem::path& path) {
-  const std::vector<std::byte> bytes = read_file_bytes(path);
-  return parse_foreign_rules({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
+  return parse_foreign_rules(read_text_file(path), path.string());
 }
 
 QuantizationPlan plan_foreign(const ForeignRules& rules, std::span<const WeightInfo> weights) {

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "core/config_node.h"
-#include "core/file_io.h"
+#include "core/file_kind.h"
 #include "core/text.h"
 
 namespace qn {
@@ -44,8 +44,7 @@ std::string read_text(const fs::path& path, const std::string& named_by) {
   const std::string prefix = named_by.empty() ? "" : named_by + ": ";
   std::error_code error;
   QN_CHECK(fs::exists(path, error), "{}there is no config file '{}'{}", prefix, path.string(), similar_file(path));
-  const std::vector<std::byte> bytes = read_file_bytes(path);
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  return read_text_file(path);
 }
 
 /// Takes the `inherits` key out of a document: the files it names.

@@ -29,10 +29,12 @@ bool fails_on_purpose(FileStep step, const std::filesystem::path& path) {
 
 int open_file(const std::filesystem::path& path, int flags) {
   const bool writes = (flags & O_ACCMODE) != O_RDONLY;
-  return writes && fails_on_purpose(FileStep::open_to_write, path) ? -1 : ::open(path.c_str(), flags | O_CLOEXEC, 0666);
+  if (writes && fails_on_purpose(FileStep::open_to_write, path)) return -1;
+  // Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever; regular files do not care.
+  return ::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK, 0666);
 }
 
-const char* advice(int error) {
+const char* advice(int error, bool creates) {
   switch (error) {
     case ENOSPC:
     case EDQUOT:
@@ -43,14 +45,14 @@ const char* advice(int error) {
     case EROFS:
       return "; check the permissions of the file and its folder";
     case ENOENT:
-      return "; check the path, folders are not created";
+      return creates ? "; check the path, folders are not created" : "; check the path";
     default:
       return "";
   }
 }
 
-[[noreturn]] void fail_to(const char* action, const std::filesystem::path& path, int error) {
-  fail("cannot {} {}: {}{}", action, path.string(), std::generic_category().message(error), advice(error));
+[[noreturn]] void fail_to(const char* action, const std::filesystem::path& path, int error, bool creates) {
+  fail("cannot {} {}: {}{}", action, path.string(), std::generic_category().message(error), advice(error, creates));
 }
 
 }  // namespace
@@ -58,7 +60,7 @@ const char* advice(int error) {
 void inject_file_faults(FileFault fault) { file_fault() = std::move(fault); }
 
 FileDescriptor::FileDescriptor(const std::filesystem::path& path, int flags, const char* action)
-    : path_(path), fd_(open_file(path, flags)) {
+    : path_(path), creates_((flags & O_CREAT) != 0), fd_(open_file(path, flags)) {
   check(fd_ >= 0, action);
 }
 
@@ -67,13 +69,16 @@ FileDescriptor::~FileDescriptor() {
 }
 
 void FileDescriptor::check(bool success, const char* action) const {
-  if (!success) fail_to(action, path_, errno);
+  if (!success) fail_to(action, path_, errno, creates_);
 }
 
 size_t FileDescriptor::size() const {
   struct stat status {};
   check(::fstat(fd_, &status) == 0, "read");
-  QN_CHECK(S_ISREG(status.st_mode), "cannot read {}: it is not a regular file", path_.string());
+  QN_CHECK(S_ISREG(status.st_mode), "cannot read {}: it is not a regular file but {}", path_.string(),
+           S_ISDIR(status.st_mode)    ? "a folder"
+           : S_ISFIFO(status.st_mode) ? "a pipe, of which there is only one copy; write it to a file first"
+                                      : "a device or socket");
   return static_cast<size_t>(status.st_size);
 }
 
@@ -109,7 +114,7 @@ void FileDescriptor::sync() const {
 
 void rename_file(const std::filesystem::path& from, const std::filesystem::path& to) {
   if (fails_on_purpose(FileStep::rename, to) || std::rename(from.c_str(), to.c_str()) != 0)
-    fail_to("replace", to, errno);
+    fail_to("replace", to, errno, true);
 }
 
 }  // namespace qn

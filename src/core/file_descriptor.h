@@ -38,6 +38,7 @@ class FileDescriptor {
 
  private:
   std::filesystem::path path_;
+  bool creates_;
   int fd_;
 };
 

@@ -141,6 +141,13 @@ std::vector<std::byte> read_file_bytes(const std::filesystem::path& path, size_t
   return content;
 }
 
+std::vector<std::byte> read_file_head(const std::filesystem::path& path, size_t limit) {
+  const FileDescriptor file(path, O_RDONLY, "open");
+  std::vector<std::byte> content(std::min(limit, file.size()));
+  content.resize(file.read(0, content));
+  return content;
+}
+
 void overwrite_file_bytes(const std::filesystem::path& path, size_t offset, std::span<const std::byte> content) {
   FileDescriptor(path, O_WRONLY, "open").write(offset, content);
 }

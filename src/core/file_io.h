@@ -35,11 +35,14 @@ void discard_temporaries();
 /// Whether discard_temporaries() removes `path` too: a complete file that has not been found good yet.
 void mark_temporary(const std::filesystem::path& path, bool temporary);
 
-/// The whole file. Throws qn::Error naming the path and the reason.
+/// The whole file, which must be a regular one. Throws qn::Error naming the path and the reason.
 std::vector<std::byte> read_file_bytes(const std::filesystem::path& path);
 
 /// Bytes [offset, offset + count) of a file; throws as above and when the file is shorter.
 std::vector<std::byte> read_file_bytes(const std::filesystem::path& path, size_t offset, size_t count);
+
+/// The first `limit` bytes of a file, or all where there are fewer; throws as the first.
+std::vector<std::byte> read_file_head(const std::filesystem::path& path, size_t limit);
 
 /// Replaces bytes [offset, offset + content.size()) of an existing file in place.
 void overwrite_file_bytes(const std::filesystem::path& path, size_t offset, std::span<const std::byte> content);

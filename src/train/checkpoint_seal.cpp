@@ -63,6 +63,15 @@ uint64_t structure_checksum(const std::filesystem::path& path, const Header& hea
   throw DamagedCheckpoint(fmt::format("checkpoint {} is damaged: {}; use an older one", path.string(), reason));
 }
 
+/// The beginning is not that of a checkpoint: the file is either of another kind or badly damaged.
+[[noreturn]] void not_a_checkpoint(const std::filesystem::path& path) {
+  const FileKind kind = kind_of_file(path);
+  if (kind == FileKind::checkpoint || kind == FileKind::hdf5 || kind == FileKind::empty || kind == FileKind::binary)
+    damaged(path,
+            kind == FileKind::checkpoint ? "its first block is altered" : fmt::format("it is {}", description(kind)));
+  throw DamagedCheckpoint(fmt::format("{} is no checkpoint: it is {}", path.string(), description(kind)));
+}
+
 /// The header as it stands at the start of the file, plausible but not yet verified.
 Header read_header(const std::filesystem::path& path, uint64_t file_bytes) {
   const std::string text = text_of(read_file_bytes(path, 0, std::min<uint64_t>(kHeaderBytes, file_bytes)));
@@ -71,7 +80,7 @@ Header read_header(const std::filesystem::path& path, uint64_t file_bytes) {
                                  "quantnoise-checkpoint %u\nblock %" SCNu64 " file %" SCNu64 " structure %" SCNx64
                                  " checksum %" SCNx64,
                                  &header.version, &header.block, &header.file, &header.structure, &header.checksum);
-  if (fields != 5 || header.text() != text) damaged(path, "it does not begin as a quantnoise checkpoint does");
+  if (fields != 5 || header.text() != text) not_a_checkpoint(path);
   if (header.file != file_bytes) {
     damaged(path, fmt::format("it has {} bytes instead of {}", file_bytes, header.file));
   }
@@ -129,6 +138,7 @@ struct Block {
 Block read_block(const std::filesystem::path& path) {
   std::error_code error;
   const uint64_t file_bytes = std::filesystem::file_size(path, error);
+  if (std::filesystem::is_directory(path)) not_a_checkpoint(path);
   QN_CHECK(!error, "cannot open checkpoint {}: {}", path.string(), error.message());
   const Header header = read_header(path, file_bytes);
   Block block{header, text_of(read_file_bytes(path, 0, header.block))};

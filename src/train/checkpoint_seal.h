@@ -17,13 +17,11 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/file_kind.h"
 
 namespace qn {
 
-/// How every checkpoint begins.
-inline constexpr const char* kCheckpointMagic = "quantnoise-checkpoint";
-
-/// The file is truncated, altered or incomplete; an older checkpoint may do.
+/// The file is truncated, altered, incomplete, or of another kind altogether; an older checkpoint may do.
 class DamagedCheckpoint : public Error {
  public:
   using Error::Error;

@@ -82,7 +82,13 @@ TEST_F(FileIo, ErrorsNameThePathAndTheReason) {
               ThrowsMessage<Error>(AllOf(HasSubstr("file.txt"), HasSubstr("No such file"))));
   EXPECT_THAT([&] { MappedFile{path_}; },
               ThrowsMessage<Error>(AllOf(HasSubstr("file.txt"), HasSubstr("No such file"))));
-  EXPECT_THAT([&] { read_file_bytes(folder_.path()); }, ThrowsMessage<Error>(HasSubstr("not a regular file")));
+  EXPECT_THAT([&] { read_file_bytes(path_); }, ThrowsMessage<Error>(testing::Not(HasSubstr("folders"))));
+  EXPECT_THAT([&] { read_file_bytes(folder_.path()); },
+              ThrowsMessage<Error>(HasSubstr("not a regular file but a folder")));
+  ASSERT_EQ(mkfifo((folder_ / "pipe").c_str(), 0666), 0);  // opening it must not wait for a writer
+  EXPECT_THAT([&] { read_file_bytes(folder_ / "pipe"); }, ThrowsMessage<Error>(HasSubstr("but a pipe")));
+  EXPECT_THAT([&] { MappedFile{folder_ / "pipe"}; }, ThrowsMessage<Error>(HasSubstr("but a pipe")));
+  std::filesystem::remove(folder_ / "pipe");
   std::filesystem::create_directory(path_);
   EXPECT_THAT([&] { atomic_write_text(path_, "x"); },
               ThrowsMessage<Error>(AllOf(HasSubstr("cannot replace"), HasSubstr("Is a directory"))));

@@ -26,6 +26,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 using testing::ThrowsMessage;
 
 template <typename T>
@@ -227,9 +228,15 @@ TEST_F(CheckpointFile, DamagedDatasetIsNamed) {
 }
 
 TEST_F(CheckpointFile, OtherFilesAreReported) {
-  write_bytes(path_, std::as_bytes(std::span("some text")));
+  write_bytes(path_, std::as_bytes(std::span("some text").first(9)));
   EXPECT_THAT([&] { load_state(path_); },
-              ThrowsMessage<DamagedCheckpoint>(HasSubstr("does not begin as a quantnoise checkpoint")));
+              ThrowsMessage<DamagedCheckpoint>(
+                  AllOf(HasSubstr("no checkpoint: it is a text file"), Not(HasSubstr("damaged")))));
+  write_bytes(path_, std::as_bytes(std::span("\x10\0\0\0\0\0\0\0{\"__metadata__\": {}}")));
+  EXPECT_THAT([&] { load_state(path_); }, ThrowsMessage<DamagedCheckpoint>(HasSubstr("it is a safetensors file")));
+  write_bytes(path_, {});
+  EXPECT_THAT([&] { load_state(path_); }, ThrowsMessage<DamagedCheckpoint>(HasSubstr("damaged: it is an empty file")));
+  EXPECT_THAT([&] { load_state(folder_.path()); }, ThrowsMessage<DamagedCheckpoint>(HasSubstr("it is a folder")));
   Hdf5File(path_, Hdf5File::Mode::create).close();
   EXPECT_THROW(load_state(path_), DamagedCheckpoint);
   EXPECT_THAT([&] { load_state(folder_ / "none.h5"); },
