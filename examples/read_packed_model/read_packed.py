@@ -37,7 +37,7 @@ class PackedFile:
         start = 8 + int.from_bytes(data[:8], "little")
         header = json.loads(data[8:start])
         self.metadata = header.pop("__metadata__")
-        assert self.metadata["format"] == "quantnoise-packed" and self.metadata["version"] in ("1", "2"), "unknown file"
+        assert self.metadata["format"] == "quantnoise-packed" and self.metadata["version"] in "123", "unknown file"
         assert '"activations"' not in self.metadata.get("plan", ""), "quantized activations are not supported"
         self.tensors = {
             name: np.frombuffer(data, DTYPES[t["dtype"]], math.prod(t["shape"]), start + t["data_offsets"][0])

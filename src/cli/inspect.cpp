@@ -24,6 +24,7 @@ void print_origin(const PackedOrigin& origin) {
 
 void inspect_packed(const std::string& path, bool json) {
   const SafetensorsReader file(path);
+  check_packed_format(file, path);
   const SizeReport report = packed_sizes(file);
   QN_ASSERT(report.total_bytes() == file.file_size(), "{} bytes reported, {} on disk", report.total_bytes(),
             file.file_size());
@@ -35,8 +36,9 @@ void inspect_packed(const std::string& path, bool json) {
     return;
   }
   std::cout << report.to_table();
-  std::cout << fmt::format("{} bytes on disk\n\n", group_digits(static_cast<int64_t>(file.file_size())));
-  const auto is_long = [](const std::string& key) { return key == "model" || key == kOriginKey; };
+  std::cout << fmt::format("{} bytes on disk; {}\n\n", group_digits(static_cast<int64_t>(file.file_size())),
+                           file.has_checksums() ? "every checksum holds" : "no checksums");
+  const auto is_long = [](const std::string& key) { return key == "model" || key == kOriginKey || key == kChecksums; };
   for (const auto& [key, value] : file.metadata())
     if (!is_long(key)) std::cout << fmt::format("{}: {}\n", key, value);
   if (const auto origin = packed_origin(file, path)) {
@@ -75,16 +77,48 @@ void inspect_checkpoint(const std::string& path, bool json) {
     std::cout << fmt::format("{}:{}{}\n", name, name == "config" ? "\n" : " ", value);
 }
 
+/// Throws for what is damaged; says so where there is nothing to tell it by.
+void check_file(const std::string& path, bool json) {
+  const ModelFileKind kind = kind_of_model_file(path);
+  bool checksums = true;
+  size_t tensors = 0;
+  if (kind == ModelFileKind::checkpoint) {
+    tensors = load_state(path).tensors.size();
+  } else {
+    const SafetensorsReader file(path);
+    check_packed_format(file, path);
+    packed_sizes(file);  // whether the quantized weights are complete
+    checksums = file.has_checksums();
+    tensors = file.tensors().size();
+  }
+  if (json)
+    std::cout << Json{{"file", path}, {"kind", name_of(kind)}, {"checksums", checksums}, {"ok", true}}.dump() << '\n';
+  else if (checksums)
+    std::cout << fmt::format("{}: ok, the checksums of all {} tensors and of everything beside them hold\n", path,
+                             tensors);
+  else
+    std::cout << fmt::format(
+        "{}: {} tensors, complete; the file has no checksums (format version 1 or 2), so changed values cannot be "
+        "told\n",
+        path, tensors);
+  std::cout.flush();
+}
+
 }  // namespace
 
 Command add_inspect(CLI::App& app) {
   auto file = std::make_shared<std::string>();
-  auto json = std::make_shared<bool>(false);
+  auto json = std::make_shared<bool>(false), check = std::make_shared<bool>(false);
   app.add_option("file", *file, "Packed model (.safetensors) or checkpoint (.h5)")->required();
   app.add_flag("--json", *json, "Print one JSON object");
+  app.add_flag("--check", *check, "Only say whether the file is intact: ok, or status 1 and what is damaged");
   app.footer("For a packed model the total is the file's size: codes, centroids, dense tensors and header.");
-  return [file, json](Communicator& comm) {
+  return [file, json, check](Communicator& comm) {
     if (!comm.is_root()) return kSuccess;
+    if (*check) {
+      check_file(*file, *json);
+      return kSuccess;
+    }
     if (kind_of_model_file(*file) == ModelFileKind::packed)
       inspect_packed(*file, *json);
     else

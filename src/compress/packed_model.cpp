@@ -1,8 +1,9 @@
 #include "compress/packed_model.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
 
 #include "compress/packed_tensors.h"
 #include "compress/representation.h"
@@ -14,7 +15,8 @@ namespace qn {
 namespace {
 
 constexpr const char* kFormat = "quantnoise-packed";
-constexpr const char* kVersion = "2";
+constexpr const char* kVersion = "3";
+constexpr const char* kVersion2 = "2";  // without checksums
 
 void set_metadata(PackedTensors& tensors, const PackedMetadata& metadata) {
   for (const auto& [key, value] : metadata) {
@@ -134,9 +136,14 @@ void check_packed_format(const SafetensorsReader& file, const std::string& path)
            "{} is a safetensors file, but no packed model of quantnoise (metadata 'format' is missing or different)",
            path);
   const std::string& version = file.metadata_at("version");
-  QN_CHECK(version == kVersion || version == kVersion1,
-           "{} has format version {}, this program reads versions {} and {}: use a newer quantnoise", path, version,
+  QN_CHECK(version == kVersion || version == kVersion2 || version == kVersion1,
+           "{} has format version {}, this program reads versions {} to {}: use a newer quantnoise", path, version,
            kVersion1, kVersion);
+  QN_CHECK(version != kVersion || file.has_checksums(),
+           "{} has no checksums (metadata '{}'), which files of version {} must have: the file is damaged, or another "
+           "program rewrote it",
+           path, kChecksums, kVersion);
+  file.verify();
 }
 
 void load_packed(Module& module, const SafetensorsReader& file, const std::string& path, CentroidGradient gradient) {
@@ -158,7 +165,8 @@ void load_packed(Module& module, const std::filesystem::path& path) {
 SizeReport packed_sizes(const SafetensorsReader& file) {
   SizeReport report;
   report.set_header_bytes(file.header_bytes());
-  if (file.metadata().contains("parameters")) report.set_original_values(metadata_integer(file, "parameters"));
+  if (file.metadata().contains("parameters"))
+    report.set_original_values(metadata_integer(file, "parameters", 1, kMostValues));
   std::vector<std::string> listed;
   for (const auto& [name, packed] : packed_weights(file, nullptr)) {
     ValueStorage side = ValueStorage::f32;
@@ -209,13 +217,27 @@ SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& pl
   return report;
 }
 
-int64_t metadata_integer(const SafetensorsReader& file, const std::string& key) {
+int64_t metadata_integer(const SafetensorsReader& file, const std::string& key, int64_t least, int64_t most) {
   const std::string& text = file.metadata_at(key);
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  QN_CHECK(error == std::errc() && end == text.data() + text.size(),
-           "metadata '{}' is '{}', not a number: this is no intact packed model", key, text);
+  QN_CHECK(error == std::errc() && end == text.data() + text.size() && value >= least && value <= most,
+           "'{}': metadata '{}' is '{}': a whole number from {} to {} is due; the file is damaged", file.path(), key,
+           text, least, most);
   return value;
+}
+
+void check_fits(const Module& module, const SafetensorsReader& file) {
+  const PackedWeights quantized = packed_weights(file, &module.weights());
+  const auto check = [&](const std::string& name, const Shape& shape) {
+    const auto packed = quantized.find(name);
+    const std::vector<int64_t> stored =
+        packed == quantized.end() ? file.at(name).shape : std::vector{packed->second.rows, packed->second.cols};
+    QN_CHECK(stored == shape.to_vector(), "'{}': tensor {} has the shape [{}], its model (metadata 'model') needs {}",
+             file.path(), name, fmt::join(stored, ", "), shape.to_string());
+  };
+  for (const auto& p : module.parameters().all()) check(p->name, p->shape);
+  for (const auto& b : module.buffers().all()) check(b->name, b->shape);
 }
 
 }  // namespace qn

@@ -28,7 +28,8 @@ void round_to_storage(Module& module, const PackedStorage& storage);
 uint64_t write_packed(const std::filesystem::path& path, const Module& module, const PackedMetadata& metadata,
                       const PackedStorage& storage, std::span<const StoredTensor> raw = {});
 
-/// Throws qn::Error unless the file is a packed model of a version that this program reads.
+/// Throws qn::Error unless the file is a packed model of a version that this program reads, and every byte is as it was
+/// written (files of versions 1 and 2 have nothing to tell that by).
 void check_packed_format(const SafetensorsReader& file, const std::string& path);
 
 /// Gives a laid out, dense module the file's structure (ties cut, codes in place of dense weights) and values. Throws
@@ -44,7 +45,13 @@ SizeReport packed_sizes(const SafetensorsReader& file);
 SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& plan, const PackedMetadata& metadata,
                                 std::span<const StoredTensor> raw = {});
 
-/// Metadata that must be a number.
-int64_t metadata_integer(const SafetensorsReader& file, const std::string& key);
+/// Throws qn::Error unless the file has every tensor of a laid out, dense module in its shape: to be asked before the
+/// module gets memory.
+void check_fits(const Module& module, const SafetensorsReader& file);
+
+/// Of a module, as far as files may claim.
+inline constexpr int64_t kMostValues = int64_t{1} << 48;
+/// Metadata that must be a whole number out of [least, most]. Throws qn::Error naming file and key.
+int64_t metadata_integer(const SafetensorsReader& file, const std::string& key, int64_t least, int64_t most);
 
 }  // namespace qn

@@ -1,9 +1,8 @@
 #include "compress/packed_origin.h"
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
 #include "core/stored_values.h"
+#include "core/strict_json.h"
 
 namespace qn {
 namespace {
@@ -25,14 +24,17 @@ bool fits(const std::vector<int64_t>& shape, const PackedWeight& packed) {
   return cols == packed.cols;
 }
 
-PackedOrigin origin_from_json(const Json& json) {
+PackedOrigin origin_from_json(const Json& json, const std::string& where) {
   PackedOrigin origin{.metadata = json.at("metadata").get<std::map<std::string, std::string>>(),
                       .weights = {},
-                      .bytes = json.at("bytes")};
-  for (const auto& [name, weight] : json.at("weights").items())
-    origin.weights[name] = {weight.at("names").get<std::vector<std::string>>(),
-                            type_named(weight.at("dtype").get<std::string>()),
-                            weight.at("shape").get<std::vector<int64_t>>()};
+                      .bytes = static_cast<uint64_t>(json_integer(json.at("bytes"), where + ": bytes", 0, INT64_MAX))};
+  for (const auto& [name, weight] : json.at("weights").items()) {
+    OriginWeight& own = origin.weights[name];
+    own.names = weight.at("names").get<std::vector<std::string>>();
+    own.type = type_named(weight.at("dtype").get<std::string>());
+    for (const Json& extent : weight.at("shape"))
+      own.shape.push_back(json_integer(extent, fmt::format("{}: shape of '{}'", where, name), 1, INT64_MAX));
+  }
   return origin;
 }
 
@@ -48,12 +50,12 @@ std::string origin_to_text(const PackedOrigin& origin) {
 std::optional<PackedOrigin> packed_origin(const SafetensorsReader& file, const std::string& path) {
   const auto text = file.metadata().find(kOriginKey);
   if (text == file.metadata().end()) return std::nullopt;
+  const std::string where = fmt::format("{}: metadata '{}'", path, kOriginKey);
   PackedOrigin origin;
   try {
-    origin = origin_from_json(Json::parse(text->second));
+    origin = origin_from_json(parse_strict_json<Json>(text->second, where), where);
   } catch (const Json::exception& error) {
-    fail("{}: metadata '{}' does not say what was packed ({}): this is no intact packed file", path, kOriginKey,
-         error.what());
+    fail("{} does not say what was packed ({}): this is no intact packed file", where, json_problem(error));
   }
   for (const auto& [name, packed] : packed_weights(file, nullptr)) {
     const auto weight = origin.weights.find(name);

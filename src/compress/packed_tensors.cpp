@@ -1,11 +1,11 @@
 #include "compress/packed_tensors.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "compress/representation.h"
 #include "core/half.h"
 #include "core/stored_values.h"
+#include "core/strict_json.h"
 #include "quant/bit_packing.h"
 #include "quant/pq_quantizer.h"
 
@@ -40,20 +40,50 @@ PackedWeights version_1_weights(const SafetensorsReader& file, const WeightSet* 
   return found;
 }
 
-PackedWeights weights_from_json(const Json& json) {
+/// No file holds so many, and counts of bits stay in range.
+constexpr int64_t kMostElements = int64_t{1} << 48;
+
+PackedWeights weights_from_json(const Json& json, const std::string& where) {
   std::vector<std::shared_ptr<const Quantizer>> quantizers;
   for (const Json& entry : json.at("quantizers"))
     quantizers.push_back(make_quantizer(entry.at("type"), entry.at("options").get<QuantizerOptions>()));
   PackedWeights found;
   for (const auto& [name, entry] : json.at("weights").items()) {
-    const auto number = entry.at(0).get<size_t>();
-    QN_CHECK(number < quantizers.size(), "'{}' has quantizer {} of {}: this is no intact packed model", name, number,
-             quantizers.size());
-    const PackedWeight packed{quantizers[number], entry.at(1), entry.at(2)};
+    const std::string what = fmt::format("{}: '{}': ", where, name);
+    QN_CHECK(!quantizers.empty(), "{}there are no quantizers", what);
+    const int64_t number = json_integer(entry.at(0), what + "its quantizer", 0, std::ssize(quantizers) - 1);
+    const PackedWeight packed{quantizers[static_cast<size_t>(number)],
+                              json_integer(entry.at(1), what + "its number of rows", 1, INT32_MAX),
+                              json_integer(entry.at(2), what + "its number of columns", 1, INT32_MAX)};
+    QN_CHECK(packed.rows <= kMostElements / packed.cols, "{}a matrix of {} x {} is too large", what, packed.rows,
+             packed.cols);
     packed.quantizer->check(packed.rows, packed.cols, name);
     found[name] = packed;
   }
   return found;
+}
+
+/// Before anything of such a size is made: the file has the codes and values that its table promises.
+void check_stored(const SafetensorsReader& file, const std::string& weight, const PackedWeight& packed) {
+  const QuantizedLayout layout = packed.quantizer->layout(packed.rows, packed.cols);
+  const StoredTensor& codes = file.at(part_name(weight, kCodes));
+  QN_CHECK(codes.bytes.size() == layout.code_bytes(), "'{}': tensor {} has {} bytes; {} codes of {} bits take {}",
+           file.path(), codes.name, codes.bytes.size(), layout.codes, layout.bits(), layout.code_bytes());
+  for (const SideLayout& side : layout.side) {
+    const std::string name = part_name(weight, side.name);
+    QN_CHECK(file.at(name).shape == side.shape.to_vector(), "'{}': tensor {} must have the shape {}", file.path(), name,
+             side.shape.to_string());
+  }
+}
+
+PackedWeights listed_weights(const SafetensorsReader& file, const WeightSet* weights) {
+  if (file.metadata_at("version") == kVersion1) return version_1_weights(file, weights);
+  const std::string where = fmt::format("'{}', metadata '{}'", file.path(), kQuantizedKey);
+  try {
+    return weights_from_json(parse_strict_json<Json>(file.metadata_at(kQuantizedKey), where), where);
+  } catch (const Json::exception& error) {
+    fail("{} does not describe quantized weights ({}): this is no intact packed model", where, json_problem(error));
+  }
 }
 
 }  // namespace
@@ -117,7 +147,10 @@ void PackedTensors::plan_quantized(const std::string& weight, const PackedWeight
     plan_values(part_name(weight, s.name), s.shape, s.roundable ? side : ValueStorage::f32);
 }
 
-void PackedTensors::close_table() { writer_.set_metadata(kQuantizedKey, table_->dump()); }
+void PackedTensors::close_table() {
+  writer_.set_metadata(kQuantizedKey, table_->dump());
+  writer_.set_checksummed();
+}
 
 uint64_t PackedTensors::header_bytes() {
   close_table();
@@ -131,29 +164,19 @@ uint64_t PackedTensors::write(const std::filesystem::path& path) {
 }
 
 PackedWeights packed_weights(const SafetensorsReader& file, const WeightSet* weights) {
-  if (file.metadata_at("version") == kVersion1) return version_1_weights(file, weights);
-  try {
-    return weights_from_json(Json::parse(file.metadata_at(kQuantizedKey)));
-  } catch (const Json::exception& error) {
-    fail("metadata '{}' does not describe quantized weights ({}): this is no intact packed model", kQuantizedKey,
-         error.what());
-  }
+  PackedWeights found = listed_weights(file, weights);
+  for (const auto& [name, packed] : found) check_stored(file, name, packed);
+  return found;
 }
 
 QuantizedTensor read_quantized(const SafetensorsReader& file, const std::string& weight, const PackedWeight& packed) {
+  check_stored(file, weight, packed);
   const QuantizedLayout layout = packed.quantizer->layout(packed.rows, packed.cols);
-  const StoredTensor& codes = file.at(part_name(weight, kCodes));
-  QN_CHECK(codes.bytes.size() == layout.code_bytes(), "tensor {} has {} bytes; {} codes of {} bits take {}", codes.name,
-           codes.bytes.size(), layout.codes, layout.bits(), layout.code_bytes());
   QuantizedTensor tensor{.quantizer = packed.quantizer, .rows = packed.rows, .cols = packed.cols};
   tensor.codes.resize(static_cast<size_t>(layout.codes));
-  unpack_codes(file.values<uint8_t>(codes.name, StoredType::u8), layout.bits(), tensor.codes);
-  for (const SideLayout& side : layout.side) {
-    const std::string name = part_name(weight, side.name);
-    QN_CHECK(file.at(name).shape == side.shape.to_vector(), "tensor {} must have the shape {}", name,
-             side.shape.to_string());
-    tensor.values.push_back({side.name, side.shape, read_values(file, name)});
-  }
+  unpack_codes(file.values<uint8_t>(part_name(weight, kCodes), StoredType::u8), layout.bits(), tensor.codes);
+  for (const SideLayout& side : layout.side)
+    tensor.values.push_back({side.name, side.shape, read_values(file, part_name(weight, side.name))});
   return tensor;
 }
 

@@ -1,8 +1,10 @@
 // Plans as JSON, and what two plans differ in.
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
 #include "compress/plan.h"
 #include "core/error.h"
+#include "core/strict_json.h"
+#include "quant/scalar_quantizer.h"
 
 namespace qn {
 namespace {
@@ -15,11 +17,13 @@ Json noise_to_json(const WeightNoise& noise) {
   return json;
 }
 
-WeightNoise noise_from_json(const Json& json) {
-  return {.form = json.at("form"),
-          .rate = json.at("rate"),
-          .block = json.at("block"),
-          .options = json.value("options", QuantizerOptions())};
+WeightNoise noise_from_json(const Json& json, const std::string& what) {
+  const WeightNoise noise{.form = json.at("form"),
+                          .rate = json.at("rate"),
+                          .block = json_integer(json.at("block"), what + "block of the noise", 1, INT32_MAX),
+                          .options = json.value("options", QuantizerOptions())};
+  QN_CHECK(noise.rate >= 0.0 && noise.rate <= 1.0, "{}rate of the noise is {}: 0 to 1 are possible", what, noise.rate);
+  return noise;
 }
 
 /// What weights have in common is written once, and named by its number.
@@ -37,10 +41,9 @@ class Shared {
   Json values_ = Json::array();
 };
 
-/// What is not there is not planned.
-Json weight_to_json(const WeightPlan& weight, Shared& quantizers, Shared& noises) {
-  Json json{{"shape", {weight.rows, weight.cols}}};
-  if (!weight.tied_to.empty()) json["tied_to"] = weight.tied_to;
+/// What becomes of a weight; what is not there is not planned.
+Json fate_to_json(const WeightPlan& weight, Shared& quantizers, Shared& noises) {
+  Json json = Json::object();
   if (weight.stage >= 0) {
     json["stage"] = weight.stage;
     json["quantizer"] =
@@ -50,38 +53,67 @@ Json weight_to_json(const WeightPlan& weight, Shared& quantizers, Shared& noises
   return json;
 }
 
-WeightPlan weight_from_json(const std::string& name, const Json& json, const Json& plan) {
+/// [rows, columns] of a weight of the most common fate, otherwise [rows, columns, fate]: plans are part of packed
+/// files, where every byte counts.
+Json weight_to_json(const WeightPlan& weight, Json fate, const Json& usual) {
+  Json json{weight.rows, weight.cols};
+  if (fate == usual && weight.tied_to.empty()) return json;
+  if (!weight.tied_to.empty()) fate["tied_to"] = weight.tied_to;
+  json.push_back(fate);
+  return json;
+}
+
+const Json& most_common(const std::vector<Json>& fates) {
+  static const Json kNothing = Json::object();
+  const Json* best = &kNothing;
+  std::ptrdiff_t most = 0;
+  for (const Json& fate : fates) {
+    const std::ptrdiff_t count = std::count(fates.begin(), fates.end(), fate);
+    if (count > most) most = count, best = &fate;
+  }
+  return *best;
+}
+
+const Json& place_in(const Json& list, const Json& number, const std::string& what) {
+  QN_CHECK(list.is_array() && !list.empty(), "{} is {} of an empty list", what, number.dump());
+  return list[static_cast<size_t>(json_integer(number, what, 0, std::ssize(list) - 1))];
+}
+
+/// Older programs wrote an object {"shape": [R, C], ...} for every weight.
+WeightPlan weight_from_json(const std::string& name, const Json& json, const Json& plan, const std::string& where) {
+  const std::string what = fmt::format("{}: '{}': ", where, name);
+  const Json& shape = json.is_array() ? json : json.at("shape");
+  const Json& fate = json.is_object() ? json : json.size() > 2 ? json.at(2) : plan.at("usual");
   WeightPlan weight{.name = name,
                     .group = {},
-                    .rows = json.at("shape").at(0),
-                    .cols = json.at("shape").at(1),
-                    .tied_to = json.value("tied_to", std::string())};
-  if (json.contains("stage")) {
-    weight.stage = json.at("stage");
-    const Json& quantizer = plan.at("quantizers").at(json.at("quantizer").get<size_t>());
+                    .rows = json_integer(shape.at(0), what + "rows", 1, INT32_MAX),
+                    .cols = json_integer(shape.at(1), what + "columns", 1, INT32_MAX),
+                    .tied_to = fate.value("tied_to", std::string())};
+  if (fate.contains("stage")) {
+    weight.stage = json_integer(fate.at("stage"), what + "stage", 0, plan.at("stages").get<int64_t>() - 1);
+    const Json& quantizer = place_in(plan.at("quantizers"), fate.at("quantizer"), what + "quantizer");
     weight.quantizer = make_quantizer(quantizer.at("type"), quantizer.at("options").get<QuantizerOptions>());
     weight.quantizer->check(weight.rows, weight.cols, name);
   }
-  if (json.contains("noise")) weight.noise = noise_from_json(plan.at("noises").at(json.at("noise").get<size_t>()));
+  if (fate.contains("noise"))
+    weight.noise = noise_from_json(place_in(plan.at("noises"), fate.at("noise"), what + "noise"), what);
   return weight;
 }
 
 QuantizationPlan plan_from_json(const Json& json, const std::string& where) {
   QuantizationPlan plan;
-  plan.stages = json.at("stages");
+  plan.stages = json_integer(json.at("stages"), where + ": stages", 0, INT32_MAX);
   plan.cut_ties = json.at("cut_ties");
   plan.storage.side = value_named<ValueStorage>(json.at("storage").at("side").get<std::string>(), where + ": storage");
   plan.storage.dense =
       value_named<ValueStorage>(json.at("storage").at("dense").get<std::string>(), where + ": storage");
-  for (const auto& [name, weight] : json.at("weights").items()) {
-    plan.weights.push_back(weight_from_json(name, weight, json));
-    const int64_t stage = plan.weights.back().stage;
-    QN_CHECK(stage >= -1 && stage < plan.stages, "{}: '{}' is in stage {} of {}", where, name, stage, plan.stages);
-  }
+  for (const auto& [name, weight] : json.at("weights").items())
+    plan.weights.push_back(weight_from_json(name, weight, json, where));
   if (json.contains("activations")) {
     plan.round_activations = json.at("activations").at("round_in_training");
     for (const auto& [name, bits] : json.at("activations").at("bits").items())
-      plan.activations.push_back({name, bits.get<int>()});
+      plan.activations.push_back(
+          {name, static_cast<int>(json_integer(bits, where + ": bits of " + name, kMinScalarBits, kMaxScalarBits))});
   }
   return plan;
 }
@@ -94,13 +126,18 @@ std::string how(const WeightPlan& weight) {
 
 std::string plan_to_text(const QuantizationPlan& plan) {
   Shared quantizers, noises;
+  std::vector<Json> fates;
+  for (const WeightPlan& weight : plan.weights) fates.push_back(fate_to_json(weight, quantizers, noises));
+  const Json& usual = most_common(fates);
   Json weights = Json::object();
-  for (const WeightPlan& weight : plan.weights) weights[weight.name] = weight_to_json(weight, quantizers, noises);
+  for (size_t i = 0; i < fates.size(); ++i)
+    weights[plan.weights[i].name] = weight_to_json(plan.weights[i], fates[i], usual);
   Json json{{"stages", plan.stages},
             {"cut_ties", plan.cut_ties},
             {"storage", {{"side", name_of(plan.storage.side)}, {"dense", name_of(plan.storage.dense)}}},
             {"quantizers", quantizers.all()},
             {"noises", noises.all()},
+            {"usual", usual},
             {"weights", weights}};
   if (!plan.activations.empty()) {
     Json bits = Json::object();
@@ -112,9 +149,10 @@ std::string plan_to_text(const QuantizationPlan& plan) {
 
 QuantizationPlan plan_from_text(const std::string& text, const std::string& where) {
   try {
-    return plan_from_json(Json::parse(text), where);
+    return plan_from_json(parse_strict_json<Json>(text, where), where);
   } catch (const Json::exception& error) {
-    fail("{} is no quantization plan ({}): the file is damaged, or a newer quantnoise wrote it", where, error.what());
+    fail("{} is no quantization plan ({}): the file is damaged, or a newer quantnoise wrote it", where,
+         json_problem(error));
   }
 }
 

@@ -62,6 +62,7 @@ void SizeReport::add_stored(const std::string& name, const std::string& storage,
 SizeEntry SizeReport::total() const {
   SizeEntry sum;
   sum.name = "total";
+  sum.other_bytes = header_bytes_;
   for (const SizeEntry& entry : entries_) {
     sum.values += entry.values;
     sum.code_bytes += entry.code_bytes;
@@ -86,9 +87,11 @@ std::string SizeReport::to_table() const {
   std::string text = fmt::format("{:<{}}  {:<18} {:>14} {:>12} {:>12} {:>12} {:>12} {:>7}\n", "tensor", name_width,
                                  "storage", "values", "codes", "side", "dense", "bytes", "bits");
   for (const SizeEntry& entry : entries_) text += table_line(entry, name_width);
+  if (header_bytes_ > 0)
+    text += fmt::format("{:<{}}  {:<18} {:>66}\n", "header", name_width, "names, metadata",
+                        group_digits(static_cast<int64_t>(header_bytes_)));
   text += table_line(total(), name_width);
-  text += fmt::format("file: {} with a header of {} bytes; float32: {}; {:.2f} times smaller\n",
-                      format_bytes(total_bytes()), group_digits(static_cast<int64_t>(header_bytes_)),
+  text += fmt::format("{}; in float32 {}; {:.2f} times smaller\n", format_bytes(total_bytes()),
                       format_bytes(original_bytes()), ratio());
   return text;
 }

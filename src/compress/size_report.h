@@ -17,7 +17,8 @@ struct SizeEntry {
   uint64_t code_bytes = 0;   ///< packed codes
   uint64_t side_bytes = 0;   ///< what codes are decoded with: codebooks, scales
   uint64_t dense_bytes = 0;  ///< values stored one by one
-  uint64_t bytes() const { return code_bytes + side_bytes + dense_bytes; }
+  uint64_t other_bytes = 0;  ///< of no tensor: a file's header
+  uint64_t bytes() const { return code_bytes + side_bytes + dense_bytes + other_bytes; }
   double bits_per_value() const {
     return values == 0 ? 0.0 : 8.0 * static_cast<double>(bytes()) / static_cast<double>(values);
   }
@@ -37,13 +38,13 @@ class SizeReport {
   void set_original_values(int64_t values) { original_values_ = values; }
 
   const std::vector<SizeEntry>& entries() const { return entries_; }
-  SizeEntry total() const;  ///< sums over the entries, without the header
+  SizeEntry total() const;  ///< sums over the entries and the header
   uint64_t header_bytes() const { return header_bytes_; }
-  uint64_t total_bytes() const { return total().bytes() + header_bytes_; }  ///< the size of the file
-  uint64_t original_bytes() const;                                          ///< the original model in float32
-  double ratio() const;                                                     ///< original / total
+  uint64_t total_bytes() const { return total().bytes(); }  ///< the size of the file
+  uint64_t original_bytes() const;                          ///< the original model in float32
+  double ratio() const;                                     ///< original / total
 
-  /// A fixed-width table, one line per tensor, then the totals.
+  /// A fixed-width table, one line per tensor and one for the header, then the totals.
   std::string to_table() const;
   /// The same as JSON text.
   std::string to_json() const;

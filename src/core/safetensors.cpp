@@ -1,5 +1,7 @@
 #include "core/safetensors.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -10,8 +12,8 @@
 #include <optional>
 
 #include "core/error.h"
+#include "core/strict_json.h"
 #include "core/text.h"
-#include "core/unique_json.h"
 
 namespace qn {
 namespace {
@@ -24,6 +26,8 @@ static_assert(std::endian::native == std::endian::little, "safetensors files are
 constexpr const char* kMetadata = "__metadata__";
 constexpr uint64_t kMaxHeader = 100'000'000;  // the limit of the reference implementation
 constexpr uint64_t kLengthField = 8;
+// A tensor's is shorter: there may be hundreds, and the header of a small model at a few bits has to stay small.
+constexpr size_t kHeaderDigits = 16, kTensorDigits = 8;
 
 struct TypeRow {
   StoredType type;
@@ -58,11 +62,11 @@ json parse_header(const std::string& path, std::string_view text) {
   std::string repeated;
   json header;
   try {
-    header = parse_unique_json(text, repeated);
+    header = parse_unique_json<json>(text, repeated);
   } catch (const json::exception& error) {
-    fail("'{}' is no safetensors file: its header is not valid JSON ({})", path, error.what());
+    fail("'{}' is no safetensors file, or damaged: its header is not valid JSON ({})", path, json_problem(error));
   }
-  QN_CHECK(repeated.empty(), "'{}': '{}' appears twice in the header", path, repeated);
+  QN_CHECK(repeated.empty(), "'{}': '{}' appears twice in the header: the file is damaged", path, repeated);
   QN_CHECK(header.is_object(), "'{}' is no safetensors file: its header is not a JSON object", path);
   return header;
 }
@@ -113,6 +117,24 @@ void check_layout(const std::string& path, std::vector<StoredTensor>& tensors, s
            data.data() + data.size() - expected);
 }
 
+/// Where the value of kChecksums begins in the text of a header: quotes within texts are escaped, so nothing else looks
+/// like this key.
+size_t place_of_checksums(std::string_view header) {
+  const std::string key = fmt::format("\"{}\":\"", kChecksums);
+  const size_t place = header.find(key);
+  return place == std::string_view::npos ? place : place + key.size();
+}
+
+/// `place` is that of the header's own checksum, which is taken as zeros.
+uint64_t header_checksum(std::string header, size_t place) {
+  header.replace(place, kHeaderDigits, kHeaderDigits, '0');
+  return hash_bytes(header.data(), header.size());
+}
+
+std::string tensor_checksum(std::span<const std::byte> bytes) {
+  return hex64(hash_bytes(bytes.data(), bytes.size())).substr(hex64(0).size() - kTensorDigits);
+}
+
 }  // namespace
 
 size_t size_of(StoredType type) { return row_of(type).size; }
@@ -136,6 +158,7 @@ void SafetensorsReader::read_header() {
   const std::span<const std::byte> data = all.subspan(data_begin_);
   const std::string_view text(reinterpret_cast<const char*>(all.data()) + kLengthField, length);
   const json header = parse_header(path_, text);
+  if (header.contains(kMetadata) && header[kMetadata].contains(kChecksums)) read_checksums(text);
   for (const auto& [name, entry] : header.items()) {
     if (name != kMetadata) {
       tensors_.push_back(read_entry(fmt::format("'{}', tensor '{}'", path_, name), name, entry, data));
@@ -148,7 +171,31 @@ void SafetensorsReader::read_header() {
     }
   }
   check_layout(path_, tensors_, data);
+  QN_CHECK(!has_checksums_ || checksums_.size() == tensors_.size() * kTensorDigits,
+           "'{}' has {} digits of checksums for {} tensors", path_, checksums_.size(), tensors_.size());
   for (size_t i = 0; i < tensors_.size(); ++i) index_[tensors_[i].name] = i;
+}
+
+void SafetensorsReader::read_checksums(std::string_view header) {
+  const size_t place = place_of_checksums(header);
+  const std::string_view text =
+      place == std::string_view::npos ? "" : header.substr(place, header.find('"', place) - place);
+  QN_CHECK(text.size() >= kHeaderDigits &&
+               text.substr(0, kHeaderDigits) == hex64(header_checksum(std::string(header), place)),
+           "'{}': the header (metadata, names and shapes) does not fit its checksum: the file is damaged, or another "
+           "program rewrote it",
+           path_);
+  checksums_ = text.substr(kHeaderDigits);
+  has_checksums_ = true;
+}
+
+void SafetensorsReader::verify() const {
+  std::vector<std::string> altered;
+  for (size_t i = 0; has_checksums_ && i < tensors_.size(); ++i)
+    if (tensor_checksum(tensors_[i].bytes) != checksums_.substr(i * kTensorDigits, kTensorDigits))
+      altered.push_back(fmt::format("'{}'", tensors_[i].name));
+  QN_CHECK(altered.empty(), "'{}' is damaged: tensor {} does not fit {} checksum", path_, fmt::join(altered, ", "),
+           altered.size() == 1 ? "its" : "their");
 }
 
 const StoredTensor& SafetensorsReader::at(const std::string& name) const {
@@ -214,9 +261,10 @@ std::vector<const SafetensorsWriter::Named*> SafetensorsWriter::in_file_order() 
   return order;
 }
 
-std::string SafetensorsWriter::header() const {
+std::string SafetensorsWriter::header(const std::string& checksums) const {
   ordered_json header = ordered_json::object();
   if (!metadata_.empty()) header[kMetadata] = metadata_;
+  if (checksummed_) header[kMetadata][kChecksums] = checksums;
   uint64_t offset = 0;
   for (const Named* named : in_file_order()) {
     const auto& [name, entry] = *named;
@@ -236,7 +284,20 @@ std::string SafetensorsWriter::header() const {
   return text;
 }
 
-uint64_t SafetensorsWriter::header_bytes() const { return kLengthField + header().size(); }
+std::string SafetensorsWriter::planned_header() const {
+  return header(std::string(kHeaderDigits + entries_.size() * kTensorDigits, '0'));
+}
+
+std::string SafetensorsWriter::final_header() const {
+  if (!checksummed_) return planned_header();
+  std::string checksums(kHeaderDigits, '0');
+  for (const Named* named : in_file_order()) checksums += tensor_checksum(named->second.bytes);
+  std::string text = header(checksums);
+  const size_t place = place_of_checksums(text);
+  return text.replace(place, kHeaderDigits, hex64(header_checksum(text, place)));
+}
+
+uint64_t SafetensorsWriter::header_bytes() const { return kLengthField + planned_header().size(); }
 
 uint64_t SafetensorsWriter::file_size() const {
   uint64_t total = header_bytes();
@@ -247,7 +308,7 @@ uint64_t SafetensorsWriter::file_size() const {
 void SafetensorsWriter::write(const std::filesystem::path& path) const {
   for (const auto& [name, entry] : entries_)
     QN_ASSERT(entry.bytes.size() == entry.size, "tensor '{}' is only planned", name);
-  const std::string text = header();
+  const std::string text = final_header();
   const uint64_t length = text.size();
   atomic_write(path, [&](const std::filesystem::path& temporary) {
     std::ofstream out(temporary, std::ios::binary | std::ios::trunc);

@@ -10,11 +10,16 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/file_io.h"
 
 namespace qn {
+
+/// Metadata with XXH3 checksums in hexadecimal: 16 digits for the header, these digits taken as zeros; then the last 8
+/// for the bytes of every tensor, in file order. What packed files have (docs/formats.md).
+inline constexpr const char* kChecksums = "xxh3";
 
 enum class StoredType : uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
 
@@ -33,8 +38,8 @@ struct StoredTensor {
 
 class SafetensorsReader {
  public:
-  /// Maps and validates the file: every header field, every offset; no data is read yet. Files from anywhere may be
-  /// opened. Throws qn::Error naming the file, the tensor and what is wrong.
+  /// Maps and validates the file: every header field, every offset, the header's checksum where there is one; no data
+  /// is read yet. Files from anywhere may be opened. Throws qn::Error naming the file, the tensor and what is wrong.
   explicit SafetensorsReader(const std::filesystem::path& path);
 
   const std::vector<StoredTensor>& tensors() const { return tensors_; }  ///< in file order
@@ -49,11 +54,19 @@ class SafetensorsReader {
   template <typename T>
   std::vector<T> values(const std::string& name, StoredType type) const;
 
+  const std::string& path() const { return path_; }
   uint64_t file_size() const { return file_.size(); }
   uint64_t header_bytes() const { return data_begin_; }  ///< everything that is not tensor data
 
+  /// Whether the file says what its bytes have to be; its header is then known to be intact.
+  bool has_checksums() const { return has_checksums_; }
+  /// Reads all tensors. Throws qn::Error naming those that their checksums do not fit; has nothing to say of a file
+  /// without checksums.
+  void verify() const;
+
  private:
   void read_header();
+  void read_checksums(std::string_view header);
 
   std::string path_;
   MappedFile file_;
@@ -61,6 +74,8 @@ class SafetensorsReader {
   std::vector<StoredTensor> tensors_;
   std::map<std::string, size_t> index_;
   std::map<std::string, std::string> metadata_;
+  std::string checksums_;  ///< of tensors_, in this order
+  bool has_checksums_ = false;
 };
 
 /// Collects tensors, then writes them at once. The order in the file is by element size (largest first, so that every
@@ -76,6 +91,8 @@ class SafetensorsWriter {
   /// A tensor of which only the header is of interest: header_bytes() and file_size() count it, write() refuses it.
   void add_planned(const std::string& name, StoredType type, std::vector<int64_t> shape);
   void set_metadata(const std::string& key, const std::string& value) { metadata_[key] = value; }
+  /// Adds the metadata kChecksums.
+  void set_checksummed() { checksummed_ = true; }
 
   uint64_t header_bytes() const;  ///< length field, header and padding
   uint64_t file_size() const;     ///< what write() will produce
@@ -92,10 +109,14 @@ class SafetensorsWriter {
   void add_entry(const std::string& name, Entry entry);
   using Named = std::map<std::string, Entry>::value_type;
   std::vector<const Named*> in_file_order() const;
-  std::string header() const;
+  /// `checksums`: the value of kChecksums.
+  std::string header(const std::string& checksums) const;
+  std::string planned_header() const;
+  std::string final_header() const;
 
   std::map<std::string, Entry> entries_;
   std::map<std::string, std::string> metadata_;
+  bool checksummed_ = false;
 };
 
 }  // namespace qn

@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 #include "core/file_io.h"
-#include "core/unique_json.h"
+#include "core/strict_json.h"
 
 namespace qn {
 namespace {
@@ -33,12 +33,12 @@ std::map<std::string, std::string> weight_map_of(const fs::path& index) {
   const std::vector<std::byte> bytes = read_file_bytes(index);
   std::string repeated;
   try {
-    const json content = parse_unique_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, repeated);
+    const json content = parse_unique_json<json>({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, repeated);
     QN_CHECK(repeated.empty(), "{}: '{}' appears twice", index.string(), repeated);
     return content.at("weight_map").get<std::map<std::string, std::string>>();
   } catch (const json::exception& error) {
     fail("{} is no index of safetensors files, which has a 'weight_map' of tensors to files ({})", index.string(),
-         error.what());
+         json_problem(error));
   }
 }
 

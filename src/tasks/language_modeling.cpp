@@ -40,8 +40,8 @@ std::unique_ptr<RunTask> LanguageModeling::from_checkpoint(const RunConfig& conf
 std::unique_ptr<RunTask> LanguageModeling::from_packed(const SafetensorsReader& file, const std::string& path) {
   return std::unique_ptr<RunTask>(new LanguageModeling(
       {read_config<ModelConfig>(config_tree_from_text(file.metadata_at("model"), path + " (metadata 'model')")),
-       metadata_integer(file, "vocabulary"), file.metadata_at("dictionary_hash"),
-       metadata_integer(file, "tokens_per_sample")}));
+       metadata_integer(file, "vocabulary", kUnkId + 1, INT32_MAX), file.metadata_at("dictionary_hash"),
+       metadata_integer(file, "tokens_per_sample", 2, kMostPositions)}));
 }
 
 PackedMetadata LanguageModeling::packed_metadata() const {

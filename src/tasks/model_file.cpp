@@ -1,11 +1,8 @@
 #include "tasks/model_file.h"
 
-#include <array>
-#include <fstream>
-#include <string_view>
-
 #include "compress/ipq.h"
 #include "compress/packed_origin.h"
+#include "core/file_kind.h"
 #include "core/text.h"
 #include "tasks/run.h"
 #include "train/checkpoint_file.h"
@@ -44,7 +41,7 @@ ModelFile load_packed_file(const std::filesystem::path& path, const Kernels& ker
       name);
   ModelFile file{.kind = ModelFileKind::packed,
                  .state = format_bytes(reader.file_size()),
-                 .parameters = metadata_integer(reader, "parameters"),
+                 .parameters = metadata_integer(reader, "parameters", 1, kMostValues),
                  .plan = {},
                  .task = task_of_packed(reader, name)};
   Module& module = file.module();
@@ -53,6 +50,7 @@ ModelFile load_packed_file(const std::filesystem::path& path, const Kernels& ker
     const QuantizationPlan read = plan_from_text(file.plan, name + " (metadata 'plan')");
     quantize_activations(module, read.activations, read.round_activations);
   }
+  check_fits(module, reader);
   module.allocate(DType::f32, kernels);
   load_packed(
       module, reader, name,
@@ -81,14 +79,10 @@ QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& con
 }
 
 ModelFileKind kind_of_model_file(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  QN_CHECK(in.good(), "cannot open {}: no such file, or no permission to read it", path.string());
-  std::array<char, 32> head{};
-  in.read(head.data(), head.size());
-  const std::string_view start(head.data(), static_cast<size_t>(in.gcount()));
-  if (start.starts_with(kCheckpointMagic)) return ModelFileKind::checkpoint;
-  if (start.size() > 8 && start[8] == '{') return ModelFileKind::packed;
-  fail("{} is neither a checkpoint (.h5) nor a packed model (safetensors)", path.string());
+  const FileKind kind = kind_of_file(path);
+  if (kind == FileKind::checkpoint || kind == FileKind::hdf5) return ModelFileKind::checkpoint;
+  if (kind == FileKind::safetensors) return ModelFileKind::packed;
+  fail("{} is neither a checkpoint (.h5) nor a packed model (safetensors): it is {}", path.string(), description(kind));
 }
 
 ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels) {

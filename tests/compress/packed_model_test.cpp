@@ -13,6 +13,7 @@
 namespace qn::test {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
@@ -150,6 +151,58 @@ TEST(PackedModel, ValuesThatNoFileCanHoldAreNamedBeforeThereIsAFile) {
   expect("net.fc2.centroids", most, {.side = ValueStorage::int8, .dense = ValueStorage::f32}, "beyond what bytes");
 }
 
+/// The file with other metadata, as another program would write it.
+void rewrite(const std::filesystem::path& from, const std::filesystem::path& to, const PackedMetadata& changes) {
+  const SafetensorsReader file(from);
+  SafetensorsWriter writer;
+  for (const auto& [key, value] : file.metadata())
+    if (key != kChecksums) writer.set_metadata(key, value);
+  for (const auto& [key, value] : changes) writer.set_metadata(key, value);
+  for (const StoredTensor& t : file.tensors()) writer.add(t.name, t.type, t.shape, t.bytes);
+  writer.write(to);
+}
+
+TEST(PackedModel, FilesOfVersion2Load) {
+  const TempDir dir;
+  SmallNet net;
+  const QuantizationPlan plan = mixed_plan(net, false);
+  run_stage(net, plan);
+  round_to_storage(net, plan.storage);
+  write_packed(dir / "new.safetensors", net, {}, plan.storage);
+  rewrite(dir / "new.safetensors", dir / "old.safetensors", {{"version", "2"}});
+  SmallNet loaded;
+  load_packed(loaded, dir / "old.safetensors");
+  EXPECT_EQ(logits(loaded), logits(net));
+  EXPECT_FALSE(SafetensorsReader(dir / "old.safetensors").has_checksums());
+}
+
+TEST(PackedModel, MetadataIsReadStrictly) {
+  const TempDir dir;
+  const auto path = dir / "x.safetensors";
+  for (const char* text : {"", "-3", "+3", "0", "1e3", "12 ", "0x10", "99999999999999999999", "three"}) {
+    SafetensorsWriter writer;
+    writer.set_metadata("vocabulary", text);
+    writer.write(path);
+    EXPECT_THAT([&] { metadata_integer(SafetensorsReader(path), "vocabulary", 4, 1000); },
+                ThrowsMessage<Error>(AllOf(HasSubstr("x.safetensors"), HasSubstr("'vocabulary'"))))
+        << text;
+  }
+}
+
+TEST(PackedModel, FitsOrIsRefusedBeforeThereIsMemory) {
+  const TempDir dir;
+  SmallNet net;
+  const QuantizationPlan plan = mixed_plan(net, false);
+  run_stage(net, plan);
+  write_packed(dir / "net.safetensors", net, {}, plan.storage);
+  const SafetensorsReader file(dir / "net.safetensors");
+  check_fits(SmallNet(), file);
+  Module other;
+  other.root().weight("net.fc1.weight", "", WeightKind::linear, {64, 16}, {});
+  EXPECT_THAT([&] { check_fits(other, file); },
+              ThrowsMessage<Error>(AllOf(HasSubstr("net.fc1.weight"), HasSubstr("[32, 16]"), HasSubstr("[64, 16]"))));
+}
+
 TEST(PackedModel, BadFilesAreExplained) {
   const TempDir dir;
   const auto path = dir / "bad.safetensors";
@@ -160,21 +213,28 @@ TEST(PackedModel, BadFilesAreExplained) {
                 ThrowsMessage<Error>(HasSubstr(text)));
   };
   message("format", "other", "no packed model");
-  message("version", "3", "use a newer quantnoise");
-  message("quantized", "[", "no intact packed model");
+  message("version", "4", "use a newer quantnoise");
+  message("version", "3", "has no checksums");
+  message("quantized", "[", "is no JSON (wrong at byte 2)");
   const auto table = [](const char* type, const char* weight) {
     return fmt::format(R"({{"quantizers": [{{"type": "{}", "options": {{"bits": "4", "range": "tensor"}}}}], )"
                        R"("weights": {{"{}": [0, 32, 16], "net.fc2.weight": [1, 16, 32]}}}})",
                        type, weight);
   };
   message("quantized", table("wavelet", "net.fc1.weight"), "'wavelet'");
-  message("quantized", table("int", "net.fc1.weight"), "quantizer 1 of 1");
+  message("quantized", table("int", "net.fc1.weight"), "'net.fc2.weight': its quantizer is 1");
+  for (const char* rows : {"32.5", "-1", "1e12", "99999999999", "true", "\"32\""}) {
+    std::string wrong = table("int", "net.fc1.weight");
+    wrong.replace(wrong.find("32, 16"), 2, rows);
+    message("quantized", wrong, "'net.fc1.weight': its number of rows is");
+  }
+  message("quantized", R"({"quantizers": [], "quantizers": [], "weights": {}})", "says 'quantizers' twice");
   std::string text = table("int", "net.fc1.weight");
   text.replace(text.find("[1"), 2, "[0");
   message("quantized", text, "net.fc1.codes");
   text = table("int", "net.x.weight");
   text.replace(text.find("[1"), 2, "[0");
-  message("quantized", text, "'net.x.weight'");
+  message("quantized", text, "net.fc2.codes");
 }
 
 TEST(IpqMachine, StateOfMixedStagesRestoresTheModule) {

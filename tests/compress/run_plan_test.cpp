@@ -81,15 +81,38 @@ TEST(PlanText, ThereAndBack) {
 }
 
 TEST(PlanText, DamagedTextsAreRefused) {
-  EXPECT_THAT(error_of([] { plan_from_text("{", "x.h5"); }),
-              AllOf(HasSubstr("x.h5"), HasSubstr("no quantization plan")));
+  EXPECT_THAT(error_of([] { plan_from_text("{", "x.h5"); }), AllOf(HasSubstr("x.h5"), HasSubstr("no JSON")));
   EXPECT_THAT(error_of([] { plan_from_text("{}", "x.h5"); }), HasSubstr("no quantization plan"));
   std::string text = plan_to_text(rich_plan());
   text.replace(text.find("\"int\""), 5, "\"ant\"");
   EXPECT_THAT(error_of([&] { plan_from_text(text, "x.h5"); }), HasSubstr("'ant'"));
-  text = plan_to_text(rich_plan());
-  text.replace(text.find("\"stages\":3"), 10, "\"stages\":1");
-  EXPECT_THAT(error_of([&] { plan_from_text(text, "x.h5"); }), HasSubstr("of 1"));
+  const auto expect = [](const char* was, const char* now, const char* message) {
+    std::string changed = plan_to_text(rich_plan());
+    ASSERT_NE(changed.find(was), std::string::npos) << changed;
+    changed.replace(changed.find(was), std::string(was).size(), now);
+    EXPECT_THAT(error_of([&] { plan_from_text(changed, "x.h5"); }), AllOf(HasSubstr("x.h5"), HasSubstr(message)));
+  };
+  expect("\"stages\":3", "\"stages\":1", "stage is 1: a whole number from 0 to 0");
+  expect("[1000,64", "[-1000,64", "'decoder.embed_tokens.weight': rows is -1000");
+  expect("[1000,64", "[1e12,64", "rows is 1000000000000.0");
+  expect("\"rate\":0.1", "\"rate\":-0.1", "rate of the noise");
+  expect("\"usual\"", "\"storage\"", "says 'storage' twice");
+}
+
+TEST(PlanText, OlderTextsAreRead) {
+  const QuantizationPlan plan = plan_from_text(
+      R"({"stages":1,"cut_ties":false,"storage":{"side":"fp16","dense":"fp32"},)"
+      R"("quantizers":[{"type":"int","options":{"bits":"4","range":"channel"}}],)"
+      R"("noises":[{"form":"zero_blocks","rate":0.1,"block":8}],)"
+      R"("weights":{"a":{"shape":[8,4],"stage":0,"quantizer":0,"noise":0},"b":{"shape":[2,3],"tied_to":"a"}}})",
+      "x");
+  ASSERT_EQ(plan.weights.size(), 2U);
+  EXPECT_EQ(plan.weights[0].quantizer->text(), "int4 channel");
+  EXPECT_EQ(plan.weights[0].noise.rate, 0.1);
+  EXPECT_EQ(plan.weights[1].rows, 2);
+  EXPECT_EQ(plan.weights[1].tied_to, "a");
+  EXPECT_EQ(plan.weights[1].stage, -1);
+  EXPECT_EQ(names(plan_from_text(plan_to_text(plan), "x").weights), names(plan.weights));
 }
 
 TEST(PlanText, DifferencesNameTheWeights) {

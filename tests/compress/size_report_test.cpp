@@ -101,7 +101,9 @@ TEST(SizeReport, TableAndJsonSayTheSame) {
   const auto json = nlohmann::json::parse(report.to_json());
   EXPECT_EQ(json["tensors"].size(), 2u);
   EXPECT_EQ(json["tensors"][0]["bytes"], 528384);
-  EXPECT_EQ(json["total"]["bytes"], 528384 + 16384);
+  EXPECT_EQ(json["total"]["bytes"], 528384 + 16384 + 64);
+  EXPECT_THAT(table, testing::ContainsRegex("header +names, metadata +64\n"));
+  EXPECT_THAT(table, testing::ContainsRegex("total .* 544,832 "));
   EXPECT_EQ(json["file_bytes"], report.total_bytes());
   EXPECT_DOUBLE_EQ(json["ratio"].get<double>(), report.ratio());
 }

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <fstream>
+#include <iterator>
 
 #include "core/error.h"
 #include "support/temp_dir.h"
@@ -201,6 +202,58 @@ TEST(Safetensors, EveryTruncationIsRefused) {
     out.close();
     EXPECT_THROW(SafetensorsReader(dir / "cut"), Error) << size;
   }
+}
+
+/// What reading and verifying says.
+std::string damage_of(const std::filesystem::path& path) {
+  try {
+    const SafetensorsReader reader(path);
+    reader.verify();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Safetensors, EveryFlippedBitOfAChecksummedFileIsNoticed) {
+  const TempDir dir;
+  const std::filesystem::path path = dir / "sums.safetensors";
+  SafetensorsWriter writer;
+  writer.add("fc1.weight", StoredType::f32, {2, 3}, std::vector<float>{1, 2, 3, 4, 5, 6});
+  writer.add("codes", StoredType::u8, {3}, std::vector<uint8_t>{1, 2, 3});
+  writer.add("nothing", StoredType::f32, {0}, std::vector<float>{});
+  writer.set_metadata("heads", "2");
+  writer.set_metadata("quoted", R"("xxh3":"0000)");
+  writer.set_checksummed();
+  writer.write(path);
+  EXPECT_EQ(damage_of(path), "");
+  EXPECT_TRUE(SafetensorsReader(path).has_checksums());
+  EXPECT_EQ(std::filesystem::file_size(path), writer.file_size());
+  std::string content;
+  {
+    std::ifstream in(path, std::ios::binary);
+    content.assign(std::istreambuf_iterator<char>(in), {});
+  }
+  const size_t header = SafetensorsReader(path).header_bytes();
+  for (size_t bit = 0; bit < content.size() * 8; ++bit) {
+    content[bit / 8] ^= static_cast<char>(1 << bit % 8);
+    std::ofstream(path, std::ios::binary) << content;
+    const std::string damage = damage_of(path);
+    EXPECT_NE(damage, "") << bit;
+    if (bit / 8 >= header) {
+      EXPECT_THAT(damage, HasSubstr(bit / 8 < header + 24 ? "fc1.weight" : "codes"));
+    }
+    content[bit / 8] ^= static_cast<char>(1 << bit % 8);
+  }
+}
+
+TEST(Safetensors, FilesWithoutChecksumsHaveNothingToVerify) {
+  const TempDir dir;
+  SafetensorsWriter writer;
+  writer.add("codes", StoredType::u8, {3}, std::vector<uint8_t>{1, 2, 3});
+  writer.write(dir / "plain.safetensors");
+  EXPECT_FALSE(SafetensorsReader(dir / "plain.safetensors").has_checksums());
+  EXPECT_EQ(damage_of(dir / "plain.safetensors"), "");
 }
 
 TEST(Safetensors, PlannedTensorsCountButAreNotWritten) {
