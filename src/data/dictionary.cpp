@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/file_io.h"
 #include "core/text.h"
+#include "data/input_text.h"
 #include "data/text_scanner.h"
 
 namespace qn {
@@ -77,8 +78,10 @@ Dictionary::Dictionary() : slots_(kFirstSlots) {
 Dictionary Dictionary::load(const std::filesystem::path& path) {
   QN_CHECK(std::filesystem::exists(path), "{}: no such dictionary; make one with 'quantnoise prepare'", path.string());
   const MappedFile file(path);
+  const std::string_view text = without_bom(as_text(file.bytes()));
+  check_is_text(path.string(), text);
   LineCollector collector;
-  scan_text(as_text(file.bytes()), path.string(), collector);
+  scan_text(text, path.string(), collector);
   Dictionary dictionary;
   for (const Line& line : collector.lines) {
     Entry entry;

@@ -1,8 +1,14 @@
 #include "data/preprocess.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <optional>
+
 #include "core/error.h"
-#include "core/file_io.h"
 #include "core/folder_lock.h"
+#include "data/input_text.h"
+#include "data/split_checksum.h"
 #include "data/text_scanner.h"
 #include "data/token_stream.h"
 
@@ -30,7 +36,11 @@ struct BinarizingVisitor {
   TokenStreamWriter& writer;
   SplitSummary& summary;
   void token(std::string_view token) {
-    const int32_t id = dictionary.index(token);
+    int32_t id = dictionary.index(token);
+    if (id < kUnkId) {
+      ++summary.specials[static_cast<size_t>(id)];
+      if (id == kPadId) id = kUnkId;  // what is padding is not scored; fairseq drops such words from every loss
+    }
     if (id == kUnkId) {
       ++summary.unknown;
       summary.replaced += token != kUnk;
@@ -45,53 +55,72 @@ struct BinarizingVisitor {
 
 struct Split {
   std::string name;
-  std::filesystem::path source;
+  InputText text;
 };
 
 void add_splits(std::vector<Split>& splits, const std::string& name,
                 const std::vector<std::filesystem::path>& sources) {
   for (size_t i = 0; i < sources.size(); ++i) {
-    splits.push_back({i == 0 ? name : name + std::to_string(i), sources[i]});
+    const std::string split = i == 0 ? name : name + std::to_string(i);
+    splits.push_back({split, InputText(sources[i], split)});
   }
 }
 
-/// The texts to binarize; all are checked before the first one is read.
+/// The texts to binarize; each is opened once, and pipes are read.
 std::vector<Split> list_splits(const PrepareOptions& options) {
-  std::vector<Split> splits;
-  if (!options.train.empty()) splits.push_back({"train", options.train});
-  add_splits(splits, "valid", options.valid);
-  add_splits(splits, "test", options.test);
-  QN_CHECK(!splits.empty(), "there is no text to prepare; name at least a training text");
+  QN_CHECK(!options.train.empty() || !options.valid.empty() || !options.test.empty(),
+           "there is no text to prepare; name at least a training text");
   QN_CHECK(!options.train.empty() || !options.srcdict.empty(),
            "the dictionary is made from the training text; name one, or an existing dict.txt");
-  for (const Split& split : splits) {
-    QN_CHECK(std::filesystem::exists(split.source), "{}: no such file (text of the {} split)", split.source.string(),
-             split.name);
-    QN_CHECK(!std::filesystem::is_directory(split.source), "{} is a directory; name a text file for the {} split",
-             split.source.string(), split.name);
-    QN_CHECK(std::filesystem::file_size(split.source) > 0, "{}: the file is empty; there is nothing to prepare for {}",
-             split.source.string(), split.name);
-  }
+  std::vector<Split> splits;
+  if (!options.train.empty()) add_splits(splits, "train", {options.train});
+  add_splits(splits, "valid", options.valid);
+  add_splits(splits, "test", options.test);
   return splits;
 }
 
-Dictionary make_dictionary(const PrepareOptions& options) {
+Dictionary make_dictionary(const PrepareOptions& options, const std::vector<Split>& splits) {
   if (!options.srcdict.empty()) return Dictionary::load(options.srcdict);
-  const MappedFile text(options.train);
+  const InputText& text = splits.front().text;
   Dictionary dictionary;
-  count_tokens(as_text(text.bytes()), options.train.string(), dictionary);
+  count_tokens(text.view(), text.name(), dictionary);
   dictionary.finalize(options.limits);
   return dictionary;
 }
 
+/// The dictionary that a split of a folder was made with: its own word for it, or that of the folder's dict.txt.
+std::optional<uint64_t> dictionary_of(const std::filesystem::path& prefix) {
+  try {
+    if (const auto sum = read_split_checksum(prefix)) return sum->dictionary;
+    return Dictionary::load(prefix.parent_path() / "dict.txt").hash();
+  } catch (const Error&) {
+    return std::nullopt;  // what is damaged belongs to nothing
+  }
+}
+
+/// Splits that stay in the folder must fit the dictionary that it gets.
+void check_leftovers(const std::filesystem::path& folder, const std::vector<Split>& splits, uint64_t dictionary) {
+  if (!std::filesystem::is_directory(folder)) return;
+  std::vector<std::string> strange;
+  for (const std::string& name : splits_in(folder)) {
+    if (std::any_of(splits.begin(), splits.end(), [&](const Split& s) { return s.name == name; })) continue;
+    if (dictionary_of(folder / name) != dictionary) strange.push_back(name);
+  }
+  QN_CHECK(
+      strange.empty(),
+      "{} holds splits that were made with another dictionary: {}. Their ids would mean other words: prepare their "
+      "texts as well, remove their .bin and .idx files, or choose another folder",
+      folder.string(), fmt::join(strange, ", "));
+}
+
 SplitSummary write_split(const Split& split, const std::filesystem::path& destdir, const Dictionary& dictionary) {
-  const MappedFile text(split.source);
   SplitSummary summary;
   write_token_stream(destdir / split.name, dictionary.size(), [&](TokenStreamWriter& writer) {
-    summary = binarize(as_text(text.bytes()), split.source.string(), dictionary, writer);
+    summary = binarize(split.text.view(), split.text.name(), dictionary, writer);
   });
+  write_split_checksum(destdir / split.name, dictionary.hash());
   summary.name = split.name;
-  summary.source = split.source;
+  summary.source = split.text.path();
   return summary;
 }
 
@@ -115,17 +144,16 @@ SplitSummary binarize(std::string_view text, std::string_view name, const Dictio
 PrepareSummary prepare(const PrepareOptions& options) {
   const std::vector<Split> splits = list_splits(options);
   QN_CHECK(!options.destdir.empty(), "name the directory to write the prepared data to");
-  const Dictionary dictionary = make_dictionary(options);
+  const Dictionary dictionary = make_dictionary(options, splits);
+  for (const Split& split : splits) {
+    if (split.name == "train" && options.srcdict.empty()) continue;  // read in full just now
+    scan_text(split.text.view(), split.text.name(), CheckingVisitor{});
+  }
+  check_leftovers(options.destdir, splits, dictionary.hash());
   std::error_code error;
   std::filesystem::create_directories(options.destdir, error);
   QN_CHECK(!error, "cannot create the directory {}: {}", options.destdir.string(), error.message());
   const FolderLock lock(options.destdir, "the folder");  // two at once would mix their dictionaries
-
-  for (const Split& split : splits) {
-    if (split.name == "train" && options.srcdict.empty()) continue;  // read in full just now
-    const MappedFile text(split.source);
-    scan_text(as_text(text.bytes()), split.source.string(), CheckingVisitor{});
-  }
   dictionary.save(options.destdir / "dict.txt");
   PrepareSummary result{dictionary.size(), dictionary.hash(), {}};
   for (const Split& split : splits) result.splits.push_back(write_split(split, options.destdir, dictionary));

@@ -2,6 +2,7 @@
 // semantics 6.1), with the same files as result.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -23,12 +24,13 @@ struct PrepareOptions {
 };
 
 struct SplitSummary {
-  std::string name;              ///< train, valid, ...
-  std::filesystem::path source;  ///< the text file
-  int64_t sentences = 0;         ///< lines
-  int64_t tokens = 0;            ///< one </s> per line included
-  int64_t unknown = 0;           ///< tokens that are stored as <unk>
-  int64_t replaced = 0;          ///< of these, the ones that the text spells differently
+  std::string name;                        ///< train, valid, ...
+  std::filesystem::path source;            ///< the text file
+  int64_t sentences = 0;                   ///< lines
+  int64_t tokens = 0;                      ///< one </s> per line included
+  int64_t unknown = 0;                     ///< tokens that are stored as <unk>
+  int64_t replaced = 0;                    ///< of these, the ones that the text spells differently
+  std::array<int64_t, kUnkId> specials{};  ///< words that the text spells <s>, <pad>, </s>
   double unknown_share() const { return tokens > 0 ? static_cast<double>(unknown) / static_cast<double>(tokens) : 0; }
 };
 
@@ -41,14 +43,15 @@ struct PrepareSummary {
 /// Counts the tokens of a text, plus one </s> per line, into `dictionary`. `name` is for messages.
 void count_tokens(std::string_view text, std::string_view name, Dictionary& dictionary);
 
-/// Appends a text to a stream: per line its ids and </s>. `name` is for messages. Sets all of the summary but the
-/// names.
+/// Appends a text to a stream: per line its ids and </s>. A word spelled like a special symbol gets that symbol's id,
+/// as in fairseq, but <pad>, which becomes <unk>: padding is scored by nobody. `name` is for messages. Sets all of the
+/// summary but the names.
 SplitSummary binarize(std::string_view text, std::string_view name, const Dictionary& dictionary,
                       TokenStreamWriter& writer);
 
-/// Writes dict.txt and, per text, SPLIT.bin and SPLIT.idx to destdir. All texts are checked first: nothing in destdir
-/// changes when one of them is bad. Throws qn::Error for missing or empty files and invalid UTF-8, naming file and
-/// line.
+/// Writes dict.txt and, per text, SPLIT.bin, SPLIT.idx and SPLIT.sum to destdir. All texts are checked first: nothing
+/// in destdir changes when one of them is bad, or when destdir holds other splits that were made with another
+/// dictionary. Throws qn::Error for missing or empty files and invalid UTF-8, naming file and line.
 PrepareSummary prepare(const PrepareOptions& options);
 
 }  // namespace qn

@@ -11,7 +11,7 @@ constexpr std::array<ByteClass, 256> make_byte_classes() {
     const bool space = c == ' ' || (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x1f);
     classes[static_cast<size_t>(c)] = (c == '\n' || c == '\r') ? ByteClass::newline
                                       : space                  ? ByteClass::space
-                                      : c >= 0x80              ? ByteClass::multibyte
+                                      : c >= 0x80 || c == 0    ? ByteClass::multibyte
                                                                : ByteClass::token;
   }
   return classes;
@@ -42,14 +42,18 @@ uint32_t decode_utf8(std::string_view text, int& length) {
   const bool overlong = (bytes == 3 && code_point < 0x800) || (bytes == 4 && code_point < 0x10000);
   const bool surrogate = code_point >= 0xd800 && code_point <= 0xdfff;
   if (overlong || surrogate || code_point > 0x10ffff) return 0;
-  length = bytes;
+  length = lead == 0 ? 0 : bytes;
   return code_point;
 }
 
 void fail_invalid_utf8(std::string_view name, int64_t line, std::string_view line_up_to_byte, uint8_t byte) {
+  if (byte == 0)
+    fail("{}:{}: byte 0x00 at position {} of the line: this is no text, or text in another encoding than UTF-8", name,
+         line, line_up_to_byte.size() + 1);
   fail(
-      "{}:{}: byte 0x{:02x} at position {} of the line is not valid UTF-8; convert the file first, e.g. "
-      "'iconv -f latin1 -t utf-8 {} > converted.txt'",
+      "{}:{}: byte 0x{:02x} at position {} of the line is not valid UTF-8; convert the file first, for instance, if it "
+      "is in Latin-1, "
+      "with 'iconv -f latin1 -t utf-8 {} > converted.txt'",
       name, line, byte, line_up_to_byte.size() + 1, name);
 }
 

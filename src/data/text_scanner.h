@@ -14,7 +14,7 @@ namespace qn {
 bool is_unicode_space(uint32_t code_point);
 
 /// Decodes the character at `text` (not empty). Sets `length` to its bytes, or to 0 when the bytes are no valid UTF-8
-/// (overlong forms, surrogates and values above U+10FFFF are invalid, as in Python).
+/// (overlong forms, surrogates and values above U+10FFFF are invalid, as in Python), or NUL, which no text has.
 uint32_t decode_utf8(std::string_view text, int& length);
 
 /// The bytes of a mapped file as text.
@@ -22,7 +22,7 @@ inline std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-enum class ByteClass : uint8_t { token, space, newline, multibyte };
+enum class ByteClass : uint8_t { token, space, newline, multibyte };  ///< NUL goes with multibyte: looked at closely
 extern const std::array<ByteClass, 256> kByteClass;
 
 [[noreturn]] void fail_invalid_utf8(std::string_view name, int64_t line, std::string_view line_up_to_byte,

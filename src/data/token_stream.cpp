@@ -1,5 +1,7 @@
 #include "data/token_stream.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -7,12 +9,14 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/file_kind.h"
 #include "core/text.h"
+#include "data/split_checksum.h"
 
 namespace qn {
 namespace {
 
-constexpr std::string_view kMagic("MMIDIDX\0\0", 9);
+constexpr std::string_view kMagic = kTokenIndexMagic;
 constexpr uint64_t kVersion = 1;
 // Magic, u64 version, u8 type code, u64 number of sentences; then n int32 sizes and n int64 byte offsets.
 constexpr size_t kHeaderBytes = kMagic.size() + 8 + 1 + 8;
@@ -55,6 +59,19 @@ void append_raw(std::string& out, const T& value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof(T));
 }
 
+/// Megatron-LM's indices begin alike; behind the number of sequences they have one of documents, and a list of them at
+/// the end (and, with more than one modality, a byte per sequence).
+bool is_megatron_index(std::span<const std::byte> bytes, uint64_t count) {
+  const size_t header = kHeaderBytes + sizeof(uint64_t);
+  if (bytes.size() < header) return false;
+  const auto documents = load_at<uint64_t>(bytes, kHeaderBytes);
+  if (count > bytes.size() || documents > bytes.size()) return false;
+  const uint64_t size = header + count * kBytesPerSentence + documents * sizeof(int64_t);
+  return bytes.size() == size || bytes.size() == size + count;
+}
+
+}  // namespace
+
 std::vector<std::string> splits_in(const std::filesystem::path& directory) {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
@@ -63,8 +80,6 @@ std::vector<std::string> splits_in(const std::filesystem::path& directory) {
   std::sort(names.begin(), names.end());
   return names;
 }
-
-}  // namespace
 
 size_t token_bytes(TokenType type) {
   size_t bytes = 0;
@@ -112,6 +127,10 @@ void TokenStream::read_index() {
   type_ = static_cast<TokenType>(code);
   const auto count = load_at<uint64_t>(bytes, kMagic.size() + 9);
   const size_t rest = bytes.size() - kHeaderBytes;
+  QN_CHECK(!is_megatron_index(bytes, count),
+           "{}.idx is an index of Megatron-LM, not of fairseq (it counts documents, too): prepare the text itself with "
+           "'quantnoise prepare'",
+           name_);
   QN_CHECK(rest % kBytesPerSentence == 0 && rest / kBytesPerSentence == count,
            "{}.idx should list {} sentences but has {} bytes, which is room for {}: it is truncated or damaged; {}",
            name_, count, bytes.size(), rest / kBytesPerSentence, kRemedy);
@@ -184,6 +203,44 @@ void TokenStream::check_vocabulary(int64_t vocabulary_size) const {
         "{}.bin holds token id {} at position {}, but the dictionary has {} entries; prepare the data with the same "
         "dict.txt",
         name_, static_cast<int64_t>(*bad), bad - stored, vocabulary_size);
+  });
+}
+
+uint64_t TokenStream::verify(const Dictionary& dictionary) const {
+  const uint64_t parts[] = {hash_bytes(data_.bytes().data(), data_.size()),
+                            hash_bytes(index_.bytes().data(), index_.size())};
+  check_checksum(dictionary, parts[0], parts[1]);
+  return hash_bytes(parts, sizeof parts);
+}
+
+void TokenStream::check_checksum(const Dictionary& dictionary, uint64_t bin, uint64_t idx) const {
+  const std::optional<SplitChecksum> sum = read_split_checksum(name_);
+  if (!sum) {
+    check_vocabulary(dictionary.size());
+    warn_of_padding();
+    return;
+  }
+  QN_CHECK(
+      sum->dictionary == dictionary.hash(),
+      "{} was prepared with another dictionary than the dict.txt beside it (hashes {} and {}), so its ids mean other "
+      "words: prepare the text of this split again, with --dict and this dict.txt",
+      name_, hex64(sum->dictionary), hex64(dictionary.hash()));
+  const char* altered = sum->bin != bin ? "bin" : sum->idx != idx ? "idx" : nullptr;
+  QN_CHECK(
+      altered == nullptr,
+      "{}.{} is not as it was prepared (checksum in {}.sum): it is damaged or was replaced; prepare the data again, "
+      "or remove {}.sum if it was replaced on purpose",
+      name_, altered, name_, name_);
+}
+
+/// Data of fairseq may have words spelled <pad>.
+void TokenStream::warn_of_padding() const {
+  with_token_type(type_, [&]<typename T>(T) {
+    const auto* stored = reinterpret_cast<const T*>(data_.bytes().data());
+    const auto found = std::count(stored, stored + total_tokens_, static_cast<T>(kPadId));
+    if (found > 0)
+      spdlog::warn("{}: {} tokens are <pad>: like fairseq, neither training nor evaluation scores or counts them",
+                   name_, found);
   });
 }
 

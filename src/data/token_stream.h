@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/file_io.h"
+#include "data/dictionary.h"
 
 namespace qn {
 
@@ -19,6 +20,9 @@ enum class TokenType : uint8_t { u8 = 1, i8 = 2, i16 = 3, i32 = 4, i64 = 5, u16 
 
 /// Bytes per token; 0 for a code that is no token type.
 size_t token_bytes(TokenType type);
+
+/// Names of the splits of a prepared folder, sorted.
+std::vector<std::string> splits_in(const std::filesystem::path& directory);
 
 /// The type fairseq chooses for a vocabulary of this size.
 TokenType token_type_for(int64_t vocabulary_size);
@@ -52,12 +56,17 @@ class TokenStream {
   /// Reads the whole stream once and throws qn::Error unless every id is in [0, vocabulary_size): the usual sign of a
   /// stream made with another dictionary.
   void check_vocabulary(int64_t vocabulary_size) const;
+  /// Reads both files once: are they as they were prepared (SPLIT.sum, where there is one), with this dictionary, and
+  /// is every id in its range? Throws qn::Error, or returns a checksum of ids and sentence sizes.
+  uint64_t verify(const Dictionary& dictionary) const;
   /// How often each id occurs, [vocabulary_size]; one pass. Ids must be in range (check_vocabulary()).
   std::vector<int64_t> counts(int64_t vocabulary_size) const;
 
  private:
   void read_index();
   void check_data();
+  void check_checksum(const Dictionary& dictionary, uint64_t bin, uint64_t idx) const;
+  void warn_of_padding() const;
 
   std::string name_;  // the prefix, for messages
   MappedFile index_, data_;

@@ -18,9 +18,9 @@ Corpus::Corpus(const DataConfig& config, uint64_t seed) : config_(config), seed_
   dictionary_ = Dictionary::load(folder / "dict.txt");
 }
 
-std::unique_ptr<LmDataset> Corpus::open(const std::string& split) const {
+std::unique_ptr<LmDataset> Corpus::open(const std::string& split, uint64_t& checksum) const {
   auto stream = std::make_shared<TokenStream>(TokenStream::open(config_.path, split));
-  stream->check_vocabulary(dictionary_.size());
+  checksum = stream->verify(dictionary_);
   return std::make_unique<LmDataset>(std::move(stream), BlockOptions{config_.break_mode, config_.tokens_per_sample});
 }
 
@@ -31,9 +31,9 @@ void Corpus::prepare_training(int64_t max_positions) {
                                    .required_multiple = config_.required_multiple},
                         .max_positions = max_positions,
                         .seed = seed_};
-  train_ = open("train");
+  train_ = open("train", train_checksum_);
   sampler_.emplace(freeze_batches("train", train_->lengths(), options), seed_);
-  valid_ = open(config_.valid);
+  valid_ = open(config_.valid, valid_checksum_);
   options.over_long = config_.skip_invalid_size_valid ? OverLong::warn_and_drop : OverLong::error;
   valid_batches_ = freeze_batches(config_.valid, valid_->lengths(), options);
 }

@@ -25,11 +25,14 @@ class Corpus {
   const EpochSampler& sampler() const { return *sampler_; }
   /// Number `i` of `count` training micro-batches that lie evenly among all of them, which are sorted by length.
   Batch training_example(int64_t i, int64_t count) const;
+  /// Of the tokens and sentences of training and validation; see TokenStream::verify().
+  uint64_t train_checksum() const { return train_checksum_; }
+  uint64_t valid_checksum() const { return valid_checksum_; }
   const LmDataset& valid() const { return *valid_; }
   const BatchList& valid_batches() const { return valid_batches_; }
 
  private:
-  std::unique_ptr<LmDataset> open(const std::string& split) const;
+  std::unique_ptr<LmDataset> open(const std::string& split, uint64_t& checksum) const;
 
   DataConfig config_;
   uint64_t seed_;
@@ -37,6 +40,7 @@ class Corpus {
   std::unique_ptr<LmDataset> train_, valid_;
   std::optional<EpochSampler> sampler_;
   BatchList valid_batches_;
+  uint64_t train_checksum_ = 0, valid_checksum_ = 0;
 };
 
 }  // namespace qn

@@ -1,5 +1,7 @@
 #include "tasks/language_modeling.h"
 
+#include <spdlog/spdlog.h>
+
 #include <cmath>
 #include <filesystem>
 #include <utility>
@@ -107,7 +109,7 @@ EvalReport LanguageModeling::score_data(const EvalConfig& config, const Kernels&
                                         DType dtype) {
   const Dictionary dictionary = open_dictionary(config.data);
   const TokenStream stream = TokenStream::open(config.data, config.split);
-  stream.check_vocabulary(dictionary.size());
+  stream.verify(dictionary);
   const int64_t given = config.tokens_per_sample.value_or(0);
   EvalOptions options{.break_mode = config.break_mode,
                       .tokens_per_sample = given > 0 ? given : blueprint_.tokens_per_sample,
@@ -141,6 +143,14 @@ void LanguageModeling::save(StateDict& state) const {
   state.ints["vocabulary"] = blueprint_.vocabulary;
   state.texts["dictionary_hash"] = blueprint_.dictionary_hash;
   state.texts["data_fingerprint"] = hex64(corpus_->sampler().fingerprint());
+  state.texts["train_checksum"] = hex64(corpus_->train_checksum());
+  state.texts["valid_checksum"] = hex64(corpus_->valid_checksum());
+}
+
+/// Checkpoints of older programs have no checksums of the data.
+bool LanguageModeling::is_other(const StateDict& state, const std::string& entry, uint64_t checksum) {
+  const auto stored = state.texts.find(entry);
+  return stored != state.texts.end() && stored->second != hex64(checksum);
 }
 
 void LanguageModeling::load(const StateDict& state) {
@@ -148,6 +158,14 @@ void LanguageModeling::load(const StateDict& state) {
       state.text("data_fingerprint") == hex64(corpus_->sampler().fingerprint()),
       "the training batches differ from those of the checkpoint (other data, data.* options or seed): restore them, "
       "or start a new run from these weights with checkpoint.init_from and another checkpoint.dir");
+  QN_CHECK(!is_other(state, "train_checksum", corpus_->train_checksum()),
+           "the tokens of {}/train are not those that the checkpoint was trained on (as many, but other ones): restore "
+           "them, or start a new run from these weights with checkpoint.init_from and another checkpoint.dir",
+           data_path_);
+  if (is_other(state, "valid_checksum", corpus_->valid_checksum()))
+    spdlog::warn(
+        "the validation data are not those of the checkpoint: losses and the best checkpoint from before "
+        "cannot be compared with those to come");
   corpus_->sampler().restore({.epoch = state.integer("sampler/epoch"),
                               .next = state.integer("sampler/next"),
                               .samples = state.integer("sampler/samples")});

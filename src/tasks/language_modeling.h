@@ -63,6 +63,7 @@ class LanguageModeling : public RunTask {
     int64_t tokens_per_sample = 0;  ///< of training: the default for eval
   };
   explicit LanguageModeling(Blueprint blueprint);
+  static bool is_other(const StateDict& state, const std::string& entry, uint64_t checksum);
   Dictionary open_dictionary(const std::string& folder) const;
 
   std::optional<Corpus> corpus_;  // none where the task comes from a file

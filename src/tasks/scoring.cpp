@@ -110,6 +110,7 @@ Score evaluate(LanguageModel& model, const Kernels& kernels, Communicator& comm,
       for (size_t i = 0; i < group.size(); ++i)
         for (int64_t t = 0; t < group[i].length; ++t) {
           const auto at = static_cast<size_t>(static_cast<int64_t>(i) * rows.cols + group[i].context + t);
+          if (rows.target[at] == kPadId) continue;  // as in validation; its loss is 0
           score.loss += losses[at];
           ++score.tokens;
           if (!options.continues || !options.continues(rows.target[at])) ++score.words;

@@ -4,9 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 
-#include "train/checkpoint_seal.h"
+#include "core/file_kind.h"
 
 namespace qn {
 namespace {
@@ -14,13 +13,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kConfigurationMark = '\x01', kSeparator = '\x02';
-
-bool starts_as_checkpoint(const fs::path& path) {
-  std::string head(std::string_view(kCheckpointMagic).size(), '\0');
-  std::ifstream in(path, std::ios::binary);
-  in.read(head.data(), static_cast<std::streamsize>(head.size()));
-  return head == kCheckpointMagic;
-}
 
 bool writable(const fs::path& folder) { return access(folder.c_str(), W_OK | X_OK) == 0; }
 
@@ -93,7 +85,7 @@ void check_output_file(const fs::path& path, const std::string& option, const st
   for (const fs::path& input : inputs)
     QN_CHECK_USAGE(!fs::equivalent(path, input, error), "{} {}: this is the file to read from; name another one",
                    option, path.string());
-  QN_CHECK_USAGE(!fs::is_regular_file(path, error) || !starts_as_checkpoint(path),
+  QN_CHECK_USAGE(!fs::is_regular_file(path, error) || kind_of_file(path) != FileKind::checkpoint,
                  "{} {}: this is a checkpoint, which would be overwritten; name another file", option, path.string());
   const fs::path folder = fs::absolute(path).parent_path();
   if (!created.empty() && folder.lexically_normal() == (fs::absolute(created) / "").lexically_normal().parent_path())
@@ -114,8 +106,9 @@ void check_init_from(const CheckpointConfig& config, bool quantize, bool resume)
   QN_CHECK_USAGE(fs::is_regular_file(source, error), "checkpoint.init_from (--from): {} is no file; name a checkpoint",
                  source);
   QN_CHECK(access(source.c_str(), R_OK) == 0, "checkpoint.init_from (--from): no permission to read {}", source);
-  QN_CHECK_USAGE(starts_as_checkpoint(source), "checkpoint.init_from (--from): {} is no checkpoint of quantnoise{}",
-                 source, source.ends_with(".safetensors") ? "; a packed model cannot be trained on" : "");
+  const FileKind kind = kind_of_file(source);
+  QN_CHECK_USAGE(kind == FileKind::checkpoint, "checkpoint.init_from (--from): {} is no checkpoint: it is {}{}", source,
+                 description(kind), kind == FileKind::safetensors ? "; a packed model cannot be trained on" : "");
 }
 
 void check_files(ProblemList& problems, const TrainerConfig& config, bool quantize, bool resume,

@@ -530,7 +530,7 @@ TEST_F(CliTest, WhatCanBeKnownIsSaidBeforeTheWork) {
   quantize(checkpoint, "this is the file to read from");
   std::filesystem::copy_file(checkpoint, dir_ / "other.h5");
   quantize((dir_ / "other.h5").string(), "this is a checkpoint");
-  expect({"quantize", "-c", ipq, "--from", config}, "is no checkpoint of quantnoise");
+  expect({"quantize", "-c", ipq, "--from", config}, "is no checkpoint: it is text");
   expect({"quantize", "-c", ipq, "--from", dir_.path().string()}, "is no file");
   expect({"train", "-c", config, "-s", "checkpoint.dir=" + config + "/run"}, "is a file, not a folder");
   for (const char* name : {"cosine", "polynomial"})
@@ -576,6 +576,31 @@ TEST_F(CliTest, AModelWithNanIsNoSuccess) {
   EXPECT_EQ(overflown.code, 1);
   EXPECT_NE(overflown.err.find("the result is not finite"), std::string::npos) << overflown.err;
   EXPECT_TRUE(nlohmann::json::parse(overflown.out)["perplexity"].is_null()) << overflown.out;
+}
+
+TEST_F(CliTest, DamagedFilesAreNamed) {
+  const std::string checkpoint = dense(), packed = (dir_ / "m.safetensors").string();
+  RunConfig config = tiny_ipq_config(dir_.path(), "ipq", checkpoint);
+  config.ipq.updates_per_stage = 0;
+  ASSERT_EQ(run({"quantize", "-c", config_file("ipq", config), "--from", checkpoint, "-o", packed}).code, 0);
+  for (const std::string& file : {checkpoint, packed}) {
+    const Result intact = run({"inspect", "--check", file});
+    EXPECT_EQ(intact.code, 0) << intact.err;
+    EXPECT_NE(intact.out.find(": ok"), std::string::npos) << intact.out;
+    const size_t last = std::filesystem::file_size(file) - 1;
+    std::vector<std::byte> byte = read_file_bytes(file, last, 1);
+    byte[0] ^= std::byte{1};
+    overwrite_file_bytes(file, last, byte);
+    const Result damaged = run({"inspect", "--check", file});
+    EXPECT_EQ(damaged.code, 1);
+    EXPECT_NE(damaged.err.find("damaged"), std::string::npos) << damaged.err;
+    const Result evaluated = run({"eval", file, "--data", (dir_ / "data").string()});
+    EXPECT_EQ(evaluated.code, 1) << evaluated.out;
+    EXPECT_NE(evaluated.err.find("damaged"), std::string::npos) << evaluated.err;
+  }
+  const Result wrong = run({"quantize", "-c", config_file("ipq", config), "--from", packed, "-s", "checkpoint.dir=x"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_NE(wrong.err.find("no checkpoint: it is a safetensors file"), std::string::npos) << wrong.err;
 }
 
 TEST_F(CliTest, AnotherDictionaryIsRefused) {

@@ -1,7 +1,11 @@
 #include "data/preprocess.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <thread>
 
 #include "core/folder_lock.h"
 #include "core/hdf5_file.h"
@@ -131,6 +135,86 @@ TEST_F(SmallPrepare, WritesWhatTheTextSays) {
   EXPECT_EQ(split.unknown, 2);
   EXPECT_EQ(split.replaced, 1);
   EXPECT_DOUBLE_EQ(split.unknown_share(), 2.0 / 6);
+}
+
+TEST_F(SmallPrepare, PaddingInTheTextIsUnknown) {
+  write_text(dir_ / "valid.txt", "a <pad> <pad> b\n<s> </s> <unk>\n");
+  const PrepareSummary summary = prepare(options_);
+  const TokenStream valid = TokenStream::open(options_.destdir, "valid");
+  EXPECT_EQ(tokens_of(valid, 0, 9),
+            (std::vector<int32_t>{5, kUnkId, kUnkId, 4, kEosId, kBosId, kEosId, kUnkId, kEosId}));
+  EXPECT_EQ(summary.splits[1].specials, (std::array<int64_t, 3>{1, 2, 1}));
+  EXPECT_EQ(summary.splits[1].unknown, 3);
+  EXPECT_EQ(summary.splits[1].replaced, 2);
+}
+
+TEST_F(SmallPrepare, TextsThroughPipes) {
+  prepare(options_);
+  const std::string dict = read_text(options_.destdir / "dict.txt"), bin = read_text(options_.destdir / "train.bin");
+  const std::string text = read_text(options_.train);
+  options_.train = dir_ / "pipe";
+  options_.destdir = dir_ / "piped";
+  ASSERT_EQ(mkfifo(options_.train.c_str(), 0666), 0);
+  std::thread writer([&] { write_text(options_.train, text); });
+  prepare(options_);
+  writer.join();
+  EXPECT_EQ(read_text(options_.destdir / "dict.txt"), dict);
+  EXPECT_EQ(read_text(options_.destdir / "train.bin"), bin);
+  std::thread nothing([&] { write_text(options_.train, ""); });
+  EXPECT_THAT(prepare_error(), HasSubstr("the pipe is empty"));
+  nothing.join();
+}
+
+TEST_F(SmallPrepare, WhatIsNoTextIsNamed) {
+  const auto expect = [&](const std::string& content, const char* what, const char* command) {
+    write_text(dir_ / "valid.txt", content);
+    EXPECT_THAT(prepare_error(), AllOf(HasSubstr("valid.txt"), HasSubstr(what), HasSubstr(command)));
+  };
+  expect("\x1f\x8b\x08 and so on", "compressed with gzip", "gzip -dc ");
+  expect("\x28\xb5\x2f\xfd and so on", "compressed with zstd", "zstd -dc ");
+  expect("PK\x03\x04 and so on", "a zip archive", "unzip -p ");
+  expect(std::string("\xff\xfe"
+                     "a\0 \0b\0\n\0",
+                     10),
+         "text in UTF-16", "iconv -f UTF-16 -t UTF-8");
+  expect(std::string("a\0 \0b\0\n\0", 8), "text in UTF-16", "iconv -f UTF-16 -t UTF-8");
+  expect(std::string("a word\nand a\0 zero\n", 20), "valid.txt:2: byte 0x00 at position 6", "no text");
+  options_.srcdict = dir_ / "valid.txt";
+  EXPECT_THAT(prepare_error(), HasSubstr("valid.txt:2: byte 0x00"));
+}
+
+TEST_F(SmallPrepare, AByteOrderMarkIsNoPartOfAWord) {
+  write_text(dir_ / "train.txt", "\xef\xbb\xbf" + read_text(dir_ / "train.txt"));
+  prepare(options_);
+  EXPECT_EQ(read_text(options_.destdir / "dict.txt"), "b 3\na 2\nc 1\nmadeupword0000 0\n");
+  write_text(dir_ / "given.txt",
+             "\xef\xbb\xbf"
+             "b 9\r\na 8\r\n");
+  options_.srcdict = dir_ / "given.txt";
+  prepare(options_);
+  EXPECT_EQ(read_text(options_.destdir / "dict.txt"), "b 9\na 8\n");
+}
+
+TEST_F(SmallPrepare, SplitsOfAnotherDictionaryDoNotStay) {
+  options_.test = {dir_ / "valid.txt"};
+  prepare(options_);
+  const std::string dict = read_text(options_.destdir / "dict.txt");
+  write_text(dir_ / "train.txt", "quite different now\n");
+  options_.test.clear();
+  EXPECT_THAT(prepare_error(), AllOf(HasSubstr("another dictionary: test."), HasSubstr("another folder")));
+  EXPECT_EQ(read_text(options_.destdir / "dict.txt"), dict);
+  std::filesystem::remove(options_.destdir / "test.sum");  // as fairseq or an older program leaves it
+  EXPECT_THAT(prepare_error(), HasSubstr("another dictionary: test."));
+  std::filesystem::remove(options_.destdir / "test.idx");
+  EXPECT_EQ(prepare_error(), "no error");
+  // One more split with the folder's own dictionary is what people do.
+  options_ = {.train = {},
+              .valid = {},
+              .test = {dir_ / "valid.txt"},
+              .destdir = options_.destdir,
+              .limits = {},
+              .srcdict = options_.destdir / "dict.txt"};
+  EXPECT_EQ(prepare_error(), "no error");
 }
 
 TEST_F(SmallPrepare, LimitsTheDictionary) {

@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "data/split_checksum.h"
 #include "data_test_util.h"
 #include "support/temp_dir.h"
 
@@ -189,6 +190,56 @@ TEST_F(BadStream, DamagedSizesAndOffsets) {
   index[index.size() - 8] = 4;  // second offset
   write_text(dir_ / "t.idx", index);
   EXPECT_THAT(open_error(), HasSubstr("damaged at sentence 1"));
+}
+
+TEST_F(BadStream, IndicesOfMegatronAreNamed) {
+  const std::string index = index_bytes(8, 2, {3, 1});
+  constexpr size_t kHeader = 9 + 8 + 1 + 8;
+  std::string documents(8, '\0'), begins(24, '\0');
+  documents[0] = 3;
+  for (const std::string& modes : {std::string(), std::string(2, '\0')}) {
+    write_text(dir_ / "t.idx", index.substr(0, kHeader) + documents + index.substr(kHeader) + begins + modes);
+    EXPECT_THAT(open_error(), AllOf(HasSubstr("t.idx is an index of Megatron-LM"), HasSubstr("prepare")));
+  }
+}
+
+TEST_F(BadStream, IsOtherThanItWasPrepared) {
+  Dictionary dictionary;
+  for (const char* word : {"a", "b", "c"}) dictionary.add(word);
+  const auto verify_error = [&] { return error_of([&] { TokenStream(dir_ / "t").verify(dictionary); }); };
+  write_split_checksum(dir_ / "t", dictionary.hash());
+  EXPECT_EQ(verify_error(), "no error");
+  const std::string bin = read_text(dir_ / "t.bin"), idx = read_text(dir_ / "t.idx"), sum = read_text(dir_ / "t.sum");
+  std::string other = bin;
+  other[2] ^= 1;
+  write_text(dir_ / "t.bin", other);
+  EXPECT_THAT(verify_error(), AllOf(HasSubstr("t.bin is not as it was prepared"), HasSubstr("t.sum")));
+  write_text(dir_ / "t.bin", bin);
+  write_text(dir_ / "t.idx", index_bytes(8, 2, {2, 2}));
+  EXPECT_THAT(verify_error(), HasSubstr("t.idx is not as it was prepared"));
+  write_text(dir_ / "t.idx", idx);
+  for (size_t i = 0; i < sum.size(); ++i) {
+    std::string damaged = sum;
+    damaged[i] ^= 1;
+    write_text(dir_ / "t.sum", damaged);
+    EXPECT_NE(verify_error(), "no error") << i;
+  }
+  write_text(dir_ / "t.sum", sum);
+  dictionary.add("d");
+  EXPECT_THAT(verify_error(), AllOf(HasSubstr("prepared with another dictionary"), HasSubstr("--dict")));
+}
+
+TEST_F(BadStream, VerifyTellsContentsApart) {
+  const Dictionary dictionary;
+  const auto checksum = [&] { return TokenStream(dir_ / "t").verify(dictionary); };
+  write_text(dir_ / "t.bin", std::string("\2\0\2\0\2\0\2\0", 8));
+  const uint64_t before = checksum();
+  EXPECT_EQ(checksum(), before);
+  write_text(dir_ / "t.idx", index_bytes(8, 2, {2, 2}));
+  EXPECT_NE(checksum(), before);
+  write_text(dir_ / "t.idx", index_bytes(8, 2, {3, 1}));
+  write_text(dir_ / "t.bin", std::string("\3\0\2\0\2\0\2\0", 8));
+  EXPECT_NE(checksum(), before);
 }
 
 TEST_F(BadStream, MissingFiles) {

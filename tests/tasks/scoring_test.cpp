@@ -88,6 +88,29 @@ TEST(Evaluate, WordsOfBytePairPieces) {
                     tokens.base2() * static_cast<double>(tokens.words), kSummationTolerance));
 }
 
+/// fairseq's data may have words spelled <pad>.
+TEST(Evaluate, CountsWhatValidationCounts) {
+  QN_GOLDEN(path, "eval_lm.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  const TempDir dir;
+  const auto ids = file.read<int32_t>("stream");
+  write_token_stream(dir / "test", file.int_attribute("model", "vocab"), [&](TokenStreamWriter& writer) {
+    for (size_t i = 0; i < ids.size(); ++i) writer.add_token(i % 7 == 3 ? kPadId : ids[i]);
+    writer.end_sentence();
+  });
+  const auto stream = std::make_shared<TokenStream>(dir / "test");
+  const auto model = load_golden_model(file, "model", DType::f32);
+  const int64_t length = model->max_positions() / 2;
+  const Score evaluated = evaluate(*model, cpu_kernels(), comm(), *stream,
+                                   {.break_mode = BreakMode::none, .tokens_per_sample = length, .continues = {}});
+  const LmDataset data(stream, {BreakMode::none, length});
+  const Score validated = validate(*model, cpu_kernels(), comm(), data,
+                                   freeze_batches("test", data.lengths(), {.limits = {.max_tokens = 4 * length}}));
+  EXPECT_LT(evaluated.tokens, stream->total_tokens());
+  EXPECT_EQ(evaluated.tokens, validated.tokens);
+  EXPECT_TRUE(close(evaluated.base2(), validated.base2(), kLossTolerance));
+}
+
 TEST(Evaluate, RefusesWhatDoesNotFit) {
   QN_GOLDEN(path, "eval_lm.h5");
   const Hdf5File file(path, Hdf5File::Mode::read);

@@ -1,0 +1,25 @@
+// SPLIT.sum, beside SPLIT.bin and SPLIT.idx: what their bytes are and which dictionary the ids belong to, so that data
+// that were changed, damaged or left over from another dictionary are noticed (docs/formats.md, section 3). Folders
+// made by fairseq-preprocess have none.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace qn {
+
+struct SplitChecksum {
+  uint64_t bin = 0, idx = 0;  ///< XXH3 of the files
+  uint64_t dictionary = 0;    ///< Dictionary::hash()
+  bool operator==(const SplitChecksum&) const = default;
+};
+
+/// Of PREFIX.sum; nothing where there is no such file. Throws qn::Error when it is something else.
+std::optional<SplitChecksum> read_split_checksum(const std::filesystem::path& prefix);
+/// Reads PREFIX.bin and PREFIX.idx once and writes PREFIX.sum.
+void write_split_checksum(const std::filesystem::path& prefix, uint64_t dictionary_hash);
+
+}  // namespace qn
