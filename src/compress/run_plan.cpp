@@ -3,6 +3,8 @@
 #include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "compress/fairseq_config.h"
 #include "core/error.h"
 #include "quant/int_quantizer.h"
@@ -41,17 +43,27 @@ void restore_groups(QuantizationPlan& plan, const WeightSet& weights) {
   }
 }
 
-/// A warning where the configuration would quantize otherwise by now.
-void compare_with_config(const QuantizationPlan& stored, const Module& module, const IpqConfig& ipq) {
+std::vector<std::string> differences_from(const IpqConfig& ipq, const QuantizationPlan& stored, const Module& module) {
   try {
-    const auto lines = quantization_differences(stored, make_run_plan(module, {}, &ipq));
-    if (!lines.empty())
-      spdlog::warn(
-          "the run goes on with the plan it was started with; its rules and options would give another by now:\n  {}",
-          fmt::join(lines, "\n  "));
-  } catch (const Error& error) {
+    return quantization_differences(stored, make_run_plan(module, {}, &ipq));
+  } catch (const Error& error) {  // the file of rules may be gone
     spdlog::warn("the run goes on with the plan it was started with; its rules give none by now: {}", error.what());
+    return {};
   }
+}
+
+/// Codes that are there cannot be made by other rules any more, and half a run by each is what nobody asked for.
+void compare_with_config(const QuantizationPlan& stored, const Module& module, const IpqConfig& ipq) {
+  constexpr size_t kListed = 6;
+  std::vector<std::string> lines = differences_from(ipq, stored, module);
+  const size_t all = lines.size();
+  lines.resize(std::min(all, kListed));
+  if (all > kListed) lines.push_back(fmt::format("and {} more", all - kListed));
+  QN_CHECK(
+      lines.empty(),
+      "the rules have changed since this run was started ({}ipq.*):\n  {}\nResume it with the old rules, start anew "
+      "with --fresh, or use another checkpoint.dir",
+      ipq.rules.empty() ? "" : ipq.rules + ", ", fmt::join(lines, "\n  "));
 }
 
 /// Those that quantize asks for, or else those that training quantizes.

@@ -530,7 +530,7 @@ TEST_F(CliTest, WhatCanBeKnownIsSaidBeforeTheWork) {
   quantize(checkpoint, "this is the file to read from");
   std::filesystem::copy_file(checkpoint, dir_ / "other.h5");
   quantize((dir_ / "other.h5").string(), "this is a checkpoint");
-  expect({"quantize", "-c", ipq, "--from", config}, "is no checkpoint: it is text");
+  expect({"quantize", "-c", ipq, "--from", config}, "is no checkpoint: it is a text file");
   expect({"quantize", "-c", ipq, "--from", dir_.path().string()}, "is no file");
   expect({"train", "-c", config, "-s", "checkpoint.dir=" + config + "/run"}, "is a file, not a folder");
   for (const char* name : {"cosine", "polynomial"})

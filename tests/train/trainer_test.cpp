@@ -2,22 +2,28 @@
 // what the model in memory does.
 #include "train/trainer.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "compress/packed_model.h"
 #include "compress/representation.h"
 #include "core/file_io.h"
+#include "data/split_checksum.h"
 #include "support/capture.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
 #include "tasks/model_file.h"
 #include "tasks/scoring.h"
 #include "tiny_run.h"
+#include "train/checkpoint_file.h"
 
 namespace qn::test {
 namespace {
+
+using std::filesystem::path;
 
 class TrainerTest : public testing::Test {
  protected:
@@ -195,6 +201,36 @@ TEST_F(TrainerTest, RefusesOtherDataAndOtherModels) {
   EXPECT_THROW(TinyTrainer(other, *local_, {}), Error);
 }
 
+/// The file with two ids exchanged, and the checksums that `prepare` would write.
+void exchange_tokens(const path& prefix) {
+  std::vector<std::byte> ids = read_file_bytes(prefix.string() + ".bin");
+  std::swap_ranges(ids.begin(), ids.begin() + 2, ids.begin() + 4);
+  overwrite_file_bytes(prefix.string() + ".bin", 0, ids);
+}
+
+TEST_F(TrainerTest, RefusesOtherTokensOfTheSameLengths) {
+  const RunConfig config = tiny_config(dir_.path(), "run");
+  const TrainerOptions stopping{.quantize = false, .resume = true, .stop_requested = stop_at(2)};
+  TinyTrainer(config, *local_, stopping).run();
+  const path train = dir_ / "data" / "train";
+  exchange_tokens(train);
+  EXPECT_THAT([&] { TinyTrainer(config, *local_, {}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("train.bin is not as it was prepared")));
+  write_split_checksum(train, Dictionary::load(dir_ / "data" / "dict.txt").hash());
+  EXPECT_THAT([&] { TinyTrainer(config, *local_, {}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("not those that the checkpoint was trained on")));
+  std::filesystem::remove(train.string() + ".sum");
+  EXPECT_THAT([&] { TinyTrainer(config, *local_, {}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("not those that the checkpoint was trained on")));
+  // Checkpoints of older programs do not know the tokens.
+  const path last = dir_ / "run" / "checkpoint_last.h5";
+  StateDict state = load_state(last);
+  state.texts.erase("train_checksum");
+  state.texts.erase("valid_checksum");
+  save_state(last, state);
+  EXPECT_EQ(TinyTrainer(config, *local_, {}).run(), Outcome::finished);
+}
+
 TEST_F(TrainerTest, QuantizationResumesAnywhere) {
   const auto dense = dense_checkpoint();
   TinyTrainer straight(tiny_ipq_config(dir_.path(), "ipq", dense), *local_,
@@ -277,9 +313,16 @@ TEST_F(TrainerTest, CheckpointsKeepThePlanOfRulesThatAreGone) {
       ASSERT_EQ(first.ipq()->stages_done(), 1);
       loss = first.validate_now().loss;
     }
-    gone ? static_cast<void>(std::filesystem::remove(rules)) : write_rules(rules, 6);
+    if (gone) {
+      std::filesystem::remove(rules);
+    } else {
+      write_rules(rules, 6);
+      EXPECT_THAT([&] { TinyTrainer(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}}).run(); },
+                  testing::ThrowsMessage<Error>(testing::HasSubstr("the rules have changed")));
+    }
     const ModelFile file = load_model_file(std::filesystem::path(config.checkpoint.dir) / "checkpoint_last.h5");
     EXPECT_EQ(straight.task().evaluate_module(file.module(), cpu_kernels(), *local_, DType::f32).loss, loss);
+    if (!gone) write_rules(rules, 12);
     TinyTrainer second(config, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
     ASSERT_EQ(second.run(), Outcome::finished);
     EXPECT_EQ(all_codes(second.model()), all_codes(straight.model()));
