@@ -204,11 +204,12 @@ TEST(Safetensors, EveryTruncationIsRefused) {
   }
 }
 
-/// What reading and verifying says.
+/// What reading and verifying says, to a caller who insists on checksums.
 std::string damage_of(const std::filesystem::path& path) {
   try {
     const SafetensorsReader reader(path);
     reader.verify();
+    if (!reader.has_checksums()) return "no checksums";
   } catch (const Error& error) {
     return error.what();
   }
@@ -253,7 +254,7 @@ TEST(Safetensors, FilesWithoutChecksumsHaveNothingToVerify) {
   writer.add("codes", StoredType::u8, {3}, std::vector<uint8_t>{1, 2, 3});
   writer.write(dir / "plain.safetensors");
   EXPECT_FALSE(SafetensorsReader(dir / "plain.safetensors").has_checksums());
-  EXPECT_EQ(damage_of(dir / "plain.safetensors"), "");
+  EXPECT_NO_THROW(SafetensorsReader(dir / "plain.safetensors").verify());
 }
 
 TEST(Safetensors, PlannedTensorsCountButAreNotWritten) {
