@@ -2,9 +2,12 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <iostream>
 
 #include "cli/signals.h"
+#include "core/folder_lock.h"
+#include "tasks/model_file.h"
 #include "tasks/run.h"
 #include "train/start_checks.h"
 #include "train/trainer.h"
@@ -23,9 +26,12 @@ void check_task(ProblemList& problems, const RunConfig& config, bool quantize) {
 
 int report(const ProblemList& problems, Communicator& comm) {
   if (comm.is_root()) {
-    for (const std::string& text : problems.texts()) spdlog::error("{}", text);
-    spdlog::error("the run would not start: {} problem{}", problems.texts().size(),
-                  problems.texts().size() == 1 ? "" : "s");
+    int64_t count = 0;
+    for (const std::string& text : problems.texts()) {
+      spdlog::error("{}", text);
+      count += 1 + std::count(text.begin(), text.end(), '\n');  // a configuration has a line for each
+    }
+    spdlog::error("the run would not start: {} problem{}", count, count == 1 ? "" : "s");
   }
   return problems.of_configuration() ? kUsage : kFailure;
 }
@@ -43,7 +49,10 @@ int check_run(const RunToCheck& run, Communicator& comm) {
     if (!run.from.empty()) config.checkpoint.init_from = run.from;
     problems.collect([&] { check_run_ends(config, run.quantize); });
     const std::filesystem::path packed = run.quantize ? packed_file(run.out, config) : std::filesystem::path();
-    if (comm.is_root()) check_files(problems, config, run.quantize, !run.fresh, packed);
+    if (comm.is_root()) {
+      check_files(problems, config, run.quantize, !run.fresh, packed);
+      problems.collect([&] { check_unlocked(config.checkpoint.dir, "checkpoint.dir"); });
+    }
     check_task(problems, config, run.quantize);
   }
   problems.gather(comm);
@@ -55,13 +64,15 @@ int check_run(const RunToCheck& run, Communicator& comm) {
     Trainer trainer(
         config, dump_config(config), *task, comm,
         {.quantize = run.quantize, .resume = !run.fresh, .dry = true, .stop_requested = {}, .kernels = kernels});
-    summary = trainer.check_summary();
+    summary = trainer.check_summary(run.quantize ? packed_metadata(*task, trainer.original_parameters(),
+                                                                   config.ipq.centroid_gradient, trainer.plan())
+                                                 : PackedMetadata{});
   };
   if (comm.size() > 1)
     go_through();  // what one rank throws ends all of them
   else if (!problems.collect(go_through))
     return report(problems, comm);
-  if (comm.is_root()) std::cout << summary << "the run would start" << std::endl;
+  if (comm.is_root()) std::cout << summary << std::flush;
   return kSuccess;
 }
 

@@ -63,6 +63,12 @@ bool lock(int fd) {
   return ::fcntl(fd, F_OFD_SETLK, &whole) == 0;
 }
 
+[[noreturn]] void refuse(const std::filesystem::path& folder, const std::string& role, const std::string& owner) {
+  fail(
+      "{} {} is in use by {}. Wait until it ends, stop it (a run that gets SIGTERM saves first), or use another folder",
+      role, folder.string(), owner);
+}
+
 /// The path still leads to this file: its last owner may have removed it meanwhile.
 bool is_at(int fd, const std::filesystem::path& path) {
   struct stat opened {
@@ -125,11 +131,7 @@ FolderLock::~FolderLock() {
 
 std::string FolderLock::content() const { return slurp(path_.string()); }
 
-void FolderLock::refuse(const std::string& owner) const {
-  fail(
-      "{} {} is in use by {}. Wait until it ends, stop it (a run that gets SIGTERM saves first), or use another folder",
-      role_, folder_.string(), owner);
-}
+void FolderLock::refuse(const std::string& owner) const { qn::refuse(folder_, role_, owner); }
 
 /// False when it should be tried again.
 bool FolderLock::try_acquire(Method method) {
@@ -170,6 +172,18 @@ void FolderLock::check_held() const {
   QN_CHECK(!recorded_ || now.empty() || now == own_,
            "{} {} has been taken over by {}: this run ends without writing to it any more", role_, folder_.string(),
            LockOwner::parse(now).describe());
+}
+
+void check_unlocked(const std::filesystem::path& folder, const std::string& role) {
+  const std::filesystem::path path = folder / FolderLock::kFileName;
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  struct flock whole {};
+  whole.l_type = F_RDLCK;  // in the way of a writer's lock, and allowed for a file that is open to be read
+  whole.l_whence = SEEK_SET;
+  const bool held = ::fcntl(fd, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
+  ::close(fd);
+  if (held) refuse(folder, role, LockOwner::parse(slurp(path.string())).describe());
 }
 
 }  // namespace qn

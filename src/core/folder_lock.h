@@ -52,4 +52,8 @@ class FolderLock {
   bool recorded_ = false;  // the file says that it is ours
 };
 
+/// Throws qn::Error naming the owner when another process holds `folder` by a lock of the file system; takes and
+/// changes nothing. A folder that does not exist is free.
+void check_unlocked(const std::filesystem::path& folder, const std::string& role);
+
 }  // namespace qn

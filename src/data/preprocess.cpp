@@ -149,11 +149,11 @@ PrepareSummary prepare(const PrepareOptions& options) {
     if (split.name == "train" && options.srcdict.empty()) continue;  // read in full just now
     scan_text(split.text.view(), split.text.name(), CheckingVisitor{});
   }
-  check_leftovers(options.destdir, splits, dictionary.hash());
   std::error_code error;
   std::filesystem::create_directories(options.destdir, error);
   QN_CHECK(!error, "cannot create the directory {}: {}", options.destdir.string(), error.message());
   const FolderLock lock(options.destdir, "the folder");  // two at once would mix their dictionaries
+  check_leftovers(options.destdir, splits, dictionary.hash());
   dictionary.save(options.destdir / "dict.txt");
   PrepareSummary result{dictionary.size(), dictionary.hash(), {}};
   for (const Split& split : splits) result.splits.push_back(write_split(split, options.destdir, dictionary));

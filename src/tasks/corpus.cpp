@@ -9,12 +9,14 @@
 namespace qn {
 
 Corpus::Corpus(const DataConfig& config, uint64_t seed) : config_(config), seed_(seed) {
-  QN_CHECK(!config.path.empty(),
-           "data.path is not set: name a folder made by `quantnoise prepare`, e.g. --set data.path=data/wikitext-2");
+  QN_CHECK_USAGE(
+      !config.path.empty(),
+      "data.path is not set: name a folder made by `quantnoise prepare`, e.g. --set data.path=data/wikitext-2");
   const std::filesystem::path folder(config.path);
-  QN_CHECK(std::filesystem::is_directory(folder),
-           "data.path: there is no folder {}; make one with `quantnoise prepare --train TEXT --valid TEXT --out {}`",
-           config.path, config.path);
+  QN_CHECK_USAGE(
+      std::filesystem::is_directory(folder),
+      "data.path: there is no folder {}; make one with `quantnoise prepare --train TEXT --valid TEXT --out {}`",
+      config.path, config.path);
   dictionary_ = Dictionary::load(folder / "dict.txt");
 }
 

@@ -119,11 +119,13 @@ void CheckpointFolder::continue_run(const LoadedState& from) {
 void CheckpointFolder::begin_run() {
   run_ = new_run_id();
   record_run(dir_, run_);
-  std::vector<fs::path> files = checkpoints();
+  std::vector<fs::path> files;
+  std::error_code error;
+  if (fs::file_size(metrics(), error) > 0 && !error) files.push_back(metrics());  // all that a diverged run may leave
+  for (const fs::path& file : checkpoints()) files.push_back(file);
   if (const fs::path packed = dir_ / "model.safetensors"; fs::exists(packed)) files.push_back(packed);
   if (files.empty()) return;
   const fs::path discarded = make_discarded_folder(dir_);
-  move_into(discarded, metrics());
   for (const fs::path& file : files) move_into(discarded, file);
   spdlog::info("{} file{} of an earlier run moved to {}; delete them if you do not need them", files.size(),
                files.size() == 1 ? "" : "s", discarded.string());

@@ -14,7 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kRemedy =
-    "a lower schedule.lr, a longer schedule.warmup_updates or a smaller optimizer.clip_norm";
+    "a lower schedule.lr, a longer schedule.warmup_updates, or clipping (optimizer.clip_norm, smaller if it is on)";
 
 /// Where validation has been good, which says more than that all values are finite.
 std::string best_of(std::span<const fs::path> checkpoints, int64_t newest) {

@@ -20,8 +20,8 @@ DType activation_type(Precision precision, bool hardware) {
 
 DType activation_type(Precision precision, const Kernels& kernels, Communicator& comm) {
   const Device device(kernels);
-  QN_CHECK(precision != Precision::fp16 || device.has_fp16(),
-           "fp16 is for GPUs (--device cuda): on this processor compute in fp32, or in bf16 if it is fast at it");
+  QN_CHECK_USAGE(precision != Precision::fp16 || device.has_fp16(),
+                 "fp16 is for GPUs (--device cuda): on this processor compute in fp32, or in bf16 if it is fast at it");
   double missing = device.multiplies_bf16() ? 0.0 : 1.0;
   comm.all_reduce_max({&missing, 1});
   return activation_type(precision, missing == 0.0);

@@ -62,7 +62,7 @@ class Trainer {
   const Evaluation& validate_now();
   /// Model, memory, time and disk of the run, for people; measures for some micro-batches. Collective. Throws qn::Error
   /// when the disk is too small.
-  std::string check_summary();
+  std::string check_summary(const PackedMetadata& metadata);
   /// Rounds the model to what a packed file will hold (see round_to_storage()).
   void round_weights(const PackedStorage& storage);
 

@@ -38,7 +38,7 @@ double Trainer::time_update(int64_t per_rank) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-std::string Trainer::check_summary() {
+std::string Trainer::check_summary(const PackedMetadata& metadata) {
   time_update(1);  // memory, plans of kernels
   const double one = time_update(1), three = time_update(3);
   const double pass = std::max(three - one, 0.0) / 2.0;
@@ -51,8 +51,8 @@ std::string Trainer::check_summary() {
   comm_.all_reduce_max({&rss, 1});
   const CheckpointConfig& c = config_.checkpoint;
   const uint64_t file = module_.parameters().values().bytes() + optimizer_->bytes();
-  const int64_t files = 3 + kept(c.keep_epochs, c.save_every_epochs, all / per_epoch) +
-                        kept(c.keep_updates, c.save_every_updates, all);  // last, best, and the one being written
+  const int64_t files = 4 + kept(c.keep_epochs, c.save_every_epochs, all / per_epoch) +
+                        kept(c.keep_updates, c.save_every_updates, all);  // last, best, and two being written
   uint64_t needed = file * static_cast<uint64_t>(files);
 
   std::string text =
@@ -68,16 +68,19 @@ std::string Trainer::check_summary() {
                         format_duration(seconds * static_cast<double>(left)));
   text += fmt::format("; {}validation and saving come on top\n", options_.quantize ? "k-means, " : "");
   if (options_.quantize) {
-    const uint64_t packed = predict_packed_sizes(module_, plan_, {}).total_bytes();
+    const uint64_t packed = predict_packed_sizes(module_, plan_, metadata).total_bytes();
     needed += packed;
-    text += fmt::format("packed file: about {}\n", format_bytes(packed));
+    text +=
+        fmt::format("packed file: {} bytes, {}\n", group_digits(static_cast<int64_t>(packed)), format_bytes(packed));
   }
   const uint64_t free = fs::space(existing_folder(c.dir)).available + bytes_of_checkpoints(c.dir);
   text += fmt::format("disk: about {} in {} ({} checkpoints of {}); {} are free for it\n", format_bytes(needed), c.dir,
                       files, format_bytes(file), format_bytes(free));
   QN_CHECK(needed <= free, "{}the disk is too small: checkpoint.dir {} will need about {}, {} are free", text, c.dir,
            format_bytes(needed), format_bytes(free));
-  return text;
+  if (!finished()) return text + "the run would start\n";
+  return text + (options_.quantize ? "the run is finished: only the packed file would be written\n"
+                                   : "the run is finished: nothing would be trained\n");
 }
 
 }  // namespace qn

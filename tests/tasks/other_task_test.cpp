@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 
 #include "compress/packed_model.h"
 #include "nn/layers/linear.h"
@@ -70,11 +72,13 @@ class Majority : public RunTask {
   void open_training() override {}
   std::string describe_data(int64_t) const override { return fmt::format("{} sentences", train_.count()); }
   int64_t next_update(int64_t micro_batches) override {
+    before_ = {epoch_, next_};
     if (next_ == batches()) next_ = 0, ++epoch_;
     first_ = next_;
     next_ = std::min(next_ + micro_batches, batches());
     return next_ - first_;
   }
+  void put_back_update() override { std::tie(epoch_, next_) = before_; }
   MicroBatch micro_batch(int64_t index, const RandomKey&) override { return batch(first_ + index); }
   MicroBatch example(int64_t i, int64_t count) override { return batch(i * batches() / count); }
   int64_t epoch() const override { return epoch_; }
@@ -123,6 +127,7 @@ class Majority : public RunTask {
   const Sentences train_{640, 1}, valid_{160, 2};
   Classifier net_;
   int64_t epoch_ = 1, first_ = 0, next_ = 0;
+  std::pair<int64_t, int64_t> before_;
 };
 
 class OtherTask : public testing::Test {

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "core/file_io.h"
+#include "core/folder_lock.h"
 #include "support/capture.h"
 #include "support/temp_dir.h"
 #include "train/checkpoint_folder.h"
@@ -106,6 +107,26 @@ TEST_F(RunFolderTest, AFreshRunHasTheFolderToItself) {
     if (entry.is_regular_file() && entry.path().parent_path() != path_) kept.push_back(entry.path().filename());
   EXPECT_THAT(kept, testing::UnorderedElementsAre("checkpoint_last.h5", "checkpoint_1_10.h5", "checkpoint_1_20.h5",
                                                   "checkpoint_1_30.h5", "metrics.jsonl", "model.safetensors"));
+}
+
+TEST_F(RunFolderTest, RecordsOfARunThatSavedNothingAreKept) {
+  fs::create_directories(path_);
+  atomic_write_text(path_ / "metrics.jsonl", "{\"kind\":\"train\",\"update\":1}\n");
+  CheckpointFolder(config()).begin_run();
+  EXPECT_FALSE(fs::exists(path_ / "metrics.jsonl"));
+  bool kept = false;
+  for (const auto& entry : fs::recursive_directory_iterator(path_)) kept |= entry.path().filename() == "metrics.jsonl";
+  EXPECT_TRUE(kept);
+}
+
+TEST_F(RunFolderTest, AFolderInUseCanBeToldWithoutTakingIt) {
+  check_unlocked(path_ / "none", "checkpoint.dir");
+  {
+    const CheckpointFolder folder(config());
+    EXPECT_THAT([&] { check_unlocked(path_, "checkpoint.dir"); },
+                testing::ThrowsMessage<Error>(HasSubstr("in use by")));
+  }
+  check_unlocked(path_, "checkpoint.dir");
 }
 
 TEST_F(RunFolderTest, ADiscardedRunNeverComesBack) {
