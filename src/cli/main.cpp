@@ -17,14 +17,17 @@ namespace {
 using namespace qn;
 
 constexpr const char* kFooter =
-    "Every command runs alone, under `mpirun -np N` (or launch/run -n N, which also pins threads) or under srun.\n"
-    "Exit codes: 0 done, 1 failed, 2 wrong usage (options, or keys and values of the configuration), 3 stopped by a\n"
-    "signal after saving (run the same command to go on), 4 ended by the watchdog on every rank because one was dead,\n"
-    "stuck or silent (comm.watchdog_seconds), 128 + N ended by signal N where there was nothing to save.\n"
-    "Signals: SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are alike. train and quantize give the update "
-    "under\n"
-    "way up between two micro-batches, save, and end with 3; a second Ctrl-C ends them at once. Other commands end at\n"
-    "once and leave no file half written.";
+    "`quantnoise train --help-config` explains every configuration key. Every command runs alone, under\n"
+    "`mpirun -np N` (or launch/run -n N, which also divides up the cores) or under srun.\n"
+    "Exit codes: 0 done, 1 failed (also: data or a device that is not there), 2 wrong usage (options, or keys and\n"
+    "values of the configuration), 3 stopped by a signal after saving (run the same command to go on), 4 ended by the\n"
+    "watchdog because another rank was dead, stuck or silent (comm.watchdog_seconds; mpirun and launch/run may give\n"
+    "the dead rank's own status, e.g. 137), 128 + N ended by signal N: there was nothing to save, or a second Ctrl-C\n"
+    "did not wait for it, 141 nobody reads the output any more.\n"
+    "Signals: SIGINT (Ctrl-C), SIGTERM, SIGHUP (unless under nohup), SIGUSR1 and SIGUSR2 are alike. train and\n"
+    "quantize give the update under way up between two micro-batches, save, and end with 3; a Ctrl-C more than a\n"
+    "second after the first signal ends them at once, without saving, with 130. Other commands end at once and leave\n"
+    "no file half written, the packing at the end of quantize likewise (3: all else is saved).";
 
 int run(int argc, char** argv, Communicator& comm) {
   CLI::App app(
