@@ -257,7 +257,7 @@ TEST(Plan, FirstStageWins) {
   const QuantizationPlan plan = make_plan(rules, adaptive_model(1));
   EXPECT_EQ(names(plan.stage(0)), std::vector<std::string>{"decoder.layers.0.fc1.weight"});
   EXPECT_EQ(names(plan.stage(1)), std::vector<std::string>{"decoder.layers.0.fc2.weight"});
-  EXPECT_THAT(log.text(), HasSubstr("stays in stage 0"));
+  EXPECT_THAT(log.text(), HasSubstr("stays in stage 1"));
   rules.stages = {{"decoder.*fc[12]", "a"}, {"decoder.*fc1", "b"}};
   EXPECT_THAT(error_of([&] { make_plan(rules, adaptive_model(1)); }),
               AllOf(HasSubstr("b: "), HasSubstr("earlier stage")));
