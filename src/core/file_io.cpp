@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <fstream>
 #include <mutex>
 #include <random>
 #include <set>
@@ -122,6 +123,21 @@ size_t remove_leftover_temporaries(const std::filesystem::path& directory) {
   }
   QN_CHECK(!error, "cannot list folder {}: {}", directory.string(), error.message());
   return removed;
+}
+
+std::string read_pipe(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  QN_CHECK(in.is_open(), "cannot open {}: check its permissions", path.string());
+  std::string content;
+  constexpr size_t kPiece = size_t{1} << 20;
+  while (in) {
+    const size_t had = content.size();
+    content.resize(had + kPiece);
+    in.read(content.data() + had, kPiece);
+    content.resize(had + static_cast<size_t>(in.gcount()));
+  }
+  QN_CHECK(in.eof(), "cannot read all of {}", path.string());
+  return content;
 }
 
 std::vector<std::byte> read_file_bytes(const std::filesystem::path& path) {

@@ -35,6 +35,9 @@ void discard_temporaries();
 /// Whether discard_temporaries() removes `path` too: a complete file that has not been found good yet.
 void mark_temporary(const std::filesystem::path& path, bool temporary);
 
+/// All that comes out of a pipe or device, waiting for it. Throws qn::Error naming the path.
+std::string read_pipe(const std::filesystem::path& path);
+
 /// The whole file, which must be a regular one. Throws qn::Error naming the path and the reason.
 std::vector<std::byte> read_file_bytes(const std::filesystem::path& path);
 

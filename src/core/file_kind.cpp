@@ -82,8 +82,14 @@ FileKind kind_of_file(const std::filesystem::path& path) {
 }
 
 std::string read_text_file(const std::filesystem::path& path) {
-  const std::vector<std::byte> bytes = read_file_bytes(path);
-  std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  std::error_code error;
+  std::string text;
+  if (std::filesystem::is_fifo(path, error)) {
+    text = read_pipe(path);
+  } else {
+    const std::vector<std::byte> bytes = read_file_bytes(path);
+    text.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
   const FileKind kind = kind_of(std::string_view(text).substr(0, kHeadBytes));
   const bool fits = kind == FileKind::text || kind == FileKind::empty || kind == FileKind::utf16 ||
                     kind == FileKind::utf32;  // readers of YAML take these

@@ -38,7 +38,8 @@ FileKind kind_of(std::string_view head);
 /// Reads the beginning. Throws qn::Error when there is no such file, or it is neither a file nor a folder.
 FileKind kind_of_file(const std::filesystem::path& path);
 
-/// The whole file, which must not be of a kind that is no text. Throws qn::Error naming the path and the kind.
+/// The whole file, or what comes out of a pipe, which must not be of a kind that is no text. Throws qn::Error naming
+/// the path and the kind.
 std::string read_text_file(const std::filesystem::path& path);
 
 /// "a safetensors file", "compressed with gzip"

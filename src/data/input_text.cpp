@@ -1,8 +1,5 @@
 #include "data/input_text.h"
 
-#include <fstream>
-#include <iterator>
-
 #include "core/error.h"
 #include "core/file_kind.h"
 #include "data/text_scanner.h"
@@ -11,21 +8,6 @@ namespace qn {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::vector<char> read_pipe(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  QN_CHECK(in.is_open(), "cannot open {}: check its permissions", path.string());
-  std::vector<char> content;
-  constexpr size_t kPiece = size_t{1} << 20;
-  while (in) {
-    const size_t had = content.size();
-    content.resize(had + kPiece);
-    in.read(content.data() + had, kPiece);
-    content.resize(had + static_cast<size_t>(in.gcount()));
-  }
-  QN_CHECK(in.eof(), "cannot read all of {}", path.string());
-  return content;
-}
 
 }  // namespace
 
@@ -46,7 +28,7 @@ InputText::InputText(const fs::path& path, const std::string& split) : path_(pat
 }
 
 std::string_view InputText::view() const {
-  return without_bom(piped_.empty() ? as_text(file_.bytes()) : std::string_view(piped_.data(), piped_.size()));
+  return without_bom(piped_.empty() ? as_text(file_.bytes()) : std::string_view(piped_));
 }
 
 void check_is_text(const std::string& name, std::string_view content) {

@@ -24,7 +24,7 @@ class InputText {
  private:
   std::filesystem::path path_;
   MappedFile file_;
-  std::vector<char> piped_;
+  std::string piped_;
 };
 
 /// Throws qn::Error, for instance "x.gz is compressed with gzip: ...", when `content` begins as no text does.

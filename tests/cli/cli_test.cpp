@@ -348,19 +348,19 @@ TEST_F(CliTest, RanksAreAskedThroughTheLauncher) {
 
 /// Reading from a pipe that nobody writes to lasts for ever.
 TEST_F(CliTest, CommandsWithNothingToSaveEndAtOnce) {
-  const std::string pipe = (dir_ / "pipe").string();
+  const std::string pipe = (dir_ / "pipe.yaml").string(), out = "--out=" + (dir_ / "out").string();
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
-  for (const auto& [command, option] :
-       {std::array{"eval", "--data=nowhere"}, {"inspect", "--json"}, {"explain", "--json"}})
+  for (const auto& [command, option] : {std::pair<std::string, std::string>{"prepare", out}, {"explain", "--json"}})
     for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
-      const pid_t child = start({command, pipe, option});
+      const pid_t child =
+          command == "prepare" ? start({command, "--train", pipe, option}) : start({command, pipe, option});
       wait_until_held(child);
       kill(child, signal);
       const Result result = finish(child);
       EXPECT_EQ(result.code, 128 + signal) << command << result.err;
       EXPECT_NE(result.err.find(": ended"), std::string::npos) << command << result.err;
     }
-  const pid_t launcher = start_ranks(2, {"eval", pipe, "--data", "nowhere"});
+  const pid_t launcher = start_ranks(2, {"prepare", "--train", pipe, out});
   std::this_thread::sleep_for(std::chrono::seconds(1));
   kill(launcher, SIGTERM);
   EXPECT_EQ(finish(launcher).code, 128 + SIGTERM);

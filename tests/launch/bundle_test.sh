@@ -49,7 +49,7 @@ ln -s "/$libs/libfmt.so" "$folder/tree/$libs/libfmt_alias.so"
 touch "$folder/tree/$libs/libfmt.a" "$folder/tree/$libs/libonly.a"
 deb libfmt-dev
 mkdir -p "$folder/tree/usr/bin"
-printf '#!/bin/sh\necho "mpirun of the bundle: $OPAL_PREFIX"\n' >"$folder/tree/usr/bin/mpirun.openmpi"
+printf '#!/bin/sh\n[ "$*" != --version ] || exec echo "mpirun (Open MPI) 4.1.4"\necho "mpirun of the bundle: $OPAL_PREFIX"\n' >"$folder/tree/usr/bin/mpirun.openmpi"
 chmod +x "$folder/tree/usr/bin/mpirun.openmpi"
 deb openmpi-bin
 mkdir -p "$folder/tree/usr/include" && touch "$folder/tree/usr/include/foreign.h"
