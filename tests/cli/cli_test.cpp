@@ -404,13 +404,13 @@ TEST_F(CliTest, AStoppedRankEndsTheJobByItsName) {
 TEST_F(CliTest, BadInputEndsInAClearError) {
   const std::string checkpoint = dense();
   const std::string config = config_file("run", tiny_config(dir_.path(), "run"));
-  const auto expect_error = [&](const std::vector<std::string>& arguments, const std::string& message) {
+  const auto expect_error = [&](const std::vector<std::string>& arguments, const std::string& message, int code = 1) {
     const Result result = run(arguments);
-    EXPECT_EQ(result.code, 1) << message << '\n' << result.err;
+    EXPECT_EQ(result.code, code) << message << '\n' << result.err;
     EXPECT_NE(result.err.find(message), std::string::npos) << result.err;
     EXPECT_EQ(result.err.find("internal error"), std::string::npos) << result.err;
   };
-  expect_error({"train", "-c", config, "-s", "data.path=/nonexistent"}, "there is no folder");
+  expect_error({"train", "-c", config, "-s", "data.path=/nonexistent"}, "there is no folder", 2);
   expect_error({"train", "-c", config, "-s", "quant_noise.block_size=7"}, "block_size 7 does not divide");
   expect_error({"quantize", "-c", config, "--from", checkpoint, "-s", "ipq.stages=[decoder.layerz]"}, "decoder.layerz");
   expect_error({"eval", (dir_ / "train.txt").string(), "--data", (dir_ / "data").string()}, "neither a checkpoint");
@@ -491,7 +491,7 @@ TEST_F(CliTest, CheckSaysEverythingAndWritesNothing) {
     EXPECT_NE(good.out.find(text), std::string::npos) << text << good.out;
   const Result quantized = run({"quantize", "-c", ipq, "--check"});
   EXPECT_EQ(quantized.code, 0) << quantized.err;
-  EXPECT_NE(quantized.out.find("packed file: about"), std::string::npos) << quantized.out;
+  EXPECT_NE(quantized.out.find("packed file: "), std::string::npos) << quantized.out;
   const Result resumed = run({"train", "-c", (dir_ / "dense.yaml").string(), "--check"});
   EXPECT_EQ(resumed.code, 0) << resumed.err;
   EXPECT_NE(resumed.out.find("0 updates left of 12"), std::string::npos) << resumed.out;
