@@ -8,6 +8,7 @@
 #include "compress/foreign_weights.h"
 #include "tasks/model_file.h"
 #include "tasks/run.h"
+#include "train/checkpoint_folder.h"
 
 namespace qn::cli {
 namespace {
@@ -57,10 +58,9 @@ Explained explain_model_file(const fs::path& path) {
 Explained explain_subject(const ExplainArguments& a) {
   const fs::path path(a.subject);
   if (fs::is_directory(path)) {
-    const fs::path newest = path / "checkpoint_last.h5";
-    QN_CHECK(fs::exists(newest), "there is no checkpoint_last.h5 in {}: name what checkpoint.dir of a run names",
-             a.subject);
-    return explain_model_file(newest);
+    const auto newest = newest_checkpoint(path);
+    QN_CHECK(newest, "there is no checkpoint of a run in {}: name what checkpoint.dir of a run names", a.subject);
+    return explain_model_file(newest->path);
   }
   if (path.extension() == ".yaml" || path.extension() == ".yml") return explain_config(a);
   return explain_model_file(path);

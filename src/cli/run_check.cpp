@@ -24,6 +24,15 @@ void check_task(ProblemList& problems, const RunConfig& config, bool quantize) {
   if (open && !quantize) problems.collect([&] { check_schedule(config.schedule, total_updates(config.train, *task)); });
 }
 
+/// Of the file that the run will write. The trainer's own module may be quantized already.
+uint64_t packed_bytes(const RunConfig& config, const Trainer& trainer) {
+  const auto fresh = make_task(config);
+  return predict_packed_sizes(
+             fresh->module(), trainer.plan(),
+             packed_metadata(*fresh, trainer.original_parameters(), config.ipq.centroid_gradient, trainer.plan()))
+      .total_bytes();
+}
+
 int report(const ProblemList& problems, Communicator& comm) {
   if (comm.is_root()) {
     int64_t count = 0;
@@ -64,9 +73,7 @@ int check_run(const RunToCheck& run, Communicator& comm) {
     Trainer trainer(
         config, dump_config(config), *task, comm,
         {.quantize = run.quantize, .resume = !run.fresh, .dry = true, .stop_requested = {}, .kernels = kernels});
-    summary = trainer.check_summary(run.quantize ? packed_metadata(*task, trainer.original_parameters(),
-                                                                   config.ipq.centroid_gradient, trainer.plan())
-                                                 : PackedMetadata{});
+    summary = trainer.check_summary(run.quantize ? packed_bytes(config, trainer) : 0);
   };
   if (comm.size() > 1)
     go_through();  // what one rank throws ends all of them

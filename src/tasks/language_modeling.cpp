@@ -1,11 +1,14 @@
 #include "tasks/language_modeling.h"
 
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
 #include <cmath>
 #include <filesystem>
+#include <memory>
 #include <utility>
 
+#include "core/config_node.h"
 #include "core/profiler.h"
 #include "core/text.h"
 
@@ -171,7 +174,46 @@ void LanguageModeling::load(const StateDict& state) {
                               .samples = state.integer("sampler/samples")});
 }
 
+namespace {
+
+/// The section `model` alone: what else a checkpoint's configuration says does not matter here.
+struct ModelSection {
+  ModelConfig model;
+  void visit(ConfigVisitor& v) { v.section("model", model, ""); }
+};
+
+ModelSection section_of_checkpoint(const std::string& config) {
+  const ConfigTree tree = config_tree_from_text(config, "the checkpoint's configuration");
+  ConfigTreeData data;
+  data.root = ConfigNode(ConfigNode::Kind::map);
+  if (const ConfigNode* model = tree.data().root.find("model")) data.root.children.push_back(*model);
+  return read_config<ModelSection>(ConfigTree(std::make_shared<const ConfigTreeData>(std::move(data))));
+}
+
+/// What decides which function the weights are of, written in one way only. The number of positions is a limit (or
+/// the shape of a table, which is checked with all shapes).
+std::string architecture(ModelSection section) {
+  ModelConfig& m = section.model;
+  m.dropout = m.attention_dropout = m.activation_dropout = m.adaptive.dropout = 0.0;
+  m.max_positions = 0;
+  if (m.input_dim == 0) m.input_dim = m.embed_dim;
+  if (m.output_dim == 0) m.output_dim = m.embed_dim;
+  if (m.adaptive.cutoffs.empty()) m.adaptive.factor = AdaptiveConfig{}.factor;
+  return dump_config(section);
+}
+
+}  // namespace
+
+/// Not all of an architecture can be seen from the shapes of weights.
 void LanguageModeling::check_weights(const StateDict& state) const {
+  if (const auto config = state.texts.find("config"); config != state.texts.end()) {
+    const std::vector<std::string> changes =
+        diff_config(architecture(section_of_checkpoint(config->second)), architecture({blueprint_.model}));
+    QN_CHECK(changes.empty(),
+             "the checkpoint was trained as another model; what it was trained with -> what the configuration says: "
+             "{}. Its weights are of no use to another model: set these keys as it was trained",
+             fmt::join(changes, "; "));
+  }
   const std::string& hash = blueprint_.dictionary_hash;
   QN_CHECK(
       state.text("dictionary_hash") == hash,

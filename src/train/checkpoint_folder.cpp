@@ -44,6 +44,28 @@ std::optional<Numbered> parse_name(const fs::path& path) {
   return epoch && update ? std::optional(Numbered{*epoch, *update, path}) : std::nullopt;
 }
 
+fs::path last_in(const fs::path& dir) { return dir / "checkpoint_last.h5"; }
+fs::path best_in(const fs::path& dir) { return dir / "checkpoint_best.h5"; }
+
+/// checkpoint_last.h5, then the others, newest first.
+std::vector<fs::path> checkpoints_in(const fs::path& dir) {
+  if (!fs::is_directory(dir)) return {};
+  std::vector<std::pair<fs::file_time_type, fs::path>> others;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(dir)) {
+    if (!parse_name(entry.path()) && entry.path() != best_in(dir)) continue;
+    const fs::file_time_type time = entry.last_write_time(error);
+    if (error == std::errc::no_such_file_or_directory) continue;  // the run that has the folder has just removed it
+    QN_CHECK(!error, "cannot read {}: {}", entry.path().string(), error.message());
+    others.emplace_back(time, entry.path());
+  }
+  std::sort(others.rbegin(), others.rend());
+  std::vector<fs::path> found;
+  if (fs::exists(last_in(dir))) found.push_back(last_in(dir));
+  for (const auto& [time, path] : others) found.push_back(path);
+  return found;
+}
+
 /// Made if need be, before anything else is done to it.
 fs::path made_folder(const std::string& name) {
   std::error_code error;
@@ -72,6 +94,26 @@ fs::path make_discarded_folder(const fs::path& dir) {
 
 }  // namespace
 
+std::vector<fs::path> resumable_checkpoints(const fs::path& dir) {
+  std::vector<fs::path> found = checkpoints_in(dir);
+  if (const auto current = recorded_run(dir))
+    std::erase_if(found, [&](const fs::path& path) {
+      const auto owner = run_of(path);
+      return owner && *owner != *current;
+    });
+  return found;
+}
+
+std::optional<LoadedState> newest_checkpoint(const fs::path& dir) {
+  const std::vector<fs::path> found = resumable_checkpoints(dir);
+  if (fs::exists(run_record(dir)) && !recorded_run(dir))
+    spdlog::warn("{} is damaged: the newest checkpoint decides which run the folder is of", run_record(dir).string());
+  if (const size_t foreign = checkpoints_in(dir).size() - found.size(); foreign > 0)
+    spdlog::warn("{} of the checkpoints in {} belong to other runs than its current one: they are not resumed", foreign,
+                 dir.string());
+  return newest_valid(found);
+}
+
 CheckpointFolder::CheckpointFolder(const CheckpointConfig& config, RetryDelay delay)
     : config_(config),
       dir_(made_folder(config.dir)),
@@ -79,34 +121,6 @@ CheckpointFolder::CheckpointFolder(const CheckpointConfig& config, RetryDelay de
       writer_([this] { prune(); }, delay) {
   remove_leftover_temporaries(dir_);
 }
-
-/// checkpoint_last.h5, then the others, newest first.
-std::vector<fs::path> CheckpointFolder::checkpoints() const {
-  std::vector<std::pair<fs::file_time_type, fs::path>> others;
-  for (const auto& entry : fs::directory_iterator(dir_))
-    if (parse_name(entry.path()) || entry.path() == best()) others.emplace_back(entry.last_write_time(), entry.path());
-  std::sort(others.rbegin(), others.rend());
-  std::vector<fs::path> found;
-  if (fs::exists(last())) found.push_back(last());
-  for (const auto& [time, path] : others) found.push_back(path);
-  return found;
-}
-
-std::vector<fs::path> CheckpointFolder::candidates() const {
-  std::vector<fs::path> found = checkpoints();
-  if (const auto current = recorded_run(dir_)) {
-    const size_t foreign = std::erase_if(found, [&](const fs::path& path) {
-      const auto owner = run_of(path);
-      return owner && *owner != *current;
-    });
-    if (foreign > 0)
-      spdlog::warn("{} of the checkpoints in {} belong to other runs than its current one: they are not resumed",
-                   foreign, dir_.string());
-  }
-  return found;
-}
-
-std::optional<LoadedState> CheckpointFolder::newest() const { return newest_valid(candidates()); }
 
 void CheckpointFolder::continue_run(const LoadedState& from) {
   run_ = run_of(from.state);
@@ -122,7 +136,7 @@ void CheckpointFolder::begin_run() {
   std::vector<fs::path> files;
   std::error_code error;
   if (fs::file_size(metrics(), error) > 0 && !error) files.push_back(metrics());  // all that a diverged run may leave
-  for (const fs::path& file : checkpoints()) files.push_back(file);
+  for (const fs::path& file : checkpoints_in(dir_)) files.push_back(file);
   if (const fs::path packed = dir_ / "model.safetensors"; fs::exists(packed)) files.push_back(packed);
   if (files.empty()) return;
   const fs::path discarded = make_discarded_folder(dir_);
@@ -130,6 +144,9 @@ void CheckpointFolder::begin_run() {
   spdlog::info("{} file{} of an earlier run moved to {}; delete them if you do not need them", files.size(),
                files.size() == 1 ? "" : "s", discarded.string());
 }
+
+fs::path CheckpointFolder::last() const { return last_in(dir_); }
+fs::path CheckpointFolder::best() const { return best_in(dir_); }
 
 void CheckpointFolder::save(StateDict&& state, int64_t epoch, int64_t update, const SaveReason& reason) {
   lock_.check_held();

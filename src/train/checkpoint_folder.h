@@ -22,6 +22,13 @@ struct SaveReason {
   bool best = false;
 };
 
+/// The checkpoints that a run in `dir` may go on from: those of the folder's current run, newest first; all where
+/// run.json is missing or damaged. Only reads, and needs no lock; nothing where there is no such folder.
+std::vector<std::filesystem::path> resumable_checkpoints(const std::filesystem::path& dir);
+/// The newest undamaged one of them, from which a run in `dir` goes on, if there is any; see newest_valid(). What is
+/// passed over is logged.
+std::optional<LoadedState> newest_checkpoint(const std::filesystem::path& dir);
+
 /// checkpoint_last.h5 is always the newest; others are copies of what was last at the time, files of their own:
 /// checkpoint{E}.h5 (epoch ends), checkpoint_{E}_{U}.h5 (every save_every_updates), checkpoint_best.h5.
 class CheckpointFolder {
@@ -30,10 +37,7 @@ class CheckpointFolder {
   /// when another process has it.
   explicit CheckpointFolder(const CheckpointConfig& config, RetryDelay delay = {});
 
-  /// The checkpoints of the folder's current run, newest first.
-  std::vector<std::filesystem::path> candidates() const;
-  /// The newest undamaged one of them, if there is any; see newest_valid().
-  std::optional<LoadedState> newest() const;
+  std::optional<LoadedState> newest() const { return newest_checkpoint(dir_); }
   /// Goes on with the run of a checkpoint of this folder.
   void continue_run(const LoadedState& from);
   /// Begins a new run: it becomes the folder's current one, and what other runs have left (checkpoints, metrics.jsonl,
@@ -55,13 +59,12 @@ class CheckpointFolder {
   /// What could not be saved, why, and which checkpoint there is.
   std::string failure() const { return writer_.failure(); }
 
-  std::filesystem::path last() const { return dir_ / "checkpoint_last.h5"; }
-  std::filesystem::path best() const { return dir_ / "checkpoint_best.h5"; }
+  std::filesystem::path last() const;
+  std::filesystem::path best() const;
   std::filesystem::path metrics() const { return dir_ / "metrics.jsonl"; }
   const std::filesystem::path& dir() const { return dir_; }
 
  private:
-  std::vector<std::filesystem::path> checkpoints() const;
   void prune() const;
 
   CheckpointConfig config_;

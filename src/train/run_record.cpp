@@ -1,7 +1,6 @@
 #include "train/run_record.h"
 
 #include <fmt/chrono.h>
-#include <spdlog/spdlog.h>
 
 #include <ctime>
 #include <nlohmann/json.hpp>
@@ -19,8 +18,23 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "quantnoise-run";
+constexpr int64_t kVersion = 1;
 
-fs::path record_path(const fs::path& folder) { return folder / "run.json"; }
+/// The whole file: the record and, as its last entry, the checksum of all before.
+std::string record_text(Json record) {
+  const std::string content = record.dump();
+  record["checksum"] = hex64(hash_bytes(content.data(), content.size()));
+  return record.dump() + "\n";
+}
+
+/// The record in a text of record_text(), every byte as it was written; nothing in any other text.
+std::optional<Json> parse_record(std::string_view text) {
+  Json record = Json::parse(text.begin(), text.end(), nullptr, false);
+  if (!record.is_object() || record.value("format", Json()) != kFormat) return std::nullopt;
+  record.erase("checksum");
+  if (record_text(record) != text) return std::nullopt;
+  return record;
+}
 
 std::string text_or_nothing(const StateDict& state, const std::string& name) {
   const auto entry = state.texts.find(name);
@@ -34,25 +48,28 @@ std::string new_run_id() {
   return hex64(uint64_t{random()} << 32 | random());
 }
 
+fs::path run_record(const fs::path& folder) { return folder / "run.json"; }
+
 std::optional<std::string> recorded_run(const fs::path& folder) {
-  const fs::path path = record_path(folder);
+  const fs::path path = run_record(folder);
   if (!fs::exists(path)) return std::nullopt;
   const std::vector<std::byte> bytes = read_file_bytes(path);
-  const auto* text = reinterpret_cast<const char*>(bytes.data());
-  const Json record = Json::parse(text, text + bytes.size(), nullptr, false);
-  if (record.is_object() && record.value("format", Json()) == kFormat && record.value("run", Json()).is_string())
-    return record["run"].get<std::string>();
-  spdlog::warn("{} does not say which run the folder is of: the newest checkpoint decides", path.string());
-  return std::nullopt;
+  const auto record = parse_record({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  if (!record) return std::nullopt;
+  const Json version = record->value("version", Json()), run = record->value("run", Json());
+  QN_CHECK(!version.is_number_integer() || version.get<int64_t>() <= kVersion,
+           "{} has format version {}, this program reads versions up to {}: use a newer quantnoise", path.string(),
+           version.dump(), kVersion);
+  return run.is_string() ? std::optional(run.get<std::string>()) : std::nullopt;
 }
 
 void record_run(const fs::path& folder, const std::string& run) {
   const std::time_t now = std::time(nullptr);
   const Json record{{"format", kFormat},
-                    {"version", 1},
+                    {"version", kVersion},
                     {"run", run},
                     {"recorded", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now))}};
-  atomic_write_text(record_path(folder), record.dump() + "\n");
+  atomic_write_text(run_record(folder), record_text(record));
 }
 
 std::string run_of(const StateDict& state) { return text_or_nothing(state, "run"); }

@@ -14,7 +14,10 @@ namespace qn {
 /// 16 hexadecimal digits that no other run has.
 std::string new_run_id();
 
-/// The run that run.json names; nothing where it is missing or cannot be understood (which is logged).
+/// Where a folder's record is.
+std::filesystem::path run_record(const std::filesystem::path& folder);
+/// The run that run.json names; nothing where it is missing or not, byte for byte, as it was written. Throws qn::Error
+/// when a newer program has written it.
 std::optional<std::string> recorded_run(const std::filesystem::path& folder);
 /// Makes `run` the folder's current run, atomically. Throws qn::Error when it cannot be written.
 void record_run(const std::filesystem::path& folder, const std::string& run);

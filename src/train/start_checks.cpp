@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/file_kind.h"
+#include "train/checkpoint_folder.h"
 
 namespace qn {
 namespace {
@@ -97,7 +98,7 @@ void check_output_file(const fs::path& path, const std::string& option, const st
 
 void check_init_from(const CheckpointConfig& config, bool quantize, bool resume) {
   std::error_code error;
-  if (resume && fs::exists(last_checkpoint(config), error)) return;  // it has begun already
+  if (resume && !resumable_checkpoints(config.dir).empty()) return;  // it has begun already
   const std::string& source = config.init_from;
   QN_CHECK_USAGE(!quantize || !source.empty(),
                  "quantize needs the trained model: --from CHECKPOINT (or checkpoint.init_from)");

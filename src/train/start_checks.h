@@ -52,9 +52,4 @@ void check_files(ProblemList& problems, const TrainerConfig& config, bool quanti
 /// The folder itself, or the nearest one above it that exists.
 std::filesystem::path existing_folder(const std::filesystem::path& folder);
 
-/// The checkpoint that a run in this folder would go on from, usually; it need not exist.
-inline std::filesystem::path last_checkpoint(const CheckpointConfig& config) {
-  return std::filesystem::path(config.dir) / "checkpoint_last.h5";
-}
-
 }  // namespace qn

@@ -95,7 +95,8 @@ class Task {
   virtual void save(StateDict& state) const = 0;
   /// Goes on from there. Throws qn::Error when the data are not those of the checkpoint.
   virtual void load(const StateDict& state) = 0;
-  /// Throws qn::Error when weights of `state` belong to other data (another dictionary, other labels).
+  /// Throws qn::Error when weights of `state` belong to other data (another dictionary, other labels) or to another
+  /// function of the same shapes (attention heads, activation).
   virtual void check_weights(const StateDict& state) const = 0;
 
   /// Relative importance of every row of a weight for k-means, mean 1; empty where all rows are alike. `exponent` is

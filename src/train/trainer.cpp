@@ -35,6 +35,12 @@ int64_t skip_limit(const TrainConfig& train) {
   return train.non_finite == NonFinite::skip ? train.non_finite_limit : 0;
 }
 
+/// Some of its weights are; those of a run whose first stage is under way are still dense.
+bool quantized(const StateDict& state) {
+  const auto stages = state.ints.find("ipq/stages_done");
+  return stages != state.ints.end() && stages->second > 0;
+}
+
 }  // namespace
 
 int64_t total_updates(const TrainConfig& config, const Task& task) {
@@ -85,6 +91,7 @@ void Trainer::plan_weights(const StateDict& state) {
 void Trainer::start_or_resume() {
   StateDict state;
   const bool resuming = find_checkpoint(state);
+  if (resuming) task_.check_weights(state);
   plan_weights(state);
   check_schedule();
   if (!resuming) initialize_weights();
@@ -110,18 +117,11 @@ void Trainer::make_update_runner() {
                                  .device = device_comm_.get()});
 }
 
-/// What folder_->newest() usually is, without touching the folder.
-std::optional<LoadedState> Trainer::last_state() const {
-  const std::filesystem::path path = last_checkpoint(config_.checkpoint);
-  if (!std::filesystem::exists(path)) return std::nullopt;
-  return LoadedState{path, load_state(path)};
-}
-
 bool Trainer::find_checkpoint(StateDict& state) {
   const ProfileScope phase(Phase::checkpoint);
   int64_t found = 0;
   if (comm_.is_root() && options_.resume)
-    if (auto newest = options_.dry ? last_state() : folder_->newest()) {
+    if (auto newest = newest_checkpoint(config_.checkpoint.dir)) {
       spdlog::info("resuming from {}", newest->path.string());
       check_same_run(newest->state, config_.checkpoint.dir, options_.quantize, config_.checkpoint.init_from);
       if (folder_) folder_->continue_run(*newest);
@@ -140,7 +140,14 @@ void Trainer::initialize_weights() {
                  "quantize needs the trained model: --from CHECKPOINT (or checkpoint.init_from)");
   store.initialize(static_cast<uint64_t>(config_.seed));
   if (!source.empty() && comm_.is_root()) {
-    load_parameters(load_state(source));
+    const StateDict state = load_state(source);
+    QN_CHECK(
+        !quantized(state),
+        "{} is a checkpoint of a quantization run: its weights are codes already. Name the checkpoint of the dense "
+        "model that this run started from; to go on with the run itself, set checkpoint.dir to its folder",
+        source);
+    task_.check_weights(state);
+    load_module(module_, state);
     source_ = source_identity(source);
     if (options_.quantize) check_storable(module_, plan_);
     spdlog::info("weights from {}", source);
@@ -154,16 +161,11 @@ void Trainer::initialize_weights() {
   });
 }
 
-void Trainer::load_parameters(const StateDict& state) {
-  task_.check_weights(state);
-  load_module(module_, state);
-}
-
 void Trainer::resume(const StateDict& state) {
   if (comm_.is_root())
     for (const std::string& line : diff_config(state.text("config"), config_text_))
       spdlog::warn("changed since the checkpoint: {}", line);
-  load_parameters(state);
+  load_module(module_, state);
   check_optimizer(config_.optimizer, state);
   optimizer_->load(module_.parameters(), state);
   updates_->load(state);

@@ -60,9 +60,9 @@ class Trainer {
   const UpdateRunner& updates() const { return *updates_; }
   /// Validation of the model as it is; remembered until the model changes.
   const Evaluation& validate_now();
-  /// Model, memory, time and disk of the run, for people; measures for some micro-batches. Collective. Throws qn::Error
-  /// when the disk is too small.
-  std::string check_summary(const PackedMetadata& metadata);
+  /// Model, memory, time and disk of the run, for people; measures for some micro-batches. `packed_bytes`: of
+  /// the packed file, in a run that quantizes. Collective. Throws qn::Error when the disk is too small.
+  std::string check_summary(uint64_t packed_bytes);
   /// Rounds the model to what a packed file will hold (see round_to_storage()).
   void round_weights(const PackedStorage& storage);
 
@@ -73,10 +73,8 @@ class Trainer {
   void make_update_runner();
   void start_reporting(bool resumed);
   bool find_checkpoint(StateDict& state);
-  std::optional<LoadedState> last_state() const;
   void initialize_weights();
   void resume(const StateDict& state);
-  void load_parameters(const StateDict& state);
   StateDict capture();
   void save(const SaveReason& reason);
   void finish_saving();

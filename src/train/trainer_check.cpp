@@ -38,11 +38,13 @@ double Trainer::time_update(int64_t per_rank) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-std::string Trainer::check_summary(const PackedMetadata& metadata) {
+std::string Trainer::check_summary(uint64_t packed_bytes) {
   time_update(1);  // memory, plans of kernels
   const double one = time_update(1), three = time_update(3);
   const double pass = std::max(three - one, 0.0) / 2.0;
-  const int64_t per_rank = (config_.train.micro_batches + comm_.size() - 1) / comm_.size();
+  int64_t micro_batches = config_.train.micro_batches;
+  if (const int64_t all = task_.updates_per_epoch(1); all > 0) micro_batches = std::min(micro_batches, all);
+  const int64_t per_rank = (micro_batches + comm_.size() - 1) / comm_.size();
   const double seconds = one + pass * static_cast<double>(per_rank - 1);
   const int64_t all = max_updates(), left = std::max<int64_t>(all - state_.update, 0);
   const int64_t per_epoch = std::max<int64_t>(task_.updates_per_epoch(config_.train.micro_batches), 1);
@@ -68,10 +70,9 @@ std::string Trainer::check_summary(const PackedMetadata& metadata) {
                         format_duration(seconds * static_cast<double>(left)));
   text += fmt::format("; {}validation and saving come on top\n", options_.quantize ? "k-means, " : "");
   if (options_.quantize) {
-    const uint64_t packed = predict_packed_sizes(module_, plan_, metadata).total_bytes();
-    needed += packed;
-    text +=
-        fmt::format("packed file: {} bytes, {}\n", group_digits(static_cast<int64_t>(packed)), format_bytes(packed));
+    needed += packed_bytes;
+    text += fmt::format("packed file: {} bytes, {}\n", group_digits(static_cast<int64_t>(packed_bytes)),
+                        format_bytes(packed_bytes));
   }
   const uint64_t free = fs::space(existing_folder(c.dir)).available + bytes_of_checkpoints(c.dir);
   text += fmt::format("disk: about {} in {} ({} checkpoints of {}); {} are free for it\n", format_bytes(needed), c.dir,

@@ -135,7 +135,7 @@ std::string Trainer::divergence_advice_now() {
   } catch (const Error& error) {
     spdlog::error("{}", error.what());
   }
-  return divergence_advice(folder_->candidates(), state_.update);
+  return divergence_advice(resumable_checkpoints(folder_->dir()), state_.update);
 }
 
 void Trainer::check_result() {

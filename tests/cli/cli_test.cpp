@@ -511,6 +511,56 @@ TEST_F(CliTest, CheckSaysEverythingAndWritesNothing) {
   EXPECT_EQ(listing(dir_.path()), before);
 }
 
+/// Seconds per update that `--check` expects.
+double seconds_per_update(const Result& check) {
+  const std::string before = "time: about ";
+  const size_t at = check.out.find(before);
+  return at == std::string::npos ? -1.0 : std::stod(check.out.substr(at + before.size()));
+}
+
+TEST_F(CliTest, CheckSeesTheRunThatWouldGoOn) {
+  const std::string checkpoint = dense();
+  const std::string ipq = config_file("ipq", tiny_ipq_config(dir_.path(), "ipq", checkpoint));
+  const auto packed_line = [](const Result& result) {
+    const size_t at = result.out.find("packed file: ");
+    return at == std::string::npos ? result.out + result.err : result.out.substr(at, result.out.find('\n', at) - at);
+  };
+  const std::string before = packed_line(run({"quantize", "-c", ipq, "--check"}));
+  ASSERT_EQ(run({"quantize", "-c", ipq}).code, 0);
+  const Result finished = run({"quantize", "-c", ipq, "--check"});
+  EXPECT_EQ(finished.code, 0) << finished.err;
+  EXPECT_NE(finished.out.find("the run is finished"), std::string::npos) << finished.out;
+  EXPECT_EQ(packed_line(finished), before);
+
+  // Weights that are codes already are no source.
+  const std::string quantized = (dir_ / "ipq" / "checkpoint_last.h5").string();
+  for (const bool check : {false, true}) {
+    std::vector<std::string> command{"quantize", "-c", ipq, "--from", quantized, "-s", "checkpoint.dir=x"};
+    if (check) command.push_back("--check");
+    const Result again = run(command);
+    EXPECT_EQ(again.code, 1);
+    EXPECT_NE(again.err.find("is a checkpoint of a quantization run"), std::string::npos) << again.err;
+  }
+
+  // A damaged newest checkpoint: the run, --check and explain take the best one.
+  std::filesystem::resize_file(checkpoint, 600);
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"train", "-c", (dir_ / "dense.yaml").string(), "--check"},
+        {"explain", (dir_ / "dense").string()}}) {
+    const Result result = run(command);
+    EXPECT_EQ(result.code, 0) << result.err;
+    EXPECT_NE(result.err.find("checkpoint_last.h5 is damaged"), std::string::npos) << result.err;
+  }
+}
+
+TEST_F(CliTest, CheckKnowsHowManyMicroBatchesAnEpochHas) {
+  const std::string config = config_file("run", tiny_config(dir_.path(), "run"));
+  const double seconds =
+      seconds_per_update(run({"train", "-c", config, "--check", "-s", "train.micro_batches=100000000"}));
+  EXPECT_GT(seconds, 0.0);
+  EXPECT_LT(seconds, 100.0) << "an epoch has some dozens of micro-batches of a millisecond";
+}
+
 TEST_F(CliTest, WhatCanBeKnownIsSaidBeforeTheWork) {
   const std::string checkpoint = dense();
   const std::string config = config_file("run", tiny_config(dir_.path(), "run"));

@@ -9,6 +9,7 @@
 
 #include "core/file_io.h"
 #include "core/folder_lock.h"
+#include "core/text.h"
 #include "support/capture.h"
 #include "support/temp_dir.h"
 #include "train/checkpoint_folder.h"
@@ -154,6 +155,49 @@ TEST_F(RunFolderTest, ADiscardedRunNeverComesBack) {
   }
   EXPECT_TRUE(has("checkpoint_9_99.h5")) << "not this run's, so not its to delete";
   EXPECT_TRUE(has("checkpoint_1_3.h5")) << "another run's larger number pushed it out";
+}
+
+TEST_F(RunFolderTest, ADamagedRecordLosesNoRun) {
+  run({10, 20});
+  const std::string current = recorded_run(path_).value();
+  const std::vector<std::byte> intact = read_file_bytes(run_record(path_));
+  for (size_t i = 0; i < intact.size(); ++i) {
+    std::vector<std::byte> damaged = intact;
+    damaged[i] ^= std::byte{1};
+    atomic_write(run_record(path_), damaged);
+    EXPECT_EQ(recorded_run(path_), std::nullopt) << "byte " << i;
+  }
+  const test::LogCapture log;
+  CheckpointFolder folder(config());
+  const auto found = folder.newest();
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(found->state.integer("update"), 20);
+  EXPECT_THAT(log.text(), HasSubstr("run.json is damaged: the newest checkpoint decides"));
+  folder.continue_run(*found);
+  EXPECT_EQ(recorded_run(path_), current) << "mended";
+  for (const auto& entry : fs::directory_iterator(path_))
+    EXPECT_FALSE(entry.is_directory()) << entry.path() << ": nothing is moved aside";
+}
+
+TEST_F(RunFolderTest, ARecordOfANewerProgramIsLeftAlone) {
+  fs::create_directories(path_);
+  const std::string content = R"({"format":"quantnoise-run","version":2,"run":"0123456789abcdef","parts":3)";
+  const std::string whole = content + "}";
+  atomic_write_text(run_record(path_),
+                    content + ",\"checksum\":\"" + hex64(hash_bytes(whole.data(), whole.size())) + "\"}\n");
+  EXPECT_THAT(test::error_of([&] { newest_checkpoint(path_); }), HasSubstr("run.json has format version 2"));
+}
+
+TEST_F(RunFolderTest, TheChoiceIsTheSameWithoutTheLock) {
+  EXPECT_FALSE(newest_checkpoint(path_ / "none").has_value());
+  run({10, 20});
+  fs::resize_file(path_ / "checkpoint_last.h5", 600);
+  const test::LogCapture log;
+  const CheckpointFolder folder(config());
+  EXPECT_EQ(newest_checkpoint(path_)->path, folder.newest()->path);
+  record_run(path_, new_run_id());
+  fs::remove(path_ / "checkpoint_last.h5");  // damaged ones may be of any run
+  EXPECT_FALSE(newest_checkpoint(path_).has_value());
 }
 
 TEST_F(RunFolderTest, FoldersOfOlderProgramsAreOneRun) {

@@ -201,6 +201,41 @@ TEST_F(TrainerTest, RefusesOtherDataAndOtherModels) {
   EXPECT_THROW(TinyTrainer(other, *local_, {}), Error);
 }
 
+TEST_F(TrainerTest, RefusesModelsThatDifferInNoShape) {
+  const path dense = dense_checkpoint();
+  const auto expect_refused = [&](const std::string& text, const std::function<void(ModelConfig&)>& change) {
+    RunConfig resumed = tiny_config(dir_.path(), "dense"), started = tiny_config(dir_.path(), "other"),
+              quantized = tiny_ipq_config(dir_.path(), "ipq", dense);
+    started.checkpoint.init_from = dense.string();
+    for (RunConfig* config : {&resumed, &started, &quantized}) {
+      change(config->model);
+      EXPECT_THAT(
+          error_of([&] { TinyTrainer(*config, *local_, {.quantize = config == &quantized, .stop_requested = {}}); }),
+          testing::HasSubstr("what the configuration says: " + text + "."));
+    }
+  };
+  expect_refused("model.heads: 2 -> 4", [](ModelConfig& m) { m.heads = 4; });
+  expect_refused("model.activation: relu -> gelu", [](ModelConfig& m) { m.activation = Activation::gelu; });
+  expect_refused("model.layers: 2 -> 1", [](ModelConfig& m) { m.layers = 1; });
+  expect_refused("model.prenorm: true -> false; model.scale_embedding: true -> false",
+                 [](ModelConfig& m) { m.prenorm = m.scale_embedding = false; });
+}
+
+TEST_F(TrainerTest, TakesWeightsOfTheSameModel) {
+  const path dense = dense_checkpoint();
+  RunConfig config = tiny_config(dir_.path(), "other");
+  config.checkpoint.init_from = dense.string();
+  config.model.dropout = config.model.adaptive.dropout = 0.0;
+  config.model.input_dim = config.model.output_dim = config.model.embed_dim;
+  config.data.tokens_per_sample = 12;
+  EXPECT_EQ(error_of([&] { TinyTrainer(config, *local_, {}); }), "");
+  StateDict state = load_state(dense);
+  state.texts.erase("config");
+  save_state(dir_ / "plain.h5", state);
+  config.checkpoint.init_from = (dir_ / "plain.h5").string();
+  EXPECT_EQ(error_of([&] { TinyTrainer(config, *local_, {}); }), "") << "nothing tells how it was trained";
+}
+
 /// The file with two ids exchanged, and the checksums that `prepare` would write.
 void exchange_tokens(const path& prefix) {
   std::vector<std::byte> ids = read_file_bytes(prefix.string() + ".bin");
