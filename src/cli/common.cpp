@@ -56,7 +56,7 @@ void ComputeOptions::add_to(CLI::App& command) {
 }
 
 void ComputeOptions::check_profile() const {
-  if (!profile.empty()) check_output_file(profile, "--profile", {});
+  if (!profile.empty()) check_output_file(profile, "--profile", FileKind::profile, {});
 }
 
 int ComputeOptions::run(Communicator& comm, const std::function<int(const Kernels&)>& work) const {

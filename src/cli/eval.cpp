@@ -89,13 +89,13 @@ Command add_eval(CLI::App& app) {
   app.add_option("-d,--data", a->config.data, "Prepared folder with the model's dict.txt and the split")->required();
   app.add_option("--split", a->config.split, "Split to score")->capture_default_str();
   add_config_options(app, a->config);
-  app.get_option("--context-window")->check(at_least(0));
-  for (const char* option : {"--tokens-per-sample", "--max-tokens"}) app.get_option(option)->check(at_least(1));
+  app.get_option("--context-window")->check(whole_number(0));
+  for (const char* option : {"--tokens-per-sample", "--max-tokens"}) app.get_option(option)->check(whole_number(1));
   add_choice(app, "--precision", a->precision,
              "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
              "else fp32; bf16_always: on any processor; fp16: GPUs only");
   app.add_option("--watchdog-seconds", a->watchdog_seconds, "As comm.watchdog_seconds of a run (0: off)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(watchdog_seconds())
       ->capture_default_str();
   app.add_flag("--json", a->json, "Print one JSON object (numbers that are not finite as null)");
   a->compute.add_to(app);

@@ -77,7 +77,8 @@ Command add_explain(CLI::App& app) {
   app.add_option("-s,--set", a->overrides, "Override one key of a configuration (repeatable)")
       ->take_all()
       ->allow_extra_args(false);
-  app.add_option("--vocab", a->vocabulary, "Dictionary size for a configuration without data.path")->check(at_least(1));
+  app.add_option("--vocab", a->vocabulary, "Dictionary size for a configuration without data.path")
+      ->check(whole_number(1));
   app.add_flag("--json", a->json, "Print one JSON object");
   app.footer(
       "For every weight: its noise in training, the stage and quantizer that compress it, bits per weight and\n"

@@ -17,7 +17,7 @@ struct ExportArguments {
 };
 
 void run_export(const ExportArguments& a) {
-  check_output_file(a.out, "--out", {a.packed});
+  check_output_file(a.out, "--out", FileKind::safetensors, {a.packed});
   const SafetensorsReader file(a.packed);
   check_packed_format(file, a.packed);
   // Version 1 does not tell all sizes; its model does.

@@ -43,14 +43,14 @@ Command add_prepare(CLI::App& app) {
   app.add_option("-o,--out", options->destdir, "Folder to write dict.txt, train.bin, train.idx, ... to")->required();
   app.add_option("--dict", options->srcdict, "Use this dict.txt instead of making one from the training text");
   app.add_option("--threshold", options->limits.threshold, "Words counted less often become <unk>")
-      ->check(at_least(0))
+      ->check(whole_number(0))
       ->capture_default_str();
   app.add_option("--nwords", options->limits.nwords, "Keep at most this many words (-1: all)")
-      ->check(at_least(-1))
+      ->check(whole_number(-1))
       ->capture_default_str();
   app.add_option("--padding-factor", options->limits.padding_factor,
                  "Fill the dictionary up to a multiple of this with unused words")
-      ->check(at_least(1))
+      ->check(whole_number(1))
       ->capture_default_str();
   app.footer("The result is what fairseq-preprocess --only-source makes; folders made by it are read as well.");
   return [options](Communicator& comm) {

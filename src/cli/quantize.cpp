@@ -64,7 +64,7 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
 class UnverifiedFile {
  public:
   UnverifiedFile(const std::filesystem::path& final_path, Communicator& comm)
-      : final_(final_path), path_(final_path.string() + ".unverified"), comm_(comm) {
+      : final_(output_target(final_path)), path_(final_.string() + ".unverified"), comm_(comm) {
     if (comm_.is_root()) mark_temporary(path_, true);
   }
   ~UnverifiedFile() {
@@ -79,7 +79,7 @@ class UnverifiedFile {
   const std::filesystem::path& path() const { return path_; }
   void accept() const {
     comm_.barrier();  // all ranks have read it
-    if (comm_.is_root()) std::filesystem::rename(path_, final_);
+    if (comm_.is_root()) rename_file(path_, output_target(final_));
     comm_.barrier();
   }
 
@@ -170,7 +170,7 @@ Command add_quantize(CLI::App& app) {
                "Only say what is wrong with this run, or what it will take: memory, time, disk. Writes nothing")
       ->excludes("--dry-run");
   app.add_option("--vocab", a->vocabulary, "Dictionary size for --dry-run where there is no data.path")
-      ->check(at_least(1));
+      ->check(whole_number(1));
   app.add_flag("--json", a->json, "With --dry-run: print one JSON object");
   app.add_flag("--fresh", a->fresh,
                "Start anew even if checkpoint.dir holds a run: its files are moved to a folder discarded-TIME in it");

@@ -83,16 +83,16 @@ void ForeignArguments::add_to(CLI::App& command) {
       command.add_option("--rules", rules, "With --weights: which tensors, and how (docs/formats.md, section 8)");
   CLI::Option* width =
       command.add_option("--bits", bits, "With --weights: every matrix to integers of this many bits, without rules")
-          ->check(CLI::Range(kMinScalarBits, kMaxScalarBits))
+          ->check(whole_number(kMinScalarBits, kMaxScalarBits))
           ->excludes(rules_file);
   add_choice(command, "--range", range, "With --bits: what the levels span")->needs(width);
   add_choice(command, "--centroids", options.centroids, "With --weights: how centroids are stored")->needs(weights);
   command.add_option("--kmeans-iterations", options.kmeans_iterations, "With --weights: iterations of k-means")
-      ->check(at_least(1))
+      ->check(whole_number(1))
       ->capture_default_str()
       ->needs(weights);
   command.add_option("--seed", options.seed, "With --weights: seed of the first centroids")
-      ->check(at_least(0))
+      ->check(whole_number(0))
       ->capture_default_str()
       ->needs(weights);
   rules_file->needs(weights);
@@ -107,7 +107,7 @@ int ForeignArguments::run(std::string out, bool dry_run, bool json, const Kernel
     return kSuccess;
   }
   const fs::path target = out.empty() ? default_output(tensors.path()) : fs::path(out);
-  if (comm.is_root()) check_output_file(target, "--out", {files});
+  if (comm.is_root()) check_output_file(target, "--out", FileKind::safetensors, tensors.files());
   const auto watchdog = start_watchdog(comm, CommConfig{}.watchdog_seconds);
   weights.quantize(target, comm, kernels);
   if (comm.is_root()) report(target, tensors, json);

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <iostream>
 #include <string>
 #include <vector>
 
 #include "cli/commands.h"
+#include "comm/watchdog.h"
 #include "core/text.h"
 
 namespace qn::cli {
@@ -56,12 +58,28 @@ std::string unknown_word(const CLI::App& app) {
 
 }  // namespace
 
-CLI::Validator at_least(int64_t least) {
-  const auto check = [least](const std::string& text) {
+CLI::Validator whole_number(int64_t least, int64_t most) {
+  const auto check = [least, most](const std::string& text) {
+    using Limits = std::numeric_limits<int64_t>;
     int64_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    const bool fits = error == std::errc() && end == text.data() + text.size() && value >= least;
-    return fits ? std::string() : fmt::format("must be a whole number, at least {}; got '{}'", least, text);
+    const bool whole = error == std::errc() && end == text.data() + text.size() && std::to_string(value) == text;
+    if (whole && value >= least && value <= most) return std::string();
+    const bool zeros = text.starts_with("0") || text.starts_with("-0");
+    return fmt::format("must be a whole number{}{}; got '{}'{}",
+                       least > Limits::min() ? fmt::format(", at least {}", least) : "",
+                       most < Limits::max() ? fmt::format(", at most {}", most) : "", text,
+                       zeros && !whole ? ": write it in decimal digits, without zeros in front" : "");
+  };
+  return CLI::Validator(check, "");
+}
+
+CLI::Validator watchdog_seconds() {
+  const auto check = [](const std::string& text) {
+    char* end = nullptr;
+    const double value = std::strtod(text.c_str(), &end);
+    const bool fits = !text.empty() && *end == '\0' && watchdog_seconds_fit(value);
+    return fits ? std::string() : fmt::format("must be 0 or at least 1; got '{}'", text);
   };
   return CLI::Validator(check, "");
 }

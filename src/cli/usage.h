@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <limits>
 
 #include "core/error.h"
 
@@ -18,8 +19,11 @@ auto as_usage(const Work& work) {
   }
 }
 
-/// The check of an option that takes a whole number of at least `least`.
-CLI::Validator at_least(int64_t least);
+/// The check of every option that takes a whole number: decimal, without zeros in front, which CLI11 takes for octal.
+CLI::Validator whole_number(int64_t least = std::numeric_limits<int64_t>::min(),
+                            int64_t most = std::numeric_limits<int64_t>::max());
+/// The check of --watchdog-seconds.
+CLI::Validator watchdog_seconds();
 /// The check of --log-level.
 CLI::Validator log_level();
 

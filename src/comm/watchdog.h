@@ -12,6 +12,9 @@ namespace qn {
 /// Exit status of every rank that a watchdog ends.
 inline constexpr int kWatchdogExit = 4;
 
+/// 0 (off) or at least 1, and finite.
+constexpr bool watchdog_seconds_fit(double seconds) { return seconds == 0.0 || (seconds >= 1.0 && seconds <= 1e9); }
+
 /// Watches for as long as it lives. Its destructor tells the others that this rank is through, or, while an exception
 /// unwinds the stack, that it failed.
 class Watchdog {

@@ -105,7 +105,7 @@ void apply_override(ConfigTreeData& tree, const std::string& text) {
   const bool bad_key = key.empty() || key.front() == '.' || key.back() == '.' || key.find("..") != std::string::npos ||
                        key.find_first_of(" \t") != std::string::npos;
   if (equals == std::string::npos || bad_key) {
-    tree.problems.push_back({{source, 0}, "write it as key=value, for example --set optimizer.lr=0.5"});
+    tree.problems.push_back({{source, 0}, "write it as key=value, for example --set schedule.lr=0.5"});
     return;
   }
   if (key == "inherits") {

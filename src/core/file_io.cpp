@@ -37,7 +37,7 @@ Temporaries& temporaries() {
 /// A file beside its target that disappears unless it is renamed into place.
 class TemporaryFile {
  public:
-  explicit TemporaryFile(const std::filesystem::path& target) : target_(target), path_(target) {
+  explicit TemporaryFile(const std::filesystem::path& path) : target_(output_target(path)), path_(target_) {
     std::random_device random;
     path_ += std::string(kTemporaryMark) + hex64(uint64_t{random()} << 32 | random());
     const std::lock_guard lock(temporaries().mutex);
@@ -83,6 +83,33 @@ bool is_temporary(const std::string& name) {
 }
 
 }  // namespace
+
+std::string obstacle_at(const std::filesystem::path& path) {
+  std::error_code error;
+  switch (std::filesystem::status(path, error).type()) {
+    case std::filesystem::file_type::regular:
+    case std::filesystem::file_type::not_found:
+      return "";
+    case std::filesystem::file_type::directory:
+      return "a folder";
+    case std::filesystem::file_type::fifo:
+      return "a pipe";
+    case std::filesystem::file_type::none:  // creating the file will say what else there is
+      return error == std::errc::too_many_symbolic_link_levels ? "a circle of symbolic links" : "";
+    default:
+      return "a device or socket";
+  }
+}
+
+std::filesystem::path output_target(const std::filesystem::path& path) {
+  const std::string obstacle = obstacle_at(path);
+  QN_CHECK(obstacle.empty(), "cannot write {}: this is {}; name a regular file", path.string(), obstacle);
+  std::filesystem::path target = path;
+  std::error_code error;
+  while (std::filesystem::is_symlink(std::filesystem::symlink_status(target, error)))
+    target = target.parent_path() / std::filesystem::read_symlink(target);
+  return target;
+}
 
 void atomic_write(const std::filesystem::path& path,
                   const std::function<void(const std::filesystem::path& temporary)>& write) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -12,11 +13,19 @@
 
 namespace qn {
 
-/// Calls `write` with the path of a temporary file beside `path` (it exists, empty; write to it in place), then syncs
-/// it to disk and renames it to `path`: a crash at any moment leaves the old file or the complete new one. The
-/// temporary file is removed when anything throws; a killed process leaves it behind, see
+/// What is at `path`, links followed, if no regular file may be put in its place: "a folder", "a pipe", ...; else
+/// empty.
+std::string obstacle_at(const std::filesystem::path& path);
+
+/// The file that is written where `path` is named: a symbolic link stays and its target, which need not exist, is
+/// written. Throws qn::Error where there is an obstacle.
+std::filesystem::path output_target(const std::filesystem::path& path);
+
+/// Calls `write` with the path of a temporary file beside output_target(path) (it exists, empty; write to it in place),
+/// then syncs it to disk and renames it to that target: a crash at any moment leaves the old file or the complete new
+/// one. The temporary file is removed when anything throws; a killed process leaves it behind, see
 /// remove_leftover_temporaries(). Throws qn::Error naming the path and the reason (no space, no permission, no such
-/// folder) and whatever `write` throws.
+/// folder, no regular file) and whatever `write` throws.
 void atomic_write(const std::filesystem::path& path,
                   const std::function<void(const std::filesystem::path& temporary)>& write);
 

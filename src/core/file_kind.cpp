@@ -22,10 +22,11 @@ struct Signature {
 // UTF-32's byte order mark begins as UTF-16's does.
 constexpr std::array kSignatures = {
     Signature{kCheckpointMagic, FileKind::checkpoint}, Signature{kTokenIndexMagic, FileKind::token_index},
-    Signature{"\x1f\x8b"sv, FileKind::gzip},           Signature{"\x28\xb5\x2f\xfd"sv, FileKind::zstd},
-    Signature{"\xfd\x37zXZ\0"sv, FileKind::xz},        Signature{"PK\x03\x04"sv, FileKind::zip},
-    Signature{"\xff\xfe\0\0"sv, FileKind::utf32},      Signature{"\0\0\xfe\xff"sv, FileKind::utf32},
-    Signature{"\xff\xfe"sv, FileKind::utf16},          Signature{"\xfe\xff"sv, FileKind::utf16}};
+    Signature{kProfileBeginning, FileKind::profile},   Signature{"\x1f\x8b"sv, FileKind::gzip},
+    Signature{"\x28\xb5\x2f\xfd"sv, FileKind::zstd},   Signature{"\xfd\x37zXZ\0"sv, FileKind::xz},
+    Signature{"PK\x03\x04"sv, FileKind::zip},          Signature{"\xff\xfe\0\0"sv, FileKind::utf32},
+    Signature{"\0\0\xfe\xff"sv, FileKind::utf32},      Signature{"\xff\xfe"sv, FileKind::utf16},
+    Signature{"\xfe\xff"sv, FileKind::utf16}};
 
 bool is_hdf5(std::string_view head) {
   constexpr auto kMagic = "\x89HDF\r\n\x1a\n"sv;
@@ -55,6 +56,15 @@ FileKind wide_text(std::string_view head) {
   return FileKind::binary;
 }
 
+/// PREFIX.bin beside a PREFIX.idx that begins as such files do. The ids themselves may look like anything.
+bool is_token_stream(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::path index = std::filesystem::path(path).replace_extension(".idx");
+  if (path.extension() != ".bin" || !std::filesystem::is_regular_file(index, error)) return false;
+  const std::vector<std::byte> head = read_file_head(index, kTokenIndexMagic.size());
+  return kind_of({reinterpret_cast<const char*>(head.data()), head.size()}) == FileKind::token_index;
+}
+
 bool is_text(std::string_view head) {
   return std::none_of(head.begin(), head.end(), [](char c) {
     const auto byte = static_cast<unsigned char>(c);
@@ -74,11 +84,15 @@ FileKind kind_of(std::string_view head) {
   return is_text(head) ? FileKind::text : wide_text(head);
 }
 
+FileKind kind_of_file(const std::filesystem::path& path, std::string_view head) {
+  return !head.empty() && is_token_stream(path) ? FileKind::token_stream : kind_of(head.substr(0, kHeadBytes));
+}
+
 FileKind kind_of_file(const std::filesystem::path& path) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) return FileKind::folder;
   const std::vector<std::byte> head = read_file_head(path, kHeadBytes);
-  return kind_of({reinterpret_cast<const char*>(head.data()), head.size()});
+  return kind_of_file(path, {reinterpret_cast<const char*>(head.data()), head.size()});
 }
 
 std::string read_text_file(const std::filesystem::path& path) {
@@ -90,7 +104,7 @@ std::string read_text_file(const std::filesystem::path& path) {
     const std::vector<std::byte> bytes = read_file_bytes(path);
     text.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   }
-  const FileKind kind = kind_of(std::string_view(text).substr(0, kHeadBytes));
+  const FileKind kind = kind_of_file(path, text);
   const bool fits = kind == FileKind::text || kind == FileKind::empty || kind == FileKind::utf16 ||
                     kind == FileKind::utf32;  // readers of YAML take these
   QN_CHECK(fits, "{} is no text file: it is {}", path.string(), description(kind));
@@ -111,6 +125,10 @@ const char* description(FileKind kind) {
       return "a safetensors file (a packed model, or another program's weights)";
     case FileKind::token_index:
       return "an index of binarized text (.idx)";
+    case FileKind::token_stream:
+      return "binarized text (.bin, with its .idx beside it)";
+    case FileKind::profile:
+      return "a profile (Chrome trace)";
     case FileKind::gzip:
       return "compressed with gzip";
     case FileKind::zstd:

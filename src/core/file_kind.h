@@ -11,10 +11,12 @@ namespace qn {
 enum class FileKind : uint8_t {
   empty,
   folder,
-  checkpoint,   ///< begins as a quantnoise checkpoint does
-  hdf5,         ///< any other HDF5 file
-  safetensors,  ///< packed or not
-  token_index,  ///< .idx of binarized text
+  checkpoint,    ///< begins as a quantnoise checkpoint does
+  hdf5,          ///< any other HDF5 file
+  safetensors,   ///< packed or not
+  token_index,   ///< .idx of binarized text
+  token_stream,  ///< .bin of binarized text: only its .idx beside it tells
+  profile,       ///< written by --profile
   gzip,
   zstd,
   bzip2,
@@ -32,9 +34,13 @@ enum class FileKind : uint8_t {
 inline constexpr const char* kCheckpointMagic = "quantnoise-checkpoint";
 /// How every .idx file of fairseq's (and Megatron's) mmap format begins.
 inline constexpr std::string_view kTokenIndexMagic{"MMIDIDX\0\0", 9};
+/// How every file of --profile begins.
+inline constexpr std::string_view kProfileBeginning = R"({"displayTimeUnit":"ms","otherData":)";
 
 /// Of content that begins with `head`; the more of it the better, 4 KiB are enough.
 FileKind kind_of(std::string_view head);
+/// Of the file at `path`, which begins with `head`.
+FileKind kind_of_file(const std::filesystem::path& path, std::string_view head);
 /// Reads the beginning. Throws qn::Error when there is no such file, or it is neither a file nor a folder.
 FileKind kind_of_file(const std::filesystem::path& path);
 

@@ -69,6 +69,15 @@ bool lock(int fd) {
       role, folder.string(), owner);
 }
 
+/// The file is written to: a link would let something else be overwritten, a pipe would make readers wait for ever.
+void check_lock_file(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::symlink_status(path, error);
+  QN_CHECK(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status),
+           "cannot use the lock file {}: it is {}; remove it", path.string(),
+           std::filesystem::is_symlink(status) ? "a symbolic link" : "no regular file");
+}
+
 /// The path still leads to this file: its last owner may have removed it meanwhile.
 bool is_at(int fd, const std::filesystem::path& path) {
   struct stat opened {
@@ -135,7 +144,8 @@ void FolderLock::refuse(const std::string& owner) const { qn::refuse(folder_, ro
 
 /// False when it should be tried again.
 bool FolderLock::try_acquire(Method method) {
-  fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  check_lock_file(path_);
+  fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   QN_CHECK(fd_ >= 0, "cannot lock {} {} by its file {}: {}", role_, folder_.string(), FolderLock::kFileName,
            std::generic_category().message(errno));
   const bool locked = method == Method::automatic && lock(fd_);
@@ -176,7 +186,8 @@ void FolderLock::check_held() const {
 
 void check_unlocked(const std::filesystem::path& folder, const std::string& role) {
   const std::filesystem::path path = folder / FolderLock::kFileName;
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  check_lock_file(path);
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return;
   struct flock whole {};
   whole.l_type = F_RDLCK;  // in the way of a writer's lock, and allowed for a file that is open to be read

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "core/file_kind.h"
 #include "core/text.h"
 
 namespace qn {
@@ -127,8 +128,7 @@ std::string kept_events(const Profiler& profiler) {
 }
 
 std::string profile_trace(const Profiler& profiler, int rank) {
-  std::string json =
-      fmt::format(R"({{"displayTimeUnit":"ms","otherData":{{"rank":{},"kept":"{}"}},)", rank, kept_events(profiler));
+  std::string json = fmt::format(R"({}{{"rank":{},"kept":"{}"}},)", kProfileBeginning, rank, kept_events(profiler));
   json += '\n';
   append_totals(json, profiler);
   fmt::format_to(std::back_inserter(json),

@@ -53,6 +53,7 @@ TensorFiles::TensorFiles(const fs::path& path) : path_(fs::is_directory(path) ? 
 
 void TensorFiles::open(const fs::path& file) {
   const SafetensorsReader& reader = files_.emplace_back(file);
+  file_paths_.push_back(file);
   bytes_ += reader.file_size();
   metadata_.insert(reader.metadata().begin(), reader.metadata().end());
   for (const StoredTensor& tensor : reader.tensors()) {
@@ -65,6 +66,7 @@ void TensorFiles::open(const fs::path& file) {
 
 void TensorFiles::open_index() {
   const std::map<std::string, std::string> listed = weight_map_of(path_);
+  file_paths_.push_back(path_);
   std::set<std::string> shards;
   for (const auto& [tensor, shard] : listed) {
     QN_CHECK(!shard.empty() && fs::path(shard).filename() == shard,

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "core/safetensors.h"
 
@@ -23,6 +24,8 @@ class TensorFiles {
   const std::map<std::string, const StoredTensor*>& tensors() const { return tensors_; }
   /// Of all files together; where they differ, of the first that has the entry.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  /// All that were opened, the index among them.
+  const std::vector<std::filesystem::path>& files() const { return file_paths_; }
   uint64_t bytes() const { return bytes_; }  ///< of all files together
   /// What the caller named, with a folder's file put in place of the folder.
   const std::filesystem::path& path() const { return path_; }
@@ -33,6 +36,7 @@ class TensorFiles {
 
   std::filesystem::path path_;
   std::deque<SafetensorsReader> files_;
+  std::vector<std::filesystem::path> file_paths_;
   std::map<std::string, const StoredTensor*> tensors_;
   std::map<std::string, std::string> owners_;  ///< file names by tensor
   std::map<std::string, std::string> metadata_;

@@ -34,8 +34,10 @@ std::vector<std::string> nearest(std::string_view word, std::span<const std::str
 }
 
 std::string wrong_choice(std::string_view word, std::string_view got, std::span<const std::string> choices) {
-  return fmt::format("must be one of {}; got {}; did you mean '{}'?", fmt::join(choices, ", "), got,
-                     nearest(word, choices)[0]);
+  const std::string nearest_choice = nearest(word, choices)[0];
+  const bool near = edit_distance(word, nearest_choice) <= std::max<size_t>(2, word.size() / 3);
+  return fmt::format("must be one of {}; got {}{}", fmt::join(choices, ", "), got,
+                     near ? fmt::format("; did you mean '{}'?", nearest_choice) : "");
 }
 
 std::string format_bytes(uint64_t bytes) {

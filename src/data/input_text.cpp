@@ -32,8 +32,7 @@ std::string_view InputText::view() const {
 }
 
 void check_is_text(const std::string& name, std::string_view content) {
-  constexpr size_t kHeadBytes = 4096;
-  const FileKind kind = kind_of(content.substr(0, kHeadBytes));
+  const FileKind kind = kind_of_file(name, content);
   if (kind == FileKind::text || kind == FileKind::empty) return;
   if (const char* command = command_to_text(kind))
     fail("{} is {}: make UTF-8 text of it first, for instance with '{} > text.txt'", name, description(kind),

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "core/error.h"
+#include "core/file_io.h"
 #include "core/folder_lock.h"
 #include "data/input_text.h"
 #include "data/split_checksum.h"
@@ -113,6 +114,27 @@ void check_leftovers(const std::filesystem::path& folder, const std::vector<Spli
       folder.string(), fmt::join(strange, ", "));
 }
 
+/// All of them can be written, and none is read from (but a dict.txt, which is read in full and stays the same).
+void check_outputs(const PrepareOptions& options, const std::vector<Split>& splits) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> inputs, outputs;
+  if (!options.srcdict.empty()) inputs.push_back(options.srcdict);
+  for (const Split& split : splits) {
+    inputs.push_back(split.text.path());
+    for (const char* ending : {".bin", ".idx", ".sum"}) outputs.push_back(options.destdir / (split.name + ending));
+  }
+  outputs.push_back(options.destdir / "dict.txt");
+  std::error_code error;
+  for (const fs::path& output : outputs) {
+    const std::string obstacle = obstacle_at(output);
+    QN_CHECK_USAGE(obstacle.empty(), "cannot write {}: this is {}; remove it, or choose another folder",
+                   output.string(), obstacle);
+    for (const fs::path& input : inputs)
+      QN_CHECK_USAGE(!fs::equivalent(input, output, error) || (input == options.srcdict && output == outputs.back()),
+                     "{} would be overwritten by {}: choose another folder", input.string(), output.string());
+  }
+}
+
 SplitSummary write_split(const Split& split, const std::filesystem::path& destdir, const Dictionary& dictionary) {
   SplitSummary summary;
   write_token_stream(destdir / split.name, dictionary.size(), [&](TokenStreamWriter& writer) {
@@ -144,6 +166,7 @@ SplitSummary binarize(std::string_view text, std::string_view name, const Dictio
 PrepareSummary prepare(const PrepareOptions& options) {
   const std::vector<Split> splits = list_splits(options);
   QN_CHECK(!options.destdir.empty(), "name the directory to write the prepared data to");
+  check_outputs(options, splits);
   const Dictionary dictionary = make_dictionary(options, splits);
   for (const Split& split : splits) {
     if (split.name == "train" && options.srcdict.empty()) continue;  // read in full just now

@@ -44,8 +44,8 @@ std::optional<Numbered> parse_name(const fs::path& path) {
   return epoch && update ? std::optional(Numbered{*epoch, *update, path}) : std::nullopt;
 }
 
-fs::path last_in(const fs::path& dir) { return dir / "checkpoint_last.h5"; }
-fs::path best_in(const fs::path& dir) { return dir / "checkpoint_best.h5"; }
+fs::path last_in(const fs::path& dir) { return dir / kLastCheckpoint; }
+fs::path best_in(const fs::path& dir) { return dir / kBestCheckpoint; }
 
 /// checkpoint_last.h5, then the others, newest first.
 std::vector<fs::path> checkpoints_in(const fs::path& dir) {

@@ -15,6 +15,8 @@
 
 namespace qn {
 
+inline constexpr const char *kLastCheckpoint = "checkpoint_last.h5", *kBestCheckpoint = "checkpoint_best.h5";
+
 /// Why a checkpoint is written; decides under which names it is kept.
 struct SaveReason {
   bool epoch_end = false;

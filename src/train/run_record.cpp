@@ -93,11 +93,12 @@ void check_same_run(const StateDict& state, const fs::path& folder, bool quantiz
   const std::string source = text_or_nothing(state, "source");
   std::error_code ignored;
   if (source.empty() || init_from.empty() || !fs::exists(init_from, ignored)) return;
-  QN_CHECK(source_identity(init_from) == source,
-           "checkpoint.dir {} holds a run that started from other weights than {} has now: name another folder (--set "
-           "checkpoint.dir=...), --fresh to move that run aside and start from these weights, or --set "
-           "checkpoint.init_from= to go on with it",
-           folder.string(), init_from);
+  QN_CHECK(
+      source_identity(init_from) == source,
+      "checkpoint.dir {} holds a run that started from other weights than {} has now: name another folder (--set "
+      "checkpoint.dir=...), --fresh to move that run aside and start from these weights, or, to go on with it, name "
+      "no weights: no --from, and --set 'checkpoint.init_from=\"\"'",
+      folder.string(), init_from);
 }
 
 }  // namespace qn

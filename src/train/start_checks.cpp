@@ -5,7 +5,9 @@
 
 #include <algorithm>
 
+#include "core/file_io.h"
 #include "core/file_kind.h"
+#include "core/folder_lock.h"
 #include "train/checkpoint_folder.h"
 
 namespace qn {
@@ -16,6 +18,11 @@ namespace fs = std::filesystem;
 constexpr char kConfigurationMark = '\x01', kSeparator = '\x02';
 
 bool writable(const fs::path& folder) { return access(folder.c_str(), W_OK | X_OK) == 0; }
+
+bool is_run_file(const std::string& name) {
+  return (name.starts_with("checkpoint") && name.ends_with(".h5")) || name == "run.json" || name == "metrics.jsonl" ||
+         name == FolderLock::kFileName;
+}
 
 }  // namespace
 
@@ -79,21 +86,28 @@ void check_folder(const fs::path& folder, const std::string& key) {
   QN_CHECK(writable(place), "{} {}: no permission to write in {}", key, folder.string(), place.string());
 }
 
-void check_output_file(const fs::path& path, const std::string& option, const std::vector<fs::path>& inputs,
-                       const fs::path& created) {
+void check_output_file(const fs::path& path, const std::string& option, FileKind written,
+                       const std::vector<fs::path>& inputs, const fs::path& run_folder) {
+  const std::string named = fmt::format("{} {}", option, path.string());
+  const std::string obstacle = obstacle_at(path);
+  QN_CHECK_USAGE(obstacle.empty(), "{}: this is {}; name a regular file", named, obstacle);
   std::error_code error;
-  QN_CHECK_USAGE(!fs::is_directory(path, error), "{} {}: this is a folder, name a file", option, path.string());
   for (const fs::path& input : inputs)
-    QN_CHECK_USAGE(!fs::equivalent(path, input, error), "{} {}: this is the file to read from; name another one",
-                   option, path.string());
-  QN_CHECK_USAGE(!fs::is_regular_file(path, error) || kind_of_file(path) != FileKind::checkpoint,
-                 "{} {}: this is a checkpoint, which would be overwritten; name another file", option, path.string());
-  const fs::path folder = fs::absolute(path).parent_path();
-  if (!created.empty() && folder.lexically_normal() == (fs::absolute(created) / "").lexically_normal().parent_path())
+    QN_CHECK_USAGE(!fs::equivalent(path, input, error), "{}: this is the file to read from; name another one", named);
+  const fs::path target = fs::absolute(output_target(path));
+  const FileKind kind = fs::exists(target, error) ? kind_of_file(target) : FileKind::empty;
+  QN_CHECK_USAGE(kind == FileKind::empty || kind == written,
+                 "{}: this is {}, which would be overwritten; name another file", named, description(kind));
+  const fs::path folder = target.parent_path();
+  const fs::path run =
+      run_folder.empty() ? fs::path() : (fs::absolute(run_folder) / "").lexically_normal().parent_path();
+  if (!run_folder.empty() && fs::weakly_canonical(folder, error) == fs::weakly_canonical(run, error)) {
+    QN_CHECK_USAGE(!is_run_file(target.filename().string()),
+                   "{}: the run keeps a file of this name in checkpoint.dir; name another one", named);
     return;
-  QN_CHECK_USAGE(fs::is_directory(folder, error), "{} {}: there is no folder {}; make it first", option, path.string(),
-                 folder.string());
-  QN_CHECK(writable(folder), "{} {}: no permission to write in {}", option, path.string(), folder.string());
+  }
+  QN_CHECK_USAGE(fs::is_directory(folder, error), "{}: there is no folder {}; make it first", named, folder.string());
+  QN_CHECK(writable(folder), "{}: no permission to write in {}", named, folder.string());
 }
 
 void check_init_from(const CheckpointConfig& config, bool quantize, bool resume) {
@@ -117,7 +131,9 @@ void check_files(ProblemList& problems, const TrainerConfig& config, bool quanti
   problems.collect([&] { check_folder(config.checkpoint.dir, "checkpoint.dir"); });
   problems.collect([&] { check_init_from(config.checkpoint, quantize, resume); });
   if (packed.empty()) return;
-  problems.collect([&] { check_output_file(packed, "--out", {config.checkpoint.init_from}, config.checkpoint.dir); });
+  problems.collect([&] {
+    check_output_file(packed, "--out", FileKind::safetensors, {config.checkpoint.init_from}, config.checkpoint.dir);
+  });
 }
 
 }  // namespace qn

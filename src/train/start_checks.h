@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "core/file_kind.h"
 #include "train/trainer_config.h"
 
 namespace qn {
@@ -37,10 +38,11 @@ class ProblemList {
 /// Throws qn::Error unless files can be written in `folder`, or it can be made. Makes nothing. `key` names it.
 void check_folder(const std::filesystem::path& folder, const std::string& key);
 
-/// Throws UsageError unless `path` can become a file that is none of `inputs` and no checkpoint. `created` is a folder
-/// that will have been made by then. `option` names it.
-void check_output_file(const std::filesystem::path& path, const std::string& option,
-                       const std::vector<std::filesystem::path>& inputs, const std::filesystem::path& created = {});
+/// Throws UsageError unless `path` can become a file of the kind `written`: there may be an older one, an empty one or
+/// none, but nothing else, none of `inputs`, and nothing that a run keeps in `run_folder`, which will have been made by
+/// then. `option` names it.
+void check_output_file(const std::filesystem::path& path, const std::string& option, FileKind written,
+                       const std::vector<std::filesystem::path>& inputs, const std::filesystem::path& run_folder = {});
 
 /// Throws UsageError unless checkpoint.init_from, if it is needed or given, is a checkpoint.
 void check_init_from(const CheckpointConfig& config, bool quantize, bool resume);

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "comm/watchdog.h"
+
 namespace qn {
 
 void TrainConfig::visit(ConfigVisitor& v) {
@@ -105,8 +107,8 @@ void CommConfig::visit(ConfigVisitor& v) {
 
 void CommConfig::validate(const ConfigChecker& c) const {
   c.check(bucket_mib > 0.0 && bucket_mib <= 1e6, "bucket_mib", "must be positive and at most 1e6, got {}", bucket_mib);
-  c.check(watchdog_seconds == 0.0 || (watchdog_seconds >= 1.0 && watchdog_seconds <= 1e9), "watchdog_seconds",
-          "must be 0 or at least 1, got {}", watchdog_seconds);
+  c.check(watchdog_seconds_fit(watchdog_seconds), "watchdog_seconds", "must be 0 or at least 1, got {}",
+          watchdog_seconds);
 }
 
 }  // namespace qn

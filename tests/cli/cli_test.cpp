@@ -435,6 +435,22 @@ TEST_F(CliTest, WrongUsageHasAStatusOfItsOwn) {
                "there is no option --contxt-window; did you mean '--context-window'?");
   expect_usage({"train", "-c", config, "--nonsense"}, "there is no option --nonsense\n");
   expect_usage({"inspect", checkpoint, "another"}, "'another' is one argument too many");
+  expect_usage({"--log-level", "loud", "train", "-c", config},
+               "must be one of trace, debug, info, warn, error, off; got 'loud'\n");
+  for (const char* seconds : {"nan", "inf", "-1", "0.5", "1x", ""})
+    expect_usage({"eval", checkpoint, "--data", "data", "--watchdog-seconds", seconds},
+                 fmt::format("--watchdog-seconds: must be 0 or at least 1; got '{}'", seconds));
+  for (const char* number : {"010", "0x10", "-010"})
+    for (const auto& [command, option] : {std::array{"eval", "--max-tokens"},
+                                          {"eval", "--context-window"},
+                                          {"prepare", "--nwords"},
+                                          {"prepare", "--threshold"},
+                                          {"quantize", "--bits"},
+                                          {"quantize", "--seed"},
+                                          {"explain", "--vocab"}})
+      expect_usage({command, option, number},
+                   fmt::format("got '{}': write it in decimal digits, without zeros in front", number));
+  expect_usage({"quantize", "--bits", "99"}, "--bits: must be a whole number, at least 2, at most ");
   expect_usage({"--log-level", "inof", "train", "-c", config}, "did you mean 'info'?");
   expect_usage({"train", "-c", config, "-s", "optimizer.momentun=1"}, "did you mean 'optimizer.momentum'");
   expect_usage({"train", "-c", config, "-s", "train.precision=fp8"}, "bf16_always");
@@ -579,7 +595,18 @@ TEST_F(CliTest, WhatCanBeKnownIsSaidBeforeTheWork) {
   quantize(dir_.path().string(), "this is a folder");
   quantize(checkpoint, "this is the file to read from");
   std::filesystem::copy_file(checkpoint, dir_ / "other.h5");
-  quantize((dir_ / "other.h5").string(), "this is a checkpoint");
+  quantize((dir_ / "other.h5").string(), "this is a quantnoise checkpoint, which would be");
+  quantize((dir_ / "data" / "train.bin").string(), "this is binarized text");
+  quantize(config, "this is a text file, which would be overwritten");
+  for (const char* name : {"checkpoint_last.h5", "checkpoint7.h5", "run.json", "metrics.jsonl", "quantnoise.lock"})
+    quantize((dir_ / "ipq" / name).string(), "the run keeps a file of this name");
+  ASSERT_EQ(mkfifo((dir_ / "pipe").c_str(), 0666), 0);
+  std::filesystem::create_symlink("pipe", dir_ / "link");
+  for (const char* name : {"pipe", "link"}) quantize((dir_ / name).string(), "this is a pipe; name a regular file");
+  expect({"train", "-c", config, "--profile", (dir_ / "pipe").string()}, "this is a pipe; name a regular file");
+  expect({"train", "-c", config, "--profile", config}, "this is a text file, which would be overwritten");
+  expect({"export", checkpoint, "-o", (dir_ / "link").string()}, "this is a pipe; name a regular file");
+  EXPECT_TRUE(std::filesystem::is_fifo(dir_ / "pipe") && std::filesystem::is_symlink(dir_ / "link"));
   expect({"quantize", "-c", ipq, "--from", config}, "is no checkpoint: it is a text file");
   expect({"quantize", "-c", ipq, "--from", dir_.path().string()}, "is no file");
   expect({"train", "-c", config, "-s", "checkpoint.dir=" + config + "/run"}, "is a file, not a folder");

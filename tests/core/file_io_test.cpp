@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -91,8 +92,39 @@ TEST_F(FileIo, ErrorsNameThePathAndTheReason) {
   std::filesystem::remove(folder_ / "pipe");
   std::filesystem::create_directory(path_);
   EXPECT_THAT([&] { atomic_write_text(path_, "x"); },
-              ThrowsMessage<Error>(AllOf(HasSubstr("cannot replace"), HasSubstr("Is a directory"))));
+              ThrowsMessage<Error>(AllOf(HasSubstr("cannot write"), HasSubstr("a folder"))));
   EXPECT_EQ(files_in(folder_.path()), 1u);
+}
+
+TEST_F(FileIo, LinksStayAndTheirTargetsAreWritten) {
+  namespace fs = std::filesystem;
+  fs::create_directory(folder_ / "far");
+  fs::create_symlink("far/target", folder_ / "middle");
+  fs::create_symlink(folder_ / "middle", folder_ / "link");
+  for (const char* content : {"made", "replaced"}) {  // dangling at first
+    atomic_write_text(folder_ / "link", content);
+    EXPECT_TRUE(fs::is_symlink(folder_ / "link") && fs::is_symlink(folder_ / "middle"));
+    EXPECT_FALSE(fs::is_symlink(folder_ / "far/target"));
+    EXPECT_EQ(text_of(read_file_bytes(folder_ / "far/target")), content);
+  }
+  EXPECT_EQ(files_in(folder_ / "far"), 1u);
+  fs::create_symlink("circle", folder_ / "circle");
+  EXPECT_THAT([&] { atomic_write_text(folder_ / "circle", "x"); },
+              ThrowsMessage<Error>(HasSubstr("a circle of symbolic links")));
+}
+
+TEST_F(FileIo, WhatIsNoFileIsNotReplaced) {
+  namespace fs = std::filesystem;
+  ASSERT_EQ(mkfifo((folder_ / "pipe").c_str(), 0666), 0);
+  fs::create_symlink("pipe", folder_ / "link");
+  for (const char* name : {"pipe", "link"})
+    EXPECT_THAT([&] { atomic_write_text(folder_ / name, "x"); },
+                ThrowsMessage<Error>(HasSubstr(std::string(name) + ": this is a pipe; name a regular file")));
+  EXPECT_TRUE(fs::is_fifo(folder_ / "pipe") && fs::is_symlink(folder_ / "link"));
+  EXPECT_EQ(files_in(folder_.path()), 2u);
+  if (mknod((folder_ / "node").c_str(), S_IFCHR | 0600, makedev(1, 3)) != 0) GTEST_SKIP() << "no right to make devices";
+  EXPECT_THAT([&] { atomic_write_text(folder_ / "node", "x"); }, ThrowsMessage<Error>(HasSubstr("a device or socket")));
+  EXPECT_TRUE(fs::is_character_file(folder_ / "node"));
 }
 
 TEST_F(FileIo, FullDiskIsReported) {

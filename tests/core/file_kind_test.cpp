@@ -52,6 +52,18 @@ TEST(FileKind, IsToldByTheFirstBytes) {
   for (const auto& [head, kind] : kCases) EXPECT_EQ(description(kind_of(head)), description(kind)) << head;
 }
 
+TEST(FileKind, BinarizedTextIsToldByItsIndex) {
+  const TempDir dir;
+  std::ofstream(dir / "train.bin") << wide("ids of words", 2, false);
+  EXPECT_EQ(kind_of_file(dir / "train.bin"), FileKind::utf16);
+  std::ofstream(dir / "train.idx") << "MMIDIDX\0\0\1"s;
+  std::ofstream(dir / "train.txt") << "a text";
+  EXPECT_EQ(kind_of_file(dir / "train.bin"), FileKind::token_stream);
+  EXPECT_EQ(kind_of_file(dir / "train.txt"), FileKind::text);
+  EXPECT_THAT([&] { read_text_file(dir / "train.bin"); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("it is binarized text")));
+}
+
 TEST(FileKind, OfFilesAndFolders) {
   const TempDir dir;
   EXPECT_EQ(kind_of_file(dir.path()), FileKind::folder);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -63,6 +64,20 @@ TEST_F(FolderLockTest, SecondIsRefusedByTheOwnersName) {
   }
   EXPECT_FALSE(std::filesystem::exists(file_));
   EXPECT_NO_THROW(FolderLock(dir_.path(), "checkpoint.dir"));
+}
+
+TEST_F(FolderLockTest, LinksAreNotFollowed) {
+  const std::filesystem::path precious = dir_ / "precious";
+  atomic_write_text(precious, "content");
+  std::filesystem::create_symlink(precious, file_);
+  for (const auto method : {FolderLock::Method::automatic, FolderLock::Method::file_only})
+    EXPECT_THAT(error_of([&] { FolderLock(dir_.path(), "checkpoint.dir", method); }),
+                HasSubstr(file_.string() + ": it is a symbolic link; remove it"));
+  EXPECT_THAT(error_of([&] { check_unlocked(dir_.path(), "checkpoint.dir"); }), HasSubstr("a symbolic link"));
+  EXPECT_EQ(std::filesystem::file_size(precious), 7U);
+  std::filesystem::remove(file_);
+  ASSERT_EQ(mkfifo(file_.c_str(), 0666), 0);
+  EXPECT_THAT(error_of([&] { FolderLock(dir_.path(), "checkpoint.dir"); }), HasSubstr("it is no regular file"));
 }
 
 TEST_F(FolderLockTest, KilledOwnersLeaveNoLock) {

@@ -250,6 +250,24 @@ TEST_F(SmallPrepare, BadInputLeavesThePreparedDataAlone) {
   EXPECT_THAT(prepare_error(), HasSubstr("train.txt:1:"));
 }
 
+TEST_F(SmallPrepare, NoInputIsOverwritten) {
+  namespace fs = std::filesystem;
+  fs::create_directories(options_.destdir);
+  const fs::path text = options_.destdir / "train.bin";
+  fs::rename(options_.train, text);
+  options_.train = options_.destdir / ".." / options_.destdir.filename() / "train.bin";
+  const std::string before = read_text(text);
+  EXPECT_THAT(prepare_error(),
+              AllOf(HasSubstr("would be overwritten by " + text.string()), HasSubstr("another folder")));
+  EXPECT_EQ(read_text(text), before);
+  EXPECT_FALSE(fs::exists(options_.destdir / "dict.txt"));
+  fs::rename(text, dir_ / "train.txt");
+  options_.train = dir_ / "train.txt";
+  ASSERT_EQ(mkfifo((options_.destdir / "valid.idx").c_str(), 0666), 0);
+  EXPECT_THAT(prepare_error(), HasSubstr("valid.idx: this is a pipe; remove it"));
+  EXPECT_FALSE(fs::exists(options_.destdir / "dict.txt"));
+}
+
 TEST_F(SmallPrepare, TwoAtOnceDoNotMix) {
   std::filesystem::create_directories(options_.destdir);
   const FolderLock other(options_.destdir, "the folder");

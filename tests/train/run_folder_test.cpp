@@ -14,6 +14,7 @@
 #include "support/temp_dir.h"
 #include "train/checkpoint_folder.h"
 #include "train/run_record.h"
+#include "train/start_checks.h"
 
 namespace qn {
 namespace {
@@ -108,6 +109,19 @@ TEST_F(RunFolderTest, AFreshRunHasTheFolderToItself) {
     if (entry.is_regular_file() && entry.path().parent_path() != path_) kept.push_back(entry.path().filename());
   EXPECT_THAT(kept, testing::UnorderedElementsAre("checkpoint_last.h5", "checkpoint_1_10.h5", "checkpoint_1_20.h5",
                                                   "checkpoint_1_30.h5", "metrics.jsonl", "model.safetensors"));
+}
+
+TEST_F(RunFolderTest, ARunThatHasBegunDoesNotNeedItsSource) {
+  CheckpointConfig c = config();
+  c.init_from = (dir_ / "gone.h5").string();
+  EXPECT_THAT(test::error_of([&] { check_init_from(c, true, true); }), HasSubstr("there is no file"));
+  run({5});
+  fs::rename(path_ / "checkpoint_last.h5", path_ / "checkpoint_best.h5");
+  EXPECT_NO_THROW(check_init_from(c, true, true));
+  fs::remove(path_ / "checkpoint_best.h5");
+  EXPECT_NO_THROW(check_init_from(c, true, true)) << "checkpoint_1_5.h5 is there";
+  EXPECT_EQ(newest_checkpoint(path_)->state.integer("update"), 5);
+  EXPECT_THAT(test::error_of([&] { check_init_from(c, true, false); }), HasSubstr("there is no file"));
 }
 
 TEST_F(RunFolderTest, RecordsOfARunThatSavedNothingAreKept) {
