@@ -143,9 +143,9 @@ all=$(awk '/^Cpus_allowed_list/ {print $2}' /proc/self/status)
 
 # ---- signals ---------------------------------------------------------------------------------------------------------
 
-# Ranks that take two seconds to save, and go on for ever when they are not asked.
+# Ranks that take STAND_IN_SAVE seconds (two) to save, and go on for ever when they are not asked.
 cat >"$folder/job" <<'TEXT'
-trap 'trap "" USR1; sleep 2; echo saved >"$STAND_IN_JOB.log"; exit 3' USR1
+trap 'trap "" USR1; sleep ${STAND_IN_SAVE:-2}; echo saved >"$STAND_IN_JOB.log"; exit 3' USR1
 trap 'exit 1' TERM
 echo $$ >"$STAND_IN_JOB.pid"
 while :; do sleep 0.1; done
@@ -168,7 +168,9 @@ for signal in TERM INT USR1 USR2 HUP; do # INT is ignored in background jobs of 
   ((status == 3)) && [[ -e $folder/job.log ]] || fail "after SIG$signal: status $status, $(<"$folder/out")"
   grep -q "SIG$signal: asked the ranks to save and end" "$folder/out" || fail "SIG$signal: $(<"$folder/out")"
 done
+export STAND_IN_SAVE=60 # longer than this takes on any machine
 start
+unset STAND_IN_SAVE
 kill -INT "$launcher"
 sleep 1.3
 kill -TERM "$launcher" # is no second Ctrl-C
