@@ -174,6 +174,7 @@ unset STAND_IN_SAVE
 kill -INT "$launcher"
 sleep 1.3
 kill -TERM "$launcher" # is no second Ctrl-C
+sleep 0.5               # bash loses a SIGINT that arrives together with another signal
 kill -INT "$launcher"
 end
 ((status == 130)) && [[ ! -e $folder/job.log ]] || fail "a second Ctrl-C: status $status, $(<"$folder/out")"
