@@ -145,7 +145,7 @@ all=$(awk '/^Cpus_allowed_list/ {print $2}' /proc/self/status)
 
 # Ranks that take STAND_IN_SAVE seconds (two) to save, and go on for ever when they are not asked.
 cat >"$folder/job" <<'TEXT'
-trap 'trap "" USR1; sleep ${STAND_IN_SAVE:-2}; echo saved >"$STAND_IN_JOB.log"; exit 3' USR1
+trap 'trap "" USR1; sleep ${STAND_IN_SAVE:-2} & wait $!; echo saved >"$STAND_IN_JOB.log"; exit 3' USR1
 trap 'exit 1' TERM
 echo $$ >"$STAND_IN_JOB.pid"
 while :; do sleep 0.1; done
