@@ -17,6 +17,7 @@ enum class Purpose : uint32_t {
   kmeans_init = 4,
   kmeans_split = 5,
   data = 6,
+  layerdrop = 7,
   test = 99
 };
 

@@ -56,6 +56,9 @@ void ModelConfig::visit(ConfigVisitor& v) {
   v.field("share_input_output", share_input_output, "the token table is the output matrix as well (plain softmax)");
   v.field("noise_projection", noise_projection,
           "the extra embed_dim x embed_dim layer that fairseq adds after a plain embedding when it trains with noise");
+  v.field("layerdrop", layerdrop,
+          "probability that a block is left out of a training pass, so that the trained model can be pruned to fewer "
+          "(LayerDrop)");
   v.section("adaptive", adaptive, "frequency bands");
 }
 
@@ -73,7 +76,8 @@ void ModelConfig::validate(const ConfigChecker& c) const {
   c.check(heads >= 1 && embed_dim % heads == 0, "heads", "must divide embed_dim = {}, got {}", embed_dim, heads);
   for (const auto& [name, p] : {std::pair{"dropout", dropout},
                                 {"attention_dropout", attention_dropout},
-                                {"activation_dropout", activation_dropout}})
+                                {"activation_dropout", activation_dropout},
+                                {"layerdrop", layerdrop}})
     c.check(p >= 0.0 && p < 1.0, name, "must be in [0, 1), got {}", p);
   c.check(!final_norm || prenorm, "final_norm", "exists only together with prenorm");
   c.check(!(share_input_output && (adaptive.input || adaptive.softmax)), "share_input_output",

@@ -7,7 +7,8 @@ namespace {
 constexpr uint64_t kEmbeddingSite = 0;  // dropout site of the model's input end
 }
 
-TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary) : config_(config) {
+TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary)
+    : config_(config), layer_drop_(config.layerdrop) {
   const Scope scope = root().in("decoder");
   const int64_t d = config.embed_dim;
   const AdaptiveConfig& adaptive = config.adaptive;
@@ -65,8 +66,9 @@ Var TransformerLm::embed(Tape& tape, const TokenBatch& batch) {
 Var TransformerLm::features(Tape& tape, const TokenBatch& batch, std::vector<Tensor>* inner_states) {
   Var x = embed(tape, batch);
   if (inner_states != nullptr) inner_states->push_back(x.value);
-  for (const auto& layer : layers_) {
-    x = layer->forward(tape, x, batch.rows, batch.cols);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (!layer_drop_.runs(tape, static_cast<int64_t>(i))) continue;
+    x = layers_[i]->forward(tape, x, batch.rows, batch.cols);
     if (inner_states != nullptr) inner_states->push_back(x.value);
   }
   if (final_norm_) x = (*final_norm_)(tape, x);

@@ -7,6 +7,7 @@
 
 #include "models/language_model.h"
 #include "nn/layers/decoder_layer.h"
+#include "nn/layers/layer_drop.h"
 #include "nn/layers/output_head.h"
 #include "nn/layers/positions.h"
 #include "nn/layers/token_embedding.h"
@@ -22,10 +23,11 @@ class TransformerLm : public LanguageModel {
   int64_t max_positions() const override { return config_.max_positions; }
 
   /// [rows * cols, output width]. `inner_states`, if given, receives the state after the embedding sum and after each
-  /// layer.
+  /// layer that runs.
   Var features(Tape& tape, const TokenBatch& batch, std::vector<Tensor>* inner_states = nullptr);
   OutputHead& head() { return *head_; }
   Positions& positions() { return *positions_; }
+  LayerDrop& layer_drop() { return layer_drop_; }
 
  private:
   Var embed(Tape& tape, const TokenBatch& batch);
@@ -35,6 +37,7 @@ class TransformerLm : public LanguageModel {
   std::optional<Linear> noise_projection_, project_in_, project_out_;
   std::unique_ptr<Positions> positions_;
   std::vector<std::unique_ptr<DecoderLayer>> layers_;
+  LayerDrop layer_drop_;
   std::optional<LayerNorm> final_norm_;
   std::unique_ptr<OutputHead> head_;
 };

@@ -49,8 +49,20 @@ std::unique_ptr<RunTask> LanguageModeling::from_packed(const SafetensorsReader& 
        metadata_integer(file, "tokens_per_sample", 2, kMostPositions)}));
 }
 
+namespace {
+
+/// What only training needs and older programs would not know is left out: they read the file then.
+std::string packed_model(const ModelConfig& model) {
+  std::string text = dump_config(model);
+  const size_t begin = text.find("layerdrop: ");
+  QN_ASSERT(begin != std::string::npos);
+  return text.erase(begin, text.find('\n', begin) + 1 - begin);
+}
+
+}  // namespace
+
 PackedMetadata LanguageModeling::packed_metadata() const {
-  return {{"model", dump_config(blueprint_.model)},
+  return {{"model", packed_model(blueprint_.model)},
           {"vocabulary", std::to_string(blueprint_.vocabulary)},
           {"dictionary_hash", blueprint_.dictionary_hash},
           {"tokens_per_sample", std::to_string(blueprint_.tokens_per_sample)}};
@@ -194,7 +206,7 @@ ModelSection section_of_checkpoint(const std::string& config) {
 /// the shape of a table, which is checked with all shapes).
 std::string architecture(ModelSection section) {
   ModelConfig& m = section.model;
-  m.dropout = m.attention_dropout = m.activation_dropout = m.adaptive.dropout = 0.0;
+  m.dropout = m.attention_dropout = m.activation_dropout = m.adaptive.dropout = m.layerdrop = 0.0;
   m.max_positions = 0;
   if (m.input_dim == 0) m.input_dim = m.embed_dim;
   if (m.output_dim == 0) m.output_dim = m.embed_dim;

@@ -6,6 +6,9 @@ namespace {
 // A graph of a large model takes some MiB of the device. Passes come in a few shapes; if there are ever more, all start
 // anew.
 constexpr size_t kMaxGraphs = 64, kMaxSeen = 4096;
+// Where so many more passes had to be computed than could be launched, going through them first costs more than graphs
+// save: with LayerDrop, a network of many layers hardly ever comes in the same shape twice.
+constexpr int64_t kPatience = 128;
 
 std::vector<bool> touched_gradients(const ParameterStore& store) {
   std::vector<bool> touched;
@@ -29,8 +32,11 @@ GraphedPasses::GraphedPasses(const Kernels& kernels, Arena& arena, DType dtype, 
   QN_ASSERT(kernels.graphs != nullptr);
 }
 
-GraphedPasses::~GraphedPasses() {
+GraphedPasses::~GraphedPasses() { release_graphs(); }
+
+void GraphedPasses::release_graphs() {
   for (const auto& [signature, graph] : graphs_) kernels_.graphs->release(graph);
+  graphs_.clear();
 }
 
 void GraphedPasses::compute(const PassOptions& options, const std::function<void(Tape&)>& pass) {
@@ -51,7 +57,17 @@ void* GraphedPasses::record(const PassOptions& options, const std::function<void
   return kernels_.graphs->end();
 }
 
+void GraphedPasses::compute_only(const PassOptions& options, const std::function<void(Tape&)>& pass) {
+  compute(options, pass);
+  ++counts_.computed;
+  arena_.reset();
+}
+
 void GraphedPasses::run(const PassOptions& options, const std::function<void(Tape&)>& pass) {
+  if (counts_.computed - counts_.launched >= kPatience) {
+    release_graphs();
+    return compute_only(options, pass);
+  }
   const std::vector<bool> touched = touched_gradients(store_);
   arena_.reset();
   dry_tape_.restart(options);
@@ -61,16 +77,10 @@ void GraphedPasses::run(const PassOptions& options, const std::function<void(Tap
   if (seen_.size() >= kMaxSeen) seen_.clear();
   if (!graphs_.contains(signature) && seen_.insert(signature).second) {
     set_touched_gradients(store_, touched);
-    compute(options, pass);
-    ++counts_.computed;
-    arena_.reset();
-    return;
+    return compute_only(options, pass);
   }
   if (!graphs_.contains(signature)) {
-    if (graphs_.size() >= kMaxGraphs) {
-      for (const auto& [old, graph] : graphs_) kernels_.graphs->release(graph);
-      graphs_.clear();
-    }
+    if (graphs_.size() >= kMaxGraphs) release_graphs();
     set_touched_gradients(store_, touched);
     graphs_[signature] = record(options, pass);
     ++counts_.recorded;

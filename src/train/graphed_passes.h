@@ -11,7 +11,8 @@
 namespace qn {
 
 /// Goes through every pass without computing first. If it is the same as an earlier one but for its data, its graph is
-/// launched; the second time that a pass comes, it is recorded; the first time, it is computed as it is.
+/// launched; the second time that a pass comes, it is recorded; the first time, it is computed as it is. Where passes
+/// hardly ever come again, all are computed from some time on.
 class GraphedPasses {
  public:
   /// `kernels` must have graphs. Passes take their memory from `arena`, and their gradients go to `store`.
@@ -33,6 +34,8 @@ class GraphedPasses {
  private:
   void* record(const PassOptions& options, const std::function<void(Tape&)>& pass);
   void compute(const PassOptions& options, const std::function<void(Tape&)>& pass);
+  void compute_only(const PassOptions& options, const std::function<void(Tape&)>& pass);
+  void release_graphs();
 
   const Kernels& kernels_;
   Arena& arena_;

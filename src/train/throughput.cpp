@@ -57,7 +57,7 @@ PassWork measure_work(Module& module, const Kernels& kernels, DType dtype, int64
   for (int64_t i = 0; i < count; ++i) {
     const MicroBatch micro = fetch(i);
     work.sample_size += micro.sample_size;
-    tape.restart({.training = true, .recording = true});
+    tape.restart({.training = true, .recording = true, .micro_batch = static_cast<uint32_t>(i)});
     micro.losses(tape);
     tape.backward();
     arena.reset();

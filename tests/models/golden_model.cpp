@@ -28,6 +28,7 @@ ModelConfig config_of(const Hdf5File& file, const std::string& group) {
   c.input_dim = integer("decoder_input_dim");
   c.output_dim = integer("decoder_output_dim");
   c.dropout = 0.0;
+  if (file.has_attribute(group, "layerdrop")) c.layerdrop = file.float_attribute(group, "layerdrop");
   c.activation = value_named<Activation>(file.string_attribute(group, "activation_fn"), "activation_fn");
   c.prenorm = integer("decoder_normalize_before") != 0;
   c.final_norm = integer("has_final_norm") != 0;
@@ -97,10 +98,12 @@ std::vector<double> to_doubles(const Tensor& tensor) {
   return {tensor.span<float>().begin(), tensor.span<float>().end()};
 }
 
-std::unique_ptr<GoldenPass> make_pass(const Hdf5File& file, const std::string& group, DType dtype, bool recording) {
+std::unique_ptr<GoldenPass> make_pass(const Hdf5File& file, const std::string& group, DType dtype, bool recording,
+                                      bool training) {
   auto pass = std::make_unique<GoldenPass>();
   PassOptions options;
   options.recording = recording;
+  options.training = training;
   pass->tape = std::make_unique<Tape>(cpu_kernels(), pass->arena, dtype, options);
   pass->tokens = read_ids(file, group + "/tokens");
   pass->targets = read_ids(file, group + "/targets");

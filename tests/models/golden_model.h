@@ -39,7 +39,8 @@ struct GoldenPass {
   std::vector<double> losses;  ///< per position
   double loss = 0.0;
 };
-std::unique_ptr<GoldenPass> make_pass(const Hdf5File& file, const std::string& group, DType dtype, bool recording);
+std::unique_ptr<GoldenPass> make_pass(const Hdf5File& file, const std::string& group, DType dtype, bool recording,
+                                      bool training = false);
 void run_loss(TransformerLm& model, GoldenPass& pass);
 
 /// Expects every gradient in `group` ("caseA/grads") to match; parameters absent there must have had no contribution.

@@ -22,11 +22,11 @@ double differing_share(std::span<const uint16_t> a, std::span<const uint16_t> b)
 
 std::string mine(const std::string& name) { return fmt::format("{}_{}", name, comm().rank()); }
 
-void expect_training_matches_one_rank(Precision precision, double parameters, double loss) {
+void expect_training_matches_one_rank(const std::function<void(RunConfig&)>& change, double parameters, double loss) {
   const SharedDir dir;
   const auto config = [&](const std::string& name) {
     RunConfig c = tiny_config(dir.path(), name);
-    c.train.precision = precision;
+    change(c);
     return c;
   };
   TinyTrainer together(config("together"), comm(), {});
@@ -39,11 +39,31 @@ void expect_training_matches_one_rank(Precision precision, double parameters, do
 }
 
 TEST(RankEquality, TrainingMatchesOneRank) {
-  expect_training_matches_one_rank(Precision::fp32, kTrajectory, kSummationTolerance);
+  expect_training_matches_one_rank([](RunConfig&) {}, kTrajectory, kSummationTolerance);
 }
 
 TEST(RankEquality, TrainingInBf16MatchesOneRank) {
-  expect_training_matches_one_rank(Precision::bf16_always, kBfloat16TrajectoryTolerance, kBfloat16TrajectoryTolerance);
+  expect_training_matches_one_rank([](RunConfig& c) { c.train.precision = Precision::bf16_always; },
+                                   kBfloat16TrajectoryTolerance, kBfloat16TrajectoryTolerance);
+}
+
+/// Ranks leave out the same layers of the same micro-batches, and agree on which parameters got no gradient in a whole
+/// update: two micro-batches leave a layer out together often enough.
+TEST(RankEquality, LayerDropMatchesOneRank) {
+  for (const MissingGradient missing : {MissingGradient::zero, MissingGradient::skip})
+    for (const bool overlap : {false, true}) {
+      SCOPED_TRACE(name_of(missing));
+      const auto change = [&](RunConfig& c) {
+        c.model.layers = 3;
+        c.model.layerdrop = 0.6;
+        c.optimizer.missing_gradient = missing;
+        c.optimizer.weight_decay = 0.01;
+        c.comm.overlap = overlap;
+        c.comm.bucket_mib = 0.01;
+        c.train.micro_batches = 2;
+      };
+      expect_training_matches_one_rank(change, kTrajectory, kSummationTolerance);
+    }
 }
 
 TEST(RankEquality, ResumeOnAnotherNumberOfRanks) {

@@ -72,6 +72,24 @@ TEST_F(TrainerTest, ResumeIsBitExact) {
   }
 }
 
+TEST_F(TrainerTest, ResumeWithLayerDropIsBitExact) {
+  RunConfig config = tiny_config(dir_.path(), "straight");
+  config.model.layerdrop = 0.5;
+  config.optimizer.missing_gradient = MissingGradient::skip;
+  TinyTrainer straight(config, *local_, {});
+  ASSERT_EQ(straight.run(), Outcome::finished);
+  config.checkpoint.dir = (dir_ / "stopped").string();
+  {
+    TinyTrainer first(config, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(5)});
+    ASSERT_EQ(first.run(), Outcome::stopped);
+  }
+  TinyTrainer second(config, *local_, {});
+  ASSERT_EQ(second.update(), 5);
+  ASSERT_EQ(second.run(), Outcome::finished);
+  EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model()));
+  EXPECT_EQ(second.validate_now().loss, straight.validate_now().loss);
+}
+
 /// Ranges of activations are watched as well, so that an update leaves traces in more than parameters.
 TEST_F(TrainerTest, AnAbandonedUpdateLeavesNoTrace) {
   RunConfig config = tiny_config(dir_.path(), "straight");
