@@ -37,7 +37,7 @@ class PackedFile:
         start = 8 + int.from_bytes(data[:8], "little")
         header = json.loads(data[8:start])
         self.metadata = header.pop("__metadata__")
-        assert self.metadata["format"] == "quantnoise-packed" and self.metadata["version"] in "123", "unknown file"
+        assert self.metadata["format"] == "quantnoise-packed" and self.metadata["version"] in "1234", "unknown file"
         assert '"activations"' not in self.metadata.get("plan", ""), "quantized activations are not supported"
         self.tensors = {
             name: np.frombuffer(data, DTYPES[t["dtype"]], math.prod(t["shape"]), start + t["data_offsets"][0])
@@ -135,7 +135,8 @@ class Model:
 
     def features(self, ids):
         x = self.embed(ids) + self.positions(len(ids))
-        for layer in (f"layers.{n}" for n in range(self.m["layers"])):
+        shared = self.m.get("share_layers", 1)
+        for layer in (f"layers.{n - n % shared}" for n in range(self.m["layers"])):
             for block, name in ((self.attention, "self_attn_layer_norm"), (self.feed_forward, "final_layer_norm")):
                 norm = lambda y: self.norm(f"{layer}.{name}", y)
                 x = x + block(layer, norm(x)) if self.m["prenorm"] else norm(x + block(layer, x))

@@ -66,6 +66,8 @@ std::string explain(const QuantizationPlan& plan, const Module& module) {
                         fmt::format("{} x {}", line.plan->rows, line.plan->cols), line.noise, noise_width,
                         stage_text(*line.plan), line.storage, line.bits, group_digits(static_cast<int64_t>(line.bytes)),
                         line.now);
+  if (!module.shared().empty()) text += "\nshared weights, stored once\n";
+  for (const SharedPart& part : module.shared()) text += fmt::format("{} = {}\n", part.name, part.of);
   if (plan.activations.empty()) return text + "\nno activations are quantized\n";
   text += fmt::format(
       "\nactivations that are quantized ({})\n",
@@ -77,7 +79,7 @@ std::string explain(const QuantizationPlan& plan, const Module& module) {
 
 std::string explain_json(const QuantizationPlan& plan, const Module& module) {
   using Json = nlohmann::ordered_json;
-  Json weights = Json::array(), activations = Json::array();
+  Json weights = Json::array(), shared = Json::object(), activations = Json::array();
   for (const WeightLine& line : lines_of(plan, module)) {
     const WeightPlan& w = *line.plan;
     Json json{{"name", w.name}, {"shape", {w.rows, w.cols}}, {"noise", nullptr}, {"stage", nullptr}};
@@ -93,7 +95,8 @@ std::string explain_json(const QuantizationPlan& plan, const Module& module) {
   }
   for (const ActivationPlan& activation : plan.activations)
     activations.push_back({{"name", activation.name}, {"bits", activation.bits}});
-  return Json{{"stages", plan.stages}, {"weights", weights}, {"activations", activations}}.dump();
+  for (const SharedPart& part : module.shared()) shared[part.name] = part.of;
+  return Json{{"stages", plan.stages}, {"weights", weights}, {"shared", shared}, {"activations", activations}}.dump();
 }
 
 }  // namespace qn

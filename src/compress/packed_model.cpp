@@ -15,16 +15,20 @@ namespace qn {
 namespace {
 
 constexpr const char* kFormat = "quantnoise-packed";
-constexpr const char* kVersion = "3";
+constexpr const char* kVersion4 = "4";  // with parts that are shared
+constexpr const char* kVersion3 = "3";
 constexpr const char* kVersion2 = "2";  // without checksums
 
-void set_metadata(PackedTensors& tensors, const PackedMetadata& metadata) {
+/// The oldest version whose readers understand the file.
+const char* version_of(const Module& module) { return module.shared().empty() ? kVersion3 : kVersion4; }
+
+void set_metadata(PackedTensors& tensors, const PackedMetadata& metadata, const Module& module) {
   for (const auto& [key, value] : metadata) {
     QN_ASSERT(key != "format" && key != "version" && key != kQuantizedKey, "{}", key);
     tensors.set_metadata(key, value);
   }
   tensors.set_metadata("format", kFormat);
-  tensors.set_metadata("version", kVersion);
+  tensors.set_metadata("version", version_of(module));
 }
 
 /// Whether a parameter is stored with the codes of a weight.
@@ -118,7 +122,7 @@ uint64_t write_packed(const std::filesystem::path& path, const Module& module, c
   check_storable(module, storage);
   const Kernels& kernels = module.parameters().kernels();
   PackedTensors tensors;
-  set_metadata(tensors, metadata);
+  set_metadata(tensors, metadata, module);
   for (const auto& w : module.weights().all())
     if (const auto tensor = quantized_tensor(*w, module.parameters()))
       tensors.add_quantized(w->name(), *tensor, storage.side);
@@ -136,13 +140,14 @@ void check_packed_format(const SafetensorsReader& file, const std::string& path)
            "{} is a safetensors file, but no packed model of quantnoise (metadata 'format' is missing or different)",
            path);
   const std::string& version = file.metadata_at("version");
-  QN_CHECK(version == kVersion || version == kVersion2 || version == kVersion1,
+  const bool old = version == kVersion1 || version == kVersion2;
+  QN_CHECK(old || version == kVersion3 || version == kVersion4,
            "{} has format version {}, this program reads versions {} to {}: use a newer quantnoise", path, version,
-           kVersion1, kVersion);
-  QN_CHECK(version != kVersion || file.has_checksums(),
+           kVersion1, kVersion4);
+  QN_CHECK(old || file.has_checksums(),
            "{} has no checksums (metadata '{}'), which files of version {} must have: the file is damaged, or another "
            "program rewrote it",
-           path, kChecksums, kVersion);
+           path, kChecksums, version);
   file.verify();
 }
 
@@ -185,7 +190,7 @@ SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& pl
                                 std::span<const StoredTensor> raw) {
   SizeReport report;
   PackedTensors tensors;
-  set_metadata(tensors, metadata);
+  set_metadata(tensors, metadata, module);
   const auto add_dense = [&](const std::string& name, const Shape& shape, ValueStorage storage) {
     report.add_dense(name, shape.elements(), storage);
     tensors.plan_values(name, shape, storage);

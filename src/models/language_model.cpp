@@ -57,8 +57,9 @@ void ModelConfig::visit(ConfigVisitor& v) {
   v.field("noise_projection", noise_projection,
           "the extra embed_dim x embed_dim layer that fairseq adds after a plain embedding when it trains with noise");
   v.field("layerdrop", layerdrop,
-          "probability that a block is left out of a training pass, so that the trained model can be pruned to fewer "
-          "(LayerDrop)");
+          "probability that a block is left out of a training pass, so that the trained model can do with fewer "
+          "(LayerDrop); with share_layers groups of blocks are left out as a whole");
+  v.field("share_layers", share_layers, "groups of so many adjacent blocks have their weights in common (1: none do)");
   v.section("adaptive", adaptive, "frequency bands");
 }
 
@@ -79,6 +80,8 @@ void ModelConfig::validate(const ConfigChecker& c) const {
                                 {"activation_dropout", activation_dropout},
                                 {"layerdrop", layerdrop}})
     c.check(p >= 0.0 && p < 1.0, name, "must be in [0, 1), got {}", p);
+  c.check(share_layers >= 1 && layers % share_layers == 0, "share_layers", "must divide layers = {}, got {}", layers,
+          share_layers);
   c.check(!final_norm || prenorm, "final_norm", "exists only together with prenorm");
   c.check(!(share_input_output && (adaptive.input || adaptive.softmax)), "share_input_output",
           "is for the plain softmax; adaptive models use adaptive.tie_weights");

@@ -60,6 +60,7 @@ struct ModelConfig {
   bool prenorm = false, final_norm = false, learned_positions = false, scale_embedding = true;
   bool share_input_output = false, noise_projection = false;
   double layerdrop = 0.0;
+  int64_t share_layers = 1;
   AdaptiveConfig adaptive;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;

@@ -32,9 +32,15 @@ TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary)
                                     .activation_dropout = config.activation_dropout,
                                     .activation = config.activation,
                                     .prenorm = config.prenorm};
-  for (int64_t i = 0; i < config.layers; ++i)
-    layers_.push_back(
-        std::make_unique<DecoderLayer>(scope.in(fmt::format("layers.{}", i)), static_cast<uint64_t>(i), options));
+  const auto layer_scope = [&](int64_t i) { return scope.in(fmt::format("layers.{}", i)); };
+  for (int64_t i = 0; i < config.layers; ++i) {
+    const auto index = static_cast<uint64_t>(i);
+    const int64_t owner = i - i % config.share_layers;
+    layers_.push_back(i == owner
+                          ? std::make_unique<DecoderLayer>(layer_scope(i), index, options)
+                          : std::make_unique<DecoderLayer>(layer_scope(i), index, *layers_[static_cast<size_t>(owner)],
+                                                           layer_scope(owner)));
+  }
   if (config.final_norm) final_norm_ = LayerNorm::build(scope, "layer_norm", d);
   if (config.output_dim != d && !adaptive.tie_weights)
     project_out_ = Linear::build(scope, "project_out_dim", groups::kSoftmax, config.output_dim, d,
@@ -67,7 +73,8 @@ Var TransformerLm::features(Tape& tape, const TokenBatch& batch, std::vector<Ten
   Var x = embed(tape, batch);
   if (inner_states != nullptr) inner_states->push_back(x.value);
   for (size_t i = 0; i < layers_.size(); ++i) {
-    if (!layer_drop_.runs(tape, static_cast<int64_t>(i))) continue;
+    // Layers that share weights are left out together, as pruning takes them away.
+    if (!layer_drop_.runs(tape, static_cast<int64_t>(i) / config_.share_layers)) continue;
     x = layers_[i]->forward(tape, x, batch.rows, batch.cols);
     if (inner_states != nullptr) inner_states->push_back(x.value);
   }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "nn/activation_point.h"
 #include "nn/buffers.h"
@@ -16,6 +17,12 @@
 namespace qn {
 
 class Scope;
+
+/// A part of a network that computes with what belongs to another: everything below `of` stands below `name`, too, and
+/// is stored, trained and quantized once. Both are prefixes of names, without the dot behind: "decoder.layers.1".
+struct SharedPart {
+  std::string name, of;
+};
 
 class Module {
  public:
@@ -32,6 +39,7 @@ class Module {
   const BufferStore& buffers() const { return buffers_; }
   ActivationSet& activations() { return activations_; }
   const ActivationSet& activations() const { return activations_; }
+  const std::vector<SharedPart>& shared() const { return shared_; }
   /// Where a network registers its parts, without a prefix.
   Scope root();
 
@@ -46,6 +54,8 @@ class Module {
   WeightSet weights_;
   BufferStore buffers_;
   ActivationSet activations_;
+  std::vector<SharedPart> shared_;
+  friend class Scope;
 };
 
 /// A place in a module's tree of names: what is registered here gets the prefix in front of its name. Cheap to copy.
@@ -82,6 +92,11 @@ class Scope {
   /// A second use of the weight that `place` points to; see WeightSet::untie().
   void tie(const std::string& own, const char* group, Weight** place) const {
     module_->weights().tie(name(own), group, place);
+  }
+  /// This part computes with the parameters and weights of `owner`. It registers none, only activations of its own.
+  void share(const Scope& owner) const {
+    const auto part = [](const Scope& scope) { return scope.prefix_.substr(0, scope.prefix_.size() - 1); };
+    module_->shared_.push_back({part(*this), part(owner)});
   }
 
  private:

@@ -213,7 +213,7 @@ TEST(PackedModel, BadFilesAreExplained) {
                 ThrowsMessage<Error>(HasSubstr(text)));
   };
   message("format", "other", "no packed model");
-  message("version", "4", "use a newer quantnoise");
+  message("version", "5", "use a newer quantnoise");
   message("version", "3", "has no checksums");
   message("quantized", "[", "is no JSON (wrong at byte 2)");
   const auto table = [](const char* type, const char* weight) {

@@ -26,6 +26,18 @@ DecoderLayer::DecoderLayer(const Scope& scope, uint64_t index, const DecoderLaye
   final_norm_ = LayerNorm::build(scope, "final_layer_norm", d);
 }
 
+DecoderLayer::DecoderLayer(const Scope& scope, uint64_t index, const DecoderLayer& owner, const Scope& owner_scope)
+    : DecoderLayer(owner) {
+  first_site_ = (index + 1) * kSitesPerLayer;
+  const Scope attention = scope.in("self_attn");
+  attention_input_ = attention.activation("input");
+  projected_ = attention.activation("qkv.output");
+  out_ = owner.out_.again(attention, "out_proj");
+  fc1_ = owner.fc1_.again(scope, "fc1");
+  fc2_ = owner.fc2_.again(scope, "fc2");
+  scope.share(owner_scope);
+}
+
 Unbiased DecoderLayer::self_attention(Tape& tape, const Var& x, int64_t batch, int64_t time) const {
   const std::array<Weight*, 3> weights{query_.weight, key_.weight, value_.weight};
   const std::array<Var, 3> biases{query_.bias->var(tape), key_.bias->var(tape), value_.bias->var(tape)};

@@ -16,6 +16,9 @@ class DecoderLayer {
  public:
   /// `index` tells the dropout masks of the layers apart.
   DecoderLayer(const Scope& scope, uint64_t index, const DecoderLayerOptions& options);
+  /// A layer with the weights and parameters of `owner`, which is below `owner_scope`. Dropout masks and places of
+  /// activations are its own.
+  DecoderLayer(const Scope& scope, uint64_t index, const DecoderLayer& owner, const Scope& owner_scope);
 
   /// x [batch * time, width] -> the same shape.
   Var forward(Tape& tape, const Var& x, int64_t batch, int64_t time) const;

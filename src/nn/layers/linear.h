@@ -41,6 +41,11 @@ struct Linear {
             scope.activation(own + ".output")};
   }
 
+  /// The same map once more in a network, between places of its own.
+  Linear again(const Scope& scope, const std::string& own) const {
+    return {weight, bias, scope.activation(own + ".input"), scope.activation(own + ".output")};
+  }
+
   Var operator()(Tape& tape, const Var& x) const {
     const Var y = multiply(tape, x, bias != nullptr ? bias->var(tape) : Var{});
     return output != nullptr ? (*output)(tape, y) : y;
