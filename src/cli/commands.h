@@ -28,13 +28,17 @@ Command add_export(CLI::App& app);
 Command add_inspect(CLI::App& app);
 Command add_explain(CLI::App& app);
 
-/// --config and --set, shared by the commands that run a model.
+/// --config, --set and --layers-to-keep, shared by the commands that run a model.
 struct ConfigOptions {
   std::string file;
   std::vector<std::string> overrides;
+  std::string from, layers_to_keep;
   bool help_config = false;
 
   void add_to(CLI::App& command);
+  /// The option for `from`, for commands that have it.
+  CLI::Option* add_from(CLI::App& command);
+  /// Pruned as checkpoint.layers_to_keep says.
   RunConfig read() const;
 };
 
@@ -52,6 +56,8 @@ struct ComputeOptions {
   /// it on every rank.
   int run(Communicator& comm, const std::function<int(const Kernels&)>& work) const;
 };
+/// The option --layers-to-keep; `what` begins its description.
+void add_layers_to_keep(CLI::App& command, std::string& layers, const std::string& what);
 /// The file that quantize writes: `out`, or checkpoint.dir's model.safetensors where it is empty.
 std::filesystem::path packed_file(const std::string& out, const RunConfig& config);
 /// The last line of a command. Call it on every rank.

@@ -9,6 +9,7 @@
 #include "core/profile_report.h"
 #include "core/text.h"
 #include "ops/profiled_kernels.h"
+#include "tasks/pruning.h"
 #include "train/progress.h"
 #include "train/start_checks.h"
 
@@ -34,14 +35,28 @@ void ConfigOptions::add_to(CLI::App& command) {
   command.add_option("-s,--set", overrides, "Override one key, e.g. --set train.max_updates=100 (repeatable)")
       ->take_all()
       ->allow_extra_args(false);
+  add_layers_to_keep(command, layers_to_keep, "Layers of that checkpoint to go on with (checkpoint.layers_to_keep)");
   command.add_flag("--help-config", help_config, "Print every configuration key with type, default and meaning");
 }
 
 RunConfig ConfigOptions::read() const {
   return as_usage([this] {
-    return read_config<RunConfig>(file.empty() ? config_tree_from_text("", "defaults", overrides)
-                                               : load_config_tree(file, overrides));
+    auto config = read_config<RunConfig>(file.empty() ? config_tree_from_text("", "defaults", overrides)
+                                                      : load_config_tree(file, overrides));
+    if (!from.empty()) config.checkpoint.init_from = from;
+    if (!layers_to_keep.empty()) config.checkpoint.layers_to_keep = layers_to_keep;
+    prune_config(config);
+    return config;
   });
+}
+
+CLI::Option* ConfigOptions::add_from(CLI::App& command) {
+  return command.add_option("--from", from, "Checkpoint of the trained dense model (checkpoint.init_from)");
+}
+
+void add_layers_to_keep(CLI::App& command, std::string& layers, const std::string& what) {
+  command.add_option("--layers-to-keep", layers,
+                     what + ": \"0,2,4\", counted from 0, or \"every-other\"; they are counted anew");
 }
 
 void ComputeOptions::add_to(CLI::App& command) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -21,7 +20,7 @@ namespace qn::cli {
 namespace {
 
 struct EvalArguments {
-  std::string file;
+  std::string file, layers_to_keep;
   EvalConfig config;
   Precision precision = Precision::fp32;
   ComputeOptions compute;
@@ -33,7 +32,7 @@ void print_json(const EvalArguments& a, const ModelFile& file, const EvalReport&
   nlohmann::ordered_json json{{"model", a.file}, {"kind", name_of(file.kind)}, {"split", a.config.split}};
   for (const MetricField& field : report.fields)
     std::visit([&](const auto& value) { json[field.name] = value; }, field.value);
-  json["bytes"] = std::filesystem::file_size(a.file);
+  json["bytes"] = file.bytes;
   json["parameters"] = file.parameters;
   json["ratio"] = ratio;
   json["seconds"] = seconds;
@@ -41,15 +40,18 @@ void print_json(const EvalArguments& a, const ModelFile& file, const EvalReport&
 }
 
 void print_result(const EvalArguments& a, const ModelFile& file, const EvalReport& report, double seconds) {
-  const uint64_t bytes = std::filesystem::file_size(a.file);
+  const uint64_t bytes = file.bytes;
   const double original = 4.0 * static_cast<double>(file.parameters);
   const bool packed = file.kind == ModelFileKind::packed;
   const double ratio = packed ? original / static_cast<double>(bytes) : 1.0;
   if (a.json) return print_json(a, file, report, ratio, seconds);
-  std::cout << fmt::format("{} ({} {})\n", a.file, name_of(file.kind), file.state);
+  const bool pruned = !a.layers_to_keep.empty();
+  std::cout << fmt::format("{} ({} {}){}\n", a.file, name_of(file.kind), file.state,
+                           pruned ? ", of it the layers " + a.layers_to_keep : "");
   if (packed)
-    std::cout << fmt::format("  {} bytes on disk, {:.2f}x smaller than {} in fp32\n",
-                             group_digits(static_cast<int64_t>(bytes)), ratio,
+    std::cout << fmt::format("  {} bytes {}, {:.2f}x smaller than {} in fp32\n",
+                             group_digits(static_cast<int64_t>(bytes)),
+                             pruned ? "when exported with these layers (`export --packed`)" : "on disk", ratio,
                              format_bytes(static_cast<uint64_t>(original)));
   std::cout << fmt::format("  {}: {} in {:.1f} s, {}", a.config.split, report.amount, seconds, report.result)
             << std::endl;
@@ -57,7 +59,7 @@ void print_result(const EvalArguments& a, const ModelFile& file, const EvalRepor
 
 ModelFile load(const EvalArguments& a, const Kernels& kernels) {
   const ProfileScope phase(Phase::checkpoint);
-  return load_model_file(a.file, kernels);
+  return load_model_file(a.file, kernels, a.layers_to_keep);
 }
 
 bool finite(const EvalReport& report) {
@@ -91,6 +93,7 @@ Command add_eval(CLI::App& app) {
   add_config_options(app, a->config);
   app.get_option("--context-window")->check(whole_number(0));
   for (const char* option : {"--tokens-per-sample", "--max-tokens"}) app.get_option(option)->check(whole_number(1));
+  add_layers_to_keep(app, a->layers_to_keep, "Score a network of these layers only");
   add_choice(app, "--precision", a->precision,
              "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
              "else fp32; bf16_always: on any processor; fp16: GPUs only");

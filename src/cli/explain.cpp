@@ -32,7 +32,10 @@ struct Explained {
 
 /// What `quantize` with this configuration will do.
 Explained explain_config(const ExplainArguments& a) {
-  const RunConfig config = as_usage([&] { return read_config<RunConfig>(load_config_tree(a.subject, a.overrides)); });
+  ConfigOptions options;
+  options.file = a.subject;
+  options.overrides = a.overrides;
+  const RunConfig config = options.read();
   auto task = preview_task(config, a.vocabulary);
   QuantizationPlan plan = make_run_plan(task->module(), config.quant_noise, &config.ipq);
   return {.plan = std::move(plan), .task = std::move(task), .foreign = nullptr};

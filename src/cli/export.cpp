@@ -6,24 +6,35 @@
 #include "compress/export_plain.h"
 #include "core/text.h"
 #include "tasks/model_file.h"
+#include "tasks/pruning.h"
 #include "train/start_checks.h"
 
 namespace qn::cli {
 namespace {
 
 struct ExportArguments {
-  std::string packed, out;
+  std::string packed, out, layers_to_keep;
+  bool stay_packed = false;
   ExportType type = ExportType::f32;
 };
 
 void run_export(const ExportArguments& a) {
   check_output_file(a.out, "--out", FileKind::safetensors, {a.packed});
-  const SafetensorsReader file(a.packed);
+  SafetensorsReader file(a.packed);
   check_packed_format(file, a.packed);
+  if (!a.layers_to_keep.empty()) prune_packed(file, a.layers_to_keep);
+  if (a.stay_packed) {
+    const SafetensorsWriter copy = packed_copy(file);
+    copy.write(a.out);
+    std::cout << fmt::format("{}: {} bytes, packed; {} had {}\n", a.out,
+                             group_digits(static_cast<int64_t>(copy.file_size())), a.packed,
+                             group_digits(static_cast<int64_t>(file.file_size())));
+    return;
+  }
   // Version 1 does not tell all sizes; its model does.
   const bool old = file.metadata_at("version") == kVersion1;
   std::optional<ModelFile> model;
-  if (old) model = load_model_file(a.packed);
+  if (old) model = load_model_file(a.packed, cpu_kernels(), a.layers_to_keep);
   const uint64_t bytes = export_plain(file, a.packed, a.out, a.type, old ? &model->module().weights() : nullptr);
   std::cout << fmt::format("{}: {}, {} of it packed\n", a.out, format_bytes(bytes), format_bytes(file.file_size()));
 }
@@ -36,6 +47,10 @@ Command add_export(CLI::App& app) {
       ->required();
   app.add_option("-o,--out", a->out, "Plain safetensors file to write")->required();
   add_choice(app, "--dtype", a->type, "What floating-point tensors become; original: what they were before packing");
+  add_layers_to_keep(app, a->layers_to_keep, "Layers to write");
+  app.add_flag("--packed", a->stay_packed, "With --layers-to-keep: write a packed file again instead of a plain one")
+      ->needs("--layers-to-keep")
+      ->excludes("--dtype");
   app.footer(
       "Decodes what is packed to the original names and shapes, for any program that reads safetensors.\n"
       "Example: quantnoise export model.packed.safetensors -o model.safetensors --dtype original");

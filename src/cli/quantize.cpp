@@ -23,7 +23,7 @@ namespace {
 
 struct QuantizeArguments {
   ConfigOptions config;
-  std::string from, out;
+  std::string out;
   ForeignArguments foreign;
   ComputeOptions compute;
   int64_t vocabulary = 0;
@@ -130,8 +130,7 @@ void pack(Trainer& trainer, RunTask& task, const RunConfig& config, const std::f
 }
 
 int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicator& comm) {
-  RunConfig config = a.config.read();
-  if (!a.from.empty()) config.checkpoint.init_from = a.from;
+  const RunConfig config = a.config.read();
   if (a.dry_run) {
     if (comm.is_root()) dry_run(a, config);
     return kSuccess;
@@ -163,7 +162,7 @@ int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicato
 Command add_quantize(CLI::App& app) {
   auto a = std::make_shared<QuantizeArguments>();
   a->config.add_to(app);
-  app.add_option("--from", a->from, "Checkpoint of the trained dense model (checkpoint.init_from)");
+  a->config.add_from(app);
   app.add_option("-o,--out", a->out, "Packed file to write (default: checkpoint.dir/model.safetensors)");
   app.add_flag("--dry-run", a->dry_run, "Only print weight -> stage, block size, K and the predicted file size");
   app.add_flag("--check", a->check,
@@ -189,12 +188,7 @@ Command add_quantize(CLI::App& app) {
     }
     if (a->foreign.given() || a->dry_run) end_on_stop_signals();
     if (a->check)
-      return check_run({.config = a->config,
-                        .compute = a->compute,
-                        .quantize = true,
-                        .fresh = a->fresh,
-                        .from = a->from,
-                        .out = a->out},
+      return check_run({.config = a->config, .compute = a->compute, .quantize = true, .fresh = a->fresh, .out = a->out},
                        comm);
     const int code = a->compute.run(comm, [&](const Kernels& k) {
       return a->foreign.given() ? a->foreign.run(a->out, a->dry_run, a->json, k, comm) : run_quantize(*a, k, comm);

@@ -17,7 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kExclusive[] = {"--config", "--set", "--from", "--vocab", "--fresh", "--check"};
+constexpr const char* kExclusive[] = {"--config", "--set",   "--from", "--layers-to-keep",
+                                      "--vocab",  "--fresh", "--check"};
 
 /// "model.safetensors" and "model.safetensors.index.json" give "model.packed.safetensors".
 fs::path default_output(const fs::path& files) {

@@ -55,7 +55,6 @@ int check_run(const RunToCheck& run, Communicator& comm) {
   problems.collect([&] { kernels = &kernels_on(run.compute.device, run.compute.share_gpu, comm); });
   if (comm.is_root()) problems.collect([&] { run.compute.check_profile(); });
   if (problems.collect([&] { config = run.config.read(); })) {
-    if (!run.from.empty()) config.checkpoint.init_from = run.from;
     problems.collect([&] { check_run_ends(config, run.quantize); });
     const std::filesystem::path packed = run.quantize ? packed_file(run.out, config) : std::filesystem::path();
     if (comm.is_root()) {

@@ -12,7 +12,7 @@ struct RunToCheck {
   const ConfigOptions& config;
   const ComputeOptions& compute;
   bool quantize = false, fresh = false;
-  std::string from = {}, out = {};  ///< of quantize; may be empty
+  std::string out = {};  ///< of quantize; may be empty
 };
 
 /// Says everything that is wrong with a run before it starts, or what it will take, and writes nothing. Call it on

@@ -189,6 +189,23 @@ void SafetensorsReader::read_checksums(std::string_view header) {
   has_checksums_ = true;
 }
 
+void SafetensorsReader::rename(const std::function<std::optional<std::string>(const std::string&)>& new_name) {
+  std::vector<StoredTensor> tensors;
+  std::string checksums;
+  index_.clear();
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const std::optional<std::string> name = new_name(tensors_[i].name);
+    if (!name) continue;
+    const bool fresh = index_.try_emplace(*name, tensors.size()).second;
+    QN_ASSERT(fresh, "two tensors would be called {}", *name);
+    tensors.push_back(std::move(tensors_[i]));
+    tensors.back().name = *name;
+    if (has_checksums_) checksums += checksums_.substr(i * kTensorDigits, kTensorDigits);
+  }
+  tensors_ = std::move(tensors);
+  checksums_ = std::move(checksums);
+}
+
 void SafetensorsReader::verify() const {
   std::vector<std::string> altered;
   for (size_t i = 0; has_checksums_ && i < tensors_.size(); ++i)

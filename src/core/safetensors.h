@@ -7,7 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -49,6 +51,11 @@ class SafetensorsReader {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   /// Throws qn::Error when the file has no such metadata.
   const std::string& metadata_at(const std::string& key) const;
+
+  /// From now on tensors have other names here, or are not here at all, and metadata other texts: the file as it would
+  /// be. Its sizes and path stay. `new_name` gives nothing for tensors that are left out.
+  void rename(const std::function<std::optional<std::string>(const std::string&)>& new_name);
+  void set_metadata(const std::string& key, const std::string& value) { metadata_[key] = value; }
 
   /// A copy of the values; T must have the size of the stored elements and `type` must be what is stored.
   template <typename T>

@@ -8,9 +8,9 @@
 #include <memory>
 #include <utility>
 
-#include "core/config_node.h"
 #include "core/profiler.h"
 #include "core/text.h"
+#include "tasks/pruning.h"
 
 namespace qn {
 
@@ -51,12 +51,18 @@ std::unique_ptr<RunTask> LanguageModeling::from_packed(const SafetensorsReader& 
 
 namespace {
 
-/// What only training needs and older programs would not know is left out: they read the file then.
+void erase_line(std::string& text, std::string_view key) {
+  const size_t begin = text.find(std::string(key) + ": ");
+  QN_ASSERT(begin != std::string::npos, "{}", key);
+  text.erase(begin, text.find('\n', begin) + 1 - begin);
+}
+
+/// Keys that older programs do not know are left out where they change nothing: those programs read the file then.
 std::string packed_model(const ModelConfig& model) {
   std::string text = dump_config(model);
-  const size_t begin = text.find("layerdrop: ");
-  QN_ASSERT(begin != std::string::npos);
-  return text.erase(begin, text.find('\n', begin) + 1 - begin);
+  erase_line(text, "layerdrop");
+  if (model.share_layers == 1) erase_line(text, "share_layers");
+  return text;
 }
 
 }  // namespace
@@ -188,20 +194,6 @@ void LanguageModeling::load(const StateDict& state) {
 
 namespace {
 
-/// The section `model` alone: what else a checkpoint's configuration says does not matter here.
-struct ModelSection {
-  ModelConfig model;
-  void visit(ConfigVisitor& v) { v.section("model", model, ""); }
-};
-
-ModelSection section_of_checkpoint(const std::string& config) {
-  const ConfigTree tree = config_tree_from_text(config, "the checkpoint's configuration");
-  ConfigTreeData data;
-  data.root = ConfigNode(ConfigNode::Kind::map);
-  if (const ConfigNode* model = tree.data().root.find("model")) data.root.children.push_back(*model);
-  return read_config<ModelSection>(ConfigTree(std::make_shared<const ConfigTreeData>(std::move(data))));
-}
-
 /// What decides which function the weights are of, written in one way only. The number of positions is a limit (or
 /// the shape of a table, which is checked with all shapes).
 std::string architecture(ModelSection section) {
@@ -216,11 +208,21 @@ std::string architecture(ModelSection section) {
 
 }  // namespace
 
+void LanguageModeling::prune(StateDict& state, const std::string& layers_to_keep) const {
+  const int64_t trained = model_of_checkpoint(state.text("config")).model.layers;
+  prune_checkpoint(state, layers_to_keep);
+  const int64_t kept = model_of_checkpoint(state.text("config")).model.layers;
+  QN_CHECK_USAGE(kept == blueprint_.model.layers,
+                 "checkpoint.layers_to_keep '{}' leaves {} of the checkpoint's {} layers, but {} of those in this "
+                 "configuration: model.layers must be {}, as the checkpoint was trained",
+                 layers_to_keep, kept, trained, blueprint_.model.layers, trained);
+}
+
 /// Not all of an architecture can be seen from the shapes of weights.
 void LanguageModeling::check_weights(const StateDict& state) const {
   if (const auto config = state.texts.find("config"); config != state.texts.end()) {
     const std::vector<std::string> changes =
-        diff_config(architecture(section_of_checkpoint(config->second)), architecture({blueprint_.model}));
+        diff_config(architecture(model_of_checkpoint(config->second)), architecture({blueprint_.model}));
     QN_CHECK(changes.empty(),
              "the checkpoint was trained as another model; what it was trained with -> what the configuration says: "
              "{}. Its weights are of no use to another model: set these keys as it was trained",

@@ -51,6 +51,7 @@ class LanguageModeling : public RunTask {
   void save(StateDict& state) const override;
   void load(const StateDict& state) override;
   void check_weights(const StateDict& state) const override;
+  void prune(StateDict& state, const std::string& layers_to_keep) const override;
   /// (count + 1)^exponent of every row's token in the training text, scaled to mean 1; empty where rows are no tokens.
   std::vector<float> row_importance(const Weight& weight, double exponent) const override;
 

@@ -4,6 +4,7 @@
 #include "compress/packed_origin.h"
 #include "core/file_kind.h"
 #include "core/text.h"
+#include "tasks/pruning.h"
 #include "tasks/run.h"
 #include "train/checkpoint_file.h"
 #include "train/checkpoint_seal.h"
@@ -11,12 +12,15 @@
 namespace qn {
 namespace {
 
-ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kernels) {
-  const StateDict state = load_state(path);
+ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kernels,
+                          const std::string& layers_to_keep) {
+  StateDict state = load_state(path);
+  if (!layers_to_keep.empty()) prune_checkpoint(state, layers_to_keep);
   const auto config = read_config<RunConfig>(config_tree_from_text(state.text("config"), path.string() + " (config)"));
   ModelFile file{.kind = ModelFileKind::checkpoint,
                  .state = fmt::format("after update {}", state.integer("update")),
                  .plan = {},
+                 .bytes = std::filesystem::file_size(path),
                  .task = task_of_checkpoint(config, state)};
   Module& module = file.module();
   file.parameters = module.parameters().elements();
@@ -31,18 +35,22 @@ ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kern
   return file;
 }
 
-ModelFile load_packed_file(const std::filesystem::path& path, const Kernels& kernels) {
-  const SafetensorsReader reader(path);
+ModelFile load_packed_file(const std::filesystem::path& path, const Kernels& kernels,
+                           const std::string& layers_to_keep) {
+  SafetensorsReader reader(path);
   const std::string name = path.string();
   check_packed_format(reader, name);
   QN_CHECK(
       !reader.metadata().contains(kOriginKey),
       "{} holds another program's weights without a network to run: `quantnoise export` makes a plain file of them",
       name);
+  if (!layers_to_keep.empty()) prune_packed(reader, layers_to_keep);
+  const uint64_t bytes = layers_to_keep.empty() ? reader.file_size() : packed_copy(reader).file_size();
   ModelFile file{.kind = ModelFileKind::packed,
-                 .state = format_bytes(reader.file_size()),
+                 .state = format_bytes(bytes),
                  .parameters = metadata_integer(reader, "parameters", 1, kMostValues),
                  .plan = {},
+                 .bytes = bytes,
                  .task = task_of_packed(reader, name)};
   Module& module = file.module();
   if (const auto plan = reader.metadata().find("plan"); plan != reader.metadata().end()) {
@@ -85,9 +93,10 @@ ModelFileKind kind_of_model_file(const std::filesystem::path& path) {
   fail("{} is neither a checkpoint (.h5) nor a packed model (safetensors): it is {}", path.string(), description(kind));
 }
 
-ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels) {
-  return kind_of_model_file(path) == ModelFileKind::checkpoint ? load_checkpoint(path, kernels)
-                                                               : load_packed_file(path, kernels);
+ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels,
+                          const std::string& layers_to_keep) {
+  return kind_of_model_file(path) == ModelFileKind::checkpoint ? load_checkpoint(path, kernels, layers_to_keep)
+                                                               : load_packed_file(path, kernels, layers_to_keep);
 }
 
 }  // namespace qn

@@ -22,14 +22,16 @@ struct ModelFile {
   std::string state;              ///< for people: "after update 765", "1.10 MiB"
   int64_t parameters = 0;         ///< of the original dense model, each tied tensor once
   std::string plan;               ///< plan_to_text(); empty in packed files of version 1
+  uint64_t bytes = 0;             ///< of the file; of a pruned packed one, as it would be written
   std::unique_ptr<RunTask> task;  ///< with the file's module, float32, ready to evaluate
 
   Module& module() const { return task->module(); }
 };
 
-/// The model, for use with `kernels`. Recognises the file by its first bytes; throws qn::Error when it is neither, or,
-/// naming file and tensor, does not fit together.
-ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels = cpu_kernels());
+/// The model, for use with `kernels`, of it only `layers_to_keep` where that is not empty (tasks/pruning.h). Recognises
+/// the file by its first bytes; throws qn::Error when it is neither, or, naming file and tensor, does not fit together.
+ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels = cpu_kernels(),
+                          const std::string& layers_to_keep = {});
 
 /// By its first bytes; throws qn::Error when it is neither.
 ModelFileKind kind_of_model_file(const std::filesystem::path& path);

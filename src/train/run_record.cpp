@@ -84,21 +84,31 @@ std::optional<std::string> run_of(const fs::path& checkpoint) {
 
 std::string source_identity(const fs::path& init_from) { return seal_checksum(init_from); }
 
-void check_same_run(const StateDict& state, const fs::path& folder, bool quantize, const std::string& init_from) {
+void check_same_run(const StateDict& state, const CheckpointConfig& config, bool quantize) {
+  const std::string &folder = config.dir, &init_from = config.init_from;
   const bool quantized = state.ints.contains("ipq/stages_done");
   QN_CHECK(quantized == quantize,
            "checkpoint.dir {} holds a run of `{}`, this is `{}`: name another folder (--set checkpoint.dir=...), or "
            "--fresh moves that run aside",
-           folder.string(), quantized ? "quantize" : "train", quantize ? "quantize" : "train");
+           folder, quantized ? "quantize" : "train", quantize ? "quantize" : "train");
   const std::string source = text_or_nothing(state, "source");
   std::error_code ignored;
-  if (source.empty() || init_from.empty() || !fs::exists(init_from, ignored)) return;
+  if (source.empty() || init_from.empty()) return;
+  const auto layers = [](const std::string& kept) { return kept.empty() ? "all layers" : "the layers " + kept; };
+  const std::string started = text_or_nothing(state, "source_layers");
+  QN_CHECK(
+      started == config.layers_to_keep,
+      "checkpoint.dir {} holds a run that started from {} of its source, this names {} (checkpoint.layers_to_keep, "
+      "--layers-to-keep): name another folder (--set checkpoint.dir=...), --fresh to move that run aside, or the "
+      "same layers to go on with it",
+      folder, layers(started), layers(config.layers_to_keep));
+  if (!fs::exists(init_from, ignored)) return;
   QN_CHECK(
       source_identity(init_from) == source,
       "checkpoint.dir {} holds a run that started from other weights than {} has now: name another folder (--set "
       "checkpoint.dir=...), --fresh to move that run aside and start from these weights, or, to go on with it, name "
       "no weights: no --from, and --set 'checkpoint.init_from=\"\"'",
-      folder.string(), init_from);
+      folder, init_from);
 }
 
 }  // namespace qn

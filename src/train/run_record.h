@@ -8,6 +8,7 @@
 #include <string>
 
 #include "nn/state_dict.h"
+#include "train/trainer_config.h"
 
 namespace qn {
 
@@ -27,10 +28,10 @@ std::string run_of(const StateDict& state);
 /// The same for a checkpoint, without reading all of it; nothing when it is too damaged to tell.
 std::optional<std::string> run_of(const std::filesystem::path& checkpoint);
 
-/// Throws qn::Error unless the run of `state`, found in `folder`, is what the command asks for: `train` or `quantize`
-/// as it is, and started from the checkpoint `init_from` (if that is named and still there).
-void check_same_run(const StateDict& state, const std::filesystem::path& folder, bool quantize,
-                    const std::string& init_from);
+/// Throws qn::Error unless the run of `state`, found in config.dir, is what the command asks for: `train` or `quantize`
+/// as it is, and started from the checkpoint config.init_from (if that is named and still there), from the layers of it
+/// that config.layers_to_keep names.
+void check_same_run(const StateDict& state, const CheckpointConfig& config, bool quantize);
 
 /// What tells a run's source: the checksum of all of a checkpoint's content. Kept as the text "source".
 std::string source_identity(const std::filesystem::path& init_from);

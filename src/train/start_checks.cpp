@@ -116,6 +116,11 @@ void check_init_from(const CheckpointConfig& config, bool quantize, bool resume)
   const std::string& source = config.init_from;
   QN_CHECK_USAGE(!quantize || !source.empty(),
                  "quantize needs the trained model: --from CHECKPOINT (or checkpoint.init_from)");
+  QN_CHECK_USAGE(
+      !source.empty() || config.layers_to_keep.empty(),
+      "checkpoint.layers_to_keep (--layers-to-keep) says which layers of a trained model to go on with: name its "
+      "checkpoint (checkpoint.init_from{})",
+      quantize ? ", --from" : "");
   if (source.empty()) return;
   QN_CHECK_USAGE(fs::exists(source, error), "checkpoint.init_from (--from): there is no file {}", source);
   QN_CHECK_USAGE(fs::is_regular_file(source, error), "checkpoint.init_from (--from): {} is no file; name a checkpoint",

@@ -99,6 +99,14 @@ class Task {
   /// function of the same shapes (attention heads, activation).
   virtual void check_weights(const StateDict& state) const = 0;
 
+  /// Leaves only these layers of the module whose checkpoint `state` is, as if it had never had others.
+  /// `layers_to_keep` is checkpoint.layers_to_keep. Throws UsageError when it does not fit the module.
+  virtual void prune(StateDict& state, const std::string& layers_to_keep) const {
+    (void)state;
+    throw UsageError("checkpoint.layers_to_keep: '" + layers_to_keep +
+                     "': this kind of network has no layers to leave out");
+  }
+
   /// Relative importance of every row of a weight for k-means, mean 1; empty where all rows are alike. `exponent` is
   /// ipq.frequency_exponent.
   virtual std::vector<float> row_importance(const Weight& weight, double exponent) const {

@@ -123,7 +123,7 @@ bool Trainer::find_checkpoint(StateDict& state) {
   if (comm_.is_root() && options_.resume)
     if (auto newest = newest_checkpoint(config_.checkpoint.dir)) {
       spdlog::info("resuming from {}", newest->path.string());
-      check_same_run(newest->state, config_.checkpoint.dir, options_.quantize, config_.checkpoint.init_from);
+      check_same_run(newest->state, config_.checkpoint, options_.quantize);
       if (folder_) folder_->continue_run(*newest);
       state = std::move(newest->state);
       found = 1;
@@ -140,17 +140,20 @@ void Trainer::initialize_weights() {
                  "quantize needs the trained model: --from CHECKPOINT (or checkpoint.init_from)");
   store.initialize(static_cast<uint64_t>(config_.seed));
   if (!source.empty() && comm_.is_root()) {
-    const StateDict state = load_state(source);
+    StateDict state = load_state(source);
     QN_CHECK(
         !quantized(state),
         "{} is a checkpoint of a quantization run: its weights are codes already. Name the checkpoint of the dense "
         "model that this run started from; to go on with the run itself, set checkpoint.dir to its folder",
         source);
+    const std::string& keep = config_.checkpoint.layers_to_keep;
+    if (!keep.empty()) task_.prune(state, keep);
     task_.check_weights(state);
     load_module(module_, state);
     source_ = source_identity(source);
+    source_layers_ = keep;
     if (options_.quantize) check_storable(module_, plan_);
-    spdlog::info("weights from {}", source);
+    spdlog::info("weights from {}{}", source, keep.empty() ? "" : fmt::format(", of its layers {}", keep));
   }
   if (device_comm_ != nullptr) {
     device_comm_->start_broadcast(store.values());
@@ -172,6 +175,7 @@ void Trainer::resume(const StateDict& state) {
   task_.load(state);
   state_.load(state);
   if (state.texts.contains("source")) source_ = state.text("source");
+  if (state.texts.contains("source_layers")) source_layers_ = state.text("source_layers");
 }
 
 StateDict Trainer::capture() {
@@ -185,6 +189,7 @@ StateDict Trainer::capture() {
   state.texts["plan"] = plan_to_text(plan_);
   state.texts["config"] = config_text_;
   if (!source_.empty()) state.texts["source"] = source_;
+  if (!source_layers_.empty()) state.texts["source_layers"] = source_layers_;
   return state;
 }
 

@@ -129,7 +129,8 @@ class Trainer {
   };
 
   int64_t original_parameters_ = 0;
-  std::string source_;  // identity of checkpoint.init_from when the run began; rank 0
+  std::string source_;         // identity of checkpoint.init_from when the run began; rank 0
+  std::string source_layers_;  // those of its layers that the run began with, if not all; rank 0
   RunState state_;
   int64_t count_ = 0, last_count_ = 0;    // micro-batches of the update that was started last, and of the one before
   std::deque<Started> unreported_;        // oldest first

@@ -80,6 +80,9 @@ void CheckpointConfig::visit(ConfigVisitor& v) {
           "how long a run at its end waits for a disk that its last state cannot be saved to");
   v.field("init_from", init_from,
           "checkpoint whose weights a new run starts from (optimizer, schedule and data order start afresh)");
+  v.field("layers_to_keep", layers_to_keep,
+          "layers of init_from that the run's model has, counted from 0, \"0,2,4\", or \"every-other\" of model.layers "
+          "(empty: all)");
 }
 
 void CheckpointConfig::validate(const ConfigChecker& c) const {

@@ -61,7 +61,7 @@ struct CheckpointConfig {
   int64_t save_every_epochs = 1, save_every_updates = 0;
   int64_t keep_epochs = 1, keep_updates = 1;
   double stop_after_failed_hours = 12.0, final_retry_minutes = 30.0;
-  std::string init_from;
+  std::string init_from, layers_to_keep;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };

@@ -191,6 +191,54 @@ TEST_F(CliTest, WholeJob) {
   EXPECT_EQ(run({"eval", checkpoint, "--data", (dir_ / "data").string()}).code, 0);
 }
 
+TEST_F(CliTest, PrunesWhatWasTrained) {
+  const std::string checkpoint = dense(), data = (dir_ / "data").string();
+  const std::string config = config_file("ipq", tiny_ipq_config(dir_.path(), "ipq", checkpoint));
+  const std::vector<std::string> quantize{"quantize", "-c", config, "--layers-to-keep", "1"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = quantize;
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const auto perplexity = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all{"eval", "--data", data, "--json"};
+    all.insert(all.end(), more.begin(), more.end());
+    const Result result = run(all);
+    EXPECT_EQ(result.code, 0) << result.err;
+    return nlohmann::json::parse(result.out);
+  };
+  const auto planned = nlohmann::json::parse(run(with({"--dry-run", "--json"})).out);
+  const std::string packed = (dir_ / "m.safetensors").string(), full = (dir_ / "full.safetensors").string();
+  const Result made = run(with({"-o", packed}));
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_NE(made.err.find("of its layers 1"), std::string::npos) << made.err;
+  EXPECT_EQ(planned["predicted_bytes"], std::filesystem::file_size(packed));
+  EXPECT_EQ(perplexity({checkpoint, "--layers-to-keep", "1"})["parameters"], planned["parameters"]);
+  EXPECT_EQ(run(with({"--check"})).code, 0);
+  const std::string other = config_file("ipq_full", tiny_ipq_config(dir_.path(), "ipq_full", checkpoint));
+  ASSERT_EQ(run({"quantize", "-c", other, "-o", full}).code, 0);
+  const std::string small = (dir_ / "small.safetensors").string(), plain = (dir_ / "plain.safetensors").string();
+  const Result exported = run({"export", full, "--layers-to-keep", "0", "--packed", "-o", small});
+  ASSERT_EQ(exported.code, 0) << exported.err;
+  EXPECT_EQ(run({"inspect", "--check", small}).code, 0);
+  const auto pruned = perplexity({full, "--layers-to-keep", "0"}), read = perplexity({small});
+  EXPECT_EQ(pruned["perplexity"], read["perplexity"]);
+  EXPECT_EQ(pruned["bytes"], read["bytes"]);
+  EXPECT_EQ(pruned["ratio"], read["ratio"]);
+  EXPECT_EQ(run({"export", full, "--layers-to-keep", "0", "-o", plain}).code, 0);
+  EXPECT_FALSE(SafetensorsReader(plain).contains("decoder.layers.1.fc1.weight"));
+  EXPECT_EQ(run({"export", full, "--packed", "-o", small}).code, 2);
+  for (const std::string& file : {checkpoint, full}) {
+    const Result wrong = run({"eval", file, "--data", data, "--layers-to-keep", "0,2"});
+    EXPECT_EQ(wrong.code, 2) << wrong.err;
+    EXPECT_NE(wrong.err.find("there is no layer 2, the model has layers 0 to 1"), std::string::npos) << wrong.err;
+  }
+  const Result from_nothing =
+      run({"train", "-c", config_file("scratch", tiny_config(dir_.path(), "scratch")), "--layers-to-keep", "0"});
+  EXPECT_EQ(from_nothing.code, 2);
+  EXPECT_NE(from_nothing.err.find("checkpoint.init_from"), std::string::npos) << from_nothing.err;
+}
+
 TEST_F(CliTest, WeightsOfAnotherProgram) {
   QN_GOLDEN(original, "hf_models/gpt2_lm.safetensors");
   const std::string packed = (dir_ / "packed.safetensors").string(), plain = (dir_ / "plain.safetensors").string();

@@ -18,7 +18,9 @@ std::vector<int64_t> parse_list(const std::string& text) {
   return values;
 }
 
-ModelConfig config_of(const Hdf5File& file, const std::string& group) {
+}  // namespace
+
+ModelConfig golden_config(const Hdf5File& file, const std::string& group) {
   const auto integer = [&](const char* name) { return file.int_attribute(group, name); };
   ModelConfig c;
   c.layers = integer("decoder_layers");
@@ -50,10 +52,8 @@ ModelConfig config_of(const Hdf5File& file, const std::string& group) {
   return c;
 }
 
-}  // namespace
-
 std::unique_ptr<TransformerLm> load_golden_model(const Hdf5File& file, const std::string& group, DType dtype) {
-  const ModelConfig config = config_of(file, group);
+  const ModelConfig config = golden_config(file, group);
   auto model = std::make_unique<TransformerLm>(config, file.int_attribute(group, "vocab"));
   ParameterStore& store = model->parameters();
   store.allocate(dtype);
@@ -86,7 +86,7 @@ std::vector<GoldenCase> golden_cases(const Hdf5File& file) {
 }
 
 Bfloat16Model bf16_tolerance(const Hdf5File& file, const std::string& group) {
-  const ModelConfig config = config_of(file, group);
+  const ModelConfig config = golden_config(file, group);
   return {config.layers, config.activation == Activation::relu};
 }
 

@@ -11,6 +11,9 @@
 
 namespace qn::test {
 
+/// What the model of group `group` is built from.
+ModelConfig golden_config(const Hdf5File& file, const std::string& group);
+
 /// The model of group `group` ("model", "variant_untied/model", ...) with its stored parameters and position table.
 std::unique_ptr<TransformerLm> load_golden_model(const Hdf5File& file, const std::string& group, DType dtype);
 

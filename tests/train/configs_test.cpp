@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "tasks/pruning.h"
 #include "tasks/run_config.h"
 
 namespace qn {
@@ -67,6 +68,24 @@ TEST(Configs, EightGpusNoiseAndCompressionFollowThePaper) {
   EXPECT_EQ(ipq.schedule.lr, paper_ipq.schedule.lr);
   EXPECT_EQ(ipq.schedule.warmup_updates, 0);
   EXPECT_EQ(ipq.quant_noise.pq, paper.quant_noise.pq);
+}
+
+/// Numbers of parameters: reference 4 has those of 16 and 8 layers.
+TEST(Configs, SharingAndPruningMakeThePapersModelSmaller) {
+  constexpr int64_t kVocabulary = 267744, kPaper = 246933504, kLayer = 12596224;
+  const auto parameters = [](RunConfig config) {
+    prune_config(config);
+    return make_language_model(config.model, kVocabulary, config.data.tokens_per_sample)->parameters().elements();
+  };
+  EXPECT_EQ(parameters(read("wikitext103_noise")), kPaper);
+  RunConfig pruned = read("wikitext103_noise");
+  pruned.checkpoint.layers_to_keep = "every-other";
+  EXPECT_EQ(parameters(pruned), kPaper - 8 * kLayer);
+  EXPECT_EQ(parameters(read("wikitext103_share")), kPaper - 8 * kLayer);
+  EXPECT_EQ(parameters(read("wikitext103_share_ipq")), kPaper - 8 * kLayer);
+  EXPECT_EQ(parameters(read("wikitext103_share_prune_ipq")), kPaper - 12 * kLayer);
+  EXPECT_EQ(read("wikitext103_share_prune_ipq").quant_noise.pq, read("wikitext103_noise").quant_noise.pq);
+  EXPECT_EQ(read("wikitext103_share_prune_ipq").ipq.updates_per_stage, 4500);
 }
 
 TEST(Configs, MoreBandsThanAModelPutsTogetherAreRefused) {
