@@ -32,6 +32,7 @@ void print_json(const EvalArguments& a, const ModelFile& file, const EvalReport&
   nlohmann::ordered_json json{{"model", a.file}, {"kind", name_of(file.kind)}, {"split", a.config.split}};
   for (const MetricField& field : report.fields)
     std::visit([&](const auto& value) { json[field.name] = value; }, field.value);
+  if (!a.layers_to_keep.empty()) json["layers_to_keep"] = a.layers_to_keep;
   json["bytes"] = file.bytes;
   json["parameters"] = file.parameters;
   json["ratio"] = ratio;
@@ -47,7 +48,7 @@ void print_result(const EvalArguments& a, const ModelFile& file, const EvalRepor
   if (a.json) return print_json(a, file, report, ratio, seconds);
   const bool pruned = !a.layers_to_keep.empty();
   std::cout << fmt::format("{} ({} {}){}\n", a.file, name_of(file.kind), file.state,
-                           pruned ? ", of it the layers " + a.layers_to_keep : "");
+                           pruned ? ", layers kept: " + a.layers_to_keep : "");
   if (packed)
     std::cout << fmt::format("  {} bytes {}, {:.2f}x smaller than {} in fp32\n",
                              group_digits(static_cast<int64_t>(bytes)),

@@ -94,7 +94,7 @@ void check_same_run(const StateDict& state, const CheckpointConfig& config, bool
   const std::string source = text_or_nothing(state, "source");
   std::error_code ignored;
   if (source.empty() || init_from.empty()) return;
-  const auto layers = [](const std::string& kept) { return kept.empty() ? "all layers" : "the layers " + kept; };
+  const auto layers = [](const std::string& kept) { return kept.empty() ? "all layers" : "layers '" + kept + "'"; };
   const std::string started = text_or_nothing(state, "source_layers");
   QN_CHECK(
       started == config.layers_to_keep,

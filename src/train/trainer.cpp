@@ -153,7 +153,7 @@ void Trainer::initialize_weights() {
     source_ = source_identity(source);
     source_layers_ = keep;
     if (options_.quantize) check_storable(module_, plan_);
-    spdlog::info("weights from {}{}", source, keep.empty() ? "" : fmt::format(", of its layers {}", keep));
+    spdlog::info("weights from {}{}", source, keep.empty() ? "" : fmt::format(", layers kept: {}", keep));
   }
   if (device_comm_ != nullptr) {
     device_comm_->start_broadcast(store.values());

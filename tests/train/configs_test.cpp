@@ -84,6 +84,8 @@ TEST(Configs, SharingAndPruningMakeThePapersModelSmaller) {
   EXPECT_EQ(parameters(read("wikitext103_share")), kPaper - 8 * kLayer);
   EXPECT_EQ(parameters(read("wikitext103_share_ipq")), kPaper - 8 * kLayer);
   EXPECT_EQ(parameters(read("wikitext103_share_prune_ipq")), kPaper - 12 * kLayer);
+  EXPECT_EQ(read("wikitext103_share").model.layerdrop, 0.2);
+  EXPECT_EQ(read("wikitext103_share_prune_ipq").model.layerdrop, 0.0);
   EXPECT_EQ(read("wikitext103_share_prune_ipq").quant_noise.pq, read("wikitext103_noise").quant_noise.pq);
   EXPECT_EQ(read("wikitext103_share_prune_ipq").ipq.updates_per_stage, 4500);
 }

@@ -35,13 +35,18 @@ std::string mine(const std::string& name) { return fmt::format("{}_{}", name, co
 
 TEST(SharedRun, TrainsTheSameOnAnyNumberOfRanks) {
   const SharedDir dir;
-  TinyTrainer together(shared_config(dir.path(), "together"), comm(), {});
-  ASSERT_EQ(together.run(), Outcome::finished);
   const auto local = make_local_communicator();
   TinyTrainer alone(shared_config(dir.path(), mine("alone")), *local, {});
   ASSERT_EQ(alone.run(), Outcome::finished);
-  EXPECT_TRUE(close(parameter_values(together.model()), parameter_values(alone.model()), kTrajectoryTolerance));
-  EXPECT_TRUE(close(together.validate_now().loss, alone.validate_now().loss, kSummationTolerance));
+  for (const bool overlap : {false, true}) {
+    RunConfig config = shared_config(dir.path(), fmt::format("together_{}", overlap));
+    config.comm.overlap = overlap;
+    config.comm.bucket_mib = 0.01;
+    TinyTrainer together(config, comm(), {});
+    ASSERT_EQ(together.run(), Outcome::finished);
+    EXPECT_TRUE(close(parameter_values(together.model()), parameter_values(alone.model()), kTrajectoryTolerance));
+    EXPECT_TRUE(close(together.validate_now().loss, alone.validate_now().loss, kSummationTolerance));
+  }
 }
 
 TEST(SharedRun, ResumesBitExactly) {
@@ -207,8 +212,8 @@ TEST_F(PrunedRun, GoesOnFromTheseLayersAndResumes) {
   RunConfig other = pruned_config("other", checkpoint, "1,3");
   other.checkpoint.dir = stopped.checkpoint.dir;
   EXPECT_THAT([&] { TinyTrainer(other, *local_, {}); },
-              testing::ThrowsMessage<Error>(HasSubstr("started from the layers every-other of its source, this names "
-                                                      "the layers 1,3")));
+              testing::ThrowsMessage<Error>(HasSubstr("started from layers 'every-other' of its source, this names "
+                                                      "layers '1,3'")));
   TinyTrainer rest(stopped, *local_, {});
   ASSERT_EQ(rest.update(), 2);
   ASSERT_EQ(rest.run(), Outcome::finished);
