@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <chrono>
 #include <numbers>
+#include <numeric>
 
 #include "bench/program.h"
 #include "bench/synthetic.h"
 #include "cli/choice_option.h"
+#include "compress/run_noise.h"
 #include "compress/run_plan.h"
 #include "ops/cuda/backend.h"
 #include "ops/host_access.h"
@@ -109,7 +111,7 @@ Json describe(const RunConfig& config, const Options& options, const Tokens& tok
           {"clip_norm", config.optimizer.clip_norm},
           {"lr", config.schedule.lr},
           {"noise", config.quant_noise.pq},
-          {"noise_block", config.quant_noise.block_size},
+          {"noise_block", config.quant_noise.block_size.value_or(8)},
           {"noise_groups",
            config.quant_noise.pq > 0.0 ? expand_groups(config.quant_noise.groups) : std::vector<std::string>{}},
           // bench/peers/torch_step.py has this model only.
@@ -133,7 +135,8 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
   measured.parameters = model->parameters().elements();
   model->parameters().allocate(DType::f32, kernels);
   model->parameters().initialize(static_cast<uint64_t>(config.seed));
-  apply_noise(model->weights(), make_run_plan(*model, config.quant_noise, nullptr));
+  const QuantizationPlan plan = make_run_plan(*model, config.quant_noise, nullptr, config.ipq);
+  apply_noise(model->weights(), plan);
   const auto optimizer = make_optimizer(config.optimizer, model->parameters(), config.schedule.lr);
   const UpdateOptions update_options{.seed = static_cast<uint64_t>(config.seed),
                                      .dtype = dtype,
@@ -147,6 +150,11 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
                    }).flops;
   UpdateRunner runner(*model, kernels, comm, update_options);
   const int64_t updates = options.warmup + options.steps;
+  RunNoise noise(*model, comm, plan,
+                 {.seed = static_cast<uint64_t>(config.seed),
+                  .codebook_updates = config.quant_noise.codebook_updates,
+                  .refresh_iterations = config.quant_noise.codebook_iterations,
+                  .total_updates = updates});
   const size_t under_way = on_host(kernels) ? 0 : 1;  // as the trainer does it
   std::vector<std::chrono::steady_clock::time_point> ends;
   const auto finish = [&] {
@@ -157,6 +165,8 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
   for (int64_t update = 0; update < updates; ++update) {
     const auto fetch = [&](int64_t i) { return tokens.micro_batch(*model, update, i); };
     const double lr = learning_rate(config.schedule, update, std::max<int64_t>(updates, config.train.max_updates));
+    noise.set_rates(update);
+    if (noise.refresh_due(update)) noise.refresh(update);
     runner.start(update, config.train.micro_batches, fetch, *optimizer, lr);
     while (runner.pending() > under_way) finish();
   }
@@ -191,6 +201,9 @@ Json measure(const RunConfig& config, const Options& options, Communicator& comm
               {"parameters", measured.parameters},
               {"tokens_per_update", tokens.tokens_per_update()},
               {"seconds", seconds},
+              // With what happens in some updates only: codebooks of noise.
+              {"seconds_mean", std::accumulate(measured.seconds.begin(), measured.seconds.end(), 0.0) /
+                                   static_cast<double>(measured.seconds.size())},
               {"seconds_fastest", *std::ranges::min_element(measured.seconds)},
               {"tokens_per_second", static_cast<double>(tokens.tokens_per_update()) / seconds},
               {"gflop_per_update", measured.flops * 1e-9},

@@ -20,8 +20,11 @@ void check_task(ProblemList& problems, const RunConfig& config, bool quantize) {
   std::unique_ptr<RunTask> task;
   if (!problems.collect([&] { task = make_task(config); }, true)) return;
   const bool open = problems.collect([&] { task->open_training(); });
-  problems.collect([&] { make_run_plan(task->module(), config.quant_noise, quantize ? &config.ipq : nullptr); }, true);
-  if (open && !quantize) problems.collect([&] { check_schedule(config.schedule, total_updates(config.train, *task)); });
+  problems.collect(
+      [&] { make_run_plan(task->module(), config.quant_noise, quantize ? &config.ipq : nullptr, config.ipq); }, true);
+  if (!open || quantize) return;
+  problems.collect([&] { check_schedule(config.schedule, total_updates(config.train, *task)); });
+  problems.collect([&] { check_noise_schedule(config.quant_noise, total_updates(config.train, *task)); });
 }
 
 /// Of the file that the run will write. The trainer's own module may be quantized already.

@@ -22,7 +22,9 @@ std::string noise_text(const WeightNoise& noise) {
   if (noise.form.empty()) return "-";
   std::string text = fmt::format("{} p={} d={}", noise.form, noise.rate, noise.block);
   for (const auto& [key, value] : noise.options) text += fmt::format(" {}={}", key, value);
-  return text;
+  if (noise.schedule.always()) return text;
+  text += fmt::format(" window={}..{}", noise.schedule.start, noise.schedule.end);
+  return noise.schedule.rate == RateSchedule::constant ? text : text + " " + name_of(noise.schedule.rate);
 }
 
 std::string stage_text(const WeightPlan& planned) {
@@ -84,8 +86,12 @@ std::string explain_json(const QuantizationPlan& plan, const Module& module) {
     const WeightPlan& w = *line.plan;
     Json json{{"name", w.name}, {"shape", {w.rows, w.cols}}, {"noise", nullptr}, {"stage", nullptr}};
     if (!w.noise.form.empty())
-      json["noise"] = {
-          {"form", w.noise.form}, {"rate", w.noise.rate}, {"block", w.noise.block}, {"options", w.noise.options}};
+      json["noise"] = {{"form", w.noise.form},
+                       {"rate", w.noise.rate},
+                       {"block", w.noise.block},
+                       {"options", w.noise.options},
+                       {"window", {w.noise.schedule.start, w.noise.schedule.end}},
+                       {"schedule", name_of(w.noise.schedule.rate)}};
     if (w.stage >= 0) json["stage"] = w.stage + 1;
     json["storage"] = line.storage;
     json["bits_per_weight"] = line.bits;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "compress/kmeans_state.h"
 #include "core/profiler.h"
 #include "ops/host_access.h"
 #include "quant/pq_quantizer.h"
@@ -11,21 +12,19 @@
 namespace qn {
 namespace {
 
-template <typename T>
-OwnedTensor tensor_of(const std::vector<T>& values, Shape shape) {
-  return copy_of(qn::view_of(values.data(), shape));
-}
-
-template <typename T>
-std::vector<T> values_of(const Tensor& tensor) {
-  return {tensor.span<T>().begin(), tensor.span<T>().end()};
-}
+constexpr const char* kPrefix = "ipq";
 
 /// Weights of a stage whose fit is a k-means (`kmeans`), or the others.
 std::vector<WeightPlan> weights_of(const QuantizationPlan& plan, int64_t stage, bool kmeans) {
   std::vector<WeightPlan> weights = plan.stage(stage);
   std::erase_if(weights, [&](const WeightPlan& w) { return w.quantizer->kmeans().has_value() != kmeans; });
   return weights;
+}
+
+std::vector<KMeansOf> kmeans_of(const std::vector<WeightPlan>& weights) {
+  std::vector<KMeansOf> result;
+  for (const WeightPlan& w : weights) result.push_back({w.name, w.quantizer->kmeans().value()});
+  return result;
 }
 
 /// All weights of a stage, in the order in which they are represented anew: it is the order of the store.
@@ -55,11 +54,8 @@ bool is_trained(const Weight& weight, const std::string& side) {
 /// Codes as small integers, and the values that no parameter holds.
 void save_quantized(const Weight& weight, StateDict& state) {
   const QuantizedTensor& tensor = *weight.representation().quantized();
-  const Shape shape{std::ssize(tensor.codes)};
   state.tensors["ipq/codes/" + weight.name()] =
-      tensor.quantizer->layout(tensor.rows, tensor.cols).bits() <= 8
-          ? tensor_of(std::vector<uint8_t>(tensor.codes.begin(), tensor.codes.end()), shape)
-          : tensor_of(std::vector<int32_t>(tensor.codes.begin(), tensor.codes.end()), shape);
+      codes_to_tensor(tensor.codes, tensor.quantizer->layout(tensor.rows, tensor.cols).bits() <= 8);
   for (const SideValues& side : tensor.values)
     if (!is_trained(weight, side.name))
       state.tensors[side_entry(weight.name(), side.name)] = tensor_of(side.values, side.shape);
@@ -68,11 +64,7 @@ void save_quantized(const Weight& weight, StateDict& state) {
 /// Values that are no entries of their own are zero: they are trained, and loaded with the parameters.
 QuantizedTensor load_quantized(const WeightPlan& planned, const StateDict& state) {
   QuantizedTensor tensor{.quantizer = planned.quantizer, .rows = planned.rows, .cols = planned.cols};
-  const Tensor& codes = state.tensor("ipq/codes/" + planned.name);
-  if (codes.dtype == DType::u8)
-    tensor.codes.assign(codes.span<uint8_t>().begin(), codes.span<uint8_t>().end());
-  else
-    tensor.codes.assign(codes.span<int32_t>().begin(), codes.span<int32_t>().end());
+  tensor.codes = codes_from_tensor(state.tensor("ipq/codes/" + planned.name));
   for (const SideLayout& side : planned.quantizer->layout(planned.rows, planned.cols).side) {
     SideValues& values = tensor.values.emplace_back(SideValues{side.name, side.shape, {}});
     const auto entry = state.tensors.find(side_entry(planned.name, side.name));
@@ -118,14 +110,7 @@ IpqMachine::IpqMachine(const IpqConfig& config, Module& module, Communicator& co
       comm_(comm),
       seed_(seed),
       plan_(std::move(plan)),
-      row_importance_(std::move(row_importance)) {}
-
-std::span<const float> IpqMachine::row_importance_of(const Weight& weight) {
-  if (!row_importance_) return {};
-  const auto [entry, fresh] = importances_.try_emplace(&weight);
-  if (fresh) entry->second = row_importance_(weight);
-  return entry->second;
-}
+      importances_(std::move(row_importance)) {}
 
 std::vector<KMeansProblem> IpqMachine::problems_of(const std::vector<WeightPlan>& weights) {
   std::vector<KMeansProblem> problems;
@@ -138,7 +123,7 @@ std::vector<KMeansProblem> IpqMachine::problems_of(const std::vector<WeightPlan>
                         .cols = planned.cols,
                         .block_size = shape.block_size,
                         .n_centroids = shape.n_centroids,
-                        .row_importance = row_importance_of(*weight)});
+                        .row_importance = importances_.of(*weight)});
   }
   return problems;
 }
@@ -173,8 +158,7 @@ QuantizedTensor IpqMachine::quantize(const WeightPlan& planned, SquaredErrors& e
   const Weight* weight = module_.weights().find(planned.name);
   const HostView values(module_.parameters().kernels(), weight->dense()->value);
   const float* original = values.span<float>().data();
-  QuantizedTensor tensor =
-      planned.quantizer->quantize(original, planned.rows, planned.cols, row_importance_of(*weight));
+  QuantizedTensor tensor = planned.quantizer->quantize(original, planned.rows, planned.cols, importances_.of(*weight));
   std::vector<float> decoded(static_cast<size_t>(planned.rows * planned.cols));
   tensor.quantizer->decode(tensor, decoded.data());
   add_errors(original, decoded, errors);
@@ -201,39 +185,14 @@ std::optional<StageReport> IpqMachine::run_stage(const std::function<bool(int64_
 
 void IpqMachine::save(StateDict& state) const {
   state.ints["ipq/stages_done"] = stages_done_;
-  state.ints["ipq/kmeans_iteration"] = pending_ ? pending_->iteration : 0;
   for (int64_t s = 0; s < stages_done_; ++s)
     for (const WeightPlan& planned : plan_.stage(s)) save_quantized(*module_.weights().find(planned.name), state);
-  if (!pending_) return;
-  const std::vector<WeightPlan> weights = weights_of(plan_, stages_done_, true);
-  state.tensors["ipq/kmeans/splits"] = tensor_of(pending_->splits, {std::ssize(weights)});
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const std::string& name = weights[i].name;
-    const KMeansShape kmeans = weights[i].quantizer->kmeans().value();
-    const Shape shape{kmeans.n_centroids, kmeans.block_size};
-    state.tensors["ipq/kmeans/centroids/" + name] = tensor_of(pending_->centroids[i], shape);
-    state.tensors["ipq/kmeans/assigning_centroids/" + name] = tensor_of(pending_->assigning_centroids[i], shape);
-    const std::vector<double>& objective = pending_->objective_history[i];
-    state.tensors["ipq/kmeans/objective/" + name] = tensor_of(objective, {std::ssize(objective)});
-  }
+  save_kmeans(state, kPrefix, kmeans_of(weights_of(plan_, stages_done_, true)), pending_);
 }
 
 void IpqMachine::load(const StateDict& state) {
-  const int64_t iteration = state.integer("ipq/kmeans_iteration");
   stages_done_ = restore_quantized(module_, plan_, config_.centroid_gradient, state);
-  if (iteration == 0) return;
-  KMeansState pending{.iteration = iteration,
-                      .centroids = {},
-                      .assigning_centroids = {},
-                      .objective_history = {},
-                      .splits = values_of<int64_t>(state.tensor("ipq/kmeans/splits"))};
-  for (const WeightPlan& planned : weights_of(plan_, stages_done_, true)) {
-    pending.centroids.push_back(values_of<float>(state.tensor("ipq/kmeans/centroids/" + planned.name)));
-    pending.assigning_centroids.push_back(
-        values_of<float>(state.tensor("ipq/kmeans/assigning_centroids/" + planned.name)));
-    pending.objective_history.push_back(values_of<double>(state.tensor("ipq/kmeans/objective/" + planned.name)));
-  }
-  pending_ = std::move(pending);
+  pending_ = load_kmeans(state, kPrefix, kmeans_of(weights_of(plan_, stages_done_, true)));
 }
 
 }  // namespace qn

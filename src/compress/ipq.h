@@ -3,21 +3,18 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <optional>
 
 #include "comm/communicator.h"
 #include "compress/ipq_config.h"
 #include "compress/representation.h"
+#include "compress/row_importance.h"
 #include "compress/run_plan.h"
 #include "nn/module.h"
 #include "nn/state_dict.h"
 #include "quant/kmeans.h"
 
 namespace qn {
-
-/// Relative importances of a weight's rows in a fit, mean 1; empty: all are alike.
-using RowImportance = std::function<std::vector<float>(const Weight&)>;
 
 /// Brings a laid out, dense module to the structure of a checkpoint: weights of finished stages have their codes, cut
 /// ties are cut, the store is laid out anew. What is trained is loaded by the caller afterwards. Returns the number of
@@ -55,7 +52,6 @@ class IpqMachine {
 
  private:
   std::vector<KMeansProblem> problems_of(const std::vector<WeightPlan>& weights);
-  std::span<const float> row_importance_of(const Weight& weight);
   /// The k-means of the stage in progress; false when it was stopped.
   bool run_kmeans(const std::vector<WeightPlan>& weights, const std::function<bool(int64_t)>& keep_going,
                   StageReport& report, SquaredErrors& errors, RepresentationSwap& swap);
@@ -68,8 +64,7 @@ class IpqMachine {
   QuantizationPlan plan_;
   int64_t stages_done_ = 0;
   std::optional<KMeansState> pending_;  // of the stage that is being quantized
-  RowImportance row_importance_;
-  std::map<const Weight*, std::vector<float>> importances_;
+  RowImportances importances_;
 };
 
 }  // namespace qn

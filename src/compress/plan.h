@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "compress/activation_ranges.h"
+#include "compress/noise_schedule.h"
 #include "nn/module.h"
 #include "quant/quantizer.h"
 
@@ -75,6 +76,7 @@ struct WeightNoise {
   double rate = 0.0;
   int64_t block = 1;              ///< adjacent columns that share their fate
   QuantizerOptions options = {};  ///< of the quantizer that the noise imitates, where there is one
+  NoiseSchedule schedule = {};
   bool operator==(const WeightNoise&) const = default;
 };
 

@@ -14,15 +14,27 @@ using Json = nlohmann::ordered_json;
 Json noise_to_json(const WeightNoise& noise) {
   Json json{{"form", noise.form}, {"rate", noise.rate}, {"block", noise.block}};
   if (!noise.options.empty()) json["options"] = noise.options;
+  if (!noise.schedule.always()) {
+    json["window"] = {noise.schedule.start, noise.schedule.end};
+    json["schedule"] = name_of(noise.schedule.rate);
+  }
   return json;
 }
 
 WeightNoise noise_from_json(const Json& json, const std::string& what) {
-  const WeightNoise noise{.form = json.at("form"),
-                          .rate = json.at("rate"),
-                          .block = json_integer(json.at("block"), what + "block of the noise", 1, INT32_MAX),
-                          .options = json.value("options", QuantizerOptions())};
+  WeightNoise noise{.form = json.at("form"),
+                    .rate = json.at("rate"),
+                    .block = json_integer(json.at("block"), what + "block of the noise", 1, INT32_MAX),
+                    .options = json.value("options", QuantizerOptions())};
   QN_CHECK(noise.rate >= 0.0 && noise.rate <= 1.0, "{}rate of the noise is {}: 0 to 1 are possible", what, noise.rate);
+  if (json.contains("window")) {
+    noise.schedule = {.start = json.at("window").at(0),
+                      .end = json.at("window").at(1),
+                      .rate = value_named<RateSchedule>(json.at("schedule").get<std::string>(), what + "noise")};
+    QN_CHECK(noise.schedule.start >= 0.0 && noise.schedule.start < noise.schedule.end && noise.schedule.end <= 1.0,
+             "{}window of the noise from {} to {}: 0 to 1 are possible", what, noise.schedule.start,
+             noise.schedule.end);
+  }
   return noise;
 }
 

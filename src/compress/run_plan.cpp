@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "compress/fairseq_config.h"
 #include "core/error.h"
@@ -66,6 +67,27 @@ void compare_with_config(const QuantizationPlan& stored, const Module& module, c
       ipq.rules.empty() ? "" : ipq.rules + ", ", fmt::join(lines, "\n  "));
 }
 
+/// What `quantize` will do to the module; nothing where its rules are not for it.
+std::optional<QuantizationPlan> later_plan(const Module& module, const IpqConfig& ipq) {
+  try {
+    return make_plan(rules_of(ipq), infos_of(module.weights()));
+  } catch (const Error& error) {
+    spdlog::warn(
+        "the noise imitates product quantization by blocks of 8 with 256 centroids, unless quant_noise.block_size and "
+        "n_centroids say otherwise: the section ipq quantizes this model in no way ({})",
+        error.what());
+    return std::nullopt;
+  }
+}
+
+/// Noise that imitates a quantizer imitates the one to come.
+void plan_run_noise(QuantizationPlan& plan, const Module& module, const NoiseConfig& noise, const IpqConfig* ipq,
+                    const IpqConfig& later) {
+  const bool asks = noise.imitates() && !(noise.block_size && noise.n_centroids) && ipq == nullptr;
+  const std::optional<QuantizationPlan> quantized = asks ? later_plan(module, later) : std::nullopt;
+  plan_noise(plan, noise, quantized ? &*quantized : nullptr);
+}
+
 /// Those that quantize asks for, or else those that training quantizes.
 void plan_run_activations(QuantizationPlan& plan, const Module& module, const NoiseConfig& noise,
                           const IpqConfig* ipq) {
@@ -77,7 +99,8 @@ void plan_run_activations(QuantizationPlan& plan, const Module& module, const No
 
 }  // namespace
 
-QuantizationPlan make_run_plan(const Module& module, const NoiseConfig& noise, const IpqConfig* ipq) {
+QuantizationPlan make_run_plan(const Module& module, const NoiseConfig& noise, const IpqConfig* ipq,
+                               const IpqConfig& later) {
   const WeightSet& weights = module.weights();
   const std::vector<WeightInfo> infos = infos_of(weights);
   QuantizationPlan plan = ipq != nullptr ? make_plan(rules_of(*ipq), infos) : dense_plan(infos);
@@ -85,23 +108,23 @@ QuantizationPlan make_run_plan(const Module& module, const NoiseConfig& noise, c
     if (ipq->dense_softmax) plan_cut_ties(plan, weights);
     plan.storage = packed_storage(*ipq);
   }
-  plan_noise(plan, noise);
+  plan_run_noise(plan, module, noise, ipq, later);
   plan_run_activations(plan, module, noise, ipq);
   return plan;
 }
 
 QuantizationPlan resume_run_plan(const std::string& stored, const Module& module, const NoiseConfig& noise,
-                                 const IpqConfig* ipq) {
+                                 const IpqConfig* ipq, const IpqConfig& later) {
   const WeightSet& weights = module.weights();
   QuantizationPlan plan = plan_from_text(stored, "the checkpoint's plan");
   check_plan(plan, weights, "the checkpoint's plan");
-  if (ipq != nullptr && plan.stages == 0) return make_run_plan(module, noise, ipq);
+  if (ipq != nullptr && plan.stages == 0) return make_run_plan(module, noise, ipq, later);
   if (ipq != nullptr) {
     compare_with_config(plan, module, *ipq);
     plan.storage = packed_storage(*ipq);
   }
   restore_groups(plan, weights);
-  plan_noise(plan, noise);
+  plan_run_noise(plan, module, noise, ipq, later);
   plan_run_activations(plan, module, noise, ipq);
   return plan;
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 
+#include "compress/noisy_weight.h"
 #include "core/text.h"
 #include "ops/host_access.h"
 
@@ -11,24 +12,21 @@ namespace qn {
 namespace {
 
 /// With grids that every pass fits to the weight.
-class ScalarNoise : public Representation {
+class ScalarNoise : public NoisyWeight {
  public:
   ScalarNoise(Parameter* dense, const ScalarNoiseOptions& options)
-      : dense_(dense), options_(options), id_(hash_name(dense->name.c_str())) {}
+      : NoisyWeight(dense, options.rate), options_(options) {}
 
   Var value(Tape& tape) override {
     const Var w = matrix(tape);
+    if (off(tape)) return w;
     const int64_t grids = options_.grid.method == RangeMethod::tensor ? 1 : w.value.shape[0];
     return fitted(tape, w, grids, options_.grid.method == RangeMethod::channel);
   }
 
  protected:
-  /// The master as [rows, cols].
-  Var matrix(Tape& tape) const {
-    Var w = dense_->var(tape);
-    w.value = w.value.reshaped({w.value.shape[0], w.value.elements() / w.value.shape[0]});
-    return w;
-  }
+  /// Training at a time without noise; evaluation always quantizes.
+  bool off(const Tape& tape) const { return tape.training() && rate() <= 0.0; }
   /// w with grids over the range it has now.
   Var fitted(Tape& tape, const Var& w, int64_t grids, bool symmetric) const {
     const Tensor range = tape.parameter_tensor({grids, 2});
@@ -43,17 +41,13 @@ class ScalarNoise : public Representation {
     how.scale = scale;
     how.zero_point = zero_point;
     how.bits = options_.grid.bits;
-    how.p = options_.rate;
+    how.p = rate();
     how.block = options_.block;
-    how.id = id_;
+    how.id = id();
     return how;
   }
 
-  Parameter* dense_;
   ScalarNoiseOptions options_;
-
- private:
-  uint64_t id_;
 };
 
 /// The grid of a tensor in the backend's memory.
@@ -84,13 +78,15 @@ class SearchedNoise : public ScalarNoise {
   using ScalarNoise::ScalarNoise;
 
   void begin_update(const Kernels& kernels, int64_t update) override {
+    if (rate() <= 0.0) return;
     const bool due = numbers_.empty() || update % options_.range_updates == 0;
     if (due) search(kernels, numbers_);
-    if ((due || !training_.is_set()) && !numbers_.empty()) training_.set(kernels, dense_->value.dtype, numbers_);
+    if ((due || !training_.is_set()) && !numbers_.empty()) training_.set(kernels, dense()->value.dtype, numbers_);
   }
 
   Var value(Tape& tape) override {
     const Var w = matrix(tape);
+    if (off(tape)) return w;
     if (!tape.training()) search_for_evaluation(tape.k);
     const DeviceGrid& grid = tape.training() ? training_ : evaluation_;
     // Before the first update and where values are not finite there is no grid.
@@ -101,7 +97,7 @@ class SearchedNoise : public ScalarNoise {
   std::vector<float> state() const override { return numbers_; }
   void set_state(std::span<const float> state) override {
     QN_CHECK(state.size() == 2, "the checkpoint has {} numbers for the range of {}; a scale and a zero point are due",
-             state.size(), dense_->name);
+             state.size(), dense()->name);
     numbers_.assign(state.begin(), state.end());
     training_ = {};
   }
@@ -109,7 +105,7 @@ class SearchedNoise : public ScalarNoise {
  private:
   /// Leaves `numbers` (scale and zero point) as they are where the weight's values are not finite.
   void search(const Kernels& kernels, std::vector<float>& numbers) const {
-    const HostView view(kernels, dense_->value);
+    const HostView view(kernels, dense()->value);
     const std::vector<float> values = floats_of(view.view());
     if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); })) return;
     const ScalarGrid grid = fit_grid(values.data(), 1, std::ssize(values), options_.grid);
@@ -118,7 +114,7 @@ class SearchedNoise : public ScalarNoise {
   void search_for_evaluation(const Kernels& kernels) {
     uint64_t hash = 0;
     {
-      const HostView view(kernels, dense_->value);
+      const HostView view(kernels, dense()->value);
       hash = hash_bytes(view.view().data, view.view().bytes());
     }
     if (evaluation_.is_set() && hash == evaluated_) return;
@@ -128,7 +124,7 @@ class SearchedNoise : public ScalarNoise {
       evaluation_ = {};
       return;
     }
-    evaluation_.set(kernels, dense_->value.dtype, numbers);
+    evaluation_.set(kernels, dense()->value.dtype, numbers);
     evaluated_ = hash;
   }
   static std::vector<float> floats_of(const Tensor& t) {

@@ -56,7 +56,8 @@ constexpr bool makes_a_copy() {
     if constexpr (std::is_same_v<decltype(other), std::remove_const_t<decltype(Kernel)>>) return Kernel == other;
     return false;
   };
-  return is(&Kernels::copy) || is(&Kernels::block_noise) || is(&Kernels::fake_quantize) || is(&Kernels::pq_decode);
+  return is(&Kernels::copy) || is(&Kernels::block_noise) || is(&Kernels::replace_blocks) ||
+         is(&Kernels::fake_quantize) || is(&Kernels::pq_decode);
 }
 
 /// Bounds of nothing are infinite.

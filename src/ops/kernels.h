@@ -183,6 +183,13 @@ struct Kernels {
   /// y = scale * w with blocks of `block` adjacent columns dropped: block b (row-major) is dropped with probability p.
   /// w P; y T or P.
   void (*block_noise)(const Tensor& y, const Tensor& w, int64_t block, double p, const RandomKey& key);
+  /// A share p of the blocks of d adjacent columns becomes something else, the others are scale * w. `values` is [K,
+  /// d]: block b (row-major) becomes row codes[b]; or [1, d]: every block becomes that row, and `codes` may be null if
+  /// `clusters` is 0. With `clusters` = C > 0, which codes are below, all blocks of a code share their fate: bit
+  /// codes[b] of C keep_bits(p, key); else it is bit b of as many bits as blocks. With p = 1 every block is replaced,
+  /// and no random numbers are drawn. w and values P; y T or P.
+  void (*replace_blocks)(const Tensor& y, const Tensor& w, const Tensor& values, const uint16_t* codes,
+                         int64_t clusters, double p, double scale, const RandomKey& key);
   /// Scalar quantization Q(x) (ops/uniform_grid.h) to `bits` bits; scale and zero_point hold one element, or one per
   /// row of x. y = Q(x) in a share p of the blocks of `block` adjacent columns, in the others x clamped to the levels'
   /// range: block b (row-major) is clean where bit b of keep_bits(p, key) is set. With p = 1 everything is quantized,

@@ -75,6 +75,18 @@ Var cast_to_compute(Tape& tape, const Var& weight);
 /// Noise of the product-quantization proxy: a copy of w with random blocks dropped and the rest scaled by 1/(1-p).
 /// Straight-through: its gradient is w's own, unmasked and unscaled (paper section 4.2; reference 1.2).
 Var block_noise(Tape& tape, const Var& weight, int64_t block, double p, uint64_t id);
+/// What random blocks of a weight become while training.
+struct BlockReplacement {
+  Tensor values;                    ///< see Kernels::replace_blocks, as the next two
+  const uint16_t* codes = nullptr;  ///< in the backend's memory, row-major
+  int64_t clusters = 0;
+  double p = 0.0;      ///< share of the blocks (of the clusters) that are replaced
+  double scale = 1.0;  ///< of the others
+  uint64_t id = 0;     ///< tells its random numbers apart from all others of the pass
+};
+/// A copy of w [rows, cols] with random blocks replaced; w itself outside of training. Straight-through: its gradient
+/// is w's own, unmasked and unscaled.
+Var replace_blocks(Tape& tape, const Var& weight, const BlockReplacement& how);
 /// How a weight or an activation is quantized while training.
 struct FakeQuantize {
   /// One element, or one per row, of the parameters' type in the backend's memory. They stay as they are until the

@@ -17,6 +17,14 @@ Var block_noise(Tape& tape, const Var& weight, int64_t block, double p, uint64_t
   return {noisy, weight.slot};  // straight-through: the gradient slot is the clean weight's
 }
 
+Var replace_blocks(Tape& tape, const Var& weight, const BlockReplacement& how) {
+  if (!tape.training() || how.p <= 0.0) return weight;
+  const Tensor noisy = tape.tensor(weight.value.shape);
+  tape.k.replace_blocks(noisy, weight.value, how.values, how.codes, how.clusters, how.p, how.scale,
+                        tape.key(Purpose::noise, how.id));
+  return {noisy, weight.slot};
+}
+
 Var pq_weight(Tape& tape, const Var& centroids, const uint16_t* codes, const int64_t* counts, Shape shape) {
   const Var w = tape.weight_result(shape);
   tape.k.pq_decode(w.value, centroids.value, codes);

@@ -76,15 +76,27 @@ void Trainer::prepare_module() {
 /// As the checkpoint's plan says, if there is one.
 void Trainer::plan_weights(const StateDict& state) {
   const IpqConfig* ipq = options_.quantize ? &config_.ipq : nullptr;
-  plan_ = state.texts.contains("plan") ? resume_run_plan(state.text("plan"), module_, config_.quant_noise, ipq)
-                                       : make_run_plan(module_, config_.quant_noise, ipq);
+  plan_ = state.texts.contains("plan")
+              ? resume_run_plan(state.text("plan"), module_, config_.quant_noise, ipq, config_.ipq)
+              : make_run_plan(module_, config_.quant_noise, ipq, config_.ipq);
   apply_noise(module_.weights(), plan_);
   quantize_activations(module_, plan_.activations, plan_.round_activations);
   module_.buffers().allocate(DType::f32, kernels_);
   module_.refresh();
+  const auto importance = [this](const Weight& weight) {
+    return task_.row_importance(weight, config_.ipq.frequency_exponent);
+  };
   if (options_.quantize)
-    ipq_.emplace(config_.ipq, module_, comm_, static_cast<uint64_t>(config_.seed), plan_,
-                 [this](const Weight& weight) { return task_.row_importance(weight, config_.ipq.frequency_exponent); });
+    ipq_.emplace(config_.ipq, module_, comm_, static_cast<uint64_t>(config_.seed), plan_, importance);
+  else
+    check_noise_schedule(config_.quant_noise, max_updates());
+  noise_.emplace(module_, comm_, plan_,
+                 RunNoiseOptions{.seed = static_cast<uint64_t>(config_.seed),
+                                 .codebook_updates = config_.quant_noise.codebook_updates,
+                                 .refresh_iterations = config_.quant_noise.codebook_iterations,
+                                 .total_updates = max_updates(),
+                                 .after_training = options_.quantize},
+                 importance);
 }
 
 /// The order matters: codes decide which parameters there are, parameters what the optimizer holds.
@@ -172,6 +184,7 @@ void Trainer::resume(const StateDict& state) {
   check_optimizer(config_.optimizer, state);
   optimizer_->load(module_.parameters(), state);
   updates_->load(state);
+  noise_->load(state);
   task_.load(state);
   state_.load(state);
   if (state.texts.contains("source")) source_ = state.text("source");
@@ -183,6 +196,7 @@ StateDict Trainer::capture() {
   save_module(module_, state);
   optimizer_->save(module_.parameters(), state);
   updates_->save(state);
+  noise_->save(state);
   if (ipq_) ipq_->save(state);
   task_.save(state);
   state_.save(state);
@@ -312,10 +326,19 @@ Outcome Trainer::run_to_end() {
   return Outcome::finished;
 }
 
+/// False when it was stopped inside a k-means.
+bool Trainer::begin_noise() {
+  noise_->set_rates(state_.update);
+  if (!noise_->refresh_due(state_.update)) return true;
+  drain();  // the weights are those that the update will see
+  return noise_->refresh(state_.update, [this] { return !agreed_stop(); });
+}
+
 /// False when it was given up: then the run is where it was.
 bool Trainer::one_update() {
   const ProfileScope phase(Phase::update, state_.update + 1);
   const auto start = std::chrono::steady_clock::now();
+  if (!begin_noise()) return false;
   const int64_t count = task_.next_update(config_.train.micro_batches);
   const double lr = current_lr();
   last_count_ = std::exchange(count_, count);

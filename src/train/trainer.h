@@ -10,6 +10,7 @@
 #include "comm/communicator.h"
 #include "compress/ipq.h"
 #include "compress/packed_model.h"
+#include "compress/run_noise.h"
 #include "train/checkpoint_folder.h"
 #include "train/metrics_log.h"
 #include "train/progress.h"
@@ -87,6 +88,7 @@ class Trainer {
   bool finished() const;
   double current_lr() const;
   bool one_update();
+  bool begin_noise();
   void calibrate();
   std::function<void(std::span<double>)> max_over_ranks();
   /// Waits for all updates that are under way and reports them.
@@ -113,6 +115,7 @@ class Trainer {
   const Kernels& kernels_;
   DType dtype_;
   QuantizationPlan plan_;
+  std::optional<RunNoise> noise_;
   std::optional<IpqMachine> ipq_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DeviceCommunicator> device_comm_;  // null: what is on a device travels through host memory

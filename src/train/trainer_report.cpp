@@ -148,6 +148,7 @@ void Trainer::check_result() {
 
 void Trainer::explain(const Diverged& diverged) {
   const bool before_last = diverged.update() + 1 < state_.update;
+  noise_->set_rates(diverged.update());
   std::string where = "the micro-batches are gone";
   if (!before_last || task_.step_back())
     where = locate_divergence(diverged, before_last ? last_count_ : count_, micro_batches_of(diverged.update()),

@@ -294,6 +294,54 @@ void add_block_noise(Cases& cases) {
   });
 }
 
+/// Of blocks and of clusters, by one value and by a codebook; in part and altogether.
+void add_replace_blocks(Cases& cases) {
+  struct Case {
+    std::string name;
+    int64_t rows, cols, d, k, values;
+    bool clusters;
+    double p, scale = 1.0;
+  };
+  const auto add = [&](const Case& c) {
+    const auto codes = std::make_shared<const std::vector<uint16_t>>(scattered<uint16_t>(c.rows * c.cols / c.d, c.k));
+    const auto noisy = [c, codes](Tape& t, const Var& w, const Tensor& values) {
+      return replace_blocks(t, w,
+                            {.values = values,
+                             .codes = c.values > 1 || c.clusters ? uploaded(t, *codes) : nullptr,
+                             .clusters = c.clusters ? c.k : 0,
+                             .p = c.p,
+                             .scale = c.scale,
+                             .id = 79});
+    };
+    cases.push_back(
+        {.name = "replace_blocks_" + c.name,
+         .inputs = {{{3, c.cols}}, parameter({c.rows, c.cols}), parameter({c.values, c.d})},
+         .forward =
+             [noisy](Tape& t, Inputs x) {
+               return std::vector{linear(t, x[0], cast_to_compute(t, noisy(t, x[1], x[2].value)), {})};
+             },
+         .training = true,
+         // Straight-through: what the noise adds to the unperturbed weight is a constant, and so are the values.
+         .surrogate =
+             [noisy](Tape& t, Inputs x) {
+               const Tensor &clean = x[4].value, w = t.tensor(clean.shape);
+               t.k.copy(w, noisy(t, {clean, nullptr}, x[5].value).value);
+               t.k.axpy(w, x[1].value, 1.0, 1);
+               t.k.axpy(w, clean, -1.0, 1);
+               return std::vector{linear(t, x[0], {w, nullptr}, {})};
+             }});
+  };
+  add({"by_centroids", 9, 24, 8, 5, 5, false, 0.4});
+  add({"by_centroids_of_single_columns", 5, 6, 1, 3, 3, false, 0.4});
+  add({"by_the_mean", 9, 24, 4, 1, 1, false, 0.4});
+  add({"by_centroids_of_drawn_clusters", 9, 24, 4, 17, 17, true, 0.4});
+  add({"by_zeros_of_drawn_clusters", 9, 24, 8, 7, 1, true, 0.4, 1.6});
+  add({"altogether", 7, 16, 8, 4, 4, false, 1.0});
+  add({"altogether_by_cluster", 7, 16, 8, 4, 4, true, 1.0});
+  add({"large", 110, 160, 8, 256, 256, false, 0.1});
+  add({"large_by_cluster", 110, 160, 4, 200, 200, true, 0.3});
+}
+
 void add_pq_weight(Cases& cases) {
   const auto add = [&](const std::string& name, int64_t rows, int64_t cols, int64_t k, int64_t d, bool mean) {
     const auto codes = scattered<uint16_t>(rows * cols / d, k - 1);  // the last centroid has no block
@@ -346,6 +394,12 @@ void add_types(Cases& cases) {
     t.k.block_noise(y.value, x[0].value, 8, 0.4, t.key(Purpose::noise, 5));
     return std::vector{y};
   });
+  add("of_replaced_blocks", {parameter({9, 24}), parameter({4, 8})}, [](Tape& t, Inputs x) {
+    const Var y{t.parameter_tensor({9, 24}), nullptr};
+    t.k.replace_blocks(y.value, x[0].value, x[1].value, uploaded(t, scattered<uint16_t>(27, 4)), 0, 0.4, 1.0,
+                       t.key(Purpose::noise, 5));
+    return std::vector{y};
+  });
   const auto codes = std::make_shared<const std::vector<uint16_t>>(scattered<uint16_t>(17 * 2, 9));
   add("of_pq_weights", {parameter({9, 8}), {{17, 16}}}, [codes](Tape& t, Inputs x) {
     const Var w{t.parameter_tensor({17, 16}), nullptr}, sums = copy_of(t, x[0]);
@@ -362,7 +416,7 @@ const std::vector<OpCase>& ops_table() {
     Cases cases;
     for (const auto add :
          {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_cross_entropy, add_block_noise,
-          add_fake_quantize, add_pq_weight, add_decisions, add_kernels, add_types, add_int8})
+          add_replace_blocks, add_fake_quantize, add_pq_weight, add_decisions, add_kernels, add_types, add_int8})
       add(cases);
     return cases;
   }();

@@ -193,6 +193,34 @@ TEST_F(Masked, NoiseDropsWholeBlocksAndScalesTheRest) {
   EXPECT_TRUE(std::equal(clean.begin(), clean.end(), w.as<double>())) << "the master weight was written";
 }
 
+TEST_F(Masked, ReplaceBlocksReplacesTheDocumentedBlocks) {
+  constexpr int64_t kRows = 60, kCols = 64, kBlock = 4, kCodes = 37;
+  constexpr double kRate = 0.25, kScale = 1.5;
+  const Tensor w = normal({kRows, kCols}, 5), values = normal({kCodes, kBlock}, 6);
+  std::vector<uint16_t> codes;
+  for (int64_t b = 0; b < w.elements() / kBlock; ++b) codes.push_back(static_cast<uint16_t>(b * 7919 % kCodes));
+  RandomKey key = kKey;
+  key.purpose = Purpose::noise;
+  for (const bool clusters : {false, true})
+    for (const double rate : {kRate, 1.0}) {
+      BlockReplacement how{.values = values, .codes = codes.data(), .p = rate, .scale = kScale, .id = kKey.id};
+      if (clusters) how.clusters = kCodes;
+      const Var noisy = replace_blocks(tape_, {w, nullptr}, how);
+      int64_t dropped = 0;
+      for (int64_t i = 0; i < w.elements(); ++i) {
+        const int64_t block = i / kBlock, code = codes[static_cast<size_t>(block)];
+        const bool kept = rate < 1.0 && keeps(key, clusters ? code : block, rate);
+        ASSERT_EQ(noisy.value.as<double>()[i],
+                  kept ? kScale * w.as<double>()[i] : values.as<double>()[code * kBlock + i % kBlock])
+            << i;
+        dropped += kept ? 0 : 1;
+      }
+      EXPECT_TRUE(rate < 1.0 || dropped == w.elements());
+      EXPECT_TRUE(rate == 1.0 || clusters || plausible(dropped / kBlock, kRows * kCols / kBlock, rate));
+      EXPECT_GT(dropped, 0);
+    }
+}
+
 TEST_F(Masked, FakeQuantizeQuantizesTheDocumentedBlocks) {
   constexpr int64_t kRows = 60, kCols = 64;
   constexpr double kRate = 0.25;
@@ -229,6 +257,7 @@ TEST_F(Masked, NoiseIsInactiveOutsideTraining) {
   const Tensor w = normal({4, 8}, 3);
   Tape tape(cpu_kernels(), arena_, DType::f64, pass(false));
   EXPECT_EQ(block_noise(tape, {w, nullptr}, 8, 0.5, 1).value.data, w.data);
+  EXPECT_EQ(replace_blocks(tape, {w, nullptr}, {.values = normal({1, 8}, 4), .p = 0.5}).value.data, w.data);
 }
 
 }  // namespace

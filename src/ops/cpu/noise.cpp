@@ -1,9 +1,39 @@
+#include <array>
+#include <bit>
+
 #include "ops/cpu/cpu_kernels.h"
 #include "ops/cpu/parallel.h"
 #include "ops/cpu/philox_lanes.h"
 #include "ops/cpu/pq_kernels.h"
 
 namespace qn::cpu {
+namespace {
+
+constexpr int64_t kMostClusters = 65536;  // codes have 16 bits
+
+/// Bits of blocks [first, first + count) of which each has that of its cluster.
+void cluster_bits(uint64_t* two_words, const uint64_t* clusters, const uint16_t* codes, int64_t count) {
+  two_words[0] = two_words[1] = 0;
+  for (int64_t b = 0; b < count; ++b)
+    two_words[b / 64] |= ((clusters[codes[b] / 64] >> (codes[b] % 64)) & 1U) << (b % 64);
+}
+
+/// Overwrites the blocks of a group whose keep bits are clear.
+template <typename T, typename P>
+void replace(T* to, const P* values, bool one_value, const uint16_t* codes, const uint64_t* bits, int64_t count,
+             int64_t block) {
+  for (int64_t word = 0; word < (count + 63) / 64; ++word) {
+    const int64_t left = count - word * 64;
+    uint64_t dropped = ~bits[word] & (left < 64 ? (uint64_t{1} << left) - 1 : ~uint64_t{0});
+    for (; dropped != 0; dropped &= dropped - 1) {
+      const int64_t b = word * 64 + std::countr_zero(dropped);
+      const P* value = values + (one_value ? 0 : codes[b] * block);
+      for (int64_t c = 0; c < block; ++c) to[b * block + c] = static_cast<T>(value[c]);
+    }
+  }
+}
+
+}  // namespace
 
 void block_noise(const Tensor& y, const Tensor& w, int64_t block, double p, const RandomKey& key) {
   const RandomStream stream(key);
@@ -26,6 +56,35 @@ void block_noise(const Tensor& y, const Tensor& w, int64_t block, double p, cons
         T* to = out + (first + b) * block;
         for (int64_t c = 0; c < block; ++c) to[c] = static_cast<T>(factor * from[c]);
       }
+    }
+  });
+}
+
+void replace_blocks(const Tensor& y, const Tensor& w, const Tensor& values, const uint16_t* codes, int64_t clusters,
+                    double p, double scale, const RandomKey& key) {
+  const RandomStream stream(key);
+  const uint32_t threshold = drop_threshold(p);
+  std::array<uint64_t, kMostClusters / 64> drawn;
+  if (clusters > 0 && p < 1.0) keep_bits(drawn.data(), clusters, p, key);
+  dispatch_float(y.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    using P = ParameterOf<T>;
+    const int64_t block = values.cols(), blocks = w.elements() / block, groups = (blocks + 127) / 128;
+    const bool one_value = values.rows() == 1;
+    const P* in = w.as<P>();
+    const P factor = static_cast<P>(scale);
+    T* out = y.as<T>();
+#pragma omp parallel for schedule(static) if (groups > 8)
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t first = g * 128, count = std::min<int64_t>(128, blocks - first);
+      const uint16_t* mine = codes == nullptr ? nullptr : codes + first;
+      uint64_t bits[2] = {0, 0};
+      if (p < 1.0 && clusters > 0) cluster_bits(bits, drawn.data(), mine, count);
+      if (p < 1.0 && clusters == 0) keep_bits_group(bits, g, threshold, stream);
+      const P* from = in + first * block;
+      T* to = out + first * block;
+      for (int64_t i = 0; i < count * block; ++i) to[i] = static_cast<T>(factor * from[i]);
+      replace(to, values.as<P>(), one_value, mine, bits, count, block);
     }
   });
 }

@@ -82,6 +82,18 @@ __global__ void block_noise_kernel(Y* y, const P* w, const uint32_t* bits, int64
   }
 }
 
+/// Without bits every block is replaced.
+template <typename Y, typename P>
+__global__ void replace_blocks_kernel(Y* y, const P* w, const P* values, const uint16_t* codes, const uint32_t* bits,
+                                      bool by_cluster, bool one_value, int64_t block, P scale, int64_t n) {
+  for (int64_t i = thread_index(); i < n; i += thread_count()) {
+    const int64_t b = i / block;
+    const int64_t code = codes != nullptr ? codes[b] : 0, bit = by_cluster ? code : b;
+    const bool keep = bits != nullptr && ((bits[bit / 32] >> (bit % 32)) & 1U) != 0;
+    y[i] = static_cast<Y>(keep ? scale * w[i] : values[(one_value ? 0 : code) * block + i % block]);
+  }
+}
+
 }  // namespace
 
 void draw_attention_bits(uint64_t* bits, const AttentionBits& rows, uint32_t threshold, const RandomKey& key) {
@@ -108,6 +120,29 @@ void block_noise(const Tensor& y, const Tensor& w, int64_t block, double p, cons
     if constexpr (std::is_same_v<P, ParameterOf<Y>>)
       launch(block_noise_kernel<Y, P>, flat_grid(blocks * block), kThreads, data_of<Y>(y), data_of<P>(w),
              reinterpret_cast<const uint32_t*>(bits), block, static_cast<P>(1.0 / (1.0 - p)), blocks * block);
+    else
+      QN_ASSERT(false, "noise is drawn on masters, not on {}", name_of(w.dtype));
+  });
+}
+
+void replace_blocks(const Tensor& y, const Tensor& w, const Tensor& values, const uint16_t* codes, int64_t clusters,
+                    double p, double scale, const RandomKey& key) {
+  Context& context = Context::current();
+  const ScratchScope scope(context.scratch());
+  const int64_t block = values.cols(), blocks = w.elements() / block, draws = clusters > 0 ? clusters : blocks;
+  uint64_t* bits = nullptr;
+  if (p < 1.0) {
+    bits =
+        static_cast<uint64_t*>(context.scratch().allocate(static_cast<size_t>(keep_words(draws)) * sizeof(uint64_t)));
+    keep_bits(bits, draws, p, key);
+  }
+  dispatch_pair(y.dtype, w.dtype, [&](auto tag_y, auto tag_w) {
+    using Y = decltype(tag_y);
+    using P = decltype(tag_w);
+    if constexpr (std::is_same_v<P, ParameterOf<Y>>)
+      launch(replace_blocks_kernel<Y, P>, flat_grid(blocks * block), kThreads, data_of<Y>(y), data_of<P>(w),
+             data_of<P>(values), codes, reinterpret_cast<const uint32_t*>(bits), clusters > 0, values.rows() == 1, block,
+             static_cast<P>(scale), blocks * block);
     else
       QN_ASSERT(false, "noise is drawn on masters, not on {}", name_of(w.dtype));
   });
