@@ -153,26 +153,6 @@ TEST_F(Backends, CudaGraphsAreOfThePassesThatLayersWereLeftOutOf) {
   EXPECT_NEAR(graphed.loss, plain.loss, 1e-4 * plain.loss);
 }
 
-/// Seven layers come in 128 shapes: going through passes for graphs that are never launched is given up.
-TEST_F(Backends, CudaGraphsAreGivenUpWhereNoPassComesTwice) {
-  if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
-  RunConfig config = tiny_config(dir_.path(), "shapes");
-  config.model.layers = 7;
-  config.model.embed_dim = 8;
-  config.model.ffn_dim = 8;
-  config.model.adaptive.cutoffs = {44};
-  config.model.layerdrop = 0.5;
-  config.train.micro_batches = 8;
-  config.train.max_updates = 24;
-  config.train.validate_every_updates = 0;
-  config.train.cuda_graphs = CudaGraphs::on;
-  const ShortRun graphed = short_run(config, cuda_kernels());
-  EXPECT_EQ(graphed.passes.computed + graphed.passes.launched, 24 * 8);
-  EXPECT_GE(graphed.passes.computed, 128);
-  config.train.cuda_graphs = CudaGraphs::off;
-  EXPECT_TRUE(close(graphed.values, short_run(config, cuda_kernels()).values, kTrajectoryTolerance));
-}
-
 TEST_F(Backends, CudaTrainsInHalfPrecisionWithLossScaling) {
   if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
   RunConfig config = tiny_config(dir_.path(), "half");
