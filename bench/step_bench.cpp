@@ -1,6 +1,7 @@
 // Whole training steps of a configuration on made-up tokens, through the product's own UpdateRunner and optimizer.
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <numbers>
 #include <numeric>
 
@@ -122,8 +123,9 @@ Json describe(const RunConfig& config, const Options& options, const Tokens& tok
 /// Times of the measured updates, and what they did.
 struct Measured {
   std::vector<double> seconds;
-  double flops = 0.0;  ///< per update, all ranks
-  double loss = 0.0;   ///< bits per token of the last update
+  double processor_seconds = 0.0;  ///< of this rank, per update: other programs on the machine hardly change it
+  double flops = 0.0;              ///< per update, all ranks
+  double loss = 0.0;               ///< bits per token of the last update
   int64_t parameters = 0, arena_bytes = 0;
   DeviceMemory gpu;
 };
@@ -157,10 +159,12 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
                   .total_updates = updates});
   const size_t under_way = on_host(kernels) ? 0 : 1;  // as the trainer does it
   std::vector<std::chrono::steady_clock::time_point> ends;
+  std::clock_t processor = 0;
   const auto finish = [&] {
     const UpdateResult result = runner.finish();
     measured.loss = result.loss / static_cast<double>(result.sample_size) / std::numbers::ln2;
     ends.push_back(std::chrono::steady_clock::now());
+    if (std::ssize(ends) == options.warmup) processor = std::clock();
   };
   for (int64_t update = 0; update < updates; ++update) {
     const auto fetch = [&](int64_t i) { return tokens.micro_batch(*model, update, i); };
@@ -171,6 +175,8 @@ Measured train(const RunConfig& config, const Options& options, const Kernels& k
     while (runner.pending() > under_way) finish();
   }
   while (runner.pending() > 0) finish();
+  measured.processor_seconds =
+      static_cast<double>(std::clock() - processor) / static_cast<double>(CLOCKS_PER_SEC * options.steps);
   for (auto u = static_cast<size_t>(options.warmup); u < ends.size(); ++u)
     measured.seconds.push_back(std::chrono::duration<double>(ends[u] - ends[u - 1]).count());
   measured.gpu = Device(kernels).memory().value_or(DeviceMemory{});
@@ -204,6 +210,7 @@ Json measure(const RunConfig& config, const Options& options, Communicator& comm
               // With what happens in some updates only: codebooks of noise.
               {"seconds_mean", std::accumulate(measured.seconds.begin(), measured.seconds.end(), 0.0) /
                                    static_cast<double>(measured.seconds.size())},
+              {"processor_seconds", measured.processor_seconds},
               {"seconds_fastest", *std::ranges::min_element(measured.seconds)},
               {"tokens_per_second", static_cast<double>(tokens.tokens_per_update()) / seconds},
               {"gflop_per_update", measured.flops * 1e-9},

@@ -11,6 +11,7 @@
 #include "compress/explain.h"
 #include "compress/representation.h"
 #include "compress/run_plan.h"
+#include "ops/dry_kernels.h"
 #include "small_net.h"
 #include "support/capture.h"
 #include "support/test_comm.h"
@@ -279,6 +280,30 @@ TEST(RunNoise, WindowsAndRisingRates) {
   EXPECT_NE(later.value("fc1"), later.master("fc1")) << "quantize goes on as training ended";
   EXPECT_THROW(check_noise_schedule(config, 0), UsageError);
   EXPECT_NO_THROW(check_noise_schedule(config, 10));
+}
+
+/// A graph of a pass (train/graphed_passes.h) is used again while its signature stays: a refresh may not move memory
+/// that it reads, and another rate must give another signature.
+TEST(RunNoise, RecordedPassesSeeNewCodebooksAndNewRates) {
+  for (const BlockNoise form : {BlockNoise::mean, BlockNoise::exact}) {
+    NoiseConfig config = noise_of(form, 0.4);
+    config.rate_schedule = RateSchedule::linear;  // two updates of 64 to a step
+    Noisy n(config, {.codebook_updates = 1, .total_updates = 64});
+    DryRun dry(cpu_kernels());
+    Tape tape(dry.kernels(), n.arena, DType::f32, {});
+    const auto signature = [&](int64_t update) {
+      EXPECT_TRUE(n.begin(update));
+      n.arena.reset();
+      tape.restart(kTraining);
+      dry.begin();
+      n.net.weight("fc1").value(tape);
+      move_weights(n.net, update);
+      return dry.signature();
+    };
+    const uint64_t first = signature(0), same = signature(1), other = signature(2);
+    EXPECT_EQ(first, same) << name_of(form);
+    EXPECT_NE(first, other) << name_of(form);
+  }
 }
 
 TEST(RunNoise, ScalarNoiseHasWindowsToo) {
