@@ -1,18 +1,31 @@
 #include "compress/activation_ranges.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
 #include "core/text.h"
 #include "ops/host_access.h"
 #include "ops/uniform_grid.h"
+#include "quant/value_histogram.h"
 
 namespace qn {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kLongestAverage = 100.0;  // updates
+constexpr int64_t kLongestAverage = 100;  // updates
+
+/// Ranges change fast when training starts.
+bool search_due(int64_t update, int64_t every) {
+  return update % every == 0 || (update < every && std::has_single_bit(static_cast<uint64_t>(update)));
+}
+
+/// How many observed ranges are averaged.
+int64_t longest_average(const ActivationPlan& plan) {
+  return plan.range == RangeMethod::histogram ? std::max<int64_t>(kLongestAverage / plan.range_updates, 1)
+                                              : kLongestAverage;
+}
 
 class Ranges;
 
@@ -33,16 +46,22 @@ class Ranges : public ActivationObserver {
  public:
   Ranges(Module& module, const std::vector<ActivationPlan>& plan, bool round_in_training);
   void refresh(DType dtype, const Kernels& kernels) override;
-  void end_update(const Kernels& kernels, const std::function<void(std::span<double>)>& reduce_max) override;
+  bool begin_update(int64_t update) override;
+  void end_update(const Kernels& kernels, const AcrossRanks& ranks) override;
+  void drop_update(const Kernels& kernels) override;
 
-  void drop_update(const Kernels& kernels) override { see_nothing(kernels); }
-
+  /// What passes place i of a pass that is watched.
+  void watch(size_t i, const Kernels& kernels, const Tensor& x);
   Tensor seen(size_t i) const { return element(seen_.view(), i, {1, 2}); }
   Tensor scale(size_t i) const { return element(scale_.view(), i, {1}); }
   Tensor zero_point(size_t i) const { return element(zero_point_.view(), i, {1}); }
   bool has_range(size_t i) const { return states_[i].updates > 0.0f; }
   const ActivationGrid& grid(size_t i) const { return grids_[i]; }
-  void set_calibrating(bool calibrating) override { calibrating_ = calibrating; }
+  void set_calibrating(bool calibrating) override {
+    calibrating_ = calibrating;
+    count_where([&](size_t) { return calibrating; });
+  }
+  int64_t calibration_group(int64_t passes) const override;
   bool calibrated() const override {
     return std::all_of(states_.begin(), states_.end(), [](const State& s) { return s.updates > 0.0f; });
   }
@@ -57,10 +76,24 @@ class Ranges : public ActivationObserver {
     const size_t offset = i * static_cast<size_t>(shape.elements()) * size_of(all.dtype);
     return {static_cast<std::byte*>(all.data) + offset, shape, all.dtype};
   }
+  /// A range in which nothing is outside when all ranks have seen no more than `low` to `high`.
+  struct Bounds {
+    double low, high;
+    bool usable() const { return low <= high && std::isfinite(high - low); }
+  };
+  template <typename Condition>
+  bool count_where(const Condition& condition);
+  bool searched(size_t i) const { return plan_[i].range == RangeMethod::histogram; }
   void see_nothing(const Kernels& kernels);
+  std::vector<Bounds> seen_by_all(const Kernels& kernels, const AcrossRanks& ranks) const;
+  void search(std::vector<Bounds>& bounds, const AcrossRanks& ranks);
+  void average(size_t i, const Bounds& bounds);
+  void write_state(size_t i, const Kernels& kernels);
   void write_grids(const Kernels& kernels);
 
+  std::vector<ActivationPlan> plan_;
   std::vector<ModuleBuffer*> buffers_;
+  std::vector<std::unique_ptr<ValueHistogram>> counted_;  // where values are counted now
   std::vector<State> states_;
   std::vector<ActivationGrid> grids_;
   bool round_in_training_, calibrating_ = false;
@@ -68,7 +101,7 @@ class Ranges : public ActivationObserver {
 };
 
 Var Watched::apply(Tape& tape, const Var& x) {
-  if (tape.training() || ranges_.calibrating()) tape.k.value_range(ranges_.seen(index_), x.value, true);
+  if (tape.training() || ranges_.calibrating()) ranges_.watch(index_, tape.k, x.value);
   if (!ranges_.has_range(index_) || ranges_.calibrating()) return x;
   FakeQuantize how;
   how.scale = ranges_.scale(index_);
@@ -84,7 +117,11 @@ const ActivationGrid* Watched::grid() const {
 }
 
 Ranges::Ranges(Module& module, const std::vector<ActivationPlan>& plan, bool round_in_training)
-    : states_(plan.size()), grids_(plan.size()), round_in_training_(round_in_training) {
+    : plan_(plan),
+      counted_(plan.size()),
+      states_(plan.size()),
+      grids_(plan.size()),
+      round_in_training_(round_in_training) {
   for (size_t i = 0; i < plan.size(); ++i) {
     buffers_.push_back(module.buffers().add(range_name(plan[i].name), {kRangeNumbers}, 0.0));
     grids_[i].bits = plan[i].bits;
@@ -139,51 +176,136 @@ void Ranges::write_grids(const Kernels& kernels) {
   }
 }
 
-void Ranges::end_update(const Kernels& kernels, const std::function<void(std::span<double>)>& reduce_max) {
+/// Begins to count values, from zero, in the places where ranges are searched for and the condition holds.
+template <typename Condition>
+bool Ranges::count_where(const Condition& condition) {
+  bool any = false;
+  for (size_t i = 0; i < plan_.size(); ++i) {
+    const bool due = searched(i) && condition(i);
+    counted_[i] = due ? std::make_unique<ValueHistogram>() : nullptr;
+    any = any || due;
+  }
+  return any;
+}
+
+bool Ranges::begin_update(int64_t update) {
+  return count_where([&](size_t i) { return !has_range(i) || search_due(update, plan_[i].range_updates); });
+}
+
+void Ranges::drop_update(const Kernels& kernels) {
+  see_nothing(kernels);
+  count_where([](size_t) { return false; });
+}
+
+int64_t Ranges::calibration_group(int64_t passes) const {
+  constexpr int64_t kAveraged = 8;
+  return searched(0) ? passes : kAveraged;
+}
+
+void Ranges::watch(size_t i, const Kernels& kernels, const Tensor& x) {
+  if (searched(i) && counted_[i] == nullptr) return;
+  kernels.value_range(seen(i), x, true);
+  if (counted_[i] != nullptr) counted_[i]->add(HostView(kernels, x).view());
+}
+
+std::vector<Ranges::Bounds> Ranges::seen_by_all(const Kernels& kernels, const AcrossRanks& ranks) const {
   std::vector<double> seen;  // -lowest, highest
   const HostView view(kernels, seen_.view());
   for (int64_t i = 0; i < view.view().elements(); ++i) {
     const double value = view.view().dtype == DType::f64 ? view.view().as<double>()[i] : view.view().as<float>()[i];
     seen.push_back(i % 2 == 0 ? -value : value);
   }
-  reduce_max(seen);
-  for (size_t i = 0; i < states_.size(); ++i) {
-    const double low = -seen[2 * i], high = seen[2 * i + 1];
-    if (!(low <= high) || !std::isfinite(high - low)) continue;  // nothing passed here, or the update has diverged
-    State& s = states_[i];
-    s.updates += 1.0f;
-    const double share = 1.0 / std::min<double>(s.updates, kLongestAverage);
-    s.low = static_cast<float>(s.low + share * (low - s.low));
-    s.high = static_cast<float>(s.high + share * (high - s.high));
-    write_on_host(kernels, buffers_[i]->value.view(), [&](const Tensor& host) {
-      const auto put = [&](auto* values) {
-        using P = std::remove_pointer_t<decltype(values)>;
-        values[0] = static_cast<P>(s.low), values[1] = static_cast<P>(s.high), values[2] = static_cast<P>(s.updates);
-      };
-      host.dtype == DType::f64 ? put(host.as<double>()) : put(host.as<float>());
-    });
+  ranks.max(seen);
+  std::vector<Bounds> bounds;
+  for (size_t i = 0; i < plan_.size(); ++i) bounds.push_back({-seen[2 * i], seen[2 * i + 1]});
+  return bounds;
+}
+
+/// Narrows the bounds of places where values were counted.
+void Ranges::search(std::vector<Bounds>& bounds, const AcrossRanks& ranks) {
+  std::vector<size_t> places;  // the same on every rank
+  for (size_t i = 0; i < plan_.size(); ++i)
+    if (counted_[i] != nullptr && bounds[i].usable()) places.push_back(i);
+  if (places.empty()) return;
+  std::vector<int64_t> counts;
+  for (const size_t i : places) {
+    counted_[i]->cover(bounds[i].low, bounds[i].high);
+    counts.insert(counts.end(), counted_[i]->counts().begin(), counted_[i]->counts().end());
   }
-  see_nothing(kernels);
+  ranks.sum(counts);
+  std::vector<RangeSearch> searches;
+  for (size_t p = 0; p < places.size(); ++p) {
+    const size_t i = places[p];
+    const auto from = counts.begin() + static_cast<std::ptrdiff_t>(p) * ValueHistogram::kBins;
+    std::copy_n(from, ValueHistogram::kBins, counted_[i]->counts().begin());
+    searches.push_back({counted_[i].get(), bounds[i].low, bounds[i].high, last_code(plan_[i].bits) + 1});
+  }
+  const auto found = search_all(searches);
+  for (size_t p = 0; p < places.size(); ++p) bounds[places[p]] = {found[p].low, found[p].high};
+}
+
+void Ranges::average(size_t i, const Bounds& bounds) {
+  State& s = states_[i];
+  s.updates += 1.0f;
+  const double share = 1.0 / std::min(static_cast<double>(s.updates), static_cast<double>(longest_average(plan_[i])));
+  s.low = static_cast<float>(s.low + share * (bounds.low - s.low));
+  s.high = static_cast<float>(s.high + share * (bounds.high - s.high));
+}
+
+void Ranges::write_state(size_t i, const Kernels& kernels) {
+  write_on_host(kernels, buffers_[i]->value.view(), [&](const Tensor& host) {
+    const auto put = [&, s = states_[i]](auto* values) {
+      using P = std::remove_pointer_t<decltype(values)>;
+      values[0] = static_cast<P>(s.low), values[1] = static_cast<P>(s.high), values[2] = static_cast<P>(s.updates);
+    };
+    host.dtype == DType::f64 ? put(host.as<double>()) : put(host.as<float>());
+  });
+}
+
+void Ranges::end_update(const Kernels& kernels, const AcrossRanks& ranks) {
+  std::vector<Bounds> bounds = seen_by_all(kernels, ranks);
+  search(bounds, ranks);
+  for (size_t i = 0; i < states_.size(); ++i) {
+    if (!bounds[i].usable()) continue;  // nothing passed here, or the update has diverged
+    average(i, bounds[i]);
+    write_state(i, kernels);
+  }
+  drop_update(kernels);
   write_grids(kernels);
 }
 
+/// The places that a plan means by this name; the first name that fits decides.
+std::vector<ActivationPoint*> places_named(const Module& module, const std::string& name) {
+  std::vector<ActivationPoint*> found;
+  std::vector<std::string> names;
+  for (const auto& point : module.activations().all()) {
+    if (point->name() == name) return {point.get()};
+    if (point->former() == name) found.push_back(point.get());
+    names.push_back(point->name());
+  }
+  QN_CHECK(!found.empty(), "no activation of this model is called '{}'; the nearest is '{}'", name,
+           names.empty() ? "" : nearest(name, names, 1).front());
+  return found;
+}
+
 }  // namespace
+
+bool ranges_differ(const std::vector<ActivationPlan>& one, const std::vector<ActivationPlan>& other) {
+  if (one.empty() || other.empty()) return false;
+  const ActivationPlan &a = one.front(), &b = other.front();  // plans have one choice for all places
+  return a.range != b.range || (a.range == RangeMethod::histogram && a.bits != b.bits);
+}
 
 void quantize_activations(Module& module, const std::vector<ActivationPlan>& plan, bool round_in_training) {
   if (plan.empty()) return;
   QN_ASSERT(module.activations().observer() == nullptr, "activations are quantized already");
   const auto ranges = std::make_shared<Ranges>(module, plan, round_in_training);
-  for (size_t i = 0; i < plan.size(); ++i) {
-    ActivationPoint* found = nullptr;
-    std::vector<std::string> names;
-    for (const auto& point : module.activations().all()) {
-      names.push_back(point->name());
-      if (point->name() == plan[i].name) found = point.get();
+  for (size_t i = 0; i < plan.size(); ++i)
+    for (ActivationPoint* place : places_named(module, plan[i].name)) {
+      place->set_quantizer(std::make_unique<Watched>(*ranges, i, plan[i]));
+      if (place->name() == plan[i].name && !place->former().empty())
+        module.buffers().find(range_name(place->name()))->former = range_name(place->former());
     }
-    QN_CHECK(found != nullptr, "no activation of this model is called '{}'; the nearest is '{}'", plan[i].name,
-             names.empty() ? "" : nearest(plan[i].name, names, 1).front());
-    found->set_quantizer(std::make_unique<Watched>(*ranges, i, plan[i]));
-  }
   module.activations().set_observer(ranges);
 }
 

@@ -75,7 +75,8 @@ std::string explain(const QuantizationPlan& plan, const Module& module) {
       "\nactivations that are quantized ({})\n",
       plan.round_activations ? "in training and evaluation" : "in evaluation; training keeps them within their range");
   for (const ActivationPlan& activation : plan.activations)
-    text += fmt::format("{}  {} bits\n", activation.name, activation.bits);
+    text += fmt::format("{}  {} bits{}\n", activation.name, activation.bits,
+                        activation.range == RangeMethod::histogram ? " histogram" : "");
   return text;
 }
 
@@ -100,7 +101,7 @@ std::string explain_json(const QuantizationPlan& plan, const Module& module) {
     weights.push_back(std::move(json));
   }
   for (const ActivationPlan& activation : plan.activations)
-    activations.push_back({{"name", activation.name}, {"bits", activation.bits}});
+    activations.push_back({{"name", activation.name}, {"bits", activation.bits}, {"range", name_of(activation.range)}});
   for (const SharedPart& part : module.shared()) shared[part.name] = part.of;
   return Json{{"stages", plan.stages}, {"weights", weights}, {"shared", shared}, {"activations", activations}}.dump();
 }

@@ -21,6 +21,9 @@ void IpqConfig::visit(ConfigVisitor& v) {
       "activations that are quantized as well: those that go into linear maps, that come out of them and of tables, "
       "or both");
   v.field("activation_bits", activation_bits, "bits per activation");
+  v.choice("activation_range", activation_range, {RangeMethod::tensor, RangeMethod::histogram},
+           "levels between the smallest and largest activation of a place, or with the bounds of least squared error "
+           "over all micro-batches of the calibration");
   v.field("calibration_batches", calibration_batches,
           "training micro-batches that give activations their range where training has not");
   v.field("rules", rules,

@@ -26,6 +26,7 @@ struct IpqConfig {
   RangeMethod range = RangeMethod::tensor;
   Activations activations = Activations::none;
   int64_t activation_bits = 8;
+  RangeMethod activation_range = RangeMethod::tensor;
   int64_t calibration_batches = 64;
   std::string rules;
   std::vector<std::string> stages;

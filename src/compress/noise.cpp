@@ -166,12 +166,17 @@ void NoiseConfig::visit(ConfigVisitor& v) {
       "scalar noise: levels between the smallest and largest weight of the tensor; per output channel, symmetric "
       "about zero; per output channel between smallest and largest; of the tensor, with the bounds of least squared "
       "error");
-  v.field("range_updates", range_updates, "range histogram: updates from one search for the bounds to the next");
+  v.field("range_updates", range_updates,
+          "ranges by histogram: updates from one search for the bounds to the next; those of activations are also "
+          "searched for in the updates 1, 2, 4, 8 and so on before");
   v.field("scalar_block", scalar_block, "scalar noise: adjacent input columns that are quantized together");
   v.choice("activations", activations,
            "activations that are quantized in evaluation: those that go into linear maps, that come out of them and of "
            "tables, or both. Training keeps them within the range seen so far, and rounds them too if scalar is 1");
   v.field("activation_bits", activation_bits, "bits per activation");
+  v.choice("activation_range", activation_range, {RangeMethod::tensor, RangeMethod::histogram},
+           "levels between the smallest and largest activation of a place, or with the bounds of least squared error, "
+           "which are searched for as those of weights are");
   std::vector<std::string> names(std::begin(kPresets), std::end(kPresets));
   names.insert(names.end(), std::begin(kGroups), std::end(kGroups));
   v.choice("groups", groups, std::move(names),
@@ -248,13 +253,13 @@ std::vector<std::string> expand_groups(const std::vector<std::string>& names) {
   return result;
 }
 
-std::vector<ActivationPlan> plan_activations(const Module& module, Activations which, int64_t bits) {
+std::vector<ActivationPlan> plan_activations(const Module& module, Activations which, const ActivationPlan& how) {
   std::vector<ActivationPlan> plan;
   const bool input = which == Activations::input || which == Activations::both;
   const bool output = which == Activations::output || which == Activations::both;
   for (const auto& point : module.activations().all())
     if ((input && point->name().ends_with("input")) || (output && point->name().ends_with("output")))
-      plan.push_back({point->name(), static_cast<int>(bits)});
+      plan.emplace_back(how).name = point->name();
   return plan;
 }
 

@@ -22,8 +22,8 @@ struct EnumNames<Activations> {
                                                    {Activations::both, "both"}};
 };
 
-/// The module's activation points that are meant by `which`, with `bits` each.
-std::vector<ActivationPlan> plan_activations(const Module& module, Activations which, int64_t bits);
+/// The module's activation points that are meant by `which`, each with everything in `how` but its name.
+std::vector<ActivationPlan> plan_activations(const Module& module, Activations which, const ActivationPlan& how);
 
 /// What blocks become under noise of product quantization.
 enum class BlockNoise { zero, mean, exact };
@@ -56,6 +56,7 @@ struct NoiseConfig {
   int64_t scalar_block = 1;
   Activations activations = Activations::none;
   int64_t activation_bits = 8;
+  RangeMethod activation_range = RangeMethod::tensor;
   std::vector<std::string> groups = {"paper"};
   std::vector<std::string> rates = {};
   double start = 0.0, end = 1.0;

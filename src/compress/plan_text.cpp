@@ -122,10 +122,14 @@ QuantizationPlan plan_from_json(const Json& json, const std::string& where) {
   for (const auto& [name, weight] : json.at("weights").items())
     plan.weights.push_back(weight_from_json(name, weight, json, where));
   if (json.contains("activations")) {
-    plan.round_activations = json.at("activations").at("round_in_training");
-    for (const auto& [name, bits] : json.at("activations").at("bits").items())
+    const Json& activations = json.at("activations");
+    plan.round_activations = activations.at("round_in_training");
+    const std::string range = activations.value("range", name_of(RangeMethod::tensor));
+    for (const auto& [name, bits] : activations.at("bits").items())
       plan.activations.push_back(
-          {name, static_cast<int>(json_integer(bits, where + ": bits of " + name, kMinScalarBits, kMaxScalarBits))});
+          {.name = name,
+           .bits = static_cast<int>(json_integer(bits, where + ": bits of " + name, kMinScalarBits, kMaxScalarBits)),
+           .range = value_named<RangeMethod>(range, where + ": range of activations")});
   }
   return plan;
 }
@@ -155,6 +159,8 @@ std::string plan_to_text(const QuantizationPlan& plan) {
     Json bits = Json::object();
     for (const ActivationPlan& activation : plan.activations) bits[activation.name] = activation.bits;
     json["activations"] = {{"round_in_training", plan.round_activations}, {"bits", bits}};
+    const RangeMethod range = plan.activations.front().range;
+    if (range != RangeMethod::tensor) json["activations"]["range"] = name_of(range);
   }
   return json.dump();
 }

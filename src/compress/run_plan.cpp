@@ -92,15 +92,18 @@ void plan_run_noise(QuantizationPlan& plan, const Module& module, const NoiseCon
 void plan_run_activations(QuantizationPlan& plan, const Module& module, const NoiseConfig& noise,
                           const IpqConfig* ipq) {
   const bool own = ipq != nullptr && ipq->activations != Activations::none;
-  plan.activations = own ? plan_activations(module, ipq->activations, ipq->activation_bits)
-                         : plan_activations(module, noise.activations, noise.activation_bits);
+  const ActivationPlan how{.name = {},
+                           .bits = static_cast<int>(own ? ipq->activation_bits : noise.activation_bits),
+                           .range = own ? ipq->activation_range : noise.activation_range,
+                           .range_updates = noise.range_updates};
+  plan.activations = plan_activations(module, own ? ipq->activations : noise.activations, how);
   plan.round_activations = own || noise.scalar == 1.0;
 }
 
 }  // namespace
 
 QuantizationPlan make_run_plan(const Module& module, const NoiseConfig& noise, const IpqConfig* ipq,
-                               const IpqConfig& later) {
+                               const IpqConfig& later) try {
   const WeightSet& weights = module.weights();
   const std::vector<WeightInfo> infos = infos_of(weights);
   QuantizationPlan plan = ipq != nullptr ? make_plan(rules_of(*ipq), infos) : dense_plan(infos);
@@ -111,6 +114,10 @@ QuantizationPlan make_run_plan(const Module& module, const NoiseConfig& noise, c
   plan_run_noise(plan, module, noise, ipq, later);
   plan_run_activations(plan, module, noise, ipq);
   return plan;
+} catch (const UsageError&) {
+  throw;
+} catch (const Error& error) {  // whatever is wrong, configuration and rules have asked for it
+  throw UsageError(error.what());
 }
 
 QuantizationPlan resume_run_plan(const std::string& stored, const Module& module, const NoiseConfig& noise,

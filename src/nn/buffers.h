@@ -14,6 +14,7 @@ struct ModuleBuffer {
   std::string name;
   Shape shape;
   double start = 0.0;  ///< what every element starts as
+  std::string former;  ///< the name that older checkpoints have it under, perhaps together with others; often empty
   OwnedTensor value;   ///< defined after allocate()
 };
 

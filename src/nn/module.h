@@ -75,6 +75,10 @@ class Scope {
     return module_->buffers().add(name(own), shape, start);
   }
   ActivationPoint* activation(const std::string& own) const { return module_->activations().add(name(own)); }
+  /// A place that older files know, with others, as the one place `former`.
+  ActivationPoint* activation(const std::string& own, const std::string& former) const {
+    return module_->activations().add(name(own), name(former));
+  }
   /// Any trainable tensor that noise and quantization may act on. Its name ends in ".weight".
   Weight* weight(const std::string& own, const char* group, WeightKind kind, Shape shape, InitRule init) const {
     return module_->weights().add(module_->parameters(), name(own), group, kind, shape, init);

@@ -62,7 +62,11 @@ void load_module(Module& module, const StateDict& state) {
   };
   for (const auto& p : module.parameters().all()) load("parameters/", p->name, p->value);
   for (const auto& b : module.buffers().all())  // a run without this buffer leaves it as it starts
-    if (state.tensors.contains("buffers/" + b->name)) load("buffers/", b->name, b->value.view());
+    for (const std::string& name : {b->name, b->former})
+      if (state.tensors.contains("buffers/" + name)) {
+        load("buffers/", name, b->value.view());
+        break;
+      }
   for (const auto& w : module.weights().all())
     if (const auto own = state.tensors.find(state_name(*w)); own != state.tensors.end())
       w->representation().set_state(own->second.view().span<float>());

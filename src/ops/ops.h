@@ -57,6 +57,10 @@ struct RowPart {
   std::span<const int32_t> rows;
 };
 Var assemble_rows(Tape& tape, int64_t count, int64_t dim, std::span<const RowPart> parts, double scale);
+/// Columns [part * D, (part + 1) * D) of x [N, parts * D] as a matrix of their own.
+Var select_columns(Tape& tape, const Var& x, int64_t part, int64_t parts);
+/// Matrices [N, D] side by side: [N, parts * D]. None may have another use.
+Var join_columns(Tape& tape, std::span<const Var> parts);
 /// x + table[positions]; gradient to the table (if it wants one) except for row pad_id.
 Var add_positions(Tape& tape, const Var& x, const Var& table, std::span<const int32_t> positions, int32_t pad_id);
 

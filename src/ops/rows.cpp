@@ -4,6 +4,19 @@
 #include "ops/ops.h"
 
 namespace qn {
+namespace {
+
+/// x [N, parts * D] as [N * parts, D]: a row for every part of every row.
+Tensor split_rows(const Tensor& x, int64_t parts) { return x.reshaped({x.rows() * parts, x.cols() / parts}); }
+
+/// The rows of one part there.
+const int32_t* rows_of_part(Tape& tape, int64_t count, int64_t part, int64_t parts) {
+  std::vector<int32_t> rows;
+  for (int64_t i = 0; i < count; ++i) rows.push_back(static_cast<int32_t>(i * parts + part));
+  return tape.upload(rows);
+}
+
+}  // namespace
 
 Var embedding(Tape& tape, const Var& table, std::span<const int32_t> ids, double scale, int32_t pad_id) {
   const int32_t* kept = tape.upload(ids);
@@ -40,6 +53,45 @@ Var assemble_rows(Tape& tape, int64_t count, int64_t dim, std::span<const RowPar
       const Tape::Slot slot = tape.slot(kept[i].value);
       QN_ASSERT(slot.beta == 0, "a band's rows have one use only");
       tape.k.gather_rows(slot.grad, y.slot->grad, kept[i].rows, scale);
+    }
+  });
+  return y;
+}
+
+Var select_columns(Tape& tape, const Var& x, int64_t part, int64_t parts) {
+  const int32_t* rows = rows_of_part(tape, x.value.rows(), part, parts);
+  const Var y = tape.result({x.value.rows(), x.value.cols() / parts});
+  tape.k.gather_rows(y.value, split_rows(x.value, parts), rows, 1.0);
+  tape.on_backward([&tape, x, y, rows, parts] {
+    if (!Tape::has_grad(y) || x.slot == nullptr) return;
+    tape.k.scatter_add_rows(split_rows(tape.accumulation_slot(x), parts), y.slot->grad, rows, 1.0, -1);
+  });
+  return y;
+}
+
+Var join_columns(Tape& tape, std::span<const Var> parts) {
+  constexpr size_t kMaxParts = 4;
+  QN_ASSERT(!parts.empty() && parts.size() <= kMaxParts);
+  struct Kept {
+    Var value;
+    const int32_t* rows;
+  };
+  std::array<Kept, kMaxParts> kept;
+  const auto count = std::ssize(parts);
+  const Shape shape = parts[0].value.shape;
+  const Var y = tape.result({shape[0], shape[1] * count});
+  for (size_t i = 0; i < parts.size(); ++i) {
+    QN_ASSERT(parts[i].value.shape == shape);
+    kept[i] = {parts[i], rows_of_part(tape, shape[0], static_cast<int64_t>(i), count)};
+    tape.k.scatter_rows(split_rows(y.value, count), parts[i].value, kept[i].rows, 1.0);
+  }
+  tape.on_backward([&tape, y, kept, count] {
+    if (!Tape::has_grad(y)) return;
+    for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+      if (kept[i].value.slot == nullptr) continue;
+      const Tape::Slot slot = tape.slot(kept[i].value);
+      QN_ASSERT(slot.beta == 0, "a part has one use only");
+      tape.k.gather_rows(slot.grad, split_rows(y.slot->grad, count), kept[i].rows, 1.0);
     }
   });
   return y;

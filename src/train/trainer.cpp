@@ -162,18 +162,32 @@ void Trainer::initialize_weights() {
     if (!keep.empty()) task_.prune(state, keep);
     task_.check_weights(state);
     load_module(module_, state);
+    if (options_.quantize) forget_other_ranges(state);
     source_ = source_identity(source);
     source_layers_ = keep;
     if (options_.quantize) check_storable(module_, plan_);
     spdlog::info("weights from {}{}", source, keep.empty() ? "" : fmt::format(", layers kept: {}", keep));
   }
-  if (device_comm_ != nullptr) {
-    device_comm_->start_broadcast(store.values());
-    return device_comm_->join();
-  }
-  edit_on_host(kernels_, store.values(), [&](const Tensor& host) {
-    comm_.broadcast({static_cast<std::byte*>(host.data), host.bytes()});
-  });
+  const auto broadcast = [&](const Tensor& tensor) {
+    edit_on_host(kernels_, tensor, [&](const Tensor& host) {
+      comm_.broadcast({static_cast<std::byte*>(host.data), host.bytes()});
+    });
+  };
+  for (const auto& buffer : module_.buffers().all()) broadcast(buffer->value.view());
+  module_.refresh();
+  if (device_comm_ == nullptr) return broadcast(store.values());
+  device_comm_->start_broadcast(store.values());
+  device_comm_->join();
+}
+
+/// Ranges that training found in another way than the one that is asked for are found anew.
+void Trainer::forget_other_ranges(const StateDict& source) {
+  if (!source.texts.contains("plan")) return;
+  const QuantizationPlan was = plan_from_text(source.text("plan"), "the plan of " + config_.checkpoint.init_from);
+  if (!ranges_differ(was.activations, plan_.activations)) return;
+  spdlog::info("activations: training found its ranges in another way or for other bits; calibrating anew");
+  for (const ActivationPlan& place : plan_.activations)
+    kernels_.fill(module_.buffers().find(range_name(place.name))->value.view(), 0.0);
 }
 
 void Trainer::resume(const StateDict& state) {
@@ -361,7 +375,7 @@ bool Trainer::one_update() {
   if (finished.back().skipped) {
     observer->drop_update(kernels_);
   } else {
-    observer->end_update(kernels_, max_over_ranks());
+    observer->end_update(kernels_, across_ranks());
   }
   return true;
 }
@@ -375,20 +389,20 @@ std::function<MicroBatch(int64_t)> Trainer::micro_batches_of(int64_t update) {
   };
 }
 
-std::function<void(std::span<double>)> Trainer::max_over_ranks() {
-  return [this](std::span<double> values) { comm_.all_reduce_max(values); };
+AcrossRanks Trainer::across_ranks() {
+  return {.max = [this](std::span<double> values) { comm_.all_reduce_max(values); },
+          .sum = [this](std::span<int64_t> values) { comm_.all_reduce_sum(values); }};
 }
 
 /// Gives activations their range on training data, if training has not. Micro-batches are taken in groups, of which
 /// each counts as an update, so that the result is the same on any number of ranks.
 void Trainer::calibrate() {
-  constexpr int64_t kGroup = 8;
   ActivationObserver* observer = module_.activations().observer();
   if (observer == nullptr || observer->calibrated()) return;
   const ProfileScope phase(Phase::forward);
   Arena arena(*kernels_.memory);
   Tape tape(kernels_, arena, dtype_, {});
-  const int64_t count = config_.ipq.calibration_batches;
+  const int64_t count = config_.ipq.calibration_batches, group = observer->calibration_group(count);
   observer->set_calibrating(true);
   for (int64_t i = 0; i < count; ++i) {
     if (i % comm_.size() == comm_.rank()) {
@@ -396,7 +410,7 @@ void Trainer::calibrate() {
       task_.example(i, count).losses(tape);
       arena.reset();
     }
-    if ((i + 1) % kGroup == 0 || i + 1 == count) observer->end_update(kernels_, max_over_ranks());
+    if ((i + 1) % group == 0 || i + 1 == count) observer->end_update(kernels_, across_ranks());
   }
   observer->set_calibrating(false);
   evaluation_.reset();

@@ -75,6 +75,7 @@ class Trainer {
   void start_reporting(bool resumed);
   bool find_checkpoint(StateDict& state);
   void initialize_weights();
+  void forget_other_ranges(const StateDict& source);
   void resume(const StateDict& state);
   StateDict capture();
   void save(const SaveReason& reason);
@@ -90,7 +91,7 @@ class Trainer {
   bool one_update();
   bool begin_noise();
   void calibrate();
-  std::function<void(std::span<double>)> max_over_ranks();
+  AcrossRanks across_ranks();
   /// Waits for all updates that are under way and reports them.
   void drain();
   void report(const UpdateResult& result);

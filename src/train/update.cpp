@@ -69,6 +69,8 @@ std::optional<int64_t> UpdateRunner::accumulate(int64_t update, int64_t count,
                                                 const std::function<MicroBatch(int64_t)>& fetch) {
   module_.parameters().begin_gradients();
   for (const auto& weight : module_.weights().all()) weight->representation().begin_update(kernels_, update);
+  ActivationObserver* observer = module_.activations().observer();
+  const bool host_reads = observer != nullptr && observer->begin_update(update);
   kernels_.fill(view_of(&state()->loss, {1}), 0.0);
   int64_t sample_size = 0;
   for (int64_t i = comm_.rank(); i < count; i += comm_.size()) {
@@ -77,7 +79,7 @@ std::optional<int64_t> UpdateRunner::accumulate(int64_t update, int64_t count,
     sample_size += micro.sample_size;
     const bool last = i + comm_.size() >= count;
     const PassOptions options = pass_options(update, i);
-    if (graphed_ && !(last && reducer_.overlaps())) {
+    if (graphed_ && !host_reads && !(last && reducer_.overlaps())) {
       graphed_->run(options, [&](Tape& tape) { pass(tape, micro, i, false); });
     } else {
       tape_.restart(options);

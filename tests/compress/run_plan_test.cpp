@@ -77,6 +77,10 @@ TEST(PlanText, ThereAndBack) {
   EXPECT_EQ(back.weights[2].noise, plan.weights[2].noise);
   EXPECT_EQ(back.activations, plan.activations);
   EXPECT_TRUE(back.round_activations);
+  EXPECT_EQ(plan_to_text(plan).find("histogram"), std::string::npos) << "as older programs wrote it";
+  QuantizationPlan searched = plan;
+  for (ActivationPlan& activation : searched.activations) activation.range = RangeMethod::histogram;
+  EXPECT_EQ(plan_from_text(plan_to_text(searched), "test").activations, searched.activations);
   EXPECT_EQ(back.weights.back().tied_to, plan.weights[0].name);
 }
 
@@ -160,10 +164,10 @@ TEST(Explain, TellsEveryWeightAndEveryQuantizedActivation) {
   for (const auto& w : net.weights().all()) EXPECT_THAT(text, HasSubstr(w->name()));
   EXPECT_THAT(text, AllOf(HasSubstr("zero_blocks p=0.1 d=4"), HasSubstr("pq d=8 K=16 fp16"),
                           HasSubstr("net.fc1.input  8 bits"), testing::Not(HasSubstr("net.fc1.output"))));
-  EXPECT_THAT(
-      explain_json(plan, net),
-      AllOf(HasSubstr(R"("name":"net.fc1.weight","shape":[32,16],"noise":{"form":"zero_blocks","rate":0.1,)"),
-            HasSubstr(R"("stage":1,"storage":"pq d=8 K=16 fp16")"), HasSubstr(R"({"name":"net.fc1.input","bits":8})")));
+  EXPECT_THAT(explain_json(plan, net),
+              AllOf(HasSubstr(R"("name":"net.fc1.weight","shape":[32,16],"noise":{"form":"zero_blocks","rate":0.1,)"),
+                    HasSubstr(R"("stage":1,"storage":"pq d=8 K=16 fp16")"),
+                    HasSubstr(R"({"name":"net.fc1.input","bits":8,"range":"tensor"})")));
 }
 
 TEST(RunPlan, PlansOfOtherModelsAreRefused) {

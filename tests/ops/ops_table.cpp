@@ -191,6 +191,18 @@ void add_rows(Cases& cases) {
                          return std::vector{assemble_rows(t, 4, 5, parts, 2.5)};
                        },
                    .single_use = true});
+  cases.push_back({.name = "select_columns", .inputs = {{{4, 6}}}, .forward = [](Tape& t, Inputs x) {
+                     return std::vector{select_columns(t, x[0], 2, 3), select_columns(t, x[0], 0, 3),
+                                        select_columns(t, x[0], 1, 2)};
+                   }});
+  cases.push_back({.name = "join_columns",
+                   .inputs = {{{5, 3}}, {{5, 3}}, {{5, 3}}},
+                   .forward = [](Tape& t, Inputs x) { return std::vector{join_columns(t, x)}; },
+                   .single_use = true});
+  cases.push_back({.name = "columns_apart_and_together", .inputs = {{{3, 8}}}, .forward = [](Tape& t, Inputs x) {
+                     const std::array parts{select_columns(t, x[0], 1, 2), select_columns(t, x[0], 0, 2)};
+                     return std::vector{join_columns(t, parts)};
+                   }});
   const Ids positions{2, 3, 1, 2, 3, 4};
   cases.push_back(
       {.name = "learned_positions", .inputs = {{{6, 5}}, parameter({6, 5})}, .forward = [positions](Tape& t, Inputs x) {

@@ -114,7 +114,12 @@ ShortRun short_run(const RunConfig& config, const Kernels& kernels) {
 
 TEST_F(Backends, SearchesForRangesOutsideTensorMemory) {
   RunConfig config = tiny_config(dir_.path(), "searched");
-  config.quant_noise = {.scalar = 0.5, .bits = 4, .range = RangeMethod::histogram, .range_updates = 2};
+  config.quant_noise = {.scalar = 0.5,
+                        .bits = 4,
+                        .range = RangeMethod::histogram,
+                        .range_updates = 2,
+                        .activations = Activations::both,
+                        .activation_range = RangeMethod::histogram};
   config.train.max_updates = 5;
   const ShortRun plain = short_run(config, cpu_kernels()), guarded = short_run(config, guarded_kernels());
   EXPECT_EQ(guarded.values, plain.values);
@@ -151,6 +156,19 @@ TEST_F(Backends, CudaGraphsAreOfThePassesThatLayersWereLeftOutOf) {
   EXPECT_GT(graphed.passes.launched, graphed.passes.recorded);
   EXPECT_TRUE(close(graphed.values, plain.values, kTrajectoryTolerance));
   EXPECT_NEAR(graphed.loss, plain.loss, 1e-4 * plain.loss);
+}
+
+TEST_F(Backends, CudaGraphsLeavePassesToTheHostInWhichItReads) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
+  RunConfig config = tiny_config(dir_.path(), "counted");
+  config.quant_noise.activations = Activations::both;
+  config.quant_noise.activation_range = RangeMethod::histogram;
+  config.quant_noise.range_updates = 2;
+  config.train.max_updates = 6;  // 0, 1, 2 and 4 are searched in
+  config.train.cuda_graphs = CudaGraphs::on;
+  const ShortRun graphed = short_run(config, cuda_kernels()), cpu = short_run(config, cpu_kernels());
+  EXPECT_EQ(graphed.passes.computed + graphed.passes.launched, 2 * config.train.micro_batches);
+  EXPECT_NEAR(graphed.loss, cpu.loss, 0.01 * cpu.loss);
 }
 
 TEST_F(Backends, CudaTrainsInHalfPrecisionWithLossScaling) {

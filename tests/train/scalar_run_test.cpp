@@ -8,6 +8,7 @@
 #include "support/tolerance.h"
 #include "tasks/model_file.h"
 #include "tiny_run.h"
+#include "train/checkpoint_file.h"
 
 namespace qn::test {
 namespace {
@@ -96,6 +97,51 @@ TEST_F(ScalarRun, SearchedRangesSurviveResume) {
             second.validate_now().loss);
 }
 
+TEST_F(ScalarRun, SearchedRangesOfActivationsSurviveResume) {
+  if (comm().size() > 1) GTEST_SKIP() << "of one rank";
+  RunConfig c = config("straight", 1.0, 4);
+  c.quant_noise.activation_range = RangeMethod::histogram;
+  c.quant_noise.activation_bits = 5;
+  c.quant_noise.range_updates = 3;
+  TinyTrainer straight(c, *local_, {});
+  straight.run();
+  EXPECT_TRUE(straight.model().activations().observer()->calibrated());
+  RunConfig whole = c;
+  whole.quant_noise.activation_range = RangeMethod::tensor;
+  whole.checkpoint.dir = (dir_ / "whole").string();
+  TinyTrainer other(whole, *local_, {});
+  other.run();
+  EXPECT_NE(ranges(other.model()), ranges(straight.model()));
+  for (const int stop : {2, 5, 6}) {  // before, at and between searches
+    c.checkpoint.dir = (dir_ / fmt::format("stopped{}", stop)).string();
+    TinyTrainer(c, *local_, {.quantize = false, .resume = true, .stop_requested = stop_at(stop)}).run();
+    TinyTrainer second(c, *local_, {});
+    second.run();
+    EXPECT_EQ(ranges(second.model()), ranges(straight.model())) << stop;
+    EXPECT_EQ(parameter_values(second.model()), parameter_values(straight.model())) << stop;
+    const ModelFile file = load_model_file(std::filesystem::path(c.checkpoint.dir) / "checkpoint_last.h5");
+    EXPECT_EQ(second.task().evaluate_module(file.module(), cpu_kernels(), *local_, DType::f32).loss,
+              second.validate_now().loss);
+  }
+}
+
+TEST_F(ScalarRun, AllRanksSearchTheSameRangesOfActivations) {
+  RunConfig c = config("together", 0.5, 4);
+  c.quant_noise.activation_range = RangeMethod::histogram;
+  c.quant_noise.range_updates = 3;
+  c.train.micro_batches = 3;  // of four ranks, one has none
+  TinyTrainer together(c, comm(), {});
+  ASSERT_EQ(together.run(), Outcome::finished);
+  const std::vector<float> own = ranges(together.model());
+  std::vector<float> root = own;
+  comm().broadcast(std::as_writable_bytes(std::span(root)));
+  EXPECT_EQ(own, root);
+  c.checkpoint.dir = (dir_ / fmt::format("alone{}", comm().rank())).string();
+  TinyTrainer alone(c, *local_, {});
+  alone.run();
+  EXPECT_TRUE(close(own, ranges(alone.model()), 1e-3)) << "but for the order of sums";
+}
+
 TEST_F(ScalarRun, AllRanksSearchTheSameRanges) {
   RunConfig c = config("together", 0.5, 4);
   c.quant_noise.range = RangeMethod::histogram;
@@ -147,21 +193,88 @@ TEST_F(ScalarRun, ProductQuantizationWithQuantizedActivations) {
 }
 
 TEST_F(ScalarRun, QuantizesToTheSameRangesAndCodesOnAnyNumberOfRanks) {
-  if (comm().is_root()) TinyTrainer(tiny_config(dir_.path(), "dense"), *local_, {}).run();
-  comm().barrier();
-  for (const int64_t bits : {8, 4}) {
-    const std::string name = fmt::format("int{}", bits);
-    TinyTrainer together(quantize_config(name, "dense", bits), comm(),
-                         {.quantize = true, .resume = true, .stop_requested = {}});
-    ASSERT_EQ(together.run(), Outcome::finished);
-    TinyTrainer alone(quantize_config(fmt::format("{}_alone{}", name, comm().rank()), "dense", bits), *local_,
-                      {.quantize = true, .resume = true, .stop_requested = {}});
-    ASSERT_EQ(alone.run(), Outcome::finished);
-    EXPECT_EQ(codes(together.model()), codes(alone.model()));
-    EXPECT_EQ(codes(alone.model()).size(), alone.model().weights().all().size()) << "every weight has codes";
-    EXPECT_EQ(ranges(together.model()), ranges(alone.model()));
-    EXPECT_TRUE(alone.model().activations().observer()->calibrated());
+  if (comm().is_root()) {
+    TinyTrainer(tiny_config(dir_.path(), "dense"), *local_, {}).run();
+    TinyTrainer(config("aware", 1.0, 8), *local_, {}).run();
   }
+  comm().barrier();
+  std::vector<std::vector<float>> found;
+  for (const int64_t bits : {8, 4})
+    for (const RangeMethod range : {RangeMethod::tensor, RangeMethod::histogram})
+      for (const char* from : {"dense", "aware"}) {  // ranges are found here, or trained
+        SCOPED_TRACE(fmt::format("{} bits, {}, {}", bits, name_of(range), from));
+        const auto configured = [&, bits = bits](const std::string& name) {
+          RunConfig c = quantize_config(fmt::format("{}_int{}_{}_{}", name, bits, name_of(range), from), from, bits);
+          c.ipq.activation_range = range;
+          c.ipq.activation_bits = bits;
+          return c;
+        };
+        TinyTrainer together(configured("together"), comm(), {.quantize = true, .resume = true, .stop_requested = {}});
+        ASSERT_EQ(together.run(), Outcome::finished);
+        TinyTrainer alone(configured(fmt::format("alone{}", comm().rank())), *local_,
+                          {.quantize = true, .resume = true, .stop_requested = {}});
+        ASSERT_EQ(alone.run(), Outcome::finished);
+        EXPECT_EQ(codes(together.model()), codes(alone.model()));
+        EXPECT_EQ(codes(alone.model()).size(), alone.model().weights().all().size()) << "every weight has codes";
+        EXPECT_EQ(ranges(together.model()), ranges(alone.model()));
+        EXPECT_TRUE(alone.model().activations().observer()->calibrated());
+        found.push_back(ranges(alone.model()));
+      }
+  EXPECT_NE(found[0], found[2]) << "searched ranges are others";
+  EXPECT_NE(found[1], found[3]) << "also where training has found ranges of the other kind";
+  EXPECT_EQ(found[1], found[5]) << "trained ranges stay, whatever the bits";
+  EXPECT_NE(found[2], found[6]) << "searched ranges depend on the bits";
+}
+
+/// Earlier programs had one range for q, k and v.
+TEST_F(ScalarRun, CheckpointsWithOneRangeForTheProjectionsEvaluateAsBefore) {
+  if (comm().size() > 1) GTEST_SKIP() << "of one rank";
+  const RunConfig c = config("new", 1.0, 8);
+  TinyTrainer trainer(c, *local_, {});
+  trainer.run();
+  StateDict state = load_state(dir_ / "new" / "checkpoint_last.h5");
+  const auto replaced = [](std::string text, const std::string& from, const std::string& to) {
+    for (size_t at; (at = text.find(from)) != std::string::npos;) text.replace(at, from.size(), to);
+    return text;
+  };
+  StateDict shared = load_state(dir_ / "new" / "checkpoint_last.h5");
+  int layers = 0;
+  for (const auto& [name, tensor] : load_state(dir_ / "new" / "checkpoint_last.h5").tensors) {
+    const size_t at = name.find("q_proj.output.range");
+    if (at == std::string::npos) continue;
+    const std::string attention = name.substr(0, at);
+    for (const char* other : {"q_proj", "k_proj", "v_proj"}) {
+      shared.tensors[attention + other + ".output.range"] = copy_of(tensor.view());
+      state.tensors.erase(attention + other + ".output.range");
+    }
+    state.tensors[attention + "qkv.output.range"] = copy_of(tensor.view());
+    ++layers;
+  }
+  ASSERT_EQ(layers, 2);
+  std::string& plan = state.texts["plan"];
+  plan = replaced(plan, "k_proj.output", "qkv.output");
+  plan = replaced(plan, "\"decoder.layers.0.self_attn.v_proj.output\":8,", "");
+  plan = replaced(plan, "\"decoder.layers.0.self_attn.q_proj.output\":8,", "");
+  plan = replaced(plan, "\"decoder.layers.1.self_attn.v_proj.output\":8,", "");
+  plan = replaced(plan, "\"decoder.layers.1.self_attn.q_proj.output\":8,", "");
+  ASSERT_EQ(plan.find("_proj.output\":8,\"decoder.layers.0.self_attn.q"), std::string::npos);
+  save_state(dir_ / "old.h5", state);
+  save_state(dir_ / "shared.h5", shared);
+  const auto loss = [&](const char* file) {
+    const ModelFile model = load_model_file(dir_ / file);
+    return trainer.task().evaluate_module(model.module(), cpu_kernels(), *local_, DType::f32).loss;
+  };
+  EXPECT_EQ(loss("old.h5"), loss("shared.h5"));
+  EXPECT_NE(loss("old.h5"), loss("new/checkpoint_last.h5"));
+  // A run goes on from it, with ranges of their own.
+  RunConfig on = config("resumed", 1.0, 8);
+  std::filesystem::create_directory(dir_ / "resumed");
+  save_state(dir_ / "resumed" / "checkpoint_last.h5", state);
+  on.train.max_updates = 16;
+  TinyTrainer resumed(on, *local_, {});
+  EXPECT_EQ(resumed.update(), 12);
+  resumed.run();
+  EXPECT_TRUE(resumed.model().activations().observer()->calibrated());
 }
 
 TEST_F(ScalarRun, PackedFileComputesWhatTheModelDoes) {

@@ -1,7 +1,9 @@
 #include "nn/layers/decoder_layer.h"
 
+#include <algorithm>
 #include <array>
 #include <numbers>
+#include <utility>
 
 namespace qn {
 
@@ -10,10 +12,10 @@ DecoderLayer::DecoderLayer(const Scope& scope, uint64_t index, const DecoderLaye
   const int64_t d = options.width, f = options.ffn;
   const Scope attention = scope.in("self_attn");
   attention_input_ = attention.activation("input");
-  projected_ = attention.activation("qkv.output");
   const auto projection = [&](const std::string& name, double gain, InitRule bias) {
-    return Linear{attention.linear(name + ".weight", groups::kAttention, d, d, init::xavier(d, d, gain)),
-                  attention.parameter(name + ".bias", {d}, bias)};
+    return Linear{.weight = attention.linear(name + ".weight", groups::kAttention, d, d, init::xavier(d, d, gain)),
+                  .bias = attention.parameter(name + ".bias", {d}, bias),
+                  .output = attention.activation(name + ".output", "qkv.output")};
   };
   constexpr double kGain = std::numbers::sqrt2 / 2;
   key_ = projection("k_proj", kGain, init::fan_in(d));
@@ -31,7 +33,8 @@ DecoderLayer::DecoderLayer(const Scope& scope, uint64_t index, const DecoderLaye
   first_site_ = (index + 1) * kSitesPerLayer;
   const Scope attention = scope.in("self_attn");
   attention_input_ = attention.activation("input");
-  projected_ = attention.activation("qkv.output");
+  for (const auto& [linear, name] : {std::pair(&key_, "k_proj"), {&value_, "v_proj"}, {&query_, "q_proj"}})
+    linear->output = attention.activation(std::string(name) + ".output", "qkv.output");
   out_ = owner.out_.again(attention, "out_proj");
   fc1_ = owner.fc1_.again(scope, "fc1");
   fc2_ = owner.fc2_.again(scope, "fc2");
@@ -42,9 +45,19 @@ Unbiased DecoderLayer::self_attention(Tape& tape, const Var& x, int64_t batch, i
   const std::array<Weight*, 3> weights{query_.weight, key_.weight, value_.weight};
   const std::array<Var, 3> biases{query_.bias->var(tape), key_.bias->var(tape), value_.bias->var(tape)};
   const Var input = (*attention_input_)(tape, x);
-  const Var qkv = (*projected_)(tape, linear_concat(tape, input, weights, biases, attention_input_->quantizer()));
+  const Var qkv = projected(tape, linear_concat(tape, input, weights, biases, attention_input_->quantizer()));
   const Var heads = attention(tape, qkv, batch, time, options_.heads, true, site(options_.attention_dropout, 0));
   return out_.without_bias(tape, heads);
+}
+
+Var DecoderLayer::projected(Tape& tape, const Var& qkv) const {
+  const std::array<const ActivationPoint*, 3> places{query_.output, key_.output, value_.output};
+  if (std::all_of(places.begin(), places.end(), [](const auto* place) { return place->quantizer() == nullptr; }))
+    return qkv;
+  std::array<Var, 3> parts;
+  for (size_t i = 0; i < parts.size(); ++i)
+    parts[i] = (*places[i])(tape, select_columns(tape, qkv, static_cast<int64_t>(i), std::ssize(parts)));
+  return join_columns(tape, parts);
 }
 
 Unbiased DecoderLayer::feed_forward(Tape& tape, const Var& x) const {

@@ -27,11 +27,13 @@ class DecoderLayer {
   /// Both without the bias of their last map.
   Unbiased self_attention(Tape& tape, const Var& x, int64_t batch, int64_t time) const;
   Unbiased feed_forward(Tape& tape, const Var& x) const;
+  /// q | k | v behind their places.
+  Var projected(Tape& tape, const Var& qkv) const;
   Dropout site(double p, uint64_t number) const { return {p, first_site_ + number}; }
 
   DecoderLayerOptions options_;
   uint64_t first_site_;
-  ActivationPoint *attention_input_, *projected_;  // what q, k and v are made of; q | k | v
+  ActivationPoint* attention_input_;  // what q, k and v are made of
   Linear query_, key_, value_, out_, fc1_, fc2_;
   LayerNorm attention_norm_, final_norm_;
 };
