@@ -81,6 +81,10 @@ std::string LanguageModeling::describe_data(int64_t micro_batches) const {
                      group_digits(corpus_->sampler().updates_per_epoch(micro_batches)), micro_batches);
 }
 
+std::vector<Metric> LanguageModeling::training_metrics(double loss_base2) const {
+  return {{.name = "ppl", .value = std::exp2(loss_base2), .digits = 1}};
+}
+
 int64_t LanguageModeling::next_update(int64_t micro_batches) {
   before_update_ = corpus_->sampler().state();
   previous_ = std::exchange(groups_, corpus_->sampler().next_update(micro_batches));

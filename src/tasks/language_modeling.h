@@ -30,6 +30,8 @@ class LanguageModeling : public RunTask {
   LanguageModel& model() { return *model_; }
   Corpus& corpus() { return *corpus_; }
 
+  SampleWords sample_words() const override { return {.one = "token", .many = "tokens", .briefly = "tok"}; }
+  std::vector<Metric> training_metrics(double loss_base2) const override;
   void open_training() override { corpus_->prepare_training(model_->max_positions()); }
   std::string describe_data(int64_t micro_batches) const override;
   int64_t next_update(int64_t micro_batches) override;

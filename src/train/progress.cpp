@@ -34,11 +34,6 @@ int terminal_columns() {
   return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsual;
 }
 
-std::string format_perplexity(double loss_base2) {
-  const double ppl = std::exp2(loss_base2);
-  return ppl < 1e6 ? fmt::format("{:.1f}", ppl) : fmt::format("{:.2e}", ppl);  // NaN takes the second form
-}
-
 }  // namespace
 
 /// The bottom line of the terminal. It is also a log sink: it clears itself, lets the real sinks print, and comes back.
@@ -143,11 +138,11 @@ ProgressReporter::~ProgressReporter() {
 }
 
 void ProgressReporter::report(const UpdateStats& stats) {
-  window_.push_back({stats.tokens, stats.seconds});
-  window_sum_.tokens += stats.tokens;
+  window_.push_back({stats.samples, stats.seconds});
+  window_sum_.samples += stats.samples;
   window_sum_.seconds += stats.seconds;
   while (window_.size() > 1 && window_sum_.seconds - window_.front().seconds >= options_.window_seconds) {
-    window_sum_.tokens -= window_.front().tokens;
+    window_sum_.samples -= window_.front().samples;
     window_sum_.seconds -= window_.front().seconds;
     window_.pop_front();
   }
@@ -185,12 +180,13 @@ std::string ProgressReporter::line() const {
     const double per_update = window_sum_.seconds / static_cast<double>(window_.size());
     const auto left = static_cast<double>(s.max_updates - s.update);
     if (s.max_updates > 0) text += fmt::format(" | ETA {}", format_duration(std::max(0.0, left * per_update)));
-    const double speed = static_cast<double>(window_sum_.tokens) / window_sum_.seconds;
-    text += fmt::format(" | {} tok/s", group_digits(std::llround(speed)));
+    const double speed = static_cast<double>(window_sum_.samples) / window_sum_.seconds;
+    text += fmt::format(" | {} {}/s", group_digits(std::llround(speed)), options_.unit);
     if (options_.full_speed > 0) text += fmt::format(" | MFU {:.1f}%", 100 * speed / options_.full_speed);
   }
-  text += fmt::format(" | loss {:.3f} | ppl {} | lr {:.3g} | gnorm {:.3g} | clip {:.0f}%", s.loss_base2,
-                      format_perplexity(s.loss_base2), s.lr, s.grad_norm, 100 * s.clip_share);
+  text += fmt::format(" | loss {:.3f}", s.loss_base2);
+  if (!s.metrics.empty()) text += " | " + s.metrics;
+  text += fmt::format(" | lr {:.3g} | gnorm {:.3g} | clip {:.0f}%", s.lr, s.grad_norm, 100 * s.clip_share);
   if (s.peak_rss_bytes > 0) text += fmt::format(" | memory {}", format_bytes(static_cast<uint64_t>(s.peak_rss_bytes)));
   return text;
 }

@@ -16,8 +16,9 @@ struct UpdateStats {
   int64_t update = 0;       ///< updates finished so far, this one included
   int64_t max_updates = 0;  ///< length of the run; 0: unknown
   int64_t epoch = 0;        ///< from 1
-  int64_t tokens = 0;       ///< target tokens of this update
-  double loss_base2 = 0;    ///< bits per token; perplexity is 2 to this power
+  int64_t samples = 0;      ///< target tokens (sentences, images) of this update
+  double loss_base2 = 0;    ///< bits per sample
+  std::string metrics;      ///< "ppl 34.9": what the loss means in the task's words; may be empty
   double lr = 0;
   double grad_norm = 0;   ///< before clipping
   double clip_share = 0;  ///< share of recent updates whose gradient was clipped, 0..1
@@ -37,7 +38,8 @@ struct ProgressOptions {
   double redraw_seconds = 0.1;                 ///< at most one redraw of the terminal line in this time
   std::optional<bool> terminal;                ///< unset: whether stderr is a terminal
   int columns = 0;                             ///< width of the terminal; 0: ask it before every redraw
-  double full_speed = 0;                       ///< tokens per second at the measured matmul rate; 0: not measured
+  std::string unit = "samples";                ///< what speed counts, per second: "tok"
+  double full_speed = 0;                       ///< samples per second at the measured matmul rate; 0: not measured
   std::function<double()> clock;               ///< seconds on a steady clock; unset: the system's
   std::function<void(std::string_view)> draw;  ///< writes to the terminal; unset: stderr
 };
@@ -65,7 +67,7 @@ class ProgressReporter {
 
  private:
   struct Sample {
-    int64_t tokens;
+    int64_t samples;
     double seconds;
   };
   void show();

@@ -21,7 +21,11 @@ double Evaluation::at(const std::string& name) const {
   QN_ASSERT(false, "no metric {}", name);
 }
 
-std::string value_text(const Metric& metric) { return fmt::format("{:.{}f}", metric.value, metric.digits); }
+std::string value_text(const Metric& metric) {
+  constexpr double kReadable = 1e6;
+  return std::abs(metric.value) < kReadable ? fmt::format("{:.{}f}", metric.value, metric.digits)
+                                            : fmt::format("{:.2e}", metric.value);  // also NaN
+}
 
 std::string text_of(const Metric& metric) { return metric.name + " " + value_text(metric); }
 
@@ -34,10 +38,12 @@ bool agree(const Evaluation& a, const Evaluation& b) {
          std::equal(a.metrics.begin(), a.metrics.end(), b.metrics.begin(), b.metrics.end(), same);
 }
 
-std::string Evaluation::text() const {
+std::string text_of(const std::vector<Metric>& metrics) {
   std::string text;
   for (const Metric& metric : metrics) text += (text.empty() ? "" : " | ") + text_of(metric);
   return text;
 }
+
+std::string Evaluation::text() const { return text_of(metrics); }
 
 }  // namespace qn

@@ -47,10 +47,19 @@ struct Evaluation {
   std::string text() const;  ///< "loss 5.1234 | ppl 34.87"
 };
 
+/// What a task's samples are called.
+struct SampleWords {
+  std::string one = "sample";       ///< "2.1 GFLOP per token"
+  std::string many = "samples";     ///< the counter in metrics.jsonl: "tokens"
+  std::string briefly = "samples";  ///< "4,120 tok/s"
+};
+
 /// "ppl 34.87"
 std::string text_of(const Metric& metric);
-/// "34.87"
+/// "34.87"; of a million and more "1.07e+09".
 std::string value_text(const Metric& metric);
+/// "loss 5.1234 | ppl 34.87"
+std::string text_of(const std::vector<Metric>& metrics);
 
 /// Whether two evaluations found the same but for the order of floating-point sums. NaN equals nothing.
 bool agree(const Evaluation& a, const Evaluation& b);
@@ -60,6 +69,13 @@ class Task {
   virtual ~Task() = default;
   virtual Module& module() = 0;
   const Module& module() const { return const_cast<Task*>(this)->module(); }
+
+  virtual SampleWords sample_words() const { return {}; }
+  /// What the mean loss of an update, in bits per sample, means in other numbers, for the log and metrics.jsonl.
+  virtual std::vector<Metric> training_metrics(double loss_base2) const {
+    (void)loss_base2;
+    return {};
+  }
 
   /// Opens what training needs; called once, before anything below.
   virtual void open_training() = 0;

@@ -106,7 +106,7 @@ MatmulRate measure_matmul_rate(const ProductShape& product, const Kernels& kerne
 
 Throughput::Throughput(const PassWork& work, const TrainConfig& config, const Kernels& kernels, DType dtype,
                        Communicator& comm)
-    : flops_per_token_(work.flops / static_cast<double>(std::max<int64_t>(work.sample_size, 1))), ranks_(comm.size()) {
+    : flops_per_sample_(work.flops / static_cast<double>(std::max<int64_t>(work.sample_size, 1))), ranks_(comm.size()) {
   const bool wanted = config.measure_matmul == MeasureMatmul::always ||
                       (config.measure_matmul == MeasureMatmul::automatic && !Device(kernels).on_host());
   if (!wanted) return;
@@ -117,13 +117,13 @@ Throughput::Throughput(const PassWork& work, const TrainConfig& config, const Ke
                          precision_text(config.precision, dtype, kernels));
 }
 
-double Throughput::utilisation(int64_t tokens, double seconds) const {
+double Throughput::utilisation(int64_t samples, double seconds) const {
   if (matmul_rate_ <= 0.0 || seconds <= 0.0) return 0.0;
-  return flops_per_token_ * static_cast<double>(tokens) / seconds / matmul_rate_;
+  return flops_per_sample_ * static_cast<double>(samples) / seconds / matmul_rate_;
 }
 
-std::string Throughput::text() const {
-  std::string text = fmt::format("work: {} per token, forward and backward", format_flops(flops_per_token_));
+std::string Throughput::text(const std::string& sample) const {
+  std::string text = fmt::format("work: {} per {}, forward and backward", format_flops(flops_per_sample_), sample);
   if (matmul_rate_ > 0.0)
     text += fmt::format("; measured {}/s{} for {}, to which MFU refers", format_flops(matmul_rate_),
                         ranks_ > 1 ? fmt::format(" on {} ranks together", ranks_) : "", product_);

@@ -45,15 +45,15 @@ class Throughput {
   /// added up.
   Throughput(const PassWork& work, const TrainConfig& config, const Kernels& kernels, DType dtype, Communicator& comm);
 
-  double flops_per_token() const { return flops_per_token_; }
+  double flops_per_sample() const { return flops_per_sample_; }
   double matmul_rate() const { return matmul_rate_; }  ///< of all ranks, per second; 0: not measured
-  /// Share of the measured rate that an update of `tokens` target tokens used; 0 when nothing was measured.
-  double utilisation(int64_t tokens, double seconds) const;
-  /// A line of the log for what the constructor found.
-  std::string text() const;
+  /// Share of the measured rate that an update of so many samples used; 0 when nothing was measured.
+  double utilisation(int64_t samples, double seconds) const;
+  /// A line of the log for what the constructor found; `sample` is the task's word for one.
+  std::string text(const std::string& sample) const;
 
  private:
-  double flops_per_token_ = 0.0, matmul_rate_ = 0.0;
+  double flops_per_sample_ = 0.0, matmul_rate_ = 0.0;
   int ranks_ = 1;
   std::string product_;  // what was measured
 };

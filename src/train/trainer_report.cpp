@@ -22,7 +22,8 @@ void Trainer::start_reporting(bool resumed) {
   if (resumed) metrics_->truncate_after(state_.update, ipq_ ? ipq_->stages_done() : 0);
   ProgressOptions progress;
   progress.log_interval = config_.train.log_every_updates;
-  progress.full_speed = throughput_->matmul_rate() / throughput_->flops_per_token();
+  progress.unit = task_.sample_words().briefly;
+  progress.full_speed = throughput_->matmul_rate() / throughput_->flops_per_sample();
   progress_.emplace(std::move(progress));
 }
 
@@ -33,7 +34,7 @@ void Trainer::log_start() const {
                precision_text(config_.train.precision, dtype_, kernels_));
   spdlog::info("data: {}; {} rank{}", task_.describe_data(config_.train.micro_batches), comm_.size(),
                comm_.size() == 1 ? "" : "s");
-  spdlog::info("{}", throughput_->text());
+  spdlog::info("{}", throughput_->text(task_.sample_words().one));
   const int64_t per_epoch = task_.updates_per_epoch(1);
   if (per_epoch > 0 && config_.train.micro_batches > per_epoch)
     spdlog::warn(
@@ -71,21 +72,26 @@ void Trainer::report(const UpdateResult& result) {
   clipped_ += result.clipped ? 1 : 0;
   if (++reported_ == 1) spdlog::info("{}", memory_text(module_.parameters(), *optimizer_, updates_->arena(), kernels_));
   const double loss = result.loss / static_cast<double>(result.sample_size) / std::numbers::ln2;
+  const std::vector<Metric> metrics = task_.training_metrics(loss);
   progress_->report({.update = started.update,
                      .max_updates = max_updates(),
                      .epoch = started.epoch,
-                     .tokens = result.sample_size,
+                     .samples = result.sample_size,
                      .loss_base2 = loss,
+                     .metrics = text_of(metrics),
                      .lr = started.lr,
                      .grad_norm = result.grad_norm,
                      .clip_share = static_cast<double>(clipped_) / static_cast<double>(reported_),
                      .seconds = started.seconds,
                      .peak_rss_bytes = peak_rss_bytes()});
-  std::vector<MetricField> fields{{"kind", std::string("train")},  {"update", started.update},
-                                  {"epoch", started.epoch},        {"loss", loss},
-                                  {"ppl", std::exp2(loss)},        {"lr", started.lr},
-                                  {"grad_norm", result.grad_norm}, {"clipped", result.clipped},
-                                  {"tokens", result.sample_size},  {"seconds", started.seconds}};
+  std::vector<MetricField> fields{
+      {"kind", std::string("train")}, {"update", started.update}, {"epoch", started.epoch}, {"loss", loss}};
+  for (const Metric& metric : metrics) fields.push_back({metric.name, metric.value});
+  fields.insert(fields.end(), {{"lr", started.lr},
+                               {"grad_norm", result.grad_norm},
+                               {"clipped", result.clipped},
+                               {task_.sample_words().many, result.sample_size},
+                               {"seconds", started.seconds}});
   if (throughput_->matmul_rate() > 0.0)
     fields.push_back({"mfu", throughput_->utilisation(result.sample_size, started.seconds)});
   if (dtype_ == DType::f16) fields.push_back({"loss_scale", result.loss_scale});
@@ -123,7 +129,7 @@ bool Trainer::record_validation() {
   std::vector<MetricField> fields{{"kind", std::string("valid")}, {"update", state_.update}, {"epoch", task_.epoch()}};
   for (const Metric& metric : found.metrics) fields.push_back({metric.name, metric.value});
   fields.push_back({"best_" + found.decisive().name, state_.best});
-  fields.push_back({"tokens", found.sample_size});
+  fields.push_back({task_.sample_words().many, found.sample_size});
   fields.push_back({"training_seconds", state_.training_seconds});
   metrics_->write(fields);
   return improved;

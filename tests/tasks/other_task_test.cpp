@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "compress/packed_model.h"
+#include "core/file_io.h"
 #include "nn/layers/linear.h"
 #include "ops/host_access.h"
 #include "support/temp_dir.h"
@@ -69,6 +70,7 @@ class Classifier : public Module {
 class Majority : public RunTask {
  public:
   Module& module() override { return net_; }
+  SampleWords sample_words() const override { return {"sentence", "sentences", "sent"}; }
   void open_training() override {}
   std::string describe_data(int64_t) const override { return fmt::format("{} sentences", train_.count()); }
   int64_t next_update(int64_t micro_batches) override {
@@ -130,6 +132,11 @@ class Majority : public RunTask {
   std::pair<int64_t, int64_t> before_;
 };
 
+std::string text_of_file(const std::filesystem::path& path) {
+  const std::vector<std::byte> bytes = read_file_bytes(path);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 class OtherTask : public testing::Test {
  protected:
   RunConfig config(const std::string& name) const {
@@ -170,6 +177,10 @@ TEST_F(OtherTask, TrainsResumesQuantizesAndPacks) {
   run(stopped, config("resumed"), false, 23);
   run(resumed, config("resumed"), false);
   EXPECT_EQ(values(resumed), values(dense));
+  const std::string metrics = text_of_file(dir_ / "dense" / "metrics.jsonl");
+  EXPECT_NE(metrics.find("\"sentences\":64"), std::string::npos) << "an update has 4 batches of 16";
+  EXPECT_NE(metrics.find("\"sentences\":160"), std::string::npos) << "as validation has";
+  for (const char* other : {"tokens", "ppl"}) EXPECT_EQ(metrics.find(other), std::string::npos) << other;
   const Evaluation trained = dense.evaluate(cpu_kernels(), *comm_, DType::f32);
   EXPECT_GT(trained.at("accuracy"), 0.9);
   EXPECT_GE(load_state(dir_ / "dense" / "checkpoint_last.h5").real("best_loss"), trained.at("accuracy"))

@@ -17,6 +17,7 @@
 #include "support/capture.h"
 #include "support/temp_dir.h"
 #include "train/metrics_log.h"
+#include "train/task.h"
 
 namespace qn {
 namespace {
@@ -65,6 +66,7 @@ class Progress : public testing::Test {
     o.terminal = terminal;
     o.columns = 200;
     o.log_interval = 10;
+    o.unit = "tok";
     o.clock = [this] { return now_; };
     o.draw = [this](std::string_view text) { output_ << text; };
     return o;
@@ -74,7 +76,8 @@ class Progress : public testing::Test {
     s.update = update;
     s.max_updates = 5100;
     s.epoch = 3;
-    s.tokens = 4120;
+    s.samples = 4120;
+    s.metrics = "ppl 278.8";
     s.loss_base2 = 8.123;
     s.lr = 0.231;
     s.grad_norm = 0.42;
@@ -121,12 +124,19 @@ TEST_F(Progress, UnknownLengthAndStrangeNumbers) {
   s.seconds = 0;
   s.loss_base2 = NAN;
   s.grad_norm = INFINITY;
+  s.metrics = "";
   progress.report(s);
-  s.update = 10;
-  s.loss_base2 = 30;
-  progress.report(s);
-  EXPECT_THAT(lines(), ElementsAre("I epoch 3 | 7 updates | loss nan | ppl nan | lr 0.231 | gnorm inf | clip 12%",
-                                   HasSubstr("| loss 30.000 | ppl 1.07e+09 |"), ""));
+  EXPECT_THAT(lines(), ElementsAre("I epoch 3 | 7 updates | loss nan | lr 0.231 | gnorm inf | clip 12%", ""));
+}
+
+TEST(Metrics, AreWrittenInDigitsThatAreWorthReading) {
+  const auto text = [](double value) {
+    return text_of(std::vector<Metric>{{.name = "loss", .value = 1.5}, {.name = "ppl", .value = value, .digits = 1}});
+  };
+  EXPECT_EQ(text(278.84), "loss 1.5000 | ppl 278.8");
+  EXPECT_EQ(text(1 << 30), "loss 1.5000 | ppl 1.07e+09");
+  EXPECT_EQ(text(NAN), "loss 1.5000 | ppl nan");
+  EXPECT_EQ(text_of(std::vector<Metric>{}), "");
 }
 
 TEST_F(Progress, ShareOfTheMeasuredRateFollowsTheSpeed) {
@@ -143,7 +153,7 @@ TEST_F(Progress, SpeedForgetsWhatIsOlderThanTheWindow) {
   o.window_seconds = 4;
   ProgressReporter progress(o);
   UpdateStats s = stats(1);
-  s.tokens = 1000;
+  s.samples = 1000;
   s.seconds = 10;  // a slow first update
   progress.report(s);
   s.seconds = 1;

@@ -135,15 +135,16 @@ TEST(Throughput, UtilisationIsWorkOverMeasuredRate) {
   config.measure_matmul = MeasureMatmul::always;
   const Throughput measured(work, config, cpu_kernels(), DType::f32, *comm);
   ASSERT_GT(measured.matmul_rate(), 0.0);
-  EXPECT_DOUBLE_EQ(measured.flops_per_token(), 2e4);
+  EXPECT_DOUBLE_EQ(measured.flops_per_sample(), 2e4);
   EXPECT_DOUBLE_EQ(measured.utilisation(1000, 0.5), 1000 * 2e4 / 0.5 / measured.matmul_rate());
-  EXPECT_NE(measured.text().find("FLOP/s for [32, 24] x [24, 40] in fp32"), std::string::npos) << measured.text();
+  EXPECT_NE(measured.text("token").find("FLOP/s for [32, 24] x [24, 40] in fp32"), std::string::npos)
+      << measured.text("token");
   config.measure_matmul = MeasureMatmul::automatic;  // this is a CPU
   const Throughput none(work, config, cpu_kernels(), DType::f32, *comm);
   EXPECT_EQ(none.matmul_rate(), 0.0);
   EXPECT_EQ(none.utilisation(1000, 0.5), 0.0);
-  EXPECT_EQ(none.flops_per_token(), measured.flops_per_token());
-  EXPECT_EQ(none.text().find("FLOP/s"), std::string::npos) << none.text();
+  EXPECT_EQ(none.flops_per_sample(), measured.flops_per_sample());
+  EXPECT_EQ(none.text("image").find("FLOP/s"), std::string::npos) << none.text("image");
 }
 
 TEST(Throughput, MetricsHaveThemWhereTheyWereMeasured) {
