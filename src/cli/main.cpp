@@ -19,8 +19,9 @@ using namespace qn;
 constexpr const char* kFooter =
     "`quantnoise train --help-config` explains every configuration key. Every command runs alone, under\n"
     "`mpirun -np N` (or launch/run -n N, which also divides up the cores) or under srun.\n"
-    "Exit codes: 0 done, 1 failed (also: data or a device that is not there), 2 wrong usage (options, or keys and\n"
-    "values of the configuration), 3 stopped by a signal after saving (run the same command to go on), 4 ended by the\n"
+    "Exit codes: 0 done, 1 failed (also: a damaged file, a full disk), 2 wrong usage (options, or keys and values of\n"
+    "the configuration, also where what they name is not there), 3 stopped by a signal after saving (run the same "
+    "command to go on), 4 ended by the\n"
     "watchdog because another rank was dead, stuck or silent (comm.watchdog_seconds; mpirun and launch/run may give\n"
     "the dead rank's own status, e.g. 137), 128 + N ended by signal N: there was nothing to save, or a second Ctrl-C\n"
     "did not wait for it, 141 nobody reads the output any more.\n"

@@ -8,6 +8,7 @@
 #include "core/file_io.h"
 #include "core/text.h"
 #include "data/input_text.h"
+#include "data/split_checksum.h"
 #include "data/text_scanner.h"
 
 namespace qn {
@@ -76,8 +77,10 @@ Dictionary::Dictionary() : slots_(kFirstSlots) {
 }
 
 Dictionary Dictionary::load(const std::filesystem::path& path) {
-  QN_CHECK(std::filesystem::exists(path), "{}: no such dictionary; make one with 'quantnoise prepare'", path.string());
+  QN_CHECK_USAGE(std::filesystem::exists(path), "{}: no such dictionary; make one with 'quantnoise prepare'",
+                 path.string());
   const MappedFile file(path);
+  check_dictionary_checksum(path, file.bytes());
   const std::string_view text = without_bom(as_text(file.bytes()));
   check_is_text(path.string(), text);
   LineCollector collector;

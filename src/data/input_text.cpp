@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 InputText::InputText(const fs::path& path, const std::string& split) : path_(path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
-  QN_CHECK(fs::exists(status), "{}: no such file (text of the {} split)", name(), split);
+  QN_CHECK_USAGE(fs::exists(status), "{}: no such file (text of the {} split)", name(), split);
   QN_CHECK(!fs::is_directory(status), "{} is a directory; name a text file for the {} split", name(), split);
   if (fs::is_regular_file(status)) {
     file_ = MappedFile(path);

@@ -123,7 +123,7 @@ void check_outputs(const PrepareOptions& options, const std::vector<Split>& spli
     inputs.push_back(split.text.path());
     for (const char* ending : {".bin", ".idx", ".sum"}) outputs.push_back(options.destdir / (split.name + ending));
   }
-  outputs.push_back(options.destdir / "dict.txt");
+  outputs.insert(outputs.end(), {options.destdir / "dict.sum", options.destdir / "dict.txt"});
   std::error_code error;
   for (const fs::path& output : outputs) {
     const std::string obstacle = obstacle_at(output);
@@ -177,7 +177,10 @@ PrepareSummary prepare(const PrepareOptions& options) {
   QN_CHECK(!error, "cannot create the directory {}: {}", options.destdir.string(), error.message());
   const FolderLock lock(options.destdir, "the folder");  // two at once would mix their dictionaries
   check_leftovers(options.destdir, splits, dictionary.hash());
+  std::error_code ignored;
+  std::filesystem::remove(options.destdir / "dict.sum", ignored);  // of the dictionary before
   dictionary.save(options.destdir / "dict.txt");
+  write_dictionary_checksum(options.destdir / "dict.txt");
   PrepareSummary result{dictionary.size(), dictionary.hash(), {}};
   for (const Split& split : splits) result.splits.push_back(write_split(split, options.destdir, dictionary));
   return result;

@@ -1,5 +1,7 @@
 #include "data/split_checksum.h"
 
+#include <spdlog/spdlog.h>
+
 #include <cinttypes>
 #include <cstdio>
 
@@ -18,6 +20,12 @@ std::string text_of(const SplitChecksum& sum) {
 uint64_t checksum_of(const std::filesystem::path& file) {
   const MappedFile mapped(file);
   return hash_bytes(mapped.bytes().data(), mapped.size());
+}
+
+std::filesystem::path sum_beside(std::filesystem::path dictionary) { return dictionary.replace_extension(".sum"); }
+
+std::string dictionary_text(std::span<const std::byte> content) {
+  return fmt::format("quantnoise-dictionary 1\ntext {:016x}\n", hash_bytes(content.data(), content.size()));
 }
 
 }  // namespace
@@ -40,6 +48,22 @@ void write_split_checksum(const std::filesystem::path& prefix, uint64_t dictiona
   const SplitChecksum sum{checksum_of(prefix.string() + ".bin"), checksum_of(prefix.string() + ".idx"),
                           dictionary_hash};
   atomic_write_text(prefix.string() + ".sum", text_of(sum));
+}
+
+void write_dictionary_checksum(const std::filesystem::path& dictionary) {
+  atomic_write_text(sum_beside(dictionary), dictionary_text(MappedFile(dictionary).bytes()));
+}
+
+void check_dictionary_checksum(const std::filesystem::path& dictionary, std::span<const std::byte> content) {
+  const std::filesystem::path path = sum_beside(dictionary);
+  std::error_code error;
+  if (dictionary.filename() != "dict.txt" || !std::filesystem::exists(path, error)) return;
+  const std::vector<std::byte> bytes = read_file_bytes(path);
+  if (std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()) == dictionary_text(content)) return;
+  spdlog::warn(
+      "{} is not as it was prepared (checksum in {}): it is damaged or was edited. Words are compared with those of "
+      "every split; nothing is computed from counts, but they may be wrong. Remove {} if this was on purpose",
+      dictionary.string(), path.filename().string(), path.string());
 }
 
 }  // namespace qn

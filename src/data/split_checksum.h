@@ -22,4 +22,10 @@ std::optional<SplitChecksum> read_split_checksum(const std::filesystem::path& pr
 /// Reads PREFIX.bin and PREFIX.idx once and writes PREFIX.sum.
 void write_split_checksum(const std::filesystem::path& prefix, uint64_t dictionary_hash);
 
+/// Writes dict.sum beside a dict.txt.
+void write_dictionary_checksum(const std::filesystem::path& dictionary);
+/// Warns where there is a dict.sum and `content`, the bytes of the dict.txt beside it, is not what it was made of. What
+/// its words are is a matter of the splits' checksums; this one knows the counts as well.
+void check_dictionary_checksum(const std::filesystem::path& dictionary, std::span<const std::byte> content);
+
 }  // namespace qn

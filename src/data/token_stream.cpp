@@ -98,13 +98,13 @@ TokenStream::TokenStream(const std::filesystem::path& prefix)
 }
 
 TokenStream TokenStream::open(const std::filesystem::path& directory, const std::string& name) {
-  QN_CHECK(std::filesystem::is_directory(directory), "{}: no such data directory; make one with 'quantnoise prepare'",
-           directory.string());
+  QN_CHECK_USAGE(std::filesystem::is_directory(directory),
+                 "{}: no such data directory; make one with 'quantnoise prepare'", directory.string());
   if (!std::filesystem::exists(directory / (name + ".idx"))) {
     const std::vector<std::string> names = splits_in(directory);
-    QN_CHECK(!names.empty(), "{} holds no prepared data (*.idx and *.bin); make it with 'quantnoise prepare'",
-             directory.string());
-    fail("{} has no split '{}'; it has: {}", directory.string(), name, fmt::join(names, ", "));
+    QN_CHECK_USAGE(!names.empty(), "{} holds no prepared data (*.idx and *.bin); make it with 'quantnoise prepare'",
+                   directory.string());
+    fail_usage("{} has no split '{}'; it has: {}", directory.string(), name, fmt::join(names, ", "));
   }
   return TokenStream(directory / name);
 }

@@ -11,6 +11,7 @@
 #include "core/profiler.h"
 #include "core/text.h"
 #include "tasks/pruning.h"
+#include "tasks/stored_config.h"
 
 namespace qn {
 
@@ -44,7 +45,7 @@ std::unique_ptr<RunTask> LanguageModeling::from_checkpoint(const RunConfig& conf
 
 std::unique_ptr<RunTask> LanguageModeling::from_packed(const SafetensorsReader& file, const std::string& path) {
   return std::unique_ptr<RunTask>(new LanguageModeling(
-      {read_config<ModelConfig>(config_tree_from_text(file.metadata_at("model"), path + " (metadata 'model')")),
+      {read_stored<ModelConfig>(config_tree_from_text(file.metadata_at("model"), path + " (metadata 'model')")),
        metadata_integer(file, "vocabulary", kUnkId + 1, INT32_MAX), file.metadata_at("dictionary_hash"),
        metadata_integer(file, "tokens_per_sample", 2, kMostPositions)}));
 }

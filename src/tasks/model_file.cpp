@@ -6,17 +6,26 @@
 #include "core/text.h"
 #include "tasks/pruning.h"
 #include "tasks/run.h"
+#include "tasks/stored_config.h"
 #include "train/checkpoint_file.h"
 #include "train/checkpoint_seal.h"
 
 namespace qn {
 namespace {
 
-ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kernels,
-                          const std::string& layers_to_keep) {
-  StateDict state = load_state(path);
-  if (!layers_to_keep.empty()) prune_checkpoint(state, layers_to_keep);
-  const auto config = read_config<RunConfig>(config_tree_from_text(state.text("config"), path.string() + " (config)"));
+/// Makes a model of what a file holds. What is wrong with that is no wrong usage.
+template <typename F>
+ModelFile blaming_the_file(const F& make) {
+  try {
+    return make();
+  } catch (const UsageError& error) {
+    fail("{}", error.what());
+  }
+}
+
+ModelFile model_of(const StateDict& state, const std::filesystem::path& path, const Kernels& kernels) {
+  const RunConfig config =
+      read_stored_run(state.text("config"), path.string() + " (config)", !state.texts.contains("plan"));
   ModelFile file{.kind = ModelFileKind::checkpoint,
                  .state = fmt::format("after update {}", state.integer("update")),
                  .plan = {},
@@ -35,17 +44,14 @@ ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kern
   return file;
 }
 
-ModelFile load_packed_file(const std::filesystem::path& path, const Kernels& kernels,
-                           const std::string& layers_to_keep) {
-  SafetensorsReader reader(path);
-  const std::string name = path.string();
-  check_packed_format(reader, name);
-  QN_CHECK(
-      !reader.metadata().contains(kOriginKey),
-      "{} holds another program's weights without a network to run: `quantnoise export` makes a plain file of them",
-      name);
-  if (!layers_to_keep.empty()) prune_packed(reader, layers_to_keep);
-  const uint64_t bytes = layers_to_keep.empty() ? reader.file_size() : packed_copy(reader).file_size();
+ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kernels,
+                          const std::string& layers_to_keep) {
+  StateDict state = load_state(path);
+  if (!layers_to_keep.empty()) prune_checkpoint(state, layers_to_keep);
+  return blaming_the_file([&] { return model_of(state, path, kernels); });
+}
+
+ModelFile model_of(const SafetensorsReader& reader, const std::string& name, uint64_t bytes, const Kernels& kernels) {
   ModelFile file{.kind = ModelFileKind::packed,
                  .state = format_bytes(bytes),
                  .parameters = metadata_integer(reader, "parameters", 1, kMostValues),
@@ -64,6 +70,20 @@ ModelFile load_packed_file(const std::filesystem::path& path, const Kernels& ker
       module, reader, name,
       value_named<CentroidGradient>(reader.metadata_at("centroid_gradient"), name + ": metadata 'centroid_gradient'"));
   return file;
+}
+
+ModelFile load_packed_file(const std::filesystem::path& path, const Kernels& kernels,
+                           const std::string& layers_to_keep) {
+  SafetensorsReader reader(path);
+  const std::string name = path.string();
+  check_packed_format(reader, name);
+  QN_CHECK(
+      !reader.metadata().contains(kOriginKey),
+      "{} holds another program's weights without a network to run: `quantnoise export` makes a plain file of them",
+      name);
+  if (!layers_to_keep.empty()) prune_packed(reader, layers_to_keep);
+  const uint64_t bytes = layers_to_keep.empty() ? reader.file_size() : packed_copy(reader).file_size();
+  return blaming_the_file([&] { return model_of(reader, name, bytes, kernels); });
 }
 
 }  // namespace
@@ -87,6 +107,8 @@ QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& con
 }
 
 ModelFileKind kind_of_model_file(const std::filesystem::path& path) {
+  std::error_code error;
+  QN_CHECK_USAGE(std::filesystem::exists(path, error), "there is no file {}", path.string());
   const FileKind kind = kind_of_file(path);
   if (kind == FileKind::checkpoint || kind == FileKind::hdf5) return ModelFileKind::checkpoint;
   if (kind == FileKind::safetensors) return ModelFileKind::packed;

@@ -5,8 +5,8 @@
 #include "compress/packed_model.h"
 #include "compress/packed_origin.h"
 #include "compress/packed_tensors.h"
-#include "core/config_node.h"
 #include "core/strict_json.h"
+#include "tasks/stored_config.h"
 
 namespace qn {
 namespace {
@@ -29,7 +29,7 @@ QuantizationPlan prune_plan(QuantizationPlan plan, const LayerSelection& selecti
   plan.weights = std::move(weights);
   std::vector<ActivationPlan> activations;
   for (const ActivationPlan& activation : plan.activations)
-    if (const auto name = selection.renamed(activation.name)) activations.push_back({*name, activation.bits});
+    if (const auto name = selection.renamed(activation.name)) activations.emplace_back(activation).name = *name;
   plan.activations = std::move(activations);
   return plan;
 }
@@ -61,11 +61,7 @@ std::string prune_table(const std::string& text, const LayerSelection& selection
 }  // namespace
 
 ModelSection model_of_checkpoint(const std::string& config) {
-  const ConfigTree tree = config_tree_from_text(config, "the checkpoint's configuration");
-  ConfigTreeData data;
-  data.root = ConfigNode(ConfigNode::Kind::map);
-  if (const ConfigNode* model = tree.data().root.find("model")) data.root.children.push_back(*model);
-  return read_config<ModelSection>(ConfigTree(std::make_shared<const ConfigTreeData>(std::move(data))));
+  return read_stored<ModelSection>(stored_sections(config, "the checkpoint's configuration", {{"model"}}));
 }
 
 void prune_config(RunConfig& config) {
@@ -93,7 +89,7 @@ void prune_packed(SafetensorsReader& file, const std::string& layers_to_keep) {
   QN_CHECK_USAGE(!file.metadata().contains(kOriginKey),
                  "{} holds another program's weights: which of them are layers is not known here", file.path());
   std::string text = '\n' + file.metadata_at("model");
-  const auto model = read_config<ModelConfig>(config_tree_from_text(text, file.path() + " (metadata 'model')"));
+  const auto model = read_stored<ModelConfig>(config_tree_from_text(text, file.path() + " (metadata 'model')"));
   const LayerSelection selection(layers_to_keep, model.layers, model.share_layers);
   set_line(text, "layers: ", std::ssize(selection.kept()), 0);
   ModelConfig pruned = model;

@@ -78,9 +78,10 @@ Score validate(LanguageModel& model, const Kernels& kernels, Communicator& comm,
 
 std::vector<EvalWindow> eval_windows(const TokenStream& stream, const EvalOptions& options, int64_t max_positions) {
   const int64_t block = options.tokens_per_sample - options.context_window;
-  QN_CHECK(options.context_window >= 0 && block >= 1,
-           "--context-window {} leaves no room in inputs of {} tokens: it must be smaller than --tokens-per-sample",
-           options.context_window, options.tokens_per_sample);
+  QN_CHECK_USAGE(
+      options.context_window >= 0 && block >= 1,
+      "--context-window {} leaves no room in inputs of {} tokens: it must be smaller than --tokens-per-sample",
+      options.context_window, options.tokens_per_sample);
   QN_CHECK(options.break_mode != BreakMode::complete_doc, "break mode complete_doc leaves tokens out: use complete");
   const TokenBlocks blocks(stream, {options.break_mode, block});
   std::vector<EvalWindow> windows;

@@ -2,10 +2,12 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <bit>
 #include <map>
 
 #include "core/file_io.h"
+#include "core/file_kind.h"
 #include "core/hdf5_file.h"
 #include "core/text.h"
 #include "train/whole_read.h"
@@ -111,10 +113,18 @@ std::optional<LoadedState> newest_valid(std::span<const std::filesystem::path> n
       spdlog::warn("{}", error.what());
     }
   }
-  QN_CHECK(newest_first.empty(),
-           "all {} checkpoints are damaged, the newest is {}: --fresh moves them aside and starts anew",
-           newest_first.size(), newest_first.front().string());
-  return std::nullopt;
+  if (newest_first.empty()) return std::nullopt;
+  const auto others = std::count_if(newest_first.begin(), newest_first.end(), [](const std::filesystem::path& path) {
+    return kind_of_file(path) != FileKind::checkpoint;
+  });
+  const std::filesystem::path& newest = newest_first.front();
+  QN_CHECK(others < std::ssize(newest_first),
+           "none of the {} files with names of checkpoints is one; the newest, {}, is {}: --fresh moves them aside and "
+           "starts anew",
+           others, newest.string(), description(kind_of_file(newest)));
+  fail("all {} checkpoints are damaged{}, the newest is {}: --fresh moves them aside and starts anew",
+       newest_first.size(), others > 0 ? fmt::format(" ({} of them are no checkpoints at all)", others) : "",
+       newest.string());
 }
 
 }  // namespace qn

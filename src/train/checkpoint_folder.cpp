@@ -83,7 +83,7 @@ void move_into(const fs::path& folder, const fs::path& file) {
 
 /// A new folder "discarded-20261127-190104" in `dir`, with a number where there is one already.
 fs::path make_discarded_folder(const fs::path& dir) {
-  const std::string name = fmt::format("discarded-{:%Y%m%d-%H%M%S}", fmt::localtime(std::time(nullptr)));
+  const std::string name = fmt::format("{}{:%Y%m%d-%H%M%S}", kDiscardedPrefix, fmt::localtime(std::time(nullptr)));
   std::error_code error;
   for (int number = 1;; ++number) {
     const fs::path folder = dir / (number == 1 ? name : fmt::format("{}-{}", name, number));

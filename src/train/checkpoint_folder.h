@@ -15,6 +15,8 @@
 
 namespace qn {
 
+/// Folders in a run's own to which a start with --fresh moves what was there.
+inline constexpr const char* kDiscardedPrefix = "discarded-";
 inline constexpr const char *kLastCheckpoint = "checkpoint_last.h5", *kBestCheckpoint = "checkpoint_best.h5";
 
 /// Why a checkpoint is written; decides under which names it is kept.

@@ -17,10 +17,10 @@ LocalRank local_rank(std::span<const std::string> hosts, int rank) {
 
 int gpu_of(const LocalRank& local, int gpus, bool share) {
   QN_ASSERT(gpus > 0);
-  QN_CHECK(share || local.size <= gpus,
-           "{} ranks on this machine, but {} GPU{}: start at most one rank per GPU, or let ranks share them with "
-           "--share-gpu",
-           local.size, gpus, gpus == 1 ? "" : "s");
+  QN_CHECK_USAGE(share || local.size <= gpus,
+                 "{} ranks on this machine, but {} GPU{}: start at most one rank per GPU, or let ranks share them with "
+                 "--share-gpu",
+                 local.size, gpus, gpus == 1 ? "" : "s");
   return local.rank % gpus;
 }
 
@@ -28,7 +28,7 @@ const Kernels& kernels_on(DeviceKind kind, bool share_gpu, Communicator& comm) {
   if (kind == DeviceKind::cpu) return cpu_kernels();
   const std::vector<std::string> hosts = comm.all_gather(host_name());
   const int gpus = cuda_device_count();
-  QN_CHECK(gpus > 0, "--device cuda: {}", cuda_problem());
+  QN_CHECK_USAGE(gpus > 0, "--device cuda: {}", cuda_problem());
   const int gpu = gpu_of(local_rank(hosts, comm.rank()), gpus, share_gpu);
   select_cuda_device(gpu);
   spdlog::info("rank {} of {} computes on GPU {} of {}", comm.rank(), comm.size(), gpu, host_name());

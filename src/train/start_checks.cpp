@@ -1,6 +1,8 @@
 #include "train/start_checks.h"
 
 #include <fmt/ranges.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +20,27 @@ namespace fs = std::filesystem;
 constexpr char kConfigurationMark = '\x01', kSeparator = '\x02';
 
 bool writable(const fs::path& folder) { return access(folder.c_str(), W_OK | X_OK) == 0; }
+
+/// The kernel's own file systems (/proc, /sys) take no files, not even from root.
+bool is_of_kernel(const fs::path& folder) {
+  struct statfs found {};
+  if (statfs(folder.c_str(), &found) != 0) return false;
+  constexpr int64_t kKinds[] = {PROC_SUPER_MAGIC,    SYSFS_MAGIC,   CGROUP_SUPER_MAGIC,
+                                CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, DEVPTS_SUPER_MAGIC};
+  return std::find(std::begin(kKinds), std::end(kKinds), static_cast<int64_t>(found.f_type)) != std::end(kKinds);
+}
+
+/// Where a start with --fresh has put this file, the newest if there are several; empty if none has.
+fs::path moved_aside(const fs::path& file) {
+  fs::path newest;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(fs::absolute(file).parent_path(), error)) {
+    const fs::path moved = entry.path() / file.filename();
+    const bool discarded = entry.path().filename().string().starts_with(kDiscardedPrefix);
+    if (discarded && fs::exists(moved, error) && moved > newest) newest = moved;
+  }
+  return newest;
+}
 
 bool is_run_file(const std::string& name) {
   return (name.starts_with("checkpoint") && name.ends_with(".h5")) || name == "run.json" || name == "metrics.jsonl" ||
@@ -83,6 +106,8 @@ fs::path existing_folder(const fs::path& folder) {
 void check_folder(const fs::path& folder, const std::string& key) {
   const fs::path place = existing_folder(folder);
   QN_CHECK_USAGE(fs::is_directory(place), "{} {}: {} is a file, not a folder", key, folder.string(), place.string());
+  QN_CHECK_USAGE(!is_of_kernel(place), "{} {}: {} is of the kernel's own file system and takes no files", key,
+                 folder.string(), place.string());
   QN_CHECK(writable(place), "{} {}: no permission to write in {}", key, folder.string(), place.string());
 }
 
@@ -101,11 +126,9 @@ void check_output_file(const fs::path& path, const std::string& option, FileKind
   const fs::path folder = target.parent_path();
   const fs::path run =
       run_folder.empty() ? fs::path() : (fs::absolute(run_folder) / "").lexically_normal().parent_path();
-  if (!run_folder.empty() && fs::weakly_canonical(folder, error) == fs::weakly_canonical(run, error)) {
-    QN_CHECK_USAGE(!is_run_file(target.filename().string()),
-                   "{}: the run keeps a file of this name in checkpoint.dir; name another one", named);
-    return;
-  }
+  QN_CHECK_USAGE(!is_run_file(target.filename().string()),
+                 "{}: a run keeps a file of this name in its folder; name another one", named);
+  if (!run_folder.empty() && fs::weakly_canonical(folder, error) == fs::weakly_canonical(run, error)) return;
   QN_CHECK_USAGE(fs::is_directory(folder, error), "{}: there is no folder {}; make it first", named, folder.string());
   QN_CHECK(writable(folder), "{}: no permission to write in {}", named, folder.string());
 }
@@ -122,7 +145,13 @@ void check_init_from(const CheckpointConfig& config, bool quantize, bool resume)
       "checkpoint (checkpoint.init_from{})",
       quantize ? ", --from" : "");
   if (source.empty()) return;
-  QN_CHECK_USAGE(fs::exists(source, error), "checkpoint.init_from (--from): there is no file {}", source);
+  if (!fs::exists(source, error)) {
+    const fs::path moved = moved_aside(source);
+    fail_usage("checkpoint.init_from (--from): there is no file {}{}", source,
+               moved.empty()
+                   ? ""
+                   : fmt::format("; a start with --fresh has moved one of this name to {}: name that", moved.string()));
+  }
   QN_CHECK_USAGE(fs::is_regular_file(source, error), "checkpoint.init_from (--from): {} is no file; name a checkpoint",
                  source);
   QN_CHECK(access(source.c_str(), R_OK) == 0, "checkpoint.init_from (--from): no permission to read {}", source);

@@ -75,11 +75,14 @@ std::string Trainer::check_summary(uint64_t packed_bytes) {
     text += fmt::format("packed file: {} bytes, {}\n", group_digits(static_cast<int64_t>(packed_bytes)),
                         format_bytes(packed_bytes));
   }
-  const uint64_t free = fs::space(existing_folder(c.dir)).available + bytes_of_checkpoints(c.dir);
-  text += fmt::format("disk: about {} in {} ({} checkpoints of {}); {} are free for it\n", format_bytes(needed), c.dir,
-                      files, format_bytes(file), format_bytes(free));
-  QN_CHECK(needed <= free, "{}the disk is too small: checkpoint.dir {} will need about {}, {} are free", text, c.dir,
-           format_bytes(needed), format_bytes(free));
+  const fs::space_info disk = fs::space(existing_folder(c.dir));
+  const bool known = disk.capacity > 0;  // some network file systems do not tell
+  const uint64_t free = disk.available + bytes_of_checkpoints(c.dir);
+  text += fmt::format("disk: about {} in {} ({} checkpoints of {}); {}\n", format_bytes(needed), c.dir, files,
+                      format_bytes(file),
+                      known ? format_bytes(free) + " are free for it" : "its file system does not tell what is free");
+  QN_CHECK(!known || needed <= free, "{}the disk is too small: checkpoint.dir {} will need about {}, {} are free", text,
+           c.dir, format_bytes(needed), format_bytes(free));
   if (!finished()) return text + "the run would start\n";
   return text + (options_.quantize ? "the run is finished: only the packed file would be written\n"
                                    : "the run is finished: nothing would be trained\n");

@@ -12,6 +12,7 @@
 #include "data/token_stream.h"
 #include "data_test_util.h"
 #include "sha256.h"
+#include "support/capture.h"
 #include "support/golden.h"
 #include "support/temp_dir.h"
 
@@ -146,6 +147,30 @@ TEST_F(SmallPrepare, PaddingInTheTextIsUnknown) {
   EXPECT_EQ(summary.splits[1].specials, (std::array<int64_t, 3>{1, 2, 1}));
   EXPECT_EQ(summary.splits[1].unknown, 3);
   EXPECT_EQ(summary.splits[1].replaced, 2);
+}
+
+TEST_F(SmallPrepare, ChangedCountsAreNoticed) {
+  prepare(options_);
+  const std::filesystem::path dict = options_.destdir / "dict.txt";
+  const std::string text = read_text(dict);
+  const auto load = [&] {
+    const LogCapture log;
+    const uint64_t hash = Dictionary::load(dict).hash();
+    return std::pair(hash, log.text());
+  };
+  const auto [hash, quiet] = load();
+  EXPECT_EQ(quiet, "");
+  std::string changed = text;
+  changed.replace(changed.find("b 3"), 3, "b 7");
+  write_text(dict, changed);
+  const auto [same, warning] = load();
+  EXPECT_EQ(same, hash) << "words are what counts";
+  EXPECT_THAT(warning, AllOf(HasSubstr("dict.txt is not as it was prepared"), HasSubstr("dict.sum")));
+  prepare(options_);
+  EXPECT_EQ(load().second, "");
+  std::filesystem::remove(options_.destdir / "dict.sum");  // as an older program leaves it
+  write_text(dict, changed);
+  EXPECT_EQ(load().second, "");
 }
 
 TEST_F(SmallPrepare, TextsThroughPipes) {

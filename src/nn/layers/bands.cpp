@@ -9,15 +9,16 @@
 namespace qn {
 
 Bands::Bands(std::vector<int64_t> cutoffs, int64_t vocabulary, int64_t dim, double factor) : ends_(std::move(cutoffs)) {
-  QN_CHECK(ends_.empty() || ends_.back() <= vocabulary,
-           "adaptive cutoff {} exceeds the vocabulary of {} words: lower model.adaptive.cutoffs", ends_.back(),
-           vocabulary);
+  QN_CHECK_USAGE(ends_.empty() || ends_.back() <= vocabulary,
+                 "adaptive cutoff {} exceeds the vocabulary of {} words: lower model.adaptive.cutoffs", ends_.back(),
+                 vocabulary);
   if (ends_.empty() || ends_.back() < vocabulary) ends_.push_back(vocabulary);
   for (size_t i = 0; i < ends_.size(); ++i) {
-    QN_CHECK(ends_[i] > (i == 0 ? 0 : ends_[i - 1]), "adaptive cutoffs must ascend, got [{}]", fmt::join(ends_, ", "));
+    QN_CHECK_USAGE(ends_[i] > (i == 0 ? 0 : ends_[i - 1]), "adaptive cutoffs must ascend, got [{}]",
+                   fmt::join(ends_, ", "));
     dims_.push_back(static_cast<int64_t>(static_cast<double>(dim) / std::pow(factor, static_cast<double>(i))));
-    QN_CHECK(dims_.back() > 0, "adaptive band {} has no dimension left: {} / {}^{}; lower model.adaptive.factor", i,
-             dim, factor, i);
+    QN_CHECK_USAGE(dims_.back() > 0, "adaptive band {} has no dimension left: {} / {}^{}; lower model.adaptive.factor",
+                   i, dim, factor, i);
   }
 }
 

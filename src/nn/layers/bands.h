@@ -10,8 +10,8 @@ namespace qn {
 
 class Bands {
  public:
-  /// `cutoffs`: ascending; the vocabulary size is appended when missing. Throws qn::Error when they do not ascend or
-  /// exceed the vocabulary. Band i has dimension int(dim / factor^i).
+  /// `cutoffs`: ascending; the vocabulary size is appended when missing. Throws qn::UsageError when they do not ascend
+  /// or exceed the vocabulary. Band i has dimension int(dim / factor^i).
   Bands(std::vector<int64_t> cutoffs, int64_t vocabulary, int64_t dim, double factor);
 
   int64_t count() const { return static_cast<int64_t>(ends_.size()); }

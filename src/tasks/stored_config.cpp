@@ -1,0 +1,78 @@
+#include "tasks/stored_config.h"
+
+#include <algorithm>
+
+#include "core/config_node.h"
+
+namespace qn {
+namespace {
+
+struct StoredData {
+  int64_t tokens_per_sample = DataConfig{}.tokens_per_sample;
+  void visit(ConfigVisitor& v) { v.field("tokens_per_sample", tokens_per_sample, ""); }
+  void validate(const ConfigChecker& c) const {
+    c.check(tokens_per_sample >= 2 && tokens_per_sample <= kMostPositions, "tokens_per_sample",
+            "must be in 2 to {}, got {}", kMostPositions, tokens_per_sample);
+  }
+};
+
+struct StoredIpq {
+  CentroidGradient centroid_gradient = IpqConfig{}.centroid_gradient;
+  void visit(ConfigVisitor& v) { v.choice("centroid_gradient", centroid_gradient, ""); }
+};
+
+struct StoredRun {
+  ModelConfig model;
+  StoredData data;
+  StoredIpq ipq;
+  void visit(ConfigVisitor& v) {
+    v.section("model", model, "");
+    v.section("data", data, "");
+    v.section("ipq", ipq, "");
+  }
+};
+
+struct StoredPlans {
+  NoiseConfig quant_noise;
+  IpqConfig ipq;
+  void visit(ConfigVisitor& v) {
+    v.section("quant_noise", quant_noise, "");
+    v.section("ipq", ipq, "");
+  }
+};
+
+}  // namespace
+
+ConfigTree stored_sections(const std::string& text, const std::string& where,
+                           const std::vector<StoredSection>& sections) {
+  const ConfigTree tree = config_tree_from_text(text, where);
+  ConfigTreeData data;
+  data.root = ConfigNode(ConfigNode::Kind::map);
+  for (const StoredSection& section : sections) {
+    const ConfigNode* found = tree.data().root.find(section.name);
+    if (found == nullptr) continue;
+    ConfigNode& kept = data.root.children.emplace_back(*found);
+    if (section.keys.empty()) continue;
+    std::erase_if(kept.children, [&](const ConfigNode& key) {
+      return std::find(section.keys.begin(), section.keys.end(), key.key) == section.keys.end();
+    });
+  }
+  return ConfigTree(std::make_shared<const ConfigTreeData>(std::move(data)));
+}
+
+RunConfig read_stored_run(const std::string& text, const std::string& where, bool plans) {
+  const auto read = read_stored<StoredRun>(
+      stored_sections(text, where, {{"model"}, {"data", {"tokens_per_sample"}}, {"ipq", {"centroid_gradient"}}}));
+  RunConfig config;
+  config.model = read.model;
+  config.data.tokens_per_sample = read.data.tokens_per_sample;
+  if (plans) {
+    const auto planned = read_stored<StoredPlans>(stored_sections(text, where, {{"quant_noise"}, {"ipq"}}));
+    config.quant_noise = planned.quant_noise;
+    config.ipq = planned.ipq;
+  }
+  config.ipq.centroid_gradient = read.ipq.centroid_gradient;
+  return config;
+}
+
+}  // namespace qn
