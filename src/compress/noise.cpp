@@ -7,6 +7,7 @@
 
 #include "compress/replacement_noise.h"
 #include "compress/scalar_noise.h"
+#include "core/log.h"
 #include "ops/ops.h"
 #include "quant/int_quantizer.h"
 #include "quant/kmeans.h"
@@ -121,6 +122,24 @@ KMeansShape codebook_shape(const WeightPlan& weight, const NoiseConfig& config, 
                           config.n_centroids.value_or(imitated.n_centroids)};
   if (shape.block_size < 1 || weight.cols % shape.block_size != 0) return shape;  // the caller says so
   return {shape.block_size, capped_centroids(weight.rows * weight.cols / shape.block_size, shape.n_centroids)};
+}
+
+/// Noise of other blocks than those that it is to imitate is allowed, but hardly what somebody wants.
+void warn_of_other_blocks(const QuantizationPlan& plan, const NoiseConfig& config, const QuantizationPlan* later) {
+  if (!config.imitates() || !config.block_size) return;
+  int64_t others = 0;
+  const WeightPlan* example = nullptr;
+  for (const WeightPlan& weight : plan.weights) {
+    const auto imitated = weight.noise.form.empty() ? std::nullopt : kmeans_of(weight, later);
+    if (!imitated || imitated->block_size == weight.noise.block) continue;
+    ++others;
+    example = &weight;
+  }
+  if (example != nullptr)
+    spdlog::warn(
+        "quant_noise.block_size {}: `quantize` will use other blocks for {} weights ({}: {}); leave block_size out "
+        "(null), and noise has the blocks that come later",
+        *config.block_size, others, example->name, kmeans_of(*example, later)->block_size);
 }
 
 WeightNoise noise_of(const WeightPlan& weight, const NoiseConfig& config, const QuantizationPlan* later) {
@@ -274,6 +293,7 @@ void plan_noise(QuantizationPlan& plan, const NoiseConfig& config, const Quantiz
              noise.form == kInt ? "scalar_block" : "block_size", noise.block, weight.cols, weight.name, weight.group);
     weight.noise = noise;
   }
+  warn_of_other_blocks(plan, config, later);
 }
 
 void check_noise_schedule(const NoiseConfig& config, int64_t total_updates) {

@@ -67,11 +67,13 @@ void compare_with_config(const QuantizationPlan& stored, const Module& module, c
       ipq.rules.empty() ? "" : ipq.rules + ", ", fmt::join(lines, "\n  "));
 }
 
-/// What `quantize` will do to the module; nothing where its rules are not for it.
-std::optional<QuantizationPlan> later_plan(const Module& module, const IpqConfig& ipq) {
+/// What `quantize` will do to the module; nothing where its rules are not for it, which noise that leaves sizes open
+/// has to say.
+std::optional<QuantizationPlan> later_plan(const Module& module, const NoiseConfig& noise, const IpqConfig& ipq) {
   try {
     return make_plan(rules_of(ipq), infos_of(module.weights()));
   } catch (const Error& error) {
+    if (noise.block_size && noise.n_centroids) return std::nullopt;
     spdlog::warn(
         "the noise imitates product quantization by blocks of 8 with 256 centroids, unless quant_noise.block_size and "
         "n_centroids say otherwise: the section ipq quantizes this model in no way ({})",
@@ -83,8 +85,8 @@ std::optional<QuantizationPlan> later_plan(const Module& module, const IpqConfig
 /// Noise that imitates a quantizer imitates the one to come.
 void plan_run_noise(QuantizationPlan& plan, const Module& module, const NoiseConfig& noise, const IpqConfig* ipq,
                     const IpqConfig& later) {
-  const bool asks = noise.imitates() && !(noise.block_size && noise.n_centroids) && ipq == nullptr;
-  const std::optional<QuantizationPlan> quantized = asks ? later_plan(module, later) : std::nullopt;
+  std::optional<QuantizationPlan> quantized;
+  if (noise.imitates() && ipq == nullptr) quantized = later_plan(module, noise, later);
   plan_noise(plan, noise, quantized ? &*quantized : nullptr);
 }
 

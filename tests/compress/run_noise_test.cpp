@@ -333,16 +333,18 @@ TEST(NoisePlan, TakesBlocksAndCentroidsFromTheQuantizationToCome) {
                        n.options.contains("n_centroids") ? n.options.at("n_centroids") : "");
   };
   const QuantizationPlan plan = make_run_plan(net, {}, &ipq);
+  const LogCapture log;
   for (const WeightPlan& w : plan.weights) {
     const KMeansShape shape = w.quantizer->kmeans().value();
     const std::string expected = fmt::format("exact_blocks {} {}", shape.block_size, shape.n_centroids);
     EXPECT_EQ(of(w.name.c_str(), nullptr), expected);
     EXPECT_EQ(of(w.name.c_str(), &ipq), expected);
   }
+  EXPECT_THAT(log.text(), testing::Not(HasSubstr("quant_noise.block_size")));
   noise.block_size = 2;
   EXPECT_EQ(of("net.fc1.weight", nullptr).substr(0, 14), "exact_blocks 2");
+  EXPECT_THAT(log.text(), AllOf(HasSubstr("block_size 2"), HasSubstr("for 3 weights")));
   ipq.stages = {"nothing"};
-  const LogCapture log;
   noise.block_size = {};
   EXPECT_EQ(of("net.fc1.weight", nullptr), "exact_blocks 8 16");
   EXPECT_THAT(log.text(), HasSubstr("the section ipq"));
