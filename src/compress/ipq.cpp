@@ -12,7 +12,7 @@
 namespace qn {
 namespace {
 
-constexpr const char* kPrefix = "ipq";
+constexpr const char *kPrefix = "ipq", *kStarts = "ipq/starts/", *kNoise = "noise/centroids/";
 
 /// Weights of a stage whose fit is a k-means (`kmeans`), or the others.
 std::vector<WeightPlan> weights_of(const QuantizationPlan& plan, int64_t stage, bool kmeans) {
@@ -117,12 +117,14 @@ std::vector<KMeansProblem> IpqMachine::problems_of(const std::vector<WeightPlan>
   for (const WeightPlan& planned : weights) {
     const Weight* weight = module_.weights().find(planned.name);
     const KMeansShape shape = planned.quantizer->kmeans().value();
+    const auto start = starts_.find(planned.name);
     problems.push_back({.name = planned.name,
                         .weight = weight->dense()->value.as<float>(),
                         .rows = planned.rows,
                         .cols = planned.cols,
                         .block_size = shape.block_size,
                         .n_centroids = shape.n_centroids,
+                        .initial_centroids = start == starts_.end() ? std::vector<float>{} : start->second,
                         .row_importance = importances_.of(*weight)});
   }
   return problems;
@@ -183,16 +185,36 @@ std::optional<StageReport> IpqMachine::run_stage(const std::function<bool(int64_
   return report;
 }
 
+void IpqMachine::read_starts(const StateDict& state, const char* prefix) {
+  for (const WeightPlan& planned : plan_.quantized()) {
+    const auto kmeans = planned.quantizer->kmeans();
+    const auto centroids = state.tensors.find(prefix + planned.name);
+    if (!kmeans || centroids == state.tensors.end()) continue;
+    const Tensor& values = centroids->second.view();
+    if (values.shape == Shape{kmeans->n_centroids, kmeans->block_size})
+      starts_[planned.name] = values_of<float>(values);
+  }
+}
+
+void IpqMachine::start_from_noise(const StateDict& state) { read_starts(state, kNoise); }
+
 void IpqMachine::save(StateDict& state) const {
   state.ints["ipq/stages_done"] = stages_done_;
   for (int64_t s = 0; s < stages_done_; ++s)
     for (const WeightPlan& planned : plan_.stage(s)) save_quantized(*module_.weights().find(planned.name), state);
   save_kmeans(state, kPrefix, kmeans_of(weights_of(plan_, stages_done_, true)), pending_);
+  for (int64_t s = stages_done_; s < stages(); ++s)
+    for (const WeightPlan& planned : plan_.stage(s))
+      if (const auto start = starts_.find(planned.name); start != starts_.end()) {
+        const KMeansShape kmeans = planned.quantizer->kmeans().value();
+        state.tensors[kStarts + planned.name] = tensor_of(start->second, {kmeans.n_centroids, kmeans.block_size});
+      }
 }
 
 void IpqMachine::load(const StateDict& state) {
   stages_done_ = restore_quantized(module_, plan_, config_.centroid_gradient, state);
   pending_ = load_kmeans(state, kPrefix, kmeans_of(weights_of(plan_, stages_done_, true)));
+  read_starts(state, kStarts);
 }
 
 }  // namespace qn

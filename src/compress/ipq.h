@@ -3,7 +3,10 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "compress/ipq_config.h"
@@ -45,12 +48,18 @@ class IpqMachine {
   /// after each k-means iteration (the place to checkpoint); false stops between iterations, and nothing is returned.
   std::optional<StageReport> run_stage(const std::function<bool(int64_t)>& keep_going = {});
 
+  /// Has the k-means of weights that `state` has codebooks of noise for (entries of RunNoise::save()), of the shape
+  /// that they will be quantized to, start from these: in training the weights have learned to be quantized so. Every
+  /// rank gives the same. For a run that starts.
+  void start_from_noise(const StateDict& state);
+
   void save(StateDict& state) const;
   /// Brings the module's structure to where the state was: quantized weights have their codes, the store is laid out
   /// anew; parameter values are loaded by the caller afterwards.
   void load(const StateDict& state);
 
  private:
+  void read_starts(const StateDict& state, const char* prefix);
   std::vector<KMeansProblem> problems_of(const std::vector<WeightPlan>& weights);
   /// The k-means of the stage in progress; false when it was stopped.
   bool run_kmeans(const std::vector<WeightPlan>& weights, const std::function<bool(int64_t)>& keep_going,
@@ -63,7 +72,8 @@ class IpqMachine {
   uint64_t seed_;
   QuantizationPlan plan_;
   int64_t stages_done_ = 0;
-  std::optional<KMeansState> pending_;  // of the stage that is being quantized
+  std::map<std::string, std::vector<float>> starts_;  // of k-means, by weight
+  std::optional<KMeansState> pending_;                // of the stage that is being quantized
   RowImportances importances_;
 };
 

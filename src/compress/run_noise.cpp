@@ -131,6 +131,13 @@ void RunNoise::save(StateDict& state) const {
   save_kmeans(state, kPrefix, kmeans_of(weights), pending_);
 }
 
+StateDict RunNoise::codebooks_of(StateDict state) {
+  StateDict codebooks;
+  for (auto& [name, tensor] : state.tensors)
+    if (name.starts_with(fmt::format("{}/centroids/", kPrefix))) codebooks.tensors[name] = std::move(tensor);
+  return codebooks;
+}
+
 void RunNoise::load(const StateDict& state) {
   if (!state.ints.contains("noise/refreshed")) return;
   refreshed_ = state.integer("noise/refreshed");

@@ -44,6 +44,8 @@ class RunNoise {
   void save(StateDict& state) const;
   /// Codebooks of other sizes than the plan's are left out: they are made anew.
   void load(const StateDict& state);
+  /// The centroids that are in a checkpoint, and nothing else of it.
+  static StateDict codebooks_of(StateDict state);
 
  private:
   struct Noisy {

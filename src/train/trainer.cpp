@@ -151,6 +151,7 @@ void Trainer::initialize_weights() {
   QN_CHECK_USAGE(!options_.quantize || !source.empty(),
                  "quantize needs the trained model: --from CHECKPOINT (or checkpoint.init_from)");
   store.initialize(static_cast<uint64_t>(config_.seed));
+  StateDict noise;
   if (!source.empty() && comm_.is_root()) {
     StateDict state = load_state(source);
     QN_CHECK(
@@ -167,6 +168,11 @@ void Trainer::initialize_weights() {
     source_layers_ = keep;
     if (options_.quantize) check_storable(module_, plan_);
     spdlog::info("weights from {}{}", source, keep.empty() ? "" : fmt::format(", layers kept: {}", keep));
+    noise = RunNoise::codebooks_of(std::move(state));
+  }
+  if (ipq_) {
+    broadcast_state(comm_, noise);
+    ipq_->start_from_noise(noise);
   }
   const auto broadcast = [&](const Tensor& tensor) {
     edit_on_host(kernels_, tensor, [&](const Tensor& host) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "compress/replacement_noise.h"
+#include "quant/product_quantizer.h"
 #include "shared_dir.h"
 #include "support/capture.h"
 #include "support/test_comm.h"
@@ -178,6 +179,61 @@ TEST_F(NoiseRun, StaysWithTheWeightsOfLaterStages) {
     }
   }
   EXPECT_GT(runs, 5);
+}
+
+std::vector<float> values_of_entry(const StateDict& state, const std::string& name) {
+  const auto values = state.tensor(name).span<float>();
+  return {values.begin(), values.end()};
+}
+
+/// With one iteration of k-means, codes are those of the centroids that it started from.
+TEST_F(NoiseRun, StagesStartFromTheCodebooksOfTheNoise) {
+  if (comm().size() > 1) GTEST_SKIP() << "of one rank";
+  TinyTrainer(config("dense", exact()), *local_, {}).run();
+  const std::string from = dir_ / "dense" / "checkpoint_last.h5";
+  const StateDict dense = load_state(from);
+  RunConfig c = tiny_ipq_config(dir_.path(), "ipq", from);
+  c.ipq.kmeans_iterations = 1;
+  c.ipq.updates_per_stage = 0;
+  TinyTrainer trainer(c, *local_, {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(trainer.run(), Outcome::finished);
+  int64_t compared = 0;
+  for (const auto& weight : trainer.model().weights().all()) {
+    const QuantizedTensor* quantized = weight->representation().quantized();
+    const std::string& name = weight->name();
+    if (quantized == nullptr || !dense.tensors.contains("noise/centroids/" + name)) continue;
+    const std::vector<float> blocks = values_of_entry(dense, "parameters/" + name);
+    const std::vector<float> centroids = values_of_entry(dense, "noise/centroids/" + name);
+    const int64_t d = dense.tensor("noise/centroids/" + name).shape[-1];
+    EXPECT_EQ(quantized->codes, encode(blocks.data(), quantized->rows, quantized->cols, d, centroids).codes) << name;
+    ++compared;
+  }
+  EXPECT_GT(compared, 10);
+}
+
+TEST_F(NoiseRun, StagesThatStartFromCodebooksResumeBitForBitOnAnyNumberOfRanks) {
+  if (comm().is_root()) TinyTrainer(config("dense", exact()), *local_, {}).run();
+  comm().barrier();
+  const auto ipq = [&](const std::string& name) {
+    return tiny_ipq_config(dir_.path(), name, dir_ / "dense" / "checkpoint_last.h5");
+  };
+  TinyTrainer whole(ipq(fmt::format("whole{}", comm().rank())), *local_,
+                    {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(whole.run(), Outcome::finished);
+  TinyTrainer together(ipq("together"), comm(), {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(together.run(), Outcome::finished);
+  EXPECT_TRUE(close(parameter_values(together.model()), parameter_values(whole.model()), 1e-3));
+  if (comm().size() > 1) return;
+  Outcome outcome = Outcome::stopped;
+  for (int runs = 0; outcome == Outcome::stopped; ++runs) {
+    ASSERT_LT(runs, 40);
+    TinyTrainer part(ipq("stopped"), *local_, {.quantize = true, .resume = true, .stop_requested = stop_at(5)});
+    outcome = part.run();
+    if (outcome == Outcome::finished) {
+      EXPECT_EQ(parameter_values(part.model()), parameter_values(whole.model()));
+      EXPECT_EQ(all_codes(part.model()), all_codes(whole.model()));
+    }
+  }
 }
 
 }  // namespace
