@@ -6,41 +6,7 @@ demo=$1/launch/demo story=$1/launch/demo-story.awk
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 mkdir -p "$folder/build/bin"
-cat >"$folder/build/bin/quantnoise" <<'TEXT'
-#!/usr/bin/env bash
-# Makes the files that are asked for; perplexities of models are those in STAND_IN/perplexities.
-printf '%s\n' "$*" >>"$STAND_IN/calls"
-value_of() { # OPTION ARGUMENTS...
-  local option=$1 previous=""
-  for argument in "${@:2}"; do
-    [[ $previous != "$option" ]] || echo "$argument"
-    previous=$argument
-  done
-}
-case $1 in
-  prepare)
-    out=$(value_of --out "$@")
-    mkdir -p "$out"
-    seq 596 >"$out/dict.txt"
-    touch "$out/test.idx"
-    ;;
-  train)
-    dir=$(value_of --set "$@" | sed -n 's/^checkpoint.dir=//p')
-    [[ ! -e $STAND_IN/stop ]] || exit 3
-    mkdir -p "$dir" && touch "$dir/checkpoint_last.h5"
-    ;;
-  quantize)
-    out=$(value_of --out "$@")
-    mkdir -p "$(dirname "$out")" && touch "$out"
-    ;;
-  eval)
-    name=${2#"$STAND_IN/out/"}
-    read -r perplexity bytes < <(sed -n "s|^$name ||p" "$STAND_IN/perplexities")
-    echo "{\"perplexity\":$perplexity,\"bytes\":$bytes,\"parameters\":1000,\"ratio\":1}"
-    ;;
-esac
-TEXT
-chmod +x "$folder/build/bin/quantnoise"
+cp "$1/tests/launch/stand_in_program.sh" "$folder/build/bin/quantnoise"
 cat >"$folder/perplexities" <<'TEXT'
 plain/checkpoint_last.h5 10.5 5000
 plain_at_once/model.safetensors 40.25 210
@@ -71,7 +37,7 @@ expect 1 "--seed is a whole number"
 run --build-only
 [[ $status == 0 && ! -e $folder/out ]] || fail "--build-only does more: $got"
 
-touch "$folder/stop"
+echo /plain >"$folder/stop"
 run --seed 7
 expect 1 "stopped and saved; run the same command to go on"
 rm "$folder/stop"
