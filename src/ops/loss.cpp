@@ -1,6 +1,28 @@
 #include "ops/ops.h"
+#include "ops/soft_targets.h"
 
 namespace qn {
+namespace {
+
+thread_local LogitsObserver* observer = nullptr;
+
+}  // namespace
+
+LogitsObserver::LogitsObserver() {
+  QN_ASSERT(observer == nullptr, "one at a time");
+  observer = this;
+}
+LogitsObserver::~LogitsObserver() { observer = nullptr; }
+LogitsObserver* LogitsObserver::current() { return observer; }
+
+void SoftTargets::see(Tape& tape, const Tensor& gradient) {
+  for (const std::vector<Tensor>& teacher : teachers_) {
+    QN_CHECK(next_ < teacher.size() && teacher[next_].shape == gradient.shape,
+             "a teacher's logits have another shape than the student's {}", gradient.shape.to_string());
+    tape.k.axpy(gradient, teacher[next_], -weight_ / static_cast<double>(teachers_.size()), 1);
+  }
+  ++next_;
+}
 
 void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::span<const int32_t> targets,
                    std::span<const int32_t> rows) {
@@ -10,6 +32,7 @@ void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::spa
   if (!tape.recording()) return;
   QN_ASSERT(!logits.slot->touched);
   *logits.slot = {logits.value, true};
+  if (observer != nullptr) observer->see(tape, logits.value);
 }
 
 Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets) {
