@@ -176,10 +176,11 @@ Command add_quantize(CLI::App& app) {
   a->foreign.add_to(app);
   a->compute.add_to(app);
   app.footer(
-      "Each stage: k-means on its weights (section ipq), then ipq.updates_per_stage updates that train centroids and\n"
-      "everything not yet quantized. Interrupted runs are resumed, also inside k-means.\n"
-      "Example: quantnoise quantize -c configs/wikitext2_small_ipq.yaml --from "
-      "runs/wikitext2_small/checkpoint_last.h5\n"
+      "Each stage: k-means on its weights (section ipq), then ipq.stage_updates updates that train centroids and\n"
+      "everything not yet quantized, by ipq.optimizer and ipq.schedule. The configuration that the model was trained\n"
+      "with will do. Interrupted runs are resumed, also inside k-means.\n"
+      "Example: quantnoise quantize -c configs/wikitext2_small.yaml --from runs/wikitext2_small/checkpoint_last.h5 "
+      "\\\n           --set checkpoint.dir=runs/wikitext2_small_ipq\n"
       "Weights of another program, without training: quantnoise quantize --weights FILE --rules RULES.yaml -o OUT");
   return [a](Communicator& comm) {
     if (a->config.help_config) {

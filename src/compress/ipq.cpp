@@ -51,11 +51,17 @@ bool is_trained(const Weight& weight, const std::string& side) {
                      [&](const WeightPart& part) { return part.role == side; });
 }
 
-/// Codes as small integers, and the values that no parameter holds.
+std::string codes_entry(const std::string& weight) { return "ipq/codes/" + weight; }
+
+/// As small integers.
+OwnedTensor tensor_of_codes(const QuantizedTensor& tensor) {
+  return codes_to_tensor(tensor.codes, tensor.quantizer->layout(tensor.rows, tensor.cols).bits() <= 8);
+}
+
+/// Codes, and the values that no parameter holds.
 void save_quantized(const Weight& weight, StateDict& state) {
   const QuantizedTensor& tensor = *weight.representation().quantized();
-  state.tensors["ipq/codes/" + weight.name()] =
-      codes_to_tensor(tensor.codes, tensor.quantizer->layout(tensor.rows, tensor.cols).bits() <= 8);
+  state.tensors[codes_entry(weight.name())] = tensor_of_codes(tensor);
   for (const SideValues& side : tensor.values)
     if (!is_trained(weight, side.name))
       state.tensors[side_entry(weight.name(), side.name)] = tensor_of(side.values, side.shape);
@@ -64,7 +70,7 @@ void save_quantized(const Weight& weight, StateDict& state) {
 /// Values that are no entries of their own are zero: they are trained, and loaded with the parameters.
 QuantizedTensor load_quantized(const WeightPlan& planned, const StateDict& state) {
   QuantizedTensor tensor{.quantizer = planned.quantizer, .rows = planned.rows, .cols = planned.cols};
-  tensor.codes = codes_from_tensor(state.tensor("ipq/codes/" + planned.name));
+  tensor.codes = codes_from_tensor(state.tensor(codes_entry(planned.name)));
   for (const SideLayout& side : planned.quantizer->layout(planned.rows, planned.cols).side) {
     SideValues& values = tensor.values.emplace_back(SideValues{side.name, side.shape, {}});
     const auto entry = state.tensors.find(side_entry(planned.name, side.name));
@@ -84,10 +90,14 @@ void add_errors(const float* original, const std::vector<float>& decoded, Square
   }
 }
 
+CodeTraining training_of(const QuantizationPlan& plan, CentroidGradient gradient, bool latent) {
+  return {.gradient = gradient, .int8_centroids = plan.storage.side == ValueStorage::int8, .latent = latent};
+}
+
 }  // namespace
 
 int64_t restore_quantized(Module& module, const QuantizationPlan& plan, CentroidGradient gradient,
-                          const StateDict& state) {
+                          const StateDict& state, bool latent) {
   const auto entry = state.ints.find("ipq/stages_done");
   const int64_t done = entry == state.ints.end() ? 0 : entry->second;
   QN_CHECK(done <= plan.stages,
@@ -95,12 +105,24 @@ int64_t restore_quantized(Module& module, const QuantizationPlan& plan, Centroid
            "started with",
            done, plan.stages);
   if (done == 0) return 0;
-  RepresentationSwap swap(module, gradient);
+  RepresentationSwap swap(module, training_of(plan, gradient, latent));
   for (int64_t stage = 0; stage < done; ++stage)
     for (const WeightPlan& planned : in_order(plan, stage))
       represent(module, plan, planned.name, load_quantized(planned, state), swap);
   swap.finish();
   return done;
+}
+
+void save_codes(const Module& module, StateDict& state) {
+  for (const auto& weight : module.weights().all())
+    if (const QuantizedTensor* tensor = weight->representation().quantized())
+      state.tensors[codes_entry(weight->name())] = tensor_of_codes(*tensor);
+}
+
+void load_codes(Module& module, const StateDict& state) {
+  for (const auto& weight : module.weights().all())
+    if (MovableCodes* movable = movable_codes(*weight))
+      movable->set_codes(module.parameters().kernels(), codes_from_tensor(state.tensor(codes_entry(weight->name()))));
 }
 
 IpqMachine::IpqMachine(const IpqConfig& config, Module& module, Communicator& comm, uint64_t seed,
@@ -173,7 +195,7 @@ std::optional<StageReport> IpqMachine::run_stage(const std::function<bool(int64_
   const auto start = std::chrono::steady_clock::now();
   StageReport report{.stage = stages_done_, .weights = std::ssize(plan_.stage(stages_done_))};
   SquaredErrors errors;
-  RepresentationSwap swap(module_, config_.centroid_gradient);
+  RepresentationSwap swap(module_, training_of(plan_, config_.centroid_gradient, config_.reassign_updates > 0));
   if (!run_kmeans(weights_of(plan_, stages_done_, true), keep_going, report, errors, swap)) return std::nullopt;
   for (const WeightPlan& planned : weights_of(plan_, stages_done_, false))
     represent(module_, plan_, planned.name, quantize(planned, errors), swap);
@@ -198,6 +220,14 @@ void IpqMachine::read_starts(const StateDict& state, const char* prefix) {
 
 void IpqMachine::start_from_noise(const StateDict& state) { read_starts(state, kNoise); }
 
+int64_t IpqMachine::move_codes() {
+  int64_t moved = 0;
+  for (const auto& weight : module_.weights().all())
+    if (MovableCodes* movable = movable_codes(*weight))
+      moved += movable->move_codes(module_.parameters().kernels(), config_.reassign_share);
+  return moved;
+}
+
 void IpqMachine::save(StateDict& state) const {
   state.ints["ipq/stages_done"] = stages_done_;
   for (int64_t s = 0; s < stages_done_; ++s)
@@ -212,7 +242,7 @@ void IpqMachine::save(StateDict& state) const {
 }
 
 void IpqMachine::load(const StateDict& state) {
-  stages_done_ = restore_quantized(module_, plan_, config_.centroid_gradient, state);
+  stages_done_ = restore_quantized(module_, plan_, config_.centroid_gradient, state, config_.reassign_updates > 0);
   pending_ = load_kmeans(state, kPrefix, kmeans_of(weights_of(plan_, stages_done_, true)));
   read_starts(state, kStarts);
 }

@@ -22,8 +22,13 @@ namespace qn {
 /// Brings a laid out, dense module to the structure of a checkpoint: weights of finished stages have their codes, cut
 /// ties are cut, the store is laid out anew. What is trained is loaded by the caller afterwards. Returns the number of
 /// finished stages, 0 for states of runs that do not quantize.
+/// Latent values (CodeTraining) are for runs that go on training.
 int64_t restore_quantized(Module& module, const QuantizationPlan& plan, CentroidGradient gradient,
-                          const StateDict& state);
+                          const StateDict& state, bool latent = false);
+
+/// The codes of all weights that have some, as entries "ipq/codes/...", and taking them back where they may change.
+void save_codes(const Module& module, StateDict& state);
+void load_codes(Module& module, const StateDict& state);
 
 /// What a stage did, for the report.
 struct StageReport {
@@ -52,6 +57,9 @@ class IpqMachine {
   /// that they will be quantized to, start from these: in training the weights have learned to be quantized so. Every
   /// rank gives the same. For a run that starts.
   void start_from_noise(const StateDict& state);
+  /// Moves blocks of the weights quantized so far to better centroids (ipq.reassign_*); returns how many. To be called
+  /// between updates, on every rank.
+  int64_t move_codes();
 
   void save(StateDict& state) const;
   /// Brings the module's structure to where the state was: quantized weights have their codes, the store is laid out

@@ -28,15 +28,26 @@ void IpqConfig::visit(ConfigVisitor& v) {
           "training micro-batches that give activations their range where training has not");
   v.field("rules", rules,
           "fairseq quantization YAML (n_centroids, block_sizes, layers_to_quantize; empty: built-in rules)");
-  v.field("stages", stages, "regular expressions, one stage each, instead of those of the rules");
-  v.field("updates_per_stage", updates_per_stage, "finetuning updates after each stage's k-means (0: none)");
+  v.field(
+      "stages", stages,
+      "regular expressions, one stage each, instead of those of the rules (built-in rules: token tables, feed-forward, "
+      "attention)");
+  v.field("updates_per_stage", updates_per_stage,
+          "the recipe of older configurations: so many finetuning updates after each stage's k-means, by the run's own "
+          "sections optimizer and schedule, and fairseq's order of the built-in stages (feed-forward, token tables, "
+          "attention). 0: no finetuning");
   v.field("kmeans_iterations", kmeans_iterations, "k-means iterations per stage");
   v.field(
       "frequency_exponent", frequency_exponent,
       "k-means weighs the row of a token that occurs n times in the training text with (n + 1) to this power (0: all "
       "rows alike, as fairseq does)");
   v.choice("centroid_gradient", centroid_gradient,
-           "gradient of a centroid: sum over its blocks (fairseq's code) or their mean (the paper)");
+           "gradient of a centroid: sum over its n blocks (fairseq's code), their mean (the paper), or the sum over "
+           "sqrt(n)");
+  v.field("reassign_updates", reassign_updates,
+          "let codes change while finetuning: weights keep latent values beside their codes, which the gradient of the "
+          "decoded ones trains, and every n updates blocks move to the centroid nearest to them (0: codes stay)");
+  v.field("reassign_share", reassign_share, "at most this share of a weight's blocks moves at a time");
   v.field("dense_softmax", dense_softmax,
           "leave output matrices that are tied to quantized tables dense, as fairseq does, instead of keeping the tie");
   v.field("restart_schedule", restart_schedule,
@@ -60,7 +71,10 @@ void IpqConfig::validate(const ConfigChecker& c) const {
   c.check(activation_bits >= 2 && activation_bits <= 8, "activation_bits", "must be 2 to 8, got {}", activation_bits);
   c.check(calibration_batches >= 1, "calibration_batches", "must be at least 1, got {}", calibration_batches);
   c.check(method == QuantizeMethod::pq || rules.empty(), "rules", "are for method pq");
-  c.check(updates_per_stage >= 0, "updates_per_stage", "must not be negative, got {}", updates_per_stage);
+  c.check(updates_per_stage.value_or(0) >= 0, "updates_per_stage", "must not be negative, got {}",
+          updates_per_stage.value_or(0));
+  c.check(reassign_updates >= 0, "reassign_updates", "must not be negative, got {}", reassign_updates);
+  c.check(reassign_share > 0.0 && reassign_share <= 1.0, "reassign_share", "must be in (0, 1], got {}", reassign_share);
   c.check(kmeans_iterations >= 1, "kmeans_iterations", "must be at least 1, got {}", kmeans_iterations);
   c.check(frequency_exponent >= 0.0 && frequency_exponent <= 2.0, "frequency_exponent", "must be in [0, 2], got {}",
           frequency_exponent);

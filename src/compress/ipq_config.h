@@ -1,6 +1,7 @@
 // The section `ipq` of a configuration.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,11 +31,13 @@ struct IpqConfig {
   int64_t calibration_batches = 64;
   std::string rules;
   std::vector<std::string> stages;
-  int64_t updates_per_stage = 0;
+  std::optional<int64_t> updates_per_stage;
   int64_t kmeans_iterations = 15;
   double frequency_exponent = 1.0;
   CentroidGradient centroid_gradient = CentroidGradient::sum;
   bool dense_softmax = false;
+  int64_t reassign_updates = 0;
+  double reassign_share = 0.01;
   bool restart_schedule = false;
   int64_t save_every_kmeans_iterations = 0;
   ValueStorage centroids = ValueStorage::f16, dense = ValueStorage::f16;

@@ -44,7 +44,8 @@ ValueStorage storage_of_part(const Weight& weight, const std::string& role, cons
   const QuantizedTensor& tensor = *weight.representation().quantized();
   for (const SideLayout& side : tensor.quantizer->layout(tensor.rows, tensor.cols).side)
     if (side.name == role) return side.roundable ? storage.side : ValueStorage::f32;
-  QN_ASSERT(false, "{} has no {}", weight.name(), role);
+  QN_ASSERT(role == kLatent, "{} has no {}", weight.name(), role);
+  return ValueStorage::f32;  // it is not stored at all
 }
 
 std::vector<float> floats_of(const Kernels& kernels, const Tensor& tensor) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "compress/device_grid.h"
 #include "ops/host_access.h"
 #include "ops/int8_weight.h"
 #include "quant/int_quantizer.h"
@@ -10,27 +11,123 @@
 namespace qn {
 namespace {
 
-/// Centroids are trained, codes are frozen.
-class PqRepresentation : public Representation {
+/// The trained part of that role; null when there is none.
+Parameter* find_part(const std::vector<WeightPart>& parts, const std::string& role) {
+  const auto it = std::find_if(parts.begin(), parts.end(), [&](const WeightPart& part) { return part.role == role; });
+  return it == parts.end() ? nullptr : it->parameter;
+}
+
+std::vector<float> values_on_host(const Kernels& kernels, const Tensor& tensor) {
+  const HostView view(kernels, tensor);
+  if (view.view().dtype == DType::f32) return {view.span<float>().begin(), view.span<float>().end()};
+  std::vector<float> values;
+  for (const double v : view.span<double>()) values.push_back(static_cast<float>(v));
+  return values;
+}
+
+/// Centroids are trained. Codes stay, unless there are latent values to move them by.
+class PqRepresentation : public Representation, public MovableCodes {
  public:
-  PqRepresentation(QuantizedTensor tensor, const std::vector<WeightPart>& parts, CentroidGradient gradient)
-      : centroids_(parts.at(0).parameter), tensor_(std::move(tensor)) {
-    if (gradient == CentroidGradient::mean) counts_ = count_codes(tensor_.codes, centroids_->shape[0]);
+  PqRepresentation(QuantizedTensor tensor, const std::vector<WeightPart>& parts, const CodeTraining& training)
+      : centroids_(find_part(parts, PqQuantizer::kCentroids)),
+        latent_(find_part(parts, kLatent)),
+        tensor_(std::move(tensor)),
+        training_(training) {
+    QN_ASSERT(centroids_ != nullptr);
+    count();
   }
+
+  void begin_update(const Kernels& kernels, int64_t) override {
+    if (training_.int8_centroids) fit_grid(kernels);
+  }
+
   Var value(Tape& tape) override {
-    const int64_t* counts = counts_.empty() ? nullptr : device_counts_.of(tape.k, counts_);
-    return pq_weight(tape, centroids_->var(tape), device_codes_.of(tape.k, tensor_.codes), counts,
-                     {tensor_.rows, tensor_.cols});
+    const int64_t* divisors = divisors_.empty() ? nullptr : device_divisors_.of(tape.k, divisors_);
+    const Var w = pq_weight(tape, stored(tape, centroids_->var(tape)), device_codes_.of(tape.k, tensor_.codes),
+                            divisors, {tensor_.rows, tensor_.cols});
+    if (latent_ != nullptr) straight_through(tape, w, latent_->var(tape));
+    return w;
   }
   const QuantizedTensor* quantized() const override { return &tensor_; }
 
+  int64_t move_codes(const Kernels& kernels, double share) override;
+  void set_codes(const Kernels& kernels, std::span<const uint16_t> codes) override {
+    QN_CHECK(codes.size() == tensor_.codes.size(), "{} codes for {}, which has {}", codes.size(), centroids_->name,
+             tensor_.codes.size());
+    std::copy(codes.begin(), codes.end(), tensor_.codes.begin());  // in place: kernels may know the address
+    count();
+    device_codes_.update(kernels, tensor_.codes);
+    device_divisors_.update(kernels, divisors_);
+  }
+
  private:
-  Parameter* centroids_;
+  void count() {
+    const std::vector<int64_t> counts = count_codes(tensor_.codes, centroids_->shape[0]);
+    const std::vector<int64_t> divisors = gradient_divisors(counts, training_.gradient);
+    divisors_.resize(divisors.size());
+    std::copy(divisors.begin(), divisors.end(), divisors_.begin());
+  }
+
+  /// The centroids as a file will hold them. Evaluation finds the grid that they have now, as packing does.
+  Var stored(Tape& tape, const Var& centroids) {
+    if (!training_.int8_centroids) return centroids;
+    if (!tape.training()) fit_grid(tape.k);
+    if (!grid_.is_set()) return centroids;  // a pass before the first update, which only counts work
+    // No centroid is outside the grid, so that the gradient is that of the masters.
+    const Var rounded{tape.parameter_tensor(centroids.value.shape), centroids.slot};
+    tape.k.fake_quantize(rounded.value, centroids.value, grid_.scale(), grid_.zero_point(), 8, 1.0, 1, {});
+    return rounded;
+  }
+  void fit_grid(const Kernels& kernels) {
+    const std::vector<float> values = values_on_host(kernels, centroids_->value);
+    grid_.set(kernels, centroids_->value.dtype, static_cast<double>(int8_scale(values)),
+              static_cast<double>(kInt8ZeroPoint));
+  }
+
+  Parameter *centroids_, *latent_;
   QuantizedTensor tensor_;
-  std::vector<int64_t> counts_;
+  CodeTraining training_;
+  std::vector<int64_t> divisors_;
   DeviceCopy<uint16_t> device_codes_;
-  DeviceCopy<int64_t> device_counts_;
+  DeviceCopy<int64_t> device_divisors_;
+  DeviceGrid grid_;  // of centroids in int8
 };
+
+int64_t PqRepresentation::move_codes(const Kernels& kernels, double share) {
+  if (latent_ == nullptr) return 0;
+  const std::vector<float> latent = values_on_host(kernels, latent_->value);
+  std::vector<float> centroids = values_on_host(kernels, centroids_->value);
+  if (training_.int8_centroids) round_to_storage(centroids, ValueStorage::int8);
+  const int64_t d = centroids_->shape[1], rows = tensor_.rows, cols = tensor_.cols;
+  const PqTable nearest = encode(latent.data(), rows, cols, d, centroids);
+  const auto distance = [&](int64_t block, uint16_t code) {
+    const float* x = latent.data() + block % rows * cols + block / rows * d;
+    const float* c = centroids.data() + int64_t{code} * d;
+    double sum = 0.0;
+    for (int64_t t = 0; t < d; ++t) {
+      const double difference = static_cast<double>(x[t]) - static_cast<double>(c[t]);
+      sum += difference * difference;
+    }
+    return sum;
+  };
+  struct Move {
+    double gain;
+    int64_t block;
+  };
+  std::vector<Move> moves;
+  for (int64_t n = 0; n < std::ssize(nearest.codes); ++n) {
+    const uint16_t from = tensor_.codes[static_cast<size_t>(n)], to = nearest.codes[static_cast<size_t>(n)];
+    if (from != to) moves.push_back({distance(n, from) - distance(n, to), n});
+  }
+  std::sort(moves.begin(), moves.end(),
+            [](const Move& a, const Move& b) { return a.gain != b.gain ? a.gain > b.gain : a.block < b.block; });
+  moves.resize(std::min(moves.size(), static_cast<size_t>(share * static_cast<double>(nearest.codes.size()))));
+  std::vector<uint16_t> codes = tensor_.codes;
+  for (const Move& move : moves)
+    codes[static_cast<size_t>(move.block)] = nearest.codes[static_cast<size_t>(move.block)];
+  set_codes(kernels, codes);
+  return std::ssize(moves);
+}
 
 /// For every quantizer that has no representation of its own: nothing is trained, values are decoded at first use.
 class FrozenRepresentation : public Representation {
@@ -91,18 +188,18 @@ class IntRepresentation : public FrozenRepresentation {
 /// Representations of their own: those that train what their quantizer's layout calls trainable.
 struct Maker {
   const char* type;
-  std::unique_ptr<Representation> (*make)(QuantizedTensor, const std::vector<WeightPart>&, CentroidGradient);
+  std::unique_ptr<Representation> (*make)(QuantizedTensor, const std::vector<WeightPart>&, const CodeTraining&);
 };
-constexpr Maker kMakers[] = {
-    {PqQuantizer::kType,
-     [](QuantizedTensor tensor, const std::vector<WeightPart>& parts,
-        CentroidGradient gradient) -> std::unique_ptr<Representation> {
-       return std::make_unique<PqRepresentation>(std::move(tensor), parts, gradient);
-     }},
-    {IntQuantizer::kType,
-     [](QuantizedTensor tensor, const std::vector<WeightPart>&, CentroidGradient) -> std::unique_ptr<Representation> {
-       return std::make_unique<IntRepresentation>(std::move(tensor));
-     }}};
+constexpr Maker kMakers[] = {{PqQuantizer::kType,
+                              [](QuantizedTensor tensor, const std::vector<WeightPart>& parts,
+                                 const CodeTraining& training) -> std::unique_ptr<Representation> {
+                                return std::make_unique<PqRepresentation>(std::move(tensor), parts, training);
+                              }},
+                             {IntQuantizer::kType,
+                              [](QuantizedTensor tensor, const std::vector<WeightPart>&,
+                                 const CodeTraining&) -> std::unique_ptr<Representation> {
+                                return std::make_unique<IntRepresentation>(std::move(tensor));
+                              }}};
 
 const Maker* maker_of(const Quantizer& quantizer) {
   const std::string type = quantizer.type();
@@ -128,12 +225,16 @@ std::optional<QuantizedTensor> quantized_tensor(const Weight& weight, const Para
   return tensor;
 }
 
+MovableCodes* movable_codes(Weight& weight) { return dynamic_cast<MovableCodes*>(&weight.representation()); }
+
 void RepresentationSwap::replace(Weight& weight, QuantizedTensor tensor) {
   check_tensor(tensor, weight.name());
   QN_CHECK(tensor.rows == weight.rows() && tensor.cols == weight.cols(), "{} is {} x {}, its codes are for {} x {}",
            weight.name(), weight.rows(), weight.cols(), tensor.rows, tensor.cols);
   QN_ASSERT(weight.dense() != nullptr, "{} is represented by codes already", weight.name());
   ParameterStore& store = module_.parameters();
+  std::vector<float> latent;
+  if (training_.latent && weight.dense()->value.defined()) latent = store.values_of(*weight.dense());
   store.remove(weight.dense());
   const Maker* maker = maker_of(*tensor.quantizer);
   if (maker == nullptr)
@@ -147,7 +248,11 @@ void RepresentationSwap::replace(Weight& weight, QuantizedTensor tensor) {
     pending_.push_back({parts.back().parameter, std::move(side.values)});
     side.values.assign(static_cast<size_t>(side.shape.elements()), 0.0f);
   }
-  auto representation = maker->make(std::move(tensor), parts, gradient_);
+  if (training_.latent && !parts.empty()) {
+    parts.push_back({kLatent, store.add(part_name(weight.name(), kLatent), {tensor.rows, tensor.cols}, {})});
+    pending_.push_back({parts.back().parameter, std::move(latent)});
+  }
+  auto representation = maker->make(std::move(tensor), parts, training_);
   weight.set_representation(std::move(representation), nullptr, std::move(parts));
 }
 
@@ -166,7 +271,7 @@ void round_side_values(Weight& weight, ValueStorage storage) {
   for (size_t i = 0; i < layout.side.size(); ++i)
     if (layout.side[i].roundable) round_to_storage(tensor.values[i].values, storage);
   const Maker* maker = maker_of(*tensor.quantizer);
-  weight.set_representation(maker != nullptr ? maker->make(std::move(tensor), {}, CentroidGradient::sum)
+  weight.set_representation(maker != nullptr ? maker->make(std::move(tensor), {}, {})
                                              : std::make_unique<FrozenRepresentation>(std::move(tensor)),
                             nullptr);
 }

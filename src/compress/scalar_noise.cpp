@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 
+#include "compress/device_grid.h"
 #include "compress/noisy_weight.h"
 #include "core/text.h"
 #include "ops/host_access.h"
@@ -50,27 +51,6 @@ class ScalarNoise : public NoisyWeight {
   ScalarNoiseOptions options_;
 };
 
-/// The grid of a tensor in the backend's memory.
-class DeviceGrid {
- public:
-  bool is_set() const { return memory_ != nullptr; }
-  void set(const Kernels& kernels, DType dtype, const std::vector<float>& numbers) {
-    if (memory_ != kernels.memory || scale_.view().dtype != dtype) {
-      scale_ = OwnedTensor({1}, dtype, *kernels.memory);
-      zero_point_ = OwnedTensor({1}, dtype, *kernels.memory);
-      memory_ = kernels.memory;
-    }
-    kernels.fill(scale(), static_cast<double>(numbers[0]));
-    kernels.fill(zero_point(), static_cast<double>(numbers[1]));
-  }
-  const Tensor& scale() const { return scale_.view(); }
-  const Tensor& zero_point() const { return zero_point_.view(); }
-
- private:
-  OwnedTensor scale_, zero_point_;
-  const Memory* memory_ = nullptr;
-};
-
 /// With a searched grid, which training keeps for some updates. Evaluation has one of its own, of the values as they
 /// are then: searched when they have changed.
 class SearchedNoise : public ScalarNoise {
@@ -81,7 +61,7 @@ class SearchedNoise : public ScalarNoise {
     if (rate() <= 0.0) return;
     const bool due = numbers_.empty() || update % options_.range_updates == 0;
     if (due) search(kernels, numbers_);
-    if ((due || !training_.is_set()) && !numbers_.empty()) training_.set(kernels, dense()->value.dtype, numbers_);
+    if ((due || !training_.is_set()) && !numbers_.empty()) set(training_, kernels, numbers_);
   }
 
   Var value(Tape& tape) override {
@@ -124,8 +104,11 @@ class SearchedNoise : public ScalarNoise {
       evaluation_ = {};
       return;
     }
-    evaluation_.set(kernels, dense()->value.dtype, numbers);
+    set(evaluation_, kernels, numbers);
     evaluated_ = hash;
+  }
+  void set(DeviceGrid& grid, const Kernels& kernels, const std::vector<float>& numbers) const {
+    grid.set(kernels, dense()->value.dtype, static_cast<double>(numbers[0]), static_cast<double>(numbers[1]));
   }
   static std::vector<float> floats_of(const Tensor& t) {
     std::vector<float> values(static_cast<size_t>(t.elements()));

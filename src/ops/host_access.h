@@ -50,12 +50,11 @@ void edit_on_host(const Kernels& kernels, const Tensor& tensor, F&& edit) {
   upload(kernels, tensor, host.view());
 }
 
-/// Host data that never changes, where kernels can read it: itself on a host backend, a copy made at first use on a
-/// device.
+/// Host data where kernels can read it: itself on a host backend, a copy made at first use on a device.
 template <typename T>
 class DeviceCopy {
  public:
-  /// `values` must be the same in every call.
+  /// `values` must be the same in every call, but for update().
   const T* of(const Kernels& kernels, std::span<const T> values) {
     if (on_host(kernels)) return values.data();
     if (memory_ != kernels.memory) {
@@ -64,6 +63,10 @@ class DeviceCopy {
       memory_ = kernels.memory;
     }
     return reinterpret_cast<const T*>(buffer_.data());
+  }
+  /// `values` have changed, in place; so do those of a copy, whose address kernels may have been recorded with.
+  void update(const Kernels& kernels, std::span<const T> values) {
+    if (memory_ == kernels.memory) kernels.upload(buffer_.data(), values.data(), values.size_bytes());
   }
 
  private:

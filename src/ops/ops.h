@@ -108,6 +108,8 @@ struct FakeQuantize {
 /// that of the clamp, zero outside the range (reference 2.4). Unlike there, a quantized value outside becomes the bound
 /// and is not reflected about it.
 Var fake_quantize(Tape& tape, const Var& x, const FakeQuantize& how);
+/// The gradient of y, as it is, also goes to `x` (same shape, parameters' type), which y is not computed from.
+void straight_through(Tape& tape, const Var& y, const Var& x);
 /// The dense weight of product-quantization codes; gradient to the centroids [K, d] (sum, or mean with counts).
 Var pq_weight(Tape& tape, const Var& centroids, const uint16_t* codes, const int64_t* counts, Shape shape);
 

@@ -25,6 +25,15 @@ Var replace_blocks(Tape& tape, const Var& weight, const BlockReplacement& how) {
   return {noisy, weight.slot};
 }
 
+void straight_through(Tape& tape, const Var& y, const Var& x) {
+  if (x.slot == nullptr) return;
+  tape.on_backward([&tape, y, x] {
+    if (!Tape::has_grad(y)) return;
+    const Tape::Slot slot = tape.slot(x);
+    tape.k.axpy(slot.grad, y.slot->grad, 1.0, slot.beta);
+  });
+}
+
 Var pq_weight(Tape& tape, const Var& centroids, const uint16_t* codes, const int64_t* counts, Shape shape) {
   const Var w = tape.weight_result(shape);
   tape.k.pq_decode(w.value, centroids.value, codes);

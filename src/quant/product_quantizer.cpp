@@ -1,6 +1,7 @@
 #include "quant/product_quantizer.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 #include "ops/cpu/pq_kernels.h"
@@ -33,6 +34,14 @@ std::vector<int64_t> count_codes(std::span<const uint16_t> codes, int64_t n_cent
   return counts;
 }
 
+std::vector<int64_t> gradient_divisors(std::span<const int64_t> counts, CentroidGradient mode) {
+  if (mode == CentroidGradient::sum) return {};
+  std::vector<int64_t> divisors(counts.begin(), counts.end());
+  if (mode == CentroidGradient::root)
+    for (int64_t& n : divisors) n = std::llround(std::sqrt(static_cast<double>(n)));
+  return divisors;
+}
+
 template <typename T>
 void decode(const PqTable& table, T* weight) {
   if constexpr (std::is_same_v<T, float>) {
@@ -46,9 +55,9 @@ void decode(const PqTable& table, T* weight) {
 template <typename T>
 void centroid_gradient(const PqTable& table, const T* grad_weight, T* grad_centroids, bool accumulate,
                        CentroidGradient mode) {
+  const std::vector<int64_t> divisors = gradient_divisors(table.counts, mode);
   cpu::pq_centroid_grad(grad_centroids, accumulate ? 1.0f : 0.0f, grad_weight, table.codes.data(), table.rows,
-                        table.cols, table.block_size, table.n_centroids,
-                        mode == CentroidGradient::mean ? table.counts.data() : nullptr);
+                        table.cols, table.block_size, table.n_centroids, divisors.empty() ? nullptr : divisors.data());
 }
 
 template void decode(const PqTable&, float*);

@@ -36,13 +36,17 @@ template <typename T>
 void decode(const PqTable& table, T* weight);
 
 /// fairseq sums block gradients for linear layers and embeddings and averages them for convolutions; the paper
-/// averages.
-enum class CentroidGradient { sum, mean };
+/// averages. `root` divides the sum of n gradients by sqrt(n), to a whole number: of gradients that have nothing to do
+/// with each other it is as large for any n.
+enum class CentroidGradient { sum, mean, root };
 template <>
 struct EnumNames<CentroidGradient> {
-  static constexpr EnumName<CentroidGradient> kAll[] = {{CentroidGradient::sum, "sum"},
-                                                        {CentroidGradient::mean, "mean"}};
+  static constexpr EnumName<CentroidGradient> kAll[] = {
+      {CentroidGradient::sum, "sum"}, {CentroidGradient::mean, "mean"}, {CentroidGradient::root, "root"}};
 };
+
+/// What the sum of a centroid's gradients is divided by, from the numbers of blocks; empty for the sum itself.
+std::vector<int64_t> gradient_divisors(std::span<const int64_t> counts, CentroidGradient mode);
 
 /// Gradient of the centroids [K, d] from the gradient of the decoded weight [rows, cols]; adds to grad_centroids when
 /// `accumulate`, else overwrites. The result does not depend on the number of threads.

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/finite.h"
 #include "core/half.h"
+#include "ops/uniform_grid.h"
 
 namespace qn {
 
@@ -35,7 +36,8 @@ float int8_scale(std::span<const float> values) {
 }
 
 int8_t to_int8(float value, float scale) {
-  return static_cast<int8_t>(std::clamp(std::nearbyint(value / scale), -127.0f, 127.0f));
+  return static_cast<int8_t>(
+      std::max(UniformGrid<float>{scale, kInt8ZeroPoint, last_code(8)}.index(value) - 128, -127));
 }
 
 std::string not_storable(std::span<const float> values, ValueStorage storage) {

@@ -21,7 +21,9 @@ uint64_t stored_bytes(int64_t count, ValueStorage storage);
 
 /// Scale of int8 values: at most 12 significant bits, so that 127 * scale is exact and storing twice changes nothing.
 float int8_scale(std::span<const float> values);
+/// By the arithmetic of ops/uniform_grid.h, so that kernels that quantize with this zero point give what files hold.
 int8_t to_int8(float value, float scale);
+inline constexpr float kInt8ZeroPoint = 128.0f;
 
 /// Why a file cannot hold these values: "70000 at element 5 is beyond 65504, the largest number of fp16"; empty when it
 /// can.

@@ -103,7 +103,8 @@ bool LanguageModeling::step_back() {
 MicroBatch LanguageModeling::micro_batch(int64_t index, const RandomKey&) {
   const ProfileScope reading(Phase::data, index);
   batch_ = corpus_->train().collate(groups_[static_cast<size_t>(index)]);
-  return micro_batch_of(*model_, view_of(batch_), batch_.tokens);
+  const TokenBatch batch = view_of(batch_);
+  return {[this, batch](Tape& tape) { return teachers_.losses(tape, *model_, batch); }, batch_.tokens};
 }
 
 MicroBatch LanguageModeling::example(int64_t i, int64_t count) {
@@ -252,6 +253,10 @@ std::vector<float> frequency_importance(const Weight& weight, std::span<const in
   std::vector<float> importance;
   for (const double w : raw) importance.push_back(static_cast<float>(w * static_cast<double>(weight.rows()) / total));
   return importance;
+}
+
+void LanguageModeling::learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) {
+  teachers_ = Teachers(files, weight, blueprint_.dictionary_hash, blueprint_.model, kernels);
 }
 
 std::vector<float> LanguageModeling::row_importance(const Weight& weight, double exponent) const {

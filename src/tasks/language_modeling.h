@@ -9,6 +9,7 @@
 #include "tasks/corpus.h"
 #include "tasks/run_task.h"
 #include "tasks/scoring.h"
+#include "tasks/teachers.h"
 
 namespace qn {
 
@@ -56,6 +57,7 @@ class LanguageModeling : public RunTask {
   void prune(StateDict& state, const std::string& layers_to_keep) const override;
   /// (count + 1)^exponent of every row's token in the training text, scaled to mean 1; empty where rows are no tokens.
   std::vector<float> row_importance(const Weight& weight, double exponent) const override;
+  void learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) override;
 
  private:
   /// What the model is built from.
@@ -73,6 +75,7 @@ class LanguageModeling : public RunTask {
   Blueprint blueprint_;
   std::unique_ptr<LanguageModel> model_;
   std::string data_path_;
+  Teachers teachers_;
   std::vector<std::vector<int64_t>> groups_, previous_;  // of the update that was drawn last, and of the one before
   SamplerState before_update_;                           // where the sampler was when the last one was drawn
   Batch batch_;

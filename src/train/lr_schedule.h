@@ -21,12 +21,12 @@ struct ScheduleConfig {
   Schedule name = Schedule::cosine;
   double lr = 0.25;
   int64_t warmup_updates = 0;
-  std::optional<double> warmup_init_lr;
+  std::optional<double> warmup_init_lr = {};
   double min_lr = 0.0;
-  std::optional<int64_t> period_updates;
+  std::optional<int64_t> period_updates = {};
   double t_mult = 1.0;
   double lr_shrink = 0.1;
-  std::optional<int64_t> total_updates;
+  std::optional<int64_t> total_updates = {};
   double end_lr = 0.0;
   double power = 1.0;
   void visit(ConfigVisitor& v);

@@ -1,6 +1,6 @@
 #include "train/optimizer.h"
 
-#include "ops/host_access.h"
+#include "train/flat_state.h"
 
 namespace qn {
 namespace {
@@ -8,26 +8,6 @@ namespace {
 /// A state as large as the parameters, beside them.
 OwnedTensor zeros_like_values(const ParameterStore& store) {
   return {store.values().shape, store.dtype(), *store.kernels().memory};
-}
-
-/// The part of a flat state tensor that belongs to a parameter.
-Tensor state_slice(const OwnedTensor& flat, const Parameter& p) {
-  const Tensor& t = flat.view();
-  return {static_cast<std::byte*>(t.data) + static_cast<size_t>(p.offset) * size_of(t.dtype), p.shape, t.dtype};
-}
-
-void save_slices(const ParameterStore& store, const OwnedTensor& flat, const std::string& prefix, StateDict& state) {
-  for (const auto& p : store.all()) state.tensors[prefix + p->name] = download(store.kernels(), state_slice(flat, *p));
-}
-
-void load_slices(const ParameterStore& store, const OwnedTensor& flat, const std::string& prefix,
-                 const StateDict& state) {
-  for (const auto& p : store.all()) {
-    const Tensor to = state_slice(flat, *p), &from = state.tensor(prefix + p->name);
-    QN_CHECK(from.shape == to.shape && from.dtype == to.dtype, "{}{} is {} {} in the checkpoint, but {} {} here",
-             prefix, p->name, name_of(from.dtype), from.shape.to_string(), name_of(to.dtype), to.shape.to_string());
-    upload(store.kernels(), to, from);
-  }
 }
 
 bool skipped(const OptimizerConfig& config, const Parameter& p) {

@@ -123,6 +123,13 @@ class Task {
                      "': this kind of network has no layers to leave out");
   }
 
+  /// From now on micro_batch() learns from model files, too: with `weight`, from the targets with the rest to 1. Throws
+  /// qn::UsageError when a file is none, or for another task.
+  virtual void learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) {
+    (void)files, (void)weight, (void)kernels;
+    throw UsageError("ipq.teacher: this task does not learn from other models");
+  }
+
   /// Relative importance of every row of a weight for k-means, mean 1; empty where all rows are alike. `exponent` is
   /// ipq.frequency_exponent.
   virtual std::vector<float> row_importance(const Weight& weight, double exponent) const {

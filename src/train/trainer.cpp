@@ -49,7 +49,7 @@ int64_t total_updates(const TrainConfig& config, const Task& task) {
 
 Trainer::Trainer(const TrainerConfig& config, std::string config_text, Task& task, Communicator& comm,
                  TrainerOptions options)
-    : config_(config),
+    : config_(options.quantize ? finetuning_config(config) : config),
       config_text_(std::move(config_text)),
       task_(task),
       module_(task.module()),
@@ -62,6 +62,8 @@ Trainer::Trainer(const TrainerConfig& config, std::string config_text, Task& tas
   // First: another process may have it.
   if (comm_.is_root() && !options_.dry) folder_.emplace(config_.checkpoint);
   task_.open_training();
+  if (options_.quantize && !config_.ipq.teacher.empty())
+    task_.learn_from(config_.ipq.teacher, config_.ipq.teacher_weight, kernels_);
   prepare_module();
   start_or_resume();
   log_start();
@@ -86,10 +88,14 @@ void Trainer::plan_weights(const StateDict& state) {
   const auto importance = [this](const Weight& weight) {
     return task_.row_importance(weight, config_.ipq.frequency_exponent);
   };
-  if (options_.quantize)
+  if (options_.quantize) {
+    finetuning_ = Finetuning(config_.ipq, plan_, config_.optimizer, config_.schedule);
+    stage_model_.emplace(module_, config_.ipq.average_decay,
+                         config_.ipq.keep_best.value_or(!config_.ipq.updates_per_stage));
     ipq_.emplace(config_.ipq, module_, comm_, static_cast<uint64_t>(config_.seed), plan_, importance);
-  else
+  } else {
     check_noise_schedule(config_.quant_noise, max_updates());
+  }
   noise_.emplace(module_, comm_, plan_,
                  RunNoiseOptions{.seed = static_cast<uint64_t>(config_.seed),
                                  .codebook_updates = config_.quant_noise.codebook_updates,
@@ -108,7 +114,7 @@ void Trainer::start_or_resume() {
   check_schedule();
   if (!resuming) initialize_weights();
   if (resuming && ipq_) ipq_->load(state);
-  optimizer_ = make_optimizer(config_.optimizer, module_.parameters(), config_.schedule.lr);
+  renew_optimizer();
   make_update_runner();
   if (resuming) resume(state);
   start_reporting(resuming);
@@ -201,12 +207,13 @@ void Trainer::resume(const StateDict& state) {
     for (const std::string& line : diff_config(state.text("config"), config_text_))
       spdlog::warn("changed since the checkpoint: {}", line);
   load_module(module_, state);
-  check_optimizer(config_.optimizer, state);
+  check_optimizer(current_optimizer(), state);
   optimizer_->load(module_.parameters(), state);
   updates_->load(state);
   noise_->load(state);
   task_.load(state);
   state_.load(state);
+  if (stage_model_) stage_model_->load(state);
   if (state.texts.contains("source")) source_ = state.text("source");
   if (state.texts.contains("source_layers")) source_layers_ = state.text("source_layers");
 }
@@ -218,6 +225,7 @@ StateDict Trainer::capture() {
   updates_->save(state);
   noise_->save(state);
   if (ipq_) ipq_->save(state);
+  if (stage_model_) stage_model_->save(state);
   task_.save(state);
   state_.save(state);
   state.texts["plan"] = plan_to_text(plan_);
@@ -241,20 +249,11 @@ void Trainer::save(const SaveReason& reason) {
 }
 
 /// Of the whole run; 0 where that is not known beforehand.
-int64_t Trainer::max_updates() const {
-  return ipq_ ? ipq_->stages() * config_.ipq.updates_per_stage : total_updates(config_.train, task_);
-}
+int64_t Trainer::max_updates() const { return ipq_ ? finetuning_.total() : total_updates(config_.train, task_); }
 
 void Trainer::check_schedule() const {
-  if (ipq_ && config_.ipq.updates_per_stage == 0) return;
+  if (ipq_ && finetuning_.total() == 0) return;
   qn::check_schedule(config_.schedule, max_updates());
-}
-
-double Trainer::current_lr() const {
-  if (ipq_ && config_.ipq.restart_schedule)
-    return learning_rate(config_.schedule, state_.update - (ipq_->stages_done() - 1) * config_.ipq.updates_per_stage,
-                         config_.ipq.updates_per_stage);
-  return learning_rate(config_.schedule, state_.update, max_updates());
 }
 
 bool Trainer::finished() const {
@@ -279,27 +278,6 @@ bool Trainer::agreed_stop() {
     comm_.broadcast(std::as_writable_bytes(std::span(&state_.training_seconds, 1)));
   }
   return stop > 0.0;
-}
-
-bool Trainer::run_due_stages() {
-  while (ipq_ && ipq_->stages_done() < ipq_->stages() &&
-         state_.update >= ipq_->stages_done() * config_.ipq.updates_per_stage) {
-    drain();
-    const int64_t every = config_.ipq.save_every_kmeans_iterations;
-    const auto report = ipq_->run_stage([&](int64_t iteration) {
-      const bool stop = agreed_stop();
-      if (stop || (every > 0 && iteration % every == 0)) save({});
-      return !stop;
-    });
-    if (!report) return false;
-    optimizer_ = make_optimizer(config_.optimizer, module_.parameters(), config_.schedule.lr);
-    updates_->forget_skipped();
-    evaluation_.reset();
-    report_stage(*report);
-    check_result();
-    save({});
-  }
-  return true;
 }
 
 Outcome Trainer::run() {
@@ -335,6 +313,7 @@ Outcome Trainer::run_to_end() {
       save({});
       return Outcome::stopped;
     }
+    if (ipq_) after_stage_update();
     const bool stop = agreed_stop();
     after_update();
     if (stop && !finished()) {
@@ -400,37 +379,17 @@ AcrossRanks Trainer::across_ranks() {
           .sum = [this](std::span<int64_t> values) { comm_.all_reduce_sum(values); }};
 }
 
-/// Gives activations their range on training data, if training has not. Micro-batches are taken in groups, of which
-/// each counts as an update, so that the result is the same on any number of ranks.
-void Trainer::calibrate() {
-  ActivationObserver* observer = module_.activations().observer();
-  if (observer == nullptr || observer->calibrated()) return;
-  const ProfileScope phase(Phase::forward);
-  Arena arena(*kernels_.memory);
-  Tape tape(kernels_, arena, dtype_, {});
-  const int64_t count = config_.ipq.calibration_batches, group = observer->calibration_group(count);
-  observer->set_calibrating(true);
-  for (int64_t i = 0; i < count; ++i) {
-    if (i % comm_.size() == comm_.rank()) {
-      tape.restart({});
-      task_.example(i, count).losses(tape);
-      arena.reset();
-    }
-    if ((i + 1) % group == 0 || i + 1 == count) observer->end_update(kernels_, across_ranks());
-  }
-  observer->set_calibrating(false);
-  evaluation_.reset();
-  spdlog::info("activations: ranges of {} places from {} training micro-batches", plan_.activations.size(), count);
-  save({});
-}
-
 void Trainer::drain() {
   while (updates_->pending() > 0) report(updates_->finish());
 }
 
 const Evaluation& Trainer::validate_now() {
   drain();
-  if (!evaluation_) evaluation_ = task_.evaluate(kernels_, comm_, dtype_);
+  if (evaluation_) return *evaluation_;
+  std::optional<AveragesInPlace> averages;
+  if (stage_model_) averages.emplace(*stage_model_);
+  evaluation_ = task_.evaluate(kernels_, comm_, dtype_);
+  if (stage_model_) stage_model_->record(*evaluation_, state_.update);
   return *evaluation_;
 }
 
@@ -443,12 +402,13 @@ void Trainer::after_update() {
   const TrainConfig& t = config_.train;
   const CheckpointConfig& c = config_.checkpoint;
   const int64_t epoch = task_.epoch();
-  const bool epoch_end = task_.end_of_epoch(), stopping = finished();
+  const bool epoch_end = task_.end_of_epoch(), stopping = finished(), stage_end = at_stage_end();
   const auto every = [](int64_t n, int64_t interval) { return interval > 0 && n % interval == 0; };
   bool improved = false;
-  if (stopping || (epoch_end && every(epoch, t.validate_every_epochs)) ||
+  if (stopping || (stage_end && stage_model_->keeps_best()) || (epoch_end && every(epoch, t.validate_every_epochs)) ||
       every(state_.update, t.validate_every_updates))
     improved = record_validation();
+  if (stage_end) end_stage();
   const SaveReason reason{.epoch_end = epoch_end && every(epoch, c.save_every_epochs),
                           .interval = every(state_.update, c.save_every_updates),
                           .best = improved};

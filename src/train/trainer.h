@@ -15,6 +15,7 @@
 #include "train/metrics_log.h"
 #include "train/progress.h"
 #include "train/run_state.h"
+#include "train/stage_model.h"
 #include "train/task.h"
 #include "train/throughput.h"
 #include "train/trainer_config.h"
@@ -85,6 +86,12 @@ class Trainer {
   double time_update(int64_t per_rank);
   Outcome run_to_end();
   bool run_due_stages();
+  int64_t current_stage() const;
+  const OptimizerConfig& current_optimizer() const;
+  void renew_optimizer();
+  bool at_stage_end() const;
+  void after_stage_update();
+  void end_stage();
   void report_stage(const StageReport& report);
   bool finished() const;
   double current_lr() const;
@@ -118,6 +125,8 @@ class Trainer {
   QuantizationPlan plan_;
   std::optional<RunNoise> noise_;
   std::optional<IpqMachine> ipq_;
+  Finetuning finetuning_;
+  std::optional<StageModel> stage_model_;  // where there are stages
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DeviceCommunicator> device_comm_;  // null: what is on a device travels through host memory
   std::optional<UpdateRunner> updates_;

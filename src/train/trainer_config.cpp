@@ -63,6 +63,13 @@ void check_run_ends(const TrainerConfig& config, bool quantize) {
                  "stop_time_hours");
 }
 
+TrainerConfig finetuning_config(TrainerConfig config) {
+  if (config.ipq.updates_per_stage) return config;
+  config.optimizer = config.ipq.optimizer;
+  config.schedule = config.ipq.schedule;
+  return config;
+}
+
 bool use_graphs(const TrainConfig& train, const Communicator& comm) {
   return train.cuda_graphs == CudaGraphs::on || (train.cuda_graphs == CudaGraphs::automatic && comm.size() == 1);
 }

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "compress/ipq_config.h"
 #include "compress/noise.h"
 #include "core/config.h"
+#include "train/finetuning.h"
 #include "train/lr_schedule.h"
 #include "train/optimizer.h"
 #include "train/precision.h"
@@ -92,7 +92,11 @@ struct TrainerConfig {
   TrainConfig train;
   CheckpointConfig checkpoint;
   CommConfig comm;
-  IpqConfig ipq;
+  QuantizeConfig ipq;
 };
+
+/// With the optimizer and the schedule of the finetuning in place of those of training: ipq.optimizer and ipq.schedule,
+/// unless ipq.updates_per_stage is set.
+TrainerConfig finetuning_config(TrainerConfig config);
 
 }  // namespace qn

@@ -104,6 +104,95 @@ TEST(Representation, CentroidsAreTrainedAndReadBack) {
   EXPECT_EQ(values_of(fc2), decoded(*quantized_tensor(fc2, net.parameters())));
 }
 
+/// Gradient of the loss on two tokens, for the parameter of that name.
+std::vector<float> gradient_of(SmallNet& net, const std::string& name) {
+  Arena arena;
+  Tape tape(cpu_kernels(), arena, DType::f32, {.training = true, .recording = true});
+  net.parameters().begin_gradients();
+  for (const auto& weight : net.weights().all()) weight->representation().begin_update(cpu_kernels(), 0);
+  for (int pass = 0; pass < 2; ++pass) {  // gradients add up
+    const std::vector<int32_t> ids = {2, 5}, targets = {1, 0};
+    cross_entropy(tape, net.forward(tape, ids), targets);
+    tape.backward();
+    tape.restart(tape.pass());
+  }
+  net.parameters().finish_gradients();
+  const Tensor& grad = net.parameters().find(name)->slot.grad;
+  return {grad.span<float>().begin(), grad.span<float>().end()};
+}
+
+TEST(Representation, CentroidsInInt8AreTrainedAsTheyAreStored) {
+  SmallNet net;
+  Weight& fc2 = net.weight("fc2");
+  RepresentationSwap swap(net, {.gradient = CentroidGradient::sum, .int8_centroids = true});
+  swap.replace(fc2, quantized(fc2, *pq(4, 16)));
+  swap.finish();
+  Parameter* centroids = fc2.parts()[0].parameter;
+  const std::vector<float> seen = values_of(fc2), gradient = gradient_of(net, centroids->name);
+  const std::vector<float> master = net.parameters().values_of(*centroids);
+  EXPECT_NE(seen, decoded(*quantized_tensor(fc2, net.parameters())));
+  std::vector<float> rounded = master;
+  round_to_storage(rounded, ValueStorage::int8);
+  net.parameters().set_values(*centroids, rounded);
+  EXPECT_EQ(seen, decoded(*quantized_tensor(fc2, net.parameters())));
+  EXPECT_EQ(values_of(fc2), seen);
+  EXPECT_EQ(gradient_of(net, centroids->name), gradient);  // straight through: it is that at the stored values
+  rounded[0] *= 3.0f;                                      // evaluation follows
+  net.parameters().set_values(*centroids, rounded);
+  round_to_storage(rounded, ValueStorage::int8);
+  const std::vector<float> now = values_of(fc2);
+  net.parameters().set_values(*centroids, rounded);
+  EXPECT_EQ(now, decoded(*quantized_tensor(fc2, net.parameters())));
+}
+
+TEST(Representation, LatentValuesGetTheGradientOfTheDecodedOnes) {
+  SmallNet net, other;
+  Weight& fc2 = net.weight("fc2");
+  const std::vector<float> dense = net.parameters().values_of(*fc2.dense());
+  RepresentationSwap swap(net, {.gradient = CentroidGradient::sum, .latent = true});
+  swap.replace(fc2, quantized(fc2, *pq(4, 16)));
+  swap.finish();
+  const Parameter* latent = net.parameters().find("net.fc2.latent");
+  ASSERT_NE(latent, nullptr);
+  EXPECT_EQ(net.parameters().values_of(*latent), dense);
+  for (const auto& p : other.parameters().all())
+    if (Parameter* same = net.parameters().find(p->name))
+      other.parameters().set_values(*p, net.parameters().values_of(*same));
+  other.parameters().set_values(*other.weight("fc2").dense(), values_of(fc2));
+  EXPECT_EQ(gradient_of(net, latent->name), gradient_of(other, "net.fc2.weight"));
+}
+
+TEST(Representation, CodesMoveToTheNearestCentroidOfLatentValues) {
+  SmallNet net;
+  Weight& fc2 = net.weight("fc2");
+  const QuantizedTensor tensor = quantized(fc2, *pq(4, 16));
+  RepresentationSwap swap(net, {.gradient = CentroidGradient::root, .latent = true});
+  swap.replace(fc2, tensor);
+  swap.finish();
+  MovableCodes* movable = movable_codes(fc2);
+  ASSERT_NE(movable, nullptr);
+  Parameter* latent = net.parameters().find("net.fc2.latent");
+  // Every latent block is what another centroid is: the one behind its own, the farther away the later the block.
+  QuantizedTensor moved = tensor;
+  for (uint16_t& code : moved.codes) code = static_cast<uint16_t>((code + 1) % 16);
+  net.parameters().set_values(*latent, decoded(moved));
+  const auto blocks = std::ssize(tensor.codes);
+  EXPECT_EQ(movable->move_codes(cpu_kernels(), 0.25), blocks / 4);
+  int64_t differing = 0;
+  for (size_t n = 0; n < tensor.codes.size(); ++n) {
+    const uint16_t code = fc2.representation().quantized()->codes[n];
+    EXPECT_TRUE(code == tensor.codes[n] || code == moved.codes[n]);
+    differing += code != tensor.codes[n] ? 1 : 0;
+  }
+  EXPECT_EQ(differing, blocks / 4);
+  EXPECT_EQ(movable->move_codes(cpu_kernels(), 1.0), blocks - blocks / 4);
+  EXPECT_EQ(fc2.representation().quantized()->codes, moved.codes);
+  EXPECT_EQ(values_of(fc2), decoded(moved));
+  EXPECT_EQ(movable->move_codes(cpu_kernels(), 1.0), 0);
+  movable->set_codes(cpu_kernels(), tensor.codes);
+  EXPECT_EQ(values_of(fc2), decoded(tensor));
+}
+
 TEST(Representation, WrongTensorsAreRefusedByName) {
   SmallNet net;
   QuantizedTensor tensor = quantized(net.weight("fc2"), *pq(4, 16));

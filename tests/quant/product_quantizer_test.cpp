@@ -228,5 +228,12 @@ TEST(ProductQuantizer, ChecksTablesFromFiles) {
   EXPECT_THAT(message(bad), testing::HasSubstr("counts"));
 }
 
+TEST(ProductQuantizer, WhatGradientsAreDividedBy) {
+  const std::vector<int64_t> counts = {0, 1, 2, 9, 10, 100};
+  EXPECT_TRUE(gradient_divisors(counts, CentroidGradient::sum).empty());
+  EXPECT_EQ(gradient_divisors(counts, CentroidGradient::mean), counts);
+  EXPECT_EQ(gradient_divisors(counts, CentroidGradient::root), (std::vector<int64_t>{0, 1, 1, 3, 3, 10}));
+}
+
 }  // namespace
 }  // namespace qn::test

@@ -130,5 +130,37 @@ TEST(RankEquality, QuantizationMatchesOneRank) {
   EXPECT_TRUE(close(together.validate_now().loss, alone.validate_now().loss, kTrajectory));
 }
 
+/// Blocks that move and averages are the same on every rank, so that all go on alike.
+TEST(RankEquality, FinetuningMatchesOneRank) {
+  const SharedDir dir;
+  if (comm().is_root()) {
+    const auto local = make_local_communicator();
+    TinyTrainer(tiny_config(dir.path(), "dense"), *local, {}).run();
+  }
+  comm().barrier();
+  const auto config = [&](const std::string& name) {
+    RunConfig c = tiny_config(dir.path(), name);
+    c.checkpoint.init_from = (dir.path() / "dense" / "checkpoint_last.h5").string();
+    c.ipq.kmeans_iterations = 6;
+    c.ipq.stage_updates = {6, 4, 4};
+    c.ipq.centroid_gradient = CentroidGradient::root;
+    c.ipq.centroids = ValueStorage::int8;
+    c.ipq.average_decay = 0.8;
+    c.ipq.reassign_updates = 2;
+    c.ipq.reassign_share = 0.05;
+    return c;
+  };
+  TinyTrainer together(config("ipq"), comm(), {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(together.run(), Outcome::finished);
+  std::vector<double> loss{together.validate_now().loss, -together.validate_now().loss};
+  comm().all_reduce_max(loss);
+  EXPECT_EQ(loss[0], -loss[1]);
+  const auto local = make_local_communicator();
+  TinyTrainer alone(config(mine("ipq_alone")), *local, {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(alone.run(), Outcome::finished);
+  EXPECT_LT(differing_share(all_codes(together.model()), all_codes(alone.model())), 0.02);
+  EXPECT_TRUE(close(together.validate_now().loss, alone.validate_now().loss, kTrajectory));
+}
+
 }  // namespace
 }  // namespace qn::test

@@ -1,0 +1,96 @@
+// What a trainer does beside updates when it quantizes: stages, and what the finetuning after each is about.
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "core/profiler.h"
+#include "train/trainer.h"
+
+namespace qn {
+
+/// The stage that is being finetuned; before the first one: that.
+int64_t Trainer::current_stage() const { return std::max<int64_t>(ipq_->stages_done() - 1, 0); }
+
+const OptimizerConfig& Trainer::current_optimizer() const {
+  return ipq_ ? finetuning_.optimizer(current_stage()) : config_.optimizer;
+}
+
+void Trainer::renew_optimizer() {
+  const double initial_lr = ipq_ ? finetuning_.peak_lr(current_stage()) : config_.schedule.lr;
+  optimizer_ = make_optimizer(current_optimizer(), module_.parameters(), initial_lr);
+}
+
+double Trainer::current_lr() const {
+  return ipq_ ? finetuning_.learning_rate(current_stage(), state_.update)
+              : learning_rate(config_.schedule, state_.update, max_updates());
+}
+
+bool Trainer::at_stage_end() const {
+  return ipq_ && ipq_->stages_done() > 0 && state_.update == finetuning_.start_of(ipq_->stages_done());
+}
+
+/// Not shortly before a stage's end: what has moved must find its place.
+void Trainer::after_stage_update() {
+  stage_model_->add_update();
+  const int64_t every = config_.ipq.reassign_updates, done = ipq_->stages_done();
+  if (every == 0) return;
+  const int64_t in_stage = state_.update - finetuning_.start_of(done - 1);
+  if (in_stage % every != 0 || state_.update + every > finetuning_.start_of(done)) return;
+  drain();
+  const int64_t moved = ipq_->move_codes();
+  if (progress_)
+    progress_->message(fmt::format("update {} | {} blocks moved to other centroids", state_.update, moved));
+}
+
+void Trainer::end_stage() {
+  drain();
+  stage_model_->finish(evaluation_);
+}
+
+bool Trainer::run_due_stages() {
+  while (ipq_ && ipq_->stages_done() < ipq_->stages() && state_.update >= finetuning_.start_of(ipq_->stages_done())) {
+    drain();
+    end_stage();
+    const int64_t every = config_.ipq.save_every_kmeans_iterations;
+    const auto report = ipq_->run_stage([&](int64_t iteration) {
+      const bool stop = agreed_stop();
+      if (stop || (every > 0 && iteration % every == 0)) save({});
+      return !stop;
+    });
+    if (!report) return false;
+    stage_model_->begin();
+    renew_optimizer();
+    updates_->forget_skipped();
+    evaluation_.reset();
+    report_stage(*report);
+    check_result();
+    save({});
+  }
+  return true;
+}
+
+/// Gives activations their range on training data, if training has not. Micro-batches are taken in groups, of which
+/// each counts as an update, so that the result is the same on any number of ranks.
+void Trainer::calibrate() {
+  ActivationObserver* observer = module_.activations().observer();
+  if (observer == nullptr || observer->calibrated()) return;
+  const ProfileScope phase(Phase::forward);
+  Arena arena(*kernels_.memory);
+  Tape tape(kernels_, arena, dtype_, {});
+  const int64_t count = config_.ipq.calibration_batches, group = observer->calibration_group(count);
+  observer->set_calibrating(true);
+  for (int64_t i = 0; i < count; ++i) {
+    if (i % comm_.size() == comm_.rank()) {
+      tape.restart({});
+      task_.example(i, count).losses(tape);
+      arena.reset();
+    }
+    if ((i + 1) % group == 0 || i + 1 == count) observer->end_update(kernels_, across_ranks());
+  }
+  observer->set_calibrating(false);
+  evaluation_.reset();
+  spdlog::info("activations: ranges of {} places from {} training micro-batches", plan_.activations.size(), count);
+  save({});
+}
+
+}  // namespace qn
