@@ -16,19 +16,9 @@
 #include "core/error.h"
 #include "data/batching.h"
 #include "data/token_stream.h"
+#include "support/capture.h"
 
 namespace qn::test {
-
-/// The message of the qn::Error that `action` throws; "no error" if it throws none.
-template <typename Action>
-std::string error_of(Action&& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 inline void write_text(const std::filesystem::path& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
