@@ -34,7 +34,7 @@ struct StoredRun {
 
 struct StoredPlans {
   NoiseConfig quant_noise;
-  IpqConfig ipq;
+  QuantizeConfig ipq;
   void visit(ConfigVisitor& v) {
     v.section("quant_noise", quant_noise, "");
     v.section("ipq", ipq, "");
