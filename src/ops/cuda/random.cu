@@ -141,8 +141,8 @@ void replace_blocks(const Tensor& y, const Tensor& w, const Tensor& values, cons
     using P = decltype(tag_w);
     if constexpr (std::is_same_v<P, ParameterOf<Y>>)
       launch(replace_blocks_kernel<Y, P>, flat_grid(blocks * block), kThreads, data_of<Y>(y), data_of<P>(w),
-             data_of<P>(values), codes, reinterpret_cast<const uint32_t*>(bits), clusters > 0, values.rows() == 1, block,
-             static_cast<P>(scale), blocks * block);
+             data_of<P>(values), codes, reinterpret_cast<const uint32_t*>(bits), clusters > 0, values.rows() == 1,
+             block, static_cast<P>(scale), blocks * block);
     else
       QN_ASSERT(false, "noise is drawn on masters, not on {}", name_of(w.dtype));
   });
