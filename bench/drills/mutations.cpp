@@ -31,7 +31,11 @@ namespace {
 namespace fs = std::filesystem;
 using Random = std::mt19937_64;
 
+#ifdef __SANITIZE_ADDRESS__
+constexpr rlim_t kMemory = RLIM_INFINITY;  // the sanitizer reserves terabytes of address space
+#else
 constexpr rlim_t kMemory = rlim_t{6} << 30;  // address space; libraries and threads take most of it
+#endif
 constexpr auto kPatience = std::chrono::seconds(60), kGrace = std::chrono::seconds(20);
 
 struct Result {
@@ -69,6 +73,8 @@ void write(const fs::path& path, const std::string& content) {
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_AS, &memory);
   setrlimit(RLIMIT_CORE, &no_core);
+  // What sanitizers find is a crash, and not an error that explains.
+  for (const char* options : {"ASAN_OPTIONS", "UBSAN_OPTIONS"}) setenv(options, "abort_on_error=1:detect_leaks=0", 1);
   dup2(open((folder / "out").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666), STDOUT_FILENO);
   dup2(open((folder / "err").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666), STDERR_FILENO);
   if (chdir(folder.c_str()) != 0) _exit(99);
