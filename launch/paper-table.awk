@@ -19,8 +19,11 @@ function deviation(row, what, n, v) { # of a sample
   v = (squares[row, what] - sum[row, what] ^ 2 / n) / (n - 1)
   return v > 0 ? sqrt(v) : 0
 }
+# What no model has that learned anything: the training diverged without a value that is not finite.
+function diverged(value) { return value > 1e6 }
 function perplexity(row, what) {
   if (!count[row, what]) return "-"
+  if (diverged(mean(row, what))) return "diverged"
   return sprintf("%.2f", mean(row, what)) (count[row, what] > 1 ? sprintf(" ± %.2f", deviation(row, what)) : "")
 }
 function grouped(n, text) { # 1,234,567
@@ -48,7 +51,10 @@ function seeds_text() {
 
 # ---- plots -----------------------------------------------------------------------------------------------------------
 
-function point(series, x, y, label) { points++; px[points] = x; py[points] = y; ps[points] = series; pl[points] = label }
+function point(series, x, y, label) {
+  if (diverged(y)) return
+  points++; px[points] = x; py[points] = y; ps[points] = series; pl[points] = label
+}
 function place(v, low, high, logarithmic) { return logarithmic ? log(v / low) / log(high / low) : (v - low) / (high - low) }
 function number_text(v) { return v >= 1e6 ? v / 1e6 "M" : v >= 1e4 ? v / 1e3 "k" : v "" }
 
