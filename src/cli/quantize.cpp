@@ -15,6 +15,7 @@
 #include "core/text.h"
 #include "tasks/model_file.h"
 #include "tasks/run.h"
+#include "train/finetuning.h"
 #include "train/start_checks.h"
 #include "train/trainer.h"
 
@@ -34,6 +35,7 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
   const auto task = preview_task(config, a.vocabulary);
   const Module& model = task->module();
   const QuantizationPlan plan = make_run_plan(model, config.quant_noise, &config.ipq);
+  Finetuning(config.ipq, plan, config.optimizer, config.schedule);  // are there entries for all stages?
   const int64_t parameters = model.parameters().elements();
   const SizeReport sizes =
       predict_packed_sizes(model, plan, packed_metadata(*task, parameters, config.ipq.centroid_gradient, plan));

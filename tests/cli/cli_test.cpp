@@ -32,6 +32,14 @@ void expect_exported(const path& packed, const path& plain) {
   for (const StoredTensor& tensor : file.tensors()) EXPECT_EQ(tensor.type, StoredType::f32) << tensor.name;
 }
 
+TEST_F(CliTest, DryRunChecksTheFinetuningOfAllStages) {
+  const std::string config = config_file("ipq", tiny_ipq_config(dir_.path(), "ipq", "unused"));
+  const Result refused = run({"quantize", "-c", config, "--dry-run", "--set", "ipq.updates_per_stage=null", "--set",
+                              "ipq.stage_updates=[1, 1, 1, 1, 1, 1, 1]"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.err.find("ipq.stage_updates has 7 entries"), std::string::npos) << refused.err;
+}
+
 TEST_F(CliTest, WholeJob) {
   const std::string checkpoint = dense();
   const std::string config = config_file("ipq", tiny_ipq_config(dir_.path(), "ipq", checkpoint));
