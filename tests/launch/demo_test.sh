@@ -33,7 +33,9 @@ expect() { # STATUS TEXT
 }
 
 run --seed x
-expect 1 "--seed is a whole number"
+expect 2 "--seed is a whole number"
+run --sead 3
+expect 2 "unknown argument '--sead'"
 run --build-only
 [[ $status == 0 && ! -e $folder/out ]] || fail "--build-only does more: $got"
 
