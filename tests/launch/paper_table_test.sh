@@ -53,7 +53,12 @@ expect 2 "--seeds is a number from 1 to 99"
 run --list --rows 'ipq_*'
 expect 0 "ipq_noise                  iPQ: Quant-Noise"
 [[ $got != *fp32* ]] || fail "--rows does not select: $got"
-[[ $("$table" --scale full --list | wc -l) -gt 30 ]] || fail "--list of another scale"
+for scale in ptb small full; do
+  [[ $("$table" --scale "$scale" --list | wc -l) -gt 30 ]] || fail "--list of scale $scale"
+done
+run --scale ptb --dry-run --rows ipq_noise
+expect 0 "train -c configs/ptb_size.yaml"
+expect 0 "embed_proj"
 
 run --dry-run --rows fp32,ipq_plain
 expect 0 "train -c configs/demo.yaml"
