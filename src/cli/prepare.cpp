@@ -3,7 +3,8 @@
 #include "cli/commands.h"
 #include "cli/usage.h"
 #include "core/text.h"
-#include "data/preprocess.h"
+#include "data/prepare_pairs.h"
+#include "data/prepare_table.h"
 
 namespace qn::cli {
 
@@ -21,8 +22,8 @@ void warn_of_specials(const SplitSummary& split) {
   warn(kEosId, "</s>", "they become the end of a line, beside the real ones");
 }
 
-void report(const PrepareSummary& summary, const std::filesystem::path& folder) {
-  spdlog::info("dictionary: {} types -> {}", group_digits(summary.types), (folder / "dict.txt").string());
+void report(const PrepareSummary& summary, const std::string& types, const std::string& dictionary) {
+  spdlog::info("dictionary: {} types -> {}", types, dictionary);
   for (const SplitSummary& split : summary.splits) {
     spdlog::info("{}: {} sentences, {} tokens, {:.2f} % unknown ({})", split.name, group_digits(split.sentences),
                  group_digits(split.tokens), 100.0 * split.unknown_share(), split.source.string());
@@ -30,10 +31,86 @@ void report(const PrepareSummary& summary, const std::filesystem::path& folder) 
   }
 }
 
+struct Options {
+  PrepareOptions text;
+  std::string tokenizer, columns, languages;
+  PrepareTableOptions table;
+  PreparePairsOptions pairs;
+  bool is_table = false;
+};
+
+void run_table(Options& options) {
+  options.table.text = options.text;
+  options.table.columns = TableColumns::parse(options.columns);
+  const PrepareTableSummary summary = prepare_table(options.table);
+  for (const auto& split : summary.splits)
+    spdlog::info("{}: {} samples of {}{}", split.name, group_digits(split.samples), split.columns,
+                 split.labelled ? "" : "; no labels");
+  for (const auto& [label, count] : summary.labels) spdlog::info("class {}: {} samples", label, group_digits(count));
+  report(summary.text, group_digits(summary.text.types), (options.text.destdir / "input0" / "dict.txt").string());
+}
+
+void run_pairs(Options& options) {
+  options.pairs.text = options.text;
+  options.pairs.set_languages(options.languages);
+  int64_t target_types = 0;
+  const PrepareSummary summary = prepare_pairs(options.pairs, target_types);
+  const std::string types = options.pairs.joined ? group_digits(summary.types)
+                                                 : group_digits(summary.types) + " and " + group_digits(target_types);
+  report(
+      summary, types,
+      (options.text.destdir / fmt::format("dict.{{{},{}}}.txt", options.pairs.source, options.pairs.target)).string());
+}
+
+void run(Options& options) {
+  QN_CHECK_USAGE(!options.is_table || options.languages.empty(),
+                 "texts are either tables (--table) or pairs (--pairs)");
+  QN_CHECK_USAGE(
+      options.is_table || (options.columns.empty() && !options.table.regression && options.table.label_dict.empty()),
+      "--columns, --regression and --label-dict are for tables (--table)");
+  QN_CHECK_USAGE(!options.languages.empty() || (!options.pairs.joined && options.pairs.target_dict.empty()),
+                 "--joined-dict and --target-dict are for pairs of texts (--pairs)");
+  if (!options.tokenizer.empty()) options.text.tokenizer = open_tokenizer(options.tokenizer);
+  if (options.is_table) return run_table(options);
+  if (!options.languages.empty()) return run_pairs(options);
+  const PrepareSummary summary = prepare(options.text);
+  report(summary, group_digits(summary.types), (options.text.destdir / "dict.txt").string());
+}
+
+void add_tables(CLI::App& app, Options& options) {
+  const std::string group = "Tables of labelled sentences (GLUE)";
+  app.add_flag(
+         "--table", options.is_table,
+         "The texts are tables: a sample per line, columns separated by tabulators. Writes folders input0, input1 "
+         "(for pairs of sentences) and label")
+      ->group(group);
+  app.add_option(
+         "--columns", options.columns,
+         "input0=NAME,input1=NAME,label=NAME: names in the header, or numbers from 1. Without it they are found "
+         "by the names of GLUE's tasks; without a header, by their number")
+      ->group(group);
+  app.add_flag("--regression", options.table.regression, "Labels are numbers, not classes")->group(group);
+  app.add_option("--label-dict", options.table.label_dict,
+                 "Use the classes of this label/dict.txt instead of those of the training table")
+      ->group(group);
+}
+
+void add_pairs(CLI::App& app, Options& options) {
+  const std::string group = "Texts and their translations";
+  app.add_option(
+         "--pairs", options.languages,
+         "SOURCE-TARGET, for instance de-en: --train X means the texts X.de and X.en, line by line translations "
+         "of each other; --valid and --test likewise")
+      ->group(group);
+  app.add_flag("--joined-dict", options.pairs.joined, "One dictionary for both languages")->group(group);
+  app.add_option("--target-dict", options.pairs.target_dict, "What --dict is for the source")->group(group);
+}
+
 }  // namespace
 
 Command add_prepare(CLI::App& app) {
-  auto options = std::make_shared<PrepareOptions>();
+  auto all = std::make_shared<Options>();
+  PrepareOptions* const options = &all->text;
   app.add_option(
       "--train", options->train,
       "Training text, one sentence or paragraph per line, words separated by spaces; like all texts a file or "
@@ -42,6 +119,11 @@ Command add_prepare(CLI::App& app) {
   app.add_option("--test", options->test, "Test text (repeatable: test, test1, ...)");
   app.add_option("-o,--out", options->destdir, "Folder to write dict.txt, train.bin, train.idx, ... to")->required();
   app.add_option("--dict", options->srcdict, "Use this dict.txt instead of making one from the training text");
+  app.add_option(
+      "--tokenizer", all->tokenizer,
+      "Folder of a tokenizer, which cuts words into known pieces: encoder.json and vocab.bpe or vocab.json and "
+      "merges.txt (byte pairs of GPT-2 and RoBERTa), or vocab.txt (word pieces of BERT). Its files are "
+      "copied to OUT/tokenizer");
   app.add_option("--threshold", options->limits.threshold, "Words counted less often become <unk>")
       ->check(whole_number(0))
       ->capture_default_str();
@@ -52,9 +134,11 @@ Command add_prepare(CLI::App& app) {
                  "Fill the dictionary up to a multiple of this with unused words")
       ->check(whole_number(1))
       ->capture_default_str();
+  add_tables(app, *all);
+  add_pairs(app, *all);
   app.footer("The result is what fairseq-preprocess --only-source makes; folders made by it are read as well.");
-  return [options](Communicator& comm) {
-    if (comm.is_root()) report(prepare(*options), options->destdir);
+  return [all](Communicator& comm) {
+    if (comm.is_root()) run(*all);
     log_peak_memory(comm);
     return kSuccess;
   };

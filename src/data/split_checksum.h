@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace qn {
 
@@ -22,10 +23,16 @@ std::optional<SplitChecksum> read_split_checksum(const std::filesystem::path& pr
 /// Reads PREFIX.bin and PREFIX.idx once and writes PREFIX.sum.
 void write_split_checksum(const std::filesystem::path& prefix, uint64_t dictionary_hash);
 
-/// Writes dict.sum beside a dict.txt.
+/// Writes dict.sum beside a dict.txt, dict.en.sum beside a dict.en.txt.
 void write_dictionary_checksum(const std::filesystem::path& dictionary);
+void remove_dictionary_checksum(const std::filesystem::path& dictionary);
 /// Warns where there is a dict.sum and `content`, the bytes of the dict.txt beside it, is not what it was made of. What
 /// its words are is a matter of the splits' checksums; this one knows the counts as well.
 void check_dictionary_checksum(const std::filesystem::path& dictionary, std::span<const std::byte> content);
+
+/// Writes `text` to `path`, and its checksum to PATH.sum.
+void write_text_with_checksum(const std::filesystem::path& path, std::string_view text);
+/// Throws qn::Error where there is a PATH.sum and it is not of `text`, what `path` holds.
+void check_text_checksum(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace qn

@@ -192,6 +192,13 @@ int32_t TokenStream::token(int64_t position) const {
   return id;
 }
 
+std::vector<int32_t> TokenStream::sentence(int64_t sentence) const {
+  const int64_t begin = sentence_begin(sentence);
+  std::vector<int32_t> ids(static_cast<size_t>(sizes_.at(static_cast<size_t>(sentence))));
+  tokens(begin, std::ssize(ids), ids.data());
+  return ids;
+}
+
 void TokenStream::check_vocabulary(int64_t vocabulary_size) const {
   with_token_type(type_, [&]<typename T>(T) {
     const auto* stored = reinterpret_cast<const T*>(data_.bytes().data());

@@ -52,6 +52,8 @@ class TokenStream {
   /// Copies the ids of stream positions [begin, begin + count) to `out`.
   void tokens(int64_t begin, int64_t count, int32_t* out) const;
   int32_t token(int64_t position) const;
+  /// All of a sentence, its </s> included.
+  std::vector<int32_t> sentence(int64_t sentence) const;
 
   /// Reads the whole stream once and throws qn::Error unless every id is in [0, vocabulary_size): the usual sign of a
   /// stream made with another dictionary.

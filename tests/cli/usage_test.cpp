@@ -40,6 +40,17 @@ TEST_F(CliTest, NamingWhatIsNotThereIsWrongUsage) {
     expect_usage(arguments, "there is no file");
   }
   expect_usage({"prepare", "--train", (dir_ / "none.txt").string(), "-o", (dir_ / "new").string()}, "no such file");
+  const auto expect_prepare = [&](std::vector<std::string> options, const std::string& message) {
+    options.insert(options.begin(), {"prepare", "--train", config, "-o", (dir_ / "new").string()});
+    expect_usage(options, message);
+  };
+  expect_prepare({"--tokenizer", (dir_ / "none").string()}, "no such folder");
+  expect_prepare({"--tokenizer", dir_.path().string()}, "encoder.json and vocab.bpe");
+  expect_prepare({"--table", "--pairs", "de-en"}, "either tables");
+  expect_prepare({"--regression"}, "are for tables");
+  expect_prepare({"--joined-dict"}, "are for pairs");
+  expect_prepare({"--pairs", "deen"}, "SOURCE-TARGET");
+  expect_prepare({"--table", "--columns", "input3=x"}, "input0=NAME");
   for (const bool check : {false, true})
     for (const auto& [set, message] : {std::pair{"data.valid=nothing", "has no split 'nothing'"},
                                        {"model.adaptive.cutoffs=[20,4000]", "cutoff 4000 exceeds the vocabulary"},

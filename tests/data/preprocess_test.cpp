@@ -10,10 +10,12 @@
 #include "core/folder_lock.h"
 #include "core/hdf5_file.h"
 #include "data/token_stream.h"
+#include "data/word_beginnings.h"
 #include "data_test_util.h"
 #include "sha256.h"
 #include "support/golden.h"
 #include "support/temp_dir.h"
+#include "tiny_tokenizer.h"
 
 namespace qn::test {
 namespace {
@@ -260,6 +262,36 @@ TEST_F(SmallPrepare, UsesAnExistingDictionary) {
   for (const SplitSummary& split : summary.splits) names.push_back(split.name);
   EXPECT_EQ(names, (std::vector<std::string>{"valid", "valid1", "test", "test1"}));
   EXPECT_EQ(tokens_of(TokenStream::open(options_.destdir, "test1"), 0, 6), (std::vector<int32_t>{5, 4, 3, 2, 3, 2}));
+}
+
+TEST_F(SmallPrepare, PiecesOfATokenizer) {
+  write_tiny_pairs(dir_ / "pairs");
+  options_.tokenizer = open_tokenizer(dir_ / "pairs");
+  write_text(dir_ / "train.txt", "low lower\n\n  lower \n");
+  write_text(dir_ / "valid.txt", " low\xc3\xa9\n");
+  options_.limits.padding_factor = 1;
+  prepare(options_);
+  EXPECT_EQ(read_text(options_.destdir / "dict.txt"), "257 2\n258 1\n260 1\n");  // blanks at the ends are left out
+  EXPECT_EQ(tokens_of(TokenStream::open(options_.destdir, "train"), 0, 7), (std::vector<int32_t>{4, 6, 2, 2, 4, 5, 2}));
+  EXPECT_EQ(tokens_of(TokenStream::open(options_.destdir, "valid"), 0, 4), (std::vector<int32_t>{4, 3, 3, 2}));
+  EXPECT_TRUE(find_tokenizer(options_.destdir / "tokenizer")->contains("260"));
+  // Special symbols, "low", "er", " lower": only the last one begins with a blank.
+  EXPECT_EQ(word_beginnings(options_.destdir, Dictionary::load(options_.destdir / "dict.txt")),
+            (std::vector<bool>{true, true, true, true, false, false, true}));
+  // The dictionary that was made fits, also in place; one of words does not.
+  options_.srcdict = options_.destdir / "dict.txt";
+  options_.tokenizer = open_tokenizer(options_.destdir / "tokenizer");
+  prepare(options_);
+  EXPECT_TRUE(find_tokenizer(options_.destdir / "tokenizer")->contains("260"));
+  options_.srcdict = dir_ / "words.txt";
+  write_text(options_.srcdict, "low 2\nlower 1\n260 1\n");
+  EXPECT_THAT(prepare_error(), AllOf(HasSubstr("words.txt"), HasSubstr("of its 3 words only 1")));
+  // Without a tokenizer the folder has none any more.
+  options_.srcdict.clear();
+  options_.tokenizer = nullptr;
+  prepare(options_);
+  EXPECT_FALSE(std::filesystem::exists(options_.destdir / "tokenizer"));
+  EXPECT_EQ(word_beginnings(options_.destdir, Dictionary()), std::vector<bool>(4, true));
 }
 
 TEST_F(SmallPrepare, BadInputLeavesThePreparedDataAlone) {
