@@ -206,27 +206,24 @@ void add_rows(const Model& m) {
 
 void add_attention(const Model& m) {
   for (const double dropout : {0.0, 0.1}) {
-    const AttentionArgs args{.batch = m.batch,
-                             .time = m.time,
-                             .heads = m.heads,
-                             .head_dim = m.width / m.heads,
-                             .causal = true,
-                             .dropout = dropout,
-                             .key = {}};
+    AttentionArgs args = self_attention(m.batch, m.time, m.heads, m.width / m.heads, true);
+    args.dropout = dropout;
     const Shape shape{m.positions(), m.width};
     const int64_t lse_size = m.batch * m.heads * m.time;
     add(m, fmt::format("attention/dropout{}", dropout), [=](benchmark::State& state) {
       const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out = empty_tensor(shape),
                         lse = empty_parameter({lse_size});
-      measure(state, attention_work(args).flops, 0, [&] { k().attention(out.view(), lse.view(), qkv.view(), args); });
+      measure(state, attention_work(args).flops, 0,
+              [&] { k().attention(out.view(), lse.view(), qkv.view(), qkv.view(), args); });
     });
     add(m, fmt::format("attention_grad/dropout{}", dropout), [=](benchmark::State& state) {
       const OwnedTensor qkv = random_tensor({m.positions(), 3 * m.width}), out = empty_tensor(shape),
                         lse = empty_parameter({lse_size}), dout = random_tensor(shape),
                         dqkv = empty_tensor(qkv.view().shape);
-      k().attention(out.view(), lse.view(), qkv.view(), args);
-      measure(state, attention_grad_work(args).flops, 0,
-              [&] { k().attention_grad(dqkv.view(), dout.view(), out.view(), lse.view(), qkv.view(), args); });
+      k().attention(out.view(), lse.view(), qkv.view(), qkv.view(), args);
+      measure(state, attention_grad_work(args).flops, 0, [&] {
+        k().attention_grad(dqkv.view(), dqkv.view(), dout.view(), out.view(), lse.view(), qkv.view(), qkv.view(), args);
+      });
     });
   }
 }

@@ -47,8 +47,10 @@ void note_argument(const MatmulArgs& a) {
   note_all(a.dtype, a.dtype_c, a.transpose_a, a.transpose_b, a.m, a.n, a.k, a.a, a.lda, a.b, a.ldb, a.c, a.ldc, a.alpha,
            a.beta);
 }
+void note_argument(const RowSequences& s) { note_all(s.longest, s.begins, s.lengths); }
+/// The number of pairs concerns no kernel.
 void note_argument(const AttentionArgs& a) {
-  note_all(a.batch, a.time, a.heads, a.head_dim, a.causal, a.dropout, a.key);
+  note_all(a.batch, a.queries, a.keys, a.heads, a.head_dim, a.causal, a.dropout, a.key);
 }
 void note_argument(const Int8MatmulArgs& a) {
   note_all(a.x, a.grid.bits, a.grid.scale, a.grid.zero_point, a.weight, a.scales, a.zero_points, a.grid_per_row, a.n,

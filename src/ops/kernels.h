@@ -37,13 +37,36 @@ struct MatmulArgs {
   int beta = 0;
 };
 
-/// Multi-head attention over rows of `qkv` [batch * time, 3 * width] holding q | k | v; heads are adjacent columns.
-struct AttentionArgs {
-  int64_t batch = 0, time = 0, heads = 0, head_dim = 0;
-  bool causal = true;
-  double dropout = 0.0;  ///< on the probabilities; 0 outside training
-  RandomKey key;         ///< of the dropout mask; element ((b * heads + h) * time + q) * pad128(time) + k
+/// Sequences in the rows of a matrix: number b is lengths[b] rows from row begins[b] on. Both arrays are in the
+/// backend's memory; without them all sequences have the same length and lie one behind another.
+struct RowSequences {
+  int64_t longest = 0;
+  const int32_t *begins = nullptr, *lengths = nullptr;
 };
+
+/// Multi-head attention: the queries of sequence b see its keys. Heads are adjacent columns. Rows of no sequence, and
+/// keys and values of a sequence without queries, are neither read nor written.
+struct AttentionArgs {
+  int64_t batch = 0;  ///< sequences
+  RowSequences queries, keys;
+  int64_t heads = 0, head_dim = 0;
+  bool causal = true;    ///< query i sees keys 0 .. i only; sequences have as many keys as queries
+  double dropout = 0.0;  ///< on the probabilities; 0 outside training
+  RandomKey key;      ///< of the dropout mask; element ((b * heads + h) * longest query + q) * pad128(longest key) + k
+  int64_t pairs = 0;  ///< of a query and a key that it sees, in all sequences: for who counts work
+};
+
+/// `batch` sequences of one length that see themselves.
+inline AttentionArgs self_attention(int64_t batch, int64_t time, int64_t heads, int64_t head_dim, bool causal) {
+  return {.batch = batch,
+          .queries = {.longest = time},
+          .keys = {.longest = time},
+          .heads = heads,
+          .head_dim = head_dim,
+          .causal = causal,
+          .key = {},
+          .pairs = batch * (causal ? time * (time + 1) / 2 : time * time)};
+}
 
 /// A per-tensor grid for activations: x becomes the code clamp(round(x / scale + zero_point), 0, 2^bits - 1), ties to
 /// even, computed in P; not-a-number becomes 0. Code c stands for scale * (c - zero_point).
@@ -165,12 +188,13 @@ struct Kernels {
   /// y[rows[i], :] = scale * x[i, :]; nothing where the row is negative. Both T, or both f64 (losses).
   void (*scatter_rows)(const Tensor& y, const Tensor& x, const int32_t* rows, double scale);
 
-  /// out [batch * time, width]; lse [batch * heads * time] is the log of the softmax denominator, kept for the
-  /// backward. out, qkv and their gradients T; lse P.
-  void (*attention)(const Tensor& out, const Tensor& lse, const Tensor& qkv, const AttentionArgs& args);
-  /// dqkv is overwritten. `out` and `lse` are the forward's.
-  void (*attention_grad)(const Tensor& dqkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
-                         const Tensor& qkv, const AttentionArgs& args);
+  /// out [rows, width = heads * head_dim]; lse [batch * heads * longest query] is the log of the softmax denominator,
+  /// kept for the backward. Queries are the first `width` columns of q, keys and values the last 2 width columns of kv,
+  /// so that both may be one matrix of q | k | v. Matrices and their gradients T; lse P.
+  void (*attention)(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& kv, const AttentionArgs& args);
+  /// dq, like q, and dkv, like kv, are overwritten. `out` and `lse` are the forward's.
+  void (*attention_grad)(const Tensor& dq, const Tensor& dkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
+                         const Tensor& q, const Tensor& kv, const AttentionArgs& args);
 
   /// losses[rows ? rows[i] : i] += -log softmax(logits[i, :])[targets[i]] (f64); rows with target -1 add nothing.
   /// With `write_grad` the logits (T) are overwritten with the gradient of the sum of these losses, times *grad_scale

@@ -14,9 +14,7 @@ inline Work matmul_work(const MatmulArgs& a) {
 
 /// Two products over the pairs of positions that see each other.
 inline Work attention_work(const AttentionArgs& a) {
-  const auto time = static_cast<double>(a.time);
-  const double pairs = a.causal ? time * (time + 1.0) / 2.0 : time * time;
-  return {.flops = 4.0 * static_cast<double>(a.batch * a.heads * a.head_dim) * pairs};
+  return {.flops = 4.0 * static_cast<double>(a.heads * a.head_dim) * static_cast<double>(a.pairs)};
 }
 
 /// Two products for each of the forward's. The probabilities that the kernel computes again are not counted: that is
@@ -60,11 +58,14 @@ struct WorkOf<&Kernels::matmul_int8> {
 };
 template <>
 struct WorkOf<&Kernels::attention> {
-  static Work of(const Tensor&, const Tensor&, const Tensor&, const AttentionArgs& a) { return attention_work(a); }
+  static Work of(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const AttentionArgs& a) {
+    return attention_work(a);
+  }
 };
 template <>
 struct WorkOf<&Kernels::attention_grad> {
-  static Work of(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const AttentionArgs& a) {
+  static Work of(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                 const Tensor&, const AttentionArgs& a) {
     return attention_grad_work(a);
   }
 };

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "ops/host_access.h"
+#include "ops/sequences.h"
 #include "table_parts.h"
 
 namespace qn::test {
@@ -254,6 +255,66 @@ void add_attention(Cases& cases) {
   add(1, 257, 1, 64, true, false);
 }
 
+/// Sequences of these lengths in `rows` rows. The first is the last in the matrix, and `gap` rows of nobody's are
+/// before each.
+struct Laid {
+  Ids begins, lengths;
+  int64_t rows = 0;
+
+  explicit Laid(Ids of, int32_t gap = 0) : begins(of.size()), lengths(std::move(of)) {
+    for (size_t i = lengths.size(); i-- > 0;) {
+      begins[i] = static_cast<int32_t>(rows) + gap;
+      rows = begins[i] + lengths[i];
+    }
+  }
+  Sequences sequences() const { return {begins, lengths, *std::max_element(lengths.begin(), lengths.end())}; }
+};
+
+void add_sequences(Cases& cases) {
+  const auto add_self = [&](const std::string& name, const Laid& laid, int64_t heads, int64_t dim, bool causal,
+                            bool dropped) {
+    cases.push_back({.name = "sequences_" + name + "_dim" + std::to_string(dim) + (causal ? "_causal" : "_full") +
+                             (dropped ? "_dropped" : ""),
+                     .inputs = {{{laid.rows, 3 * heads * dim}}},
+                     .forward =
+                         [=](Tape& t, Inputs x) {
+                           return std::vector{attention(t, x[0], laid.sequences(), heads, causal, {kP, 9})};
+                         },
+                     .training = dropped,
+                     .single_use = true});
+  };
+  const auto add_cross = [&](const std::string& name, const Laid& queries, const Laid& keys, int64_t heads, int64_t dim,
+                             bool dropped) {
+    cases.push_back({.name = "cross_attention_" + name + "_dim" + std::to_string(dim) + (dropped ? "_dropped" : ""),
+                     .inputs = {{{queries.rows, heads * dim}}, {{keys.rows, 2 * heads * dim}}},
+                     .forward =
+                         [=](Tape& t, Inputs x) {
+                           return std::vector{
+                               cross_attention(t, x[0], x[1], queries.sequences(), keys.sequences(), heads, {kP, 9})};
+                         },
+                     .training = dropped,
+                     .single_use = true});
+  };
+  for (const bool causal : {true, false})
+    for (const bool dropped : {false, true}) {
+      add_self("mixed", Laid({3, 70, 1, 7}), 2, 5, causal, dropped);
+      add_self("gaps", Laid({64, 0, 65, 2}, 3), 2, 5, causal, dropped);
+      add_self("mixed", Laid({1, 130, 20}), 2, 64, causal, dropped);
+    }
+  add_self("long", Laid({5, 150, 129, 1}, 1), 1, 32, true, true);
+  add_self("long", Laid({70, 131}), 1, 128, false, true);
+  add_self("nothing", Laid({0, 0}, 4), 1, 3, true, false);
+  for (const bool dropped : {false, true}) {
+    add_cross("one", Laid({1}), Laid({1}), 1, 1, dropped);
+    add_cross("mixed", Laid({3, 70, 1}), Laid({66, 2, 9}), 2, 5, dropped);
+    add_cross("gaps", Laid({0, 65, 2, 0}, 2), Laid({4, 5, 130, 0}, 1), 2, 5, dropped);
+    add_cross("mixed", Laid({1, 30, 131}), Laid({70, 1, 130}), 2, 64, dropped);
+  }
+  add_cross("more_queries", Laid({131, 4}, 2), Laid({3, 33}, 5), 1, 32, true);
+  add_cross("wide", Laid({20, 4}), Laid({3, 33}, 5), 1, 128, true);
+  add_cross("more_keys", Laid({1, 1, 1}, 1), Laid({3, 290, 17}, 20), 2, 32, true);
+}
+
 void add_cross_entropy(Cases& cases) {
   const auto add = [&](const std::string& name, int64_t n, int64_t words, Ids targets, Ids rows, int64_t losses) {
     cases.push_back({.name = "cross_entropy_" + name,
@@ -426,9 +487,9 @@ void add_types(Cases& cases) {
 const std::vector<OpCase>& ops_table() {
   static const Cases table = [] {
     Cases cases;
-    for (const auto add :
-         {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_cross_entropy, add_block_noise,
-          add_replace_blocks, add_fake_quantize, add_pq_weight, add_decisions, add_kernels, add_types, add_int8})
+    for (const auto add : {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_sequences,
+                           add_cross_entropy, add_block_noise, add_replace_blocks, add_fake_quantize, add_pq_weight,
+                           add_decisions, add_kernels, add_types, add_int8})
       add(cases);
     return cases;
   }();

@@ -85,10 +85,10 @@ TEST(ProfiledKernels, WorkFollowsFromShapes) {
   const OwnedTensor x({4, 8}, DType::f32), bias({8}, DType::f32), table({100, 8}, DType::f32);
   k.matmul({.m = 3, .n = 5, .k = 7});
   EXPECT_EQ(work_of(profiler, "matmul").flops, 2.0 * 3 * 5 * 7);
-  k.attention(x.view(), x.view(), x.view(), {.batch = 2, .time = 3, .heads = 2, .head_dim = 4, .key = {}});
+  const AttentionArgs two_of_three = self_attention(2, 3, 2, 4, true);
+  k.attention(x.view(), x.view(), x.view(), x.view(), two_of_three);
   EXPECT_EQ(work_of(profiler, "attention").flops, 2.0 * 2 * (2 * 2 * 4) * 6);  // 6 pairs of 3 positions
-  k.attention_grad(x.view(), x.view(), x.view(), x.view(), x.view(),
-                   {.batch = 2, .time = 3, .heads = 2, .head_dim = 4, .key = {}});
+  k.attention_grad(x.view(), x.view(), x.view(), x.view(), x.view(), x.view(), x.view(), two_of_three);
   EXPECT_EQ(work_of(profiler, "attention_grad").flops, 2.0 * work_of(profiler, "attention").flops);
   k.axpy(x.view(), x.view(), 1.0, 1);
   EXPECT_EQ(work_of(profiler, "axpy").bytes, 3.0 * 128);

@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 
 #include "ops/cpu/philox_lanes.h"
 #include "ops/ops.h"
+#include "ops/sequences.h"
 #include "support/tolerance.h"
 
 namespace qn::test {
@@ -132,37 +134,52 @@ TEST_F(Masked, DropoutIsInactiveOutsideTraining) {
   EXPECT_EQ(dropout(tape, {x, nullptr}, {0.3, kKey.id}).value.data, x.data);
 }
 
+using Ids = std::vector<int32_t>;
+
+/// A call of attention in words: sequence b's queries and keys are rows of these matrices.
+struct AttentionCall {
+  Tensor q, kv;  ///< as of Kernels::attention
+  Sequences queries, keys;
+  int64_t heads, dim;
+  bool causal;
+  double p;
+};
+
+/// Plain loops, with the mask's element where AttentionArgs says it is.
+std::vector<double> naive_attention(const AttentionCall& call) {
+  const int64_t width = call.heads * call.dim, padded = (call.keys.longest + 127) / 128 * 128;
+  std::vector<double> out(static_cast<size_t>(call.q.rows() * width), 0.0);
+  const auto add_query = [&](size_t b, int64_t h, int64_t i) {
+    const auto query = (call.queries.begins[b] + i) * call.q.cols() + h * call.dim;
+    const auto key = [&](size_t k) {
+      return (call.keys.begins[b] + static_cast<int64_t>(k) + 1) * call.kv.cols() - 2 * width + h * call.dim;
+    };
+    const auto *q = call.q.as<double>() + query, *kv = call.kv.as<double>();
+    std::vector<double> weight(static_cast<size_t>(call.causal ? i + 1 : call.keys.lengths[b]));
+    double sum = 0.0;
+    for (size_t k = 0; k < weight.size(); ++k) {
+      double score = 0.0;
+      for (int64_t c = 0; c < call.dim; ++c) score += q[c] * kv[key(k) + c];
+      sum += weight[k] = std::exp(score / std::sqrt(static_cast<double>(call.dim)));
+    }
+    for (size_t k = 0; k < weight.size(); ++k) {
+      const int64_t row = (static_cast<int64_t>(b) * call.heads + h) * call.queries.longest + i;
+      const bool kept = keeps(kKey, row * padded + static_cast<int64_t>(k), call.p);
+      const double factor = kept ? weight[k] / sum / (1.0 - call.p) : 0.0;
+      for (int64_t c = 0; c < call.dim; ++c)
+        out[static_cast<size_t>((call.queries.begins[b] + i) * width + h * call.dim + c)] +=
+            factor * kv[key(k) + width + c];
+    }
+  };
+  for (size_t b = 0; b < call.queries.begins.size(); ++b)
+    for (int64_t h = 0; h < call.heads; ++h)
+      for (int64_t i = 0; i < call.queries.lengths[b]; ++i) add_query(b, h, i);
+  return out;
+}
+
 struct AttentionShape {
   int64_t batch, time, heads, dim;
 };
-
-/// Plain loops, with the mask's element where AttentionArgs says it is. Element (b, h) of qkv [batch * time, 3 width].
-std::vector<double> naive_attention(const Tensor& qkv, const AttentionShape& s, bool causal, double p) {
-  const int64_t width = s.heads * s.dim, padded = (s.time + 127) / 128 * 128;
-  const auto at = [&](int64_t part, int64_t b, int64_t h, int64_t t, int64_t c) {
-    return qkv.as<double>()[(b * s.time + t) * 3 * width + part * width + h * s.dim + c];
-  };
-  std::vector<double> out(static_cast<size_t>(s.batch * s.time * width), 0.0);
-  for (int64_t b = 0; b < s.batch; ++b)
-    for (int64_t h = 0; h < s.heads; ++h)
-      for (int64_t q = 0; q < s.time; ++q) {
-        std::vector<double> weight(static_cast<size_t>(causal ? q + 1 : s.time));
-        double sum = 0.0;
-        for (size_t k = 0; k < weight.size(); ++k) {
-          double score = 0.0;
-          for (int64_t c = 0; c < s.dim; ++c) score += at(0, b, h, q, c) * at(1, b, h, static_cast<int64_t>(k), c);
-          sum += weight[k] = std::exp(score / std::sqrt(static_cast<double>(s.dim)));
-        }
-        for (size_t k = 0; k < weight.size(); ++k) {
-          const int64_t element = ((b * s.heads + h) * s.time + q) * padded + static_cast<int64_t>(k);
-          const double factor = keeps(kKey, element, p) ? weight[k] / sum / (1.0 - p) : 0.0;
-          for (int64_t c = 0; c < s.dim; ++c)
-            out[static_cast<size_t>((b * s.time + q) * width + h * s.dim + c)] +=
-                factor * at(2, b, h, static_cast<int64_t>(k), c);
-        }
-      }
-  return out;
-}
 
 TEST_F(Masked, AttentionDropsTheDocumentedElements) {
   for (const AttentionShape s : {AttentionShape{2, 7, 2, 5}, {1, 1, 3, 4}, {2, 131, 2, 3}})
@@ -170,9 +187,33 @@ TEST_F(Masked, AttentionDropsTheDocumentedElements) {
       for (const double p : {0.0, 0.35}) {
         const Tensor qkv = normal({s.batch * s.time, 3 * s.heads * s.dim}, 2);
         const Var y = attention(tape_, {qkv, nullptr}, s.batch, s.time, s.heads, causal, {p, kKey.id});
-        EXPECT_TRUE(close(y.value.span<double>(), naive_attention(qkv, s, causal, p), kDoubleTolerance))
+        Ids begins, lengths(static_cast<size_t>(s.batch), static_cast<int32_t>(s.time));
+        for (int64_t b = 0; b < s.batch; ++b) begins.push_back(static_cast<int32_t>(b * s.time));
+        const Sequences all{begins, lengths, s.time};
+        const std::vector<double> expected = naive_attention({qkv, qkv, all, all, s.heads, s.dim, causal, p});
+        EXPECT_TRUE(close(y.value.span<double>(), expected, kDoubleTolerance))
             << "time " << s.time << (causal ? " causal" : " full") << " p " << p;
+        const Var same = attention(tape_, {qkv, nullptr}, all, s.heads, causal, {p, kKey.id});
+        EXPECT_TRUE(std::ranges::equal(same.value.span<double>(), y.value.span<double>()));
       }
+}
+
+TEST_F(Masked, AttentionOfSequencesDropsTheDocumentedElements) {
+  // Row 0 and the rows from 6 to 9 are nobody's. The second sequence has keys but no queries.
+  const Ids begins{10, 6, 1}, lengths{150, 0, 5}, key_begins{0, 8, 11}, key_lengths{7, 2, 131};
+  const Sequences queries{begins, lengths, 150}, keys{key_begins, key_lengths, 131};
+  for (const double p : {0.0, 0.35}) {
+    for (const bool causal : {true, false}) {
+      const Tensor qkv = normal({160, 3 * 6}, 2);
+      const Var y = attention(tape_, {qkv, nullptr}, queries, 2, causal, {p, kKey.id});
+      const std::vector<double> expected = naive_attention({qkv, qkv, queries, queries, 2, 3, causal, p});
+      EXPECT_TRUE(close(y.value.span<double>(), expected, kDoubleTolerance)) << p << (causal ? " causal" : " full");
+    }
+    const Tensor q = normal({160, 6}, 2), kv = normal({142, 2 * 6}, 3);
+    const Var y = cross_attention(tape_, {q, nullptr}, {kv, nullptr}, queries, keys, 2, {p, kKey.id});
+    const std::vector<double> expected = naive_attention({q, kv, queries, keys, 2, 3, false, p});
+    EXPECT_TRUE(close(y.value.span<double>(), expected, kDoubleTolerance)) << p;
+  }
 }
 
 TEST_F(Masked, NoiseDropsWholeBlocksAndScalesTheRest) {

@@ -1,6 +1,8 @@
 // Attention by blocks of query rows: one block of scores per thread instead of a time x time matrix. The backward
 // recomputes the probabilities from the stored log of the softmax denominator. Everything is computed in P; of
 // activations in a storage type each thread keeps a copy of its head's rows in P.
+#include <omp.h>
+
 #include <cmath>
 #include <type_traits>
 #include <vector>
@@ -16,64 +18,87 @@ namespace {
 
 constexpr int64_t kQueryBlock = 64;
 
-/// A head's columns of an interleaved tensor: element c of part p (q, k or v) of row r is data[r * ld + p * part + c].
+/// A head's columns of an interleaved tensor: element c of part p of row r is data[r * ld + p * part + c].
 template <typename T>
 struct Columns {
   T* data;
   int64_t ld, part;
 };
 
-/// Those of head `index` (b * heads + h) in a tensor of `parts` interleaved parts.
+/// One head of one sequence: its place in the batch, and its rows.
+struct Item {
+  int64_t b, h;
+  int64_t first_query, queries, first_key, keys;
+};
+
+/// The item's columns of rows first_row .. of a tensor, part 0 of which begins at a column.
 template <typename T>
-Columns<T> columns_of(const Tensor& tensor, const AttentionArgs& args, int64_t index, int64_t parts) {
-  const int64_t width = args.heads * args.head_dim, b = index / args.heads, h = index % args.heads;
-  return {tensor.as<T>() + b * args.time * parts * width + h * args.head_dim, parts * width, width};
+Columns<T> columns_of(const Tensor& tensor, const AttentionArgs& args, const Item& item, int64_t first_row,
+                      int64_t first_column) {
+  const int64_t ld = tensor.cols();
+  return {tensor.as<T>() + first_row * ld + first_column + item.h * args.head_dim, ld, args.heads * args.head_dim};
+}
+/// Queries, or of what has their shape.
+template <typename T>
+Columns<T> query_columns(const Tensor& tensor, const AttentionArgs& args, const Item& item) {
+  return columns_of<T>(tensor, args, item, item.first_query, 0);
+}
+/// Keys (part 0) and values (part 1).
+template <typename T>
+Columns<T> key_columns(const Tensor& tensor, const AttentionArgs& args, const Item& item) {
+  return columns_of<T>(tensor, args, item, item.first_key, tensor.cols() - 2 * args.heads * args.head_dim);
 }
 
+/// Rows and parts of columns.
+struct Extent {
+  int64_t rows, parts, dim;
+};
+
 template <typename To, typename From>
-void convert(const Columns<To>& to, const Columns<From>& from, const AttentionArgs& args, int64_t parts) {
-  for (int64_t r = 0; r < args.time; ++r)
-    for (int64_t p = 0; p < parts; ++p) {
+void convert(const Columns<To>& to, const Columns<From>& from, const Extent& extent) {
+  for (int64_t r = 0; r < extent.rows; ++r)
+    for (int64_t p = 0; p < extent.parts; ++p) {
       To* out = to.data + r * to.ld + p * to.part;
       const From* in = from.data + r * from.ld + p * from.part;
-      for (int64_t c = 0; c < args.head_dim; ++c) out[c] = static_cast<To>(in[c]);
+      for (int64_t c = 0; c < extent.dim; ++c) out[c] = static_cast<To>(in[c]);
     }
 }
 
 /// Where a head's result is computed in P: the columns themselves, or `buffer` when they are of a storage type.
 template <typename P, typename T>
-Columns<P> room_for(const Columns<T>& columns, std::vector<P>& buffer, const AttentionArgs& args, int64_t parts) {
+Columns<P> room_for(const Columns<T>& columns, std::vector<P>& buffer, const Extent& extent) {
   if constexpr (std::is_same_v<T, P>) return columns;
-  buffer.resize(static_cast<size_t>(args.time * parts * args.head_dim));
-  return {buffer.data(), parts * args.head_dim, args.head_dim};
+  buffer.resize(static_cast<size_t>(extent.rows * extent.parts * extent.dim));
+  return {buffer.data(), extent.parts * extent.dim, extent.dim};
 }
 
 /// The columns in P.
 template <typename P, typename T>
-Columns<P> load(const Columns<T>& columns, std::vector<P>& buffer, const AttentionArgs& args, int64_t parts) {
-  const Columns<P> loaded = room_for(columns, buffer, args, parts);
-  if constexpr (!std::is_same_v<T, P>) convert(loaded, columns, args, parts);
+Columns<P> load(const Columns<T>& columns, std::vector<P>& buffer, const Extent& extent) {
+  const Columns<P> loaded = room_for(columns, buffer, extent);
+  if constexpr (!std::is_same_v<T, P>) convert(loaded, columns, extent);
   return loaded;
 }
 
 /// Writes back what was computed in room_for(columns).
 template <typename P, typename T>
-void store(const Columns<T>& columns, const Columns<P>& computed, const AttentionArgs& args, int64_t parts) {
-  if constexpr (!std::is_same_v<T, P>) convert(columns, computed, args, parts);
+void store(const Columns<T>& columns, const Columns<P>& computed, const Extent& extent) {
+  if constexpr (!std::is_same_v<T, P>) convert(columns, computed, extent);
 }
 
 /// What one thread needs; kept between calls.
 template <typename P>
 struct Scratch {
   std::vector<P> scores, dscores;
-  std::vector<P> qkv, out, dqkv, dout;  // copies in P
+  std::vector<P> q, kv, out, dq, dkv, dout;  // copies in P
 };
 
-/// One head of one batch row.
+/// What is computed for an item.
 template <typename P>
 struct Head {
-  const P *q, *k, *v;
-  int64_t ld, time, dim, row;  // row = (b * heads + h) * time: index of the first query in lse and in the mask
+  Columns<P> q, kv;
+  int64_t queries, keys, dim;
+  int64_t row;  // (b * heads + h) * longest: index of the first query in lse and in the mask
   bool causal;
   P scale;
   int64_t mask_stride;  // keep-bit elements per query row
@@ -81,21 +106,24 @@ struct Head {
   P keep_scale;
   const RandomStream* stream;
 
-  int64_t keys(int64_t first, int64_t count) const { return causal ? first + count : time; }
+  const P* k() const { return kv.data; }
+  const P* v() const { return kv.data + kv.part; }
+  /// Keys that any of `count` queries from `first` on sees.
+  int64_t seen(int64_t first, int64_t count) const { return causal ? first + count : keys; }
 };
 
 template <typename P>
-Head<P> head_of(const Columns<P>& qkv, const AttentionArgs& args, int64_t index, const RandomStream& stream) {
-  return {.q = qkv.data,
-          .k = qkv.data + qkv.part,
-          .v = qkv.data + 2 * qkv.part,
-          .ld = qkv.ld,
-          .time = args.time,
+Head<P> head_of(const Columns<P>& q, const Columns<P>& kv, const AttentionArgs& args, const Item& item,
+                const RandomStream& stream) {
+  return {.q = q,
+          .kv = kv,
+          .queries = item.queries,
+          .keys = item.keys,
           .dim = args.head_dim,
-          .row = index * args.time,
+          .row = (item.b * args.heads + item.h) * args.queries.longest,
           .causal = args.causal,
           .scale = static_cast<P>(1.0 / std::sqrt(static_cast<double>(args.head_dim))),
-          .mask_stride = (args.time + 127) / 128 * 128,
+          .mask_stride = (args.keys.longest + 127) / 128 * 128,
           .threshold = args.dropout > 0.0 ? drop_threshold(args.dropout) : 0,
           .keep_scale = static_cast<P>(1.0 / (1.0 - args.dropout)),
           .stream = &stream};
@@ -104,14 +132,14 @@ Head<P> head_of(const Columns<P>& qkv, const AttentionArgs& args, int64_t index,
 /// scores[count, keys] = scale * Q_block K^P
 template <typename P>
 void block_scores(const Head<P>& head, int64_t first, int64_t count, int64_t keys, P* scores) {
-  gemm(false, true, count, keys, head.dim, head.scale, head.q + first * head.ld, head.ld, head.k, head.ld, P{0}, scores,
-       keys);
+  gemm(false, true, count, keys, head.dim, head.scale, head.q.data + first * head.q.ld, head.q.ld, head.k(), head.kv.ld,
+       P{0}, scores, keys);
 }
 
 /// Row r of the block sees keys 0 .. visible-1.
 template <typename P>
 int64_t visible(const Head<P>& head, int64_t query) {
-  return head.causal ? query + 1 : head.time;
+  return head.seen(query, 1);
 }
 
 /// Calls f(c, factor) for keys c = 0, ..., n - 1 of a query, and for further ones below `room` where that keeps the
@@ -179,29 +207,29 @@ void softmax_grad_block(const Head<P>& head, int64_t first, int64_t count, int64
 
 template <typename P>
 void head_forward(const Head<P>& head, const Columns<P>& out, P* lse, std::vector<P>& scores) {
-  scores.resize(static_cast<size_t>(kQueryBlock * head.time));
-  for (int64_t first = 0; first < head.time; first += kQueryBlock) {
-    const int64_t count = std::min(kQueryBlock, head.time - first), keys = head.keys(first, count);
+  scores.resize(static_cast<size_t>(kQueryBlock * head.keys));
+  for (int64_t first = 0; first < head.queries; first += kQueryBlock) {
+    const int64_t count = std::min(kQueryBlock, head.queries - first), keys = head.seen(first, count);
     block_scores(head, first, count, keys, scores.data());
     softmax_block(head, first, count, keys, scores.data(), lse);
-    gemm(false, false, count, head.dim, keys, P{1}, scores.data(), keys, head.v, head.ld, P{0},
+    gemm(false, false, count, head.dim, keys, P{1}, scores.data(), keys, head.v(), head.kv.ld, P{0},
          out.data + first * out.ld, out.ld);
   }
 }
 
-/// `dqkv` is laid out as the head's q, k and v are, `dout` as `out`.
+/// `dq` is laid out as the head's q, `dkv` as its k and v, `dout` as `out`.
 template <typename P>
-void head_backward(const Head<P>& head, const Columns<P>& dqkv, const Columns<P>& out, const Columns<P>& dout,
-                   const P* lse, Scratch<P>& scratch) {
+void head_backward(const Head<P>& head, const Columns<P>& dq, const Columns<P>& dkv, const Columns<P>& out,
+                   const Columns<P>& dout, const P* lse, Scratch<P>& scratch) {
   const int64_t ld_out = out.ld;
-  P *dq = dqkv.data, *dk = dq + dqkv.part, *dv = dq + 2 * dqkv.part;
-  scratch.scores.resize(static_cast<size_t>(kQueryBlock * head.time));
+  P *dk = dkv.data, *dv = dkv.data + dkv.part;
+  scratch.scores.resize(static_cast<size_t>(kQueryBlock * head.keys));
   scratch.dscores.resize(scratch.scores.size());
   P *scores = scratch.scores.data(), *dscores = scratch.dscores.data();
   // From the last block down: the first one handled covers all keys, so it may overwrite dk and dv.
   P beta = 0;
-  for (int64_t first = (head.time - 1) / kQueryBlock * kQueryBlock; first >= 0; first -= kQueryBlock) {
-    const int64_t count = std::min(kQueryBlock, head.time - first), keys = head.keys(first, count);
+  for (int64_t first = (head.queries - 1) / kQueryBlock * kQueryBlock; first >= 0; first -= kQueryBlock) {
+    const int64_t count = std::min(kQueryBlock, head.queries - first), keys = head.seen(first, count);
     const P* grad = dout.data + first * ld_out;
     P delta[kQueryBlock];
     for (int64_t r = 0; r < count; ++r) {
@@ -212,58 +240,89 @@ void head_backward(const Head<P>& head, const Columns<P>& dqkv, const Columns<P>
       delta[r] = sum;
     }
     block_scores(head, first, count, keys, scores);
-    gemm(false, true, count, keys, head.dim, P{1}, grad, ld_out, head.v, head.ld, P{0}, dscores, keys);
+    gemm(false, true, count, keys, head.dim, P{1}, grad, ld_out, head.v(), head.kv.ld, P{0}, dscores, keys);
     softmax_grad_block(head, first, count, keys, scores, dscores, lse, delta);
-    gemm(true, false, keys, head.dim, count, P{1}, scores, keys, grad, ld_out, beta, dv, head.ld);
-    gemm(false, false, count, head.dim, keys, head.scale, dscores, keys, head.k, head.ld, P{0}, dq + first * head.ld,
-         head.ld);
-    gemm(true, false, keys, head.dim, count, head.scale, dscores, keys, head.q + first * head.ld, head.ld, beta, dk,
-         head.ld);
+    gemm(true, false, keys, head.dim, count, P{1}, scores, keys, grad, ld_out, beta, dv, dkv.ld);
+    gemm(false, false, count, head.dim, keys, head.scale, dscores, keys, head.k(), head.kv.ld, P{0},
+         dq.data + first * dq.ld, dq.ld);
+    gemm(true, false, keys, head.dim, count, head.scale, dscores, keys, head.q.data + first * head.q.ld, head.q.ld,
+         beta, dk, dkv.ld);
     beta = 1;
+  }
+}
+
+int64_t begin_of(const RowSequences& sequences, int64_t b) {
+  return sequences.begins != nullptr ? sequences.begins[b] : b * sequences.longest;
+}
+int64_t length_of(const RowSequences& sequences, int64_t b) {
+  return sequences.lengths != nullptr ? sequences.lengths[b] : sequences.longest;
+}
+
+/// About what an item costs beside its pairs of query and key, in such pairs.
+constexpr int64_t kItemCost = 256;
+
+/// Calls f(item) for the calling thread's share of a parallel region: heads next to each other, and about as much work
+/// for each thread, however unequal the sequences are.
+template <typename F>
+void for_each_own_item(const AttentionArgs& args, F&& f) {
+  const auto cost = [&](int64_t b) { return length_of(args.queries, b) * length_of(args.keys, b) + kItemCost; };
+  int64_t all = 0, before = 0;  // twice the cost: an item belongs to whose share its middle lies in
+  for (int64_t b = 0; b < args.batch; ++b) all += 2 * args.heads * cost(b);
+  const int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
+  for (int64_t b = 0; b < args.batch; ++b) {
+    const int64_t each = cost(b);
+    Item item{
+        b, 0, begin_of(args.queries, b), length_of(args.queries, b), begin_of(args.keys, b), length_of(args.keys, b)};
+    for (; item.h < args.heads; ++item.h, before += 2 * each)
+      if (item.queries > 0 && (before + each) * threads / all == thread) f(item);
   }
 }
 
 }  // namespace
 
-void attention(const Tensor& out, const Tensor& lse, const Tensor& qkv, const AttentionArgs& args) {
+void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& kv, const AttentionArgs& args) {
   const RandomStream stream(args.key);
-  dispatch_float(qkv.dtype, [&](auto tag) {
+  dispatch_float(q.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
 #pragma omp parallel
     {
       static thread_local Scratch<P> scratch;
-#pragma omp for schedule(static)
-      for (int64_t i = 0; i < args.batch * args.heads; ++i) {
-        const auto in = load(columns_of<T>(qkv, args, i, 3), scratch.qkv, args, 3);
-        const auto result = columns_of<T>(out, args, i, 1);
-        const auto computed = room_for(result, scratch.out, args, 1);
-        head_forward(head_of(in, args, i, stream), computed, lse.as<P>(), scratch.scores);
-        store(result, computed, args, 1);
-      }
+      for_each_own_item(args, [&](const Item& item) {
+        const Extent queries{item.queries, 1, args.head_dim}, keys{item.keys, 2, args.head_dim};
+        const auto head = head_of(load(query_columns<T>(q, args, item), scratch.q, queries),
+                                  load(key_columns<T>(kv, args, item), scratch.kv, keys), args, item, stream);
+        const auto result = query_columns<T>(out, args, item);
+        const auto computed = room_for(result, scratch.out, queries);
+        head_forward(head, computed, lse.as<P>(), scratch.scores);
+        store(result, computed, queries);
+      });
     }
   });
 }
 
-void attention_grad(const Tensor& dqkv, const Tensor& dout, const Tensor& out, const Tensor& lse, const Tensor& qkv,
-                    const AttentionArgs& args) {
+void attention_grad(const Tensor& dq, const Tensor& dkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
+                    const Tensor& q, const Tensor& kv, const AttentionArgs& args) {
   const RandomStream stream(args.key);
-  dispatch_float(qkv.dtype, [&](auto tag) {
+  dispatch_float(q.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
 #pragma omp parallel
     {
       static thread_local Scratch<P> scratch;
-#pragma omp for schedule(static)
-      for (int64_t i = 0; i < args.batch * args.heads; ++i) {
-        const auto in = load(columns_of<T>(qkv, args, i, 3), scratch.qkv, args, 3);
-        const auto forward = load(columns_of<T>(out, args, i, 1), scratch.out, args, 1);
-        const auto grad = load(columns_of<T>(dout, args, i, 1), scratch.dout, args, 1);
-        const auto result = columns_of<T>(dqkv, args, i, 3);
-        const auto computed = room_for(result, scratch.dqkv, args, 3);
-        head_backward(head_of(in, args, i, stream), computed, forward, grad, lse.as<P>(), scratch);
-        store(result, computed, args, 3);
-      }
+      for_each_own_item(args, [&](const Item& item) {
+        const Extent queries{item.queries, 1, args.head_dim}, keys{item.keys, 2, args.head_dim};
+        const auto head = head_of(load(query_columns<T>(q, args, item), scratch.q, queries),
+                                  load(key_columns<T>(kv, args, item), scratch.kv, keys), args, item, stream);
+        const auto forward = load(query_columns<T>(out, args, item), scratch.out, queries);
+        const auto grad = load(query_columns<T>(dout, args, item), scratch.dout, queries);
+        const auto q_result = query_columns<T>(dq, args, item), kv_result = key_columns<T>(dkv, args, item);
+        const auto q_computed = room_for(q_result, scratch.dq, queries);
+        const auto kv_computed = room_for(kv_result, scratch.dkv, keys);
+        head_backward(head, q_computed, kv_computed, forward, grad, lse.as<P>(), scratch);
+        store(q_result, q_computed, queries);
+        store(kv_result, kv_computed, keys);
+      });
     }
   });
 }
