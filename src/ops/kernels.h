@@ -44,8 +44,9 @@ struct RowSequences {
   const int32_t *begins = nullptr, *lengths = nullptr;
 };
 
-/// Multi-head attention: the queries of sequence b see its keys. Heads are adjacent columns. Rows of no sequence, and
-/// keys and values of a sequence without queries, are neither read nor written.
+/// Multi-head attention: the queries of sequence b see its keys; heads are adjacent columns. Rows of no sequence are
+/// neither read nor written. Where a sequence has no queries, the gradient of its keys is written as zeros or not at
+/// all.
 struct AttentionArgs {
   int64_t batch = 0;  ///< sequences
   RowSequences queries, keys;

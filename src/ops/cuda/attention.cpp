@@ -7,7 +7,10 @@
 namespace qn::cuda {
 namespace {
 
-bool is_aligned(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0; }
+bool are_aligned(std::initializer_list<const Tensor*> tensors) {
+  return std::all_of(tensors.begin(), tensors.end(),
+                     [](const Tensor* t) { return reinterpret_cast<uintptr_t>(t->data) % 16 == 0; });
+}
 
 /// Bytes of shared memory that a block may ask for on the thread's device.
 size_t shared_memory_limit() {
@@ -24,18 +27,17 @@ bool is_fused(const AttentionArgs& args, DType dtype) {
 
 }  // namespace
 
-void attention(const Tensor& out, const Tensor& lse, const Tensor& qkv, const AttentionArgs& args) {
+void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& kv, const AttentionArgs& args) {
   const ScratchScope scope(Context::current().scratch());
-  const bool fused = is_fused(args, qkv.dtype) && is_aligned(out) && is_aligned(qkv);
-  (fused ? fused_attention : plain_attention)(out, lse, qkv, args);
+  const bool fused = is_fused(args, q.dtype) && are_aligned({&out, &q, &kv});
+  (fused ? fused_attention : plain_attention)(out, lse, q, kv, args);
 }
 
-void attention_grad(const Tensor& dqkv, const Tensor& dout, const Tensor& out, const Tensor& lse, const Tensor& qkv,
-                    const AttentionArgs& args) {
+void attention_grad(const Tensor& dq, const Tensor& dkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
+                    const Tensor& q, const Tensor& kv, const AttentionArgs& args) {
   const ScratchScope scope(Context::current().scratch());
-  const bool fused =
-      is_fused(args, qkv.dtype) && is_aligned(dqkv) && is_aligned(dout) && is_aligned(out) && is_aligned(qkv);
-  (fused ? fused_attention_grad : plain_attention_grad)(dqkv, dout, out, lse, qkv, args);
+  const bool fused = is_fused(args, q.dtype) && are_aligned({&dq, &dkv, &dout, &out, &q, &kv});
+  (fused ? fused_attention_grad : plain_attention_grad)(dq, dkv, dout, out, lse, q, kv, args);
 }
 
 }  // namespace qn::cuda

@@ -15,9 +15,9 @@ using Stats = float2;
 template <typename T>
 struct BackwardArgs {
   FusedShape shape;
-  const T *qkv, *dout;
+  const T *q, *k, *dout;  // values are `width` columns behind keys, and their gradient behind that of keys
   const Stats* stats;
-  T* dqkv;
+  T *dq, *dk;
 };
 
 /// From the score of a pair and the gradient of its dropped-out probability to that probability, without its constant
@@ -39,10 +39,11 @@ __global__ void stats_kernel(Stats* stats, const T* out, const T* dout, const fl
     const int64_t row = first + threadIdx.x / 4;
     float sum = 0.0f;
     if (row < rows) {
-      const Head head = shape.head(static_cast<int>(row / shape.time));
-      const int64_t offset = shape.offset(head, static_cast<int>(row % shape.time), 1);
+      const Head head = shape.head(static_cast<int>(row / shape.queries));
+      const int query = static_cast<int>(row % shape.queries), dim = query < shape.query_count(head) ? kDim : 0;
+      const int64_t offset = shape.query_offset(head, query, shape.width);
 #pragma unroll
-      for (int c = static_cast<int>(threadIdx.x % 4) * 8; c < kDim; c += 32) {
+      for (int c = static_cast<int>(threadIdx.x % 4) * 8; c < dim; c += 32) {
         const auto x = *reinterpret_cast<const uint4*>(out + offset + c);
         const auto y = *reinterpret_cast<const uint4*>(dout + offset + c);
         const uint32_t a[4] = {x.x, x.y, x.z, x.w}, b[4] = {y.x, y.y, y.z, y.w};
@@ -88,15 +89,14 @@ __device__ void start_stage(typename Side::template Stage<T>& stage, const Backw
                             int first_query, int first_key) {
   head = computed_here(head);
   const FusedShape& shape = args.shape;
-  const int queries = shape.time - first_query;
-  start_tile<Side::kQueries, Side::kDim, Side::kBlock>(stage.q, args.qkv + shape.offset(head, first_query, 3),
-                                                       3 * shape.width, queries);
-  start_tile<Side::kQueries, Side::kDim, Side::kBlock>(stage.dout, args.dout + shape.offset(head, first_query, 1),
-                                                       shape.width, queries);
+  const int queries = shape.query_count(head) - first_query;
+  start_tile<Side::kQueries, Side::kDim, Side::kBlock>(
+      stage.q, args.q + shape.query_offset(head, first_query, shape.ld_q), shape.ld_q, queries);
+  start_tile<Side::kQueries, Side::kDim, Side::kBlock>(
+      stage.dout, args.dout + shape.query_offset(head, first_query, shape.width), shape.width, queries);
   const int i = static_cast<int>(threadIdx.x);
   if (i >= Side::kQueries) return;
-  copy_async<8>(stage.stats + i, args.stats + static_cast<int64_t>(head.index) * shape.time + first_query + i,
-                i < queries);
+  copy_async<8>(stage.stats + i, args.stats + shape.query_row(head, first_query + i), i < queries);
   if (kDropout)
     copy_async<16>(stage.keep_bits + i, shape.mask_row(head, first_query + i) + first_key / 32, i < queries);
 }
@@ -145,13 +145,15 @@ __global__ void __launch_bounds__(KeySide<kDim>::kBlock, KeySide<kDim>::kBlocks)
   using Side = KeySide<kDim>;
   using Shared = typename Side::template Shared<T>;
   const FusedShape& shape = args.shape;
-  const int time = shape.time, tiles = (time + Side::kKeys - 1) / Side::kKeys;
+  const int tiles = (shape.keys + Side::kKeys - 1) / Side::kKeys;
   const Head head = shape.head_of_block(tiles);
-  const int first_key = static_cast<int>(blockIdx.x) % tiles * Side::kKeys, width = shape.width, ld = 3 * width;
-  const T* k = args.qkv + shape.offset(head, first_key, 3) + width;
+  const int first_key = static_cast<int>(blockIdx.x) % tiles * Side::kKeys, width = shape.width, ld = shape.ld_kv;
+  const int keys = shape.key_count(head), queries = shape.query_count(head);
+  if (first_key >= keys || queries == 0) return;
+  const T* k = args.k + shape.key_offset(head, first_key);
   auto& shared = *dynamic_shared<Shared>();
-  start_tile<Side::kKeys, kDim, Side::kBlock>(shared.k, k, ld, time - first_key);
-  start_tile<Side::kKeys, kDim, Side::kBlock>(shared.v, k + width, ld, time - first_key);
+  start_tile<Side::kKeys, kDim, Side::kBlock>(shared.k, k, ld, keys - first_key);
+  start_tile<Side::kKeys, kDim, Side::kBlock>(shared.v, k + width, ld, keys - first_key);
   const int begin = max(first_key - shape.ahead, 0);  // of the queries that see any of the keys
   start_stage<Side, kDropout>(shared.stages[0], args, head, begin, first_key);
 
@@ -159,10 +161,10 @@ __global__ void __launch_bounds__(KeySide<kDim>::kBlock, KeySide<kDim>::kBlocks)
   float dk[Side::kM][kDim / 8][4], dv[Side::kM][kDim / 8][4];
   set_zero(dk);
   set_zero(dv);
-  for (int first_query = begin, current = 0; first_query < time; first_query += Side::kQueries, current ^= 1) {
+  for (int first_query = begin, current = 0; first_query < queries; first_query += Side::kQueries, current ^= 1) {
     const auto& stage = shared.stages[current];
     finish_tiles();
-    if (first_query + Side::kQueries < time)
+    if (first_query + Side::kQueries < queries)
       start_stage<Side, kDropout>(shared.stages[current ^ 1], args, head, first_query + Side::kQueries, first_key);
 #pragma unroll 1
     for (int slice = 0; slice < Side::kQueries; slice += Side::kSlice) {
@@ -177,9 +179,9 @@ __global__ void __launch_bounds__(KeySide<kDim>::kBlock, KeySide<kDim>::kBlocks)
       add_product<kDim>(dk, grads, stage.q, slice);
     }
   }
-  T* result = args.dqkv + shape.offset(head, 0, 3) + width;
-  store_rows(result, ld, warp_key, time, dk, shape.scale);
-  store_rows(result + width, ld, warp_key, time, dv, kDropout ? shape.keep_scale : 1.0f);
+  T* result = args.dk + shape.key_offset(head, 0);
+  store_rows(result, ld, warp_key, keys, dk, shape.scale);
+  store_rows(result + width, ld, warp_key, keys, dv, kDropout ? shape.keep_scale : 1.0f);
 }
 
 /// Sizes of the kernel for queries.
@@ -226,59 +228,62 @@ __global__ void __launch_bounds__(QuerySide<kDim>::kBlock, 2) query_grad_kernel(
   using Shared = typename Side::template Shared<T>;
   constexpr int kM = Side::kM;
   const FusedShape& shape = args.shape;
-  const int time = shape.time, tiles = (time + Side::kQueries - 1) / Side::kQueries;
+  const int tiles = (shape.queries + Side::kQueries - 1) / Side::kQueries;
   const Head head = shape.head_of_block(tiles);
   const int first_query = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * Side::kQueries;
-  const int width = shape.width, ld = 3 * width;
+  const int width = shape.width, queries = shape.query_count(head);
+  if (first_query >= queries) return;
   auto& shared = *dynamic_shared<Shared>();
-  const T* q = args.qkv + shape.offset(head, first_query, 3);
-  start_tile<Side::kQueries, kDim, Side::kBlock>(shared.q, q, ld, time - first_query);
-  start_tile<Side::kQueries, kDim, Side::kBlock>(shared.dout, args.dout + shape.offset(head, first_query, 1), width,
-                                                 time - first_query);
+  start_tile<Side::kQueries, kDim, Side::kBlock>(shared.q, args.q + shape.query_offset(head, first_query, shape.ld_q),
+                                                 shape.ld_q, queries - first_query);
+  start_tile<Side::kQueries, kDim, Side::kBlock>(shared.dout, args.dout + shape.query_offset(head, first_query, width),
+                                                 width, queries - first_query);
   for (int i = static_cast<int>(threadIdx.x); i < Side::kQueries; i += Side::kBlock)
-    copy_async<8>(shared.stats + i, args.stats + static_cast<int64_t>(head.index) * time + first_query + i,
-                  first_query + i < time);
+    copy_async<8>(shared.stats + i, args.stats + shape.query_row(head, first_query + i), first_query + i < queries);
+  const int end = shape.visible(first_query + Side::kQueries - 1, shape.key_count(head));  // of what the block sees
   const auto start_stage = [&](auto& stage, int first_key) {
-    const T* k = args.qkv + shape.offset(computed_here(head), first_key, 3) + width;
-    start_tile<Side::kKeys, kDim, Side::kBlock>(stage.k, k, ld, time - first_key);
-    start_tile<Side::kKeys, kDim, Side::kBlock>(stage.v, k + width, ld, time - first_key);
+    const T* k = args.k + shape.key_offset(computed_here(head), first_key);
+    start_tile<Side::kKeys, kDim, Side::kBlock>(stage.k, k, shape.ld_kv, end - first_key);
+    start_tile<Side::kKeys, kDim, Side::kBlock>(stage.v, k + width, shape.ld_kv, end - first_key);
   };
   start_stage(shared.stages[0], 0);
 
-  const int end = shape.visible(first_query + Side::kQueries - 1);
   float dq[kM][kDim / 8][4];
   set_zero(dq);
-  for (int first_key = 0, current = 0; first_key < end; first_key += Side::kKeys, current ^= 1) {
-    const auto& stage = shared.stages[current];
+  const auto stage_of = [&](int first_key) -> auto& { return shared.stages[first_key / Side::kKeys % 2]; };
+  for (int first_key = 0; first_key < end; first_key += Side::kKeys) {
+    const auto& stage = stage_of(first_key);
     finish_tiles();
-    if (first_key + Side::kKeys < end) start_stage(shared.stages[current ^ 1], first_key + Side::kKeys);
+    if (first_key + Side::kKeys < end) start_stage(stage_of(first_key + Side::kKeys), first_key + Side::kKeys);
 #pragma unroll 1
     for (int slice = 0; slice < Side::kKeys; slice += Side::kSlice) {
       const int slice_key = first_key + slice;
       // Beside keep bits there is no register left for it.
       const int warp = kDropout ? computed_here(warp_index()) : warp_index();
       const int row = warp * 16 * kM, warp_query = first_query + row;
-      if (slice_key >= min(warp_query + 16 * kM + shape.ahead, time)) continue;
+      if (slice_key >= min(warp_query + 16 * kM + shape.ahead, end)) continue;
       float scores[kM][4][4], grads[kM][4][4];
       KeepBits<kM, 1> keep;
       multiply_rows<kDim>(scores, shared.q, row, stage.k, slice);
       if (kDropout) keep.load(shape, computed_here(head), warp_query, slice_key);
       multiply_rows<kDim>(grads, shared.dout, row, stage.v, slice);
-      if (slice_key + Side::kSlice > shape.visible(warp_query)) hide_keys(scores, warp_query, slice_key, shape);
+      if (slice_key + Side::kSlice > shape.visible(warp_query, end))
+        hide_keys(scores, warp_query, slice_key, end, shape);
       grad_of_keys<kDropout>(scores, grads, shared.stats + row, keep, shape);
       add_product<kDim>(dq, grads, stage.k, slice);
     }
   }
-  store_rows(args.dqkv + shape.offset(head, 0, 3), ld, first_query + warp_index() * 16 * kM, time, dq, shape.scale);
+  store_rows(args.dq + shape.query_offset(head, 0, shape.ld_q), shape.ld_q, first_query + warp_index() * 16 * kM,
+             shape.query_count(computed_here(head)), dq, shape.scale);
 }
 
 template <typename T, int kDim, bool kDropout>
 void launch_grads(const BackwardArgs<T>& args, const HeadRun& run) {
-  const auto grid = [&](int rows) { return dim3(static_cast<unsigned>(run.count) * ceil_div(args.shape.time, rows)); };
-  launch_shared(key_grad_kernel<T, kDim, kDropout>, grid(KeySide<kDim>::kKeys), KeySide<kDim>::kBlock,
+  const auto grid = [&](int rows, int tile) { return dim3(static_cast<unsigned>(run.count) * ceil_div(rows, tile)); };
+  launch_shared(key_grad_kernel<T, kDim, kDropout>, grid(args.shape.keys, KeySide<kDim>::kKeys), KeySide<kDim>::kBlock,
                 sizeof(typename KeySide<kDim>::template Shared<T>), args);
-  launch_shared(query_grad_kernel<T, kDim, kDropout>, grid(QuerySide<kDim>::kQueries), QuerySide<kDim>::kBlock,
-                sizeof(typename QuerySide<kDim>::template Shared<T>), args);
+  launch_shared(query_grad_kernel<T, kDim, kDropout>, grid(args.shape.queries, QuerySide<kDim>::kQueries),
+                QuerySide<kDim>::kBlock, sizeof(typename QuerySide<kDim>::template Shared<T>), args);
 }
 
 }  // namespace
@@ -294,18 +299,19 @@ size_t fused_attention_shared_bytes(int64_t head_dim) {
   return bytes;  // the forward needs half of it
 }
 
-void fused_attention_grad(const Tensor& dqkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
-                          const Tensor& qkv, const AttentionArgs& args) {
-  const int64_t rows = args.batch * args.heads * args.time;
+void fused_attention_grad(const Tensor& dq, const Tensor& dkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
+                          const Tensor& q, const Tensor& kv, const AttentionArgs& args) {
+  const int64_t rows = args.batch * args.heads * args.queries.longest, keys = key_column(kv, args);
   auto* stats = attention_scratch<Stats>(rows);
-  dispatch_fused(qkv.dtype, args.head_dim, [&](auto tag, auto dim) {
+  dispatch_fused(q.dtype, args.head_dim, [&](auto tag, auto dim) {
     using T = decltype(tag);
     constexpr int kDim = decltype(dim)::value;
     launch(stats_kernel<T, kDim>, flat_grid(4 * rows), kThreads, stats, data_of<T>(out), data_of<T>(dout),
-           data_of<float>(lse), fused_shape(args, {}), rows);
+           data_of<float>(lse), fused_shape(q, kv, args, {}), rows);
     for_each_head_run(args, [&](const HeadRun& run) {
-      const BackwardArgs<T> backward{fused_shape(args, run), data_of<T>(qkv), data_of<T>(dout), stats,
-                                     data_of<T>(dqkv)};
+      const BackwardArgs<T> backward{
+          fused_shape(q, kv, args, run), data_of<T>(q), data_of<T>(kv) + keys, data_of<T>(dout), stats, data_of<T>(dq),
+          data_of<T>(dkv) + keys};
       (run.keep_bits != nullptr ? launch_grads<T, kDim, true> : launch_grads<T, kDim, false>)(backward, run);
     });
   });

@@ -27,7 +27,7 @@ constexpr size_t forward_shared_bytes() {
 template <typename T>
 struct ForwardArgs {
   FusedShape shape;
-  const T* qkv;
+  const T *q, *k;  // values are `width` columns behind keys
   T* out;
   float* lse;
 };
@@ -93,18 +93,20 @@ template <typename T, int kDim, bool kDropout>
 __global__ void __launch_bounds__(kBlock, 2) forward_kernel(const ForwardArgs<T> args) {
   constexpr int kKeys = kKeysOf<kDim>;
   const FusedShape& shape = args.shape;
-  const int time = shape.time, width = shape.width, tiles = (time + kQueries - 1) / kQueries;
+  const int width = shape.width, ld = shape.ld_kv, tiles = (shape.queries + kQueries - 1) / kQueries;
   const Head head = shape.head_of_block(tiles);
+  const int queries = shape.query_count(head);
   // With a causal mask the last queries of a head take longest: they begin first.
   const int first_query = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * kQueries;
+  if (first_query >= queries) return;
+  const int end = shape.visible(first_query + kQueries - 1, shape.key_count(head));  // of the keys that the block sees
   T *q_tile = dynamic_shared<T>(), *k_tile = q_tile + kQueries * kDim, *v_tile = k_tile + kKeys * kDim;
-  start_tile<kQueries, kDim, kBlock>(q_tile, args.qkv + shape.offset(head, first_query, 3), 3 * width,
-                                     time - first_query);
-  const T* k = args.qkv + shape.offset(head, 0, 3) + width;  // of the next tile
-  start_tile<kKeys, kDim, kBlock>(k_tile, k, 3 * width, time);
+  start_tile<kQueries, kDim, kBlock>(q_tile, args.q + shape.query_offset(head, first_query, shape.ld_q), shape.ld_q,
+                                     queries - first_query);
+  const T* k = args.k + shape.key_offset(head, 0);  // of the next tile
+  start_tile<kKeys, kDim, kBlock>(k_tile, k, ld, end);
 
   const int row = warp_index() * kWarpQueries, warp_query = first_query + row;
-  const int end = shape.visible(first_query + kQueries - 1);
   float out[kM][kDim / 8][4];
   set_zero(out);
   Softmax softmax;
@@ -115,18 +117,18 @@ __global__ void __launch_bounds__(kBlock, 2) forward_kernel(const ForwardArgs<T>
   }
   for (int first_key = 0; first_key < end; first_key += kKeys) {
     const bool visible = first_key < warp_query + kWarpQueries + shape.ahead;  // to any query of the warp
-    const bool all_visible = first_key + kKeys <= shape.visible(warp_query);
+    const bool all_visible = first_key + kKeys <= shape.visible(warp_query, end);
     Scores<kKeys> scores;
     finish_tiles();
-    start_tile<kKeys, kDim, kBlock>(v_tile, k + width, 3 * width, time - first_key);
+    start_tile<kKeys, kDim, kBlock>(v_tile, k + width, ld, end - first_key);
     if (visible) multiply_rows<kDim>(scores, q_tile, row, k_tile, 0);
     finish_tiles();
-    k += static_cast<int64_t>(kKeys) * 3 * width;
-    if (first_key + kKeys < end) start_tile<kKeys, kDim, kBlock>(k_tile, k, 3 * width, time - first_key - kKeys);
+    k += static_cast<int64_t>(kKeys) * ld;
+    if (first_key + kKeys < end) start_tile<kKeys, kDim, kBlock>(k_tile, k, ld, end - first_key - kKeys);
     if (!visible) continue;
     KeepBits<kM, kKeys / 32> keep;
     if (kDropout) keep.load(shape, head, warp_query, first_key);
-    if (!all_visible) hide_keys(scores, warp_query, first_key, shape);
+    if (!all_visible) hide_keys(scores, warp_query, first_key, end, shape);
     update<kKeys>(softmax, scores, out, shape.scale_log2);
     if (kDropout) drop<kKeys>(scores, keep);
     add_product<kDim>(out, scores, v_tile, 0);
@@ -140,34 +142,43 @@ __global__ void __launch_bounds__(kBlock, 2) forward_kernel(const ForwardArgs<T>
       const float sum = row_reduce(softmax.sum[m][half], Sum{});
       const int query = warp_query + 16 * m + 8 * half + lane_row();
       factor[m][half] = (kDropout ? shape.keep_scale : 1.0f) / sum;
-      if (lane_column() == 0 && query < time)
-        args.lse[static_cast<int64_t>(head.index) * time + query] = softmax.max[m][half] * shape.scale + logf(sum);
+      if (lane_column() == 0 && query < queries)
+        args.lse[shape.query_row(head, query)] = softmax.max[m][half] * shape.scale + logf(sum);
     }
-  store_rows(args.out + shape.offset(head, 0, 1), width, warp_query, time, out, factor);
+  store_rows(args.out + shape.query_offset(head, 0, width), width, warp_query, queries, out, factor);
 }
 
 }  // namespace
 
-void fused_attention(const Tensor& out, const Tensor& lse, const Tensor& qkv, const AttentionArgs& args) {
-  dispatch_fused(qkv.dtype, args.head_dim, [&](auto tag, auto dim) {
+void fused_attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& kv,
+                     const AttentionArgs& args) {
+  dispatch_fused(q.dtype, args.head_dim, [&](auto tag, auto dim) {
     using T = decltype(tag);
     constexpr int kDim = decltype(dim)::value;
     for_each_head_run(args, [&](const HeadRun& run) {
-      const ForwardArgs<T> forward{fused_shape(args, run), data_of<T>(qkv), data_of<T>(out), data_of<float>(lse)};
-      const dim3 grid(static_cast<unsigned>(run.count) * ceil_div(args.time, kQueries));
+      const ForwardArgs<T> forward{fused_shape(q, kv, args, run), data_of<T>(q), data_of<T>(kv) + key_column(kv, args),
+                                   data_of<T>(out), data_of<float>(lse)};
+      const dim3 grid(static_cast<unsigned>(run.count) * ceil_div(args.queries.longest, kQueries));
       const auto kernel = run.keep_bits != nullptr ? forward_kernel<T, kDim, true> : forward_kernel<T, kDim, false>;
       launch_shared(kernel, grid, kBlock, forward_shared_bytes<kDim>(), forward);
     });
   });
 }
 
-FusedShape fused_shape(const AttentionArgs& args, const HeadRun& run) {
+FusedShape fused_shape(const Tensor& q, const Tensor& kv, const AttentionArgs& args, const HeadRun& run) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(args.head_dim));
-  return {.time = static_cast<int>(args.time),
+  return {.queries = static_cast<int>(args.queries.longest),
+          .keys = static_cast<int>(args.keys.longest),
+          .query_begins = args.queries.begins,
+          .query_lengths = args.queries.lengths,
+          .key_begins = args.keys.begins,
+          .key_lengths = args.keys.lengths,
           .heads = static_cast<int>(args.heads),
           .width = static_cast<int>(args.heads * args.head_dim),
+          .ld_q = static_cast<int>(q.cols()),
+          .ld_kv = static_cast<int>(kv.cols()),
           .first_head = static_cast<int>(run.first),
-          .ahead = static_cast<int>(args.causal ? 0 : args.time),
+          .ahead = static_cast<int>(args.causal ? 0 : args.keys.longest),
           .scale = static_cast<float>(scale),
           .scale_log2 = static_cast<float>(scale * kLog2OfE),
           .keep_scale = static_cast<float>(1.0 / (1.0 - args.dropout)),

@@ -183,7 +183,7 @@ __device__ void store_rows(T* to, int ld, int row, int rows, const float (&c)[kM
   store_rows(to, ld, row, rows, c, factors);
 }
 
-/// A head of a batch row. Heads are counted as b * heads + h.
+/// A head of a sequence. Heads are counted as b * heads + h.
 struct Head {
   int index, batch, column;  ///< column: its first, in rows of all heads
 };
@@ -194,35 +194,54 @@ __device__ inline Head computed_here(const Head& head) {
 
 /// What all fused kernels know of a call.
 struct FusedShape {
-  int time, heads, width;  ///< width = heads * head_dim
-  int first_head;          ///< of the launch
-  int ahead;               ///< keys behind its own that a query sees: none with a causal mask, else more than there are
-  float scale;             ///< of scores
-  float scale_log2;        ///< the same for powers of 2
-  float keep_scale;        ///< 1 / (1 - dropout)
+  int queries, keys;                                                       ///< of the longest sequence
+  const int32_t *query_begins, *query_lengths, *key_begins, *key_lengths;  ///< as of RowSequences
+  int heads, width;                                                        ///< width = heads * head_dim
+  int ld_q, ld_kv;                                                         ///< between rows of q and of k and v
+  int first_head;                                                          ///< of the launch
+  int ahead;         ///< keys behind its own that a query sees: none with a causal mask, else more than there are
+  float scale;       ///< of scores
+  float scale_log2;  ///< the same for powers of 2
+  float keep_scale;  ///< 1 / (1 - dropout)
   const uint32_t* keep_bits;
   int mask_words;  ///< of a query's row
 
   __device__ Head head(int index) const { return {index, index / heads, index % heads * (width / heads)}; }
   /// Blocks are numbered head by head, with `tiles` of each.
   __device__ Head head_of_block(int tiles) const { return head(first_head + static_cast<int>(blockIdx.x) / tiles); }
-  /// A row of a head in a tensor [batch * time, parts * width].
-  __device__ int64_t offset(const Head& head, int row, int parts) const {
-    return (static_cast<int64_t>(head.batch) * time + row) * (parts * width) + head.column;
+  /// Of the head's sequence.
+  __device__ int query_count(const Head& head) const {
+    return query_lengths != nullptr ? query_lengths[head.batch] : queries;
+  }
+  __device__ int key_count(const Head& head) const { return key_lengths != nullptr ? key_lengths[head.batch] : keys; }
+  /// Where a query of the head is in a matrix of queries with `ld` elements between rows.
+  __device__ int64_t query_offset(const Head& head, int query, int ld) const {
+    const int begin = query_begins != nullptr ? query_begins[head.batch] : head.batch * queries;
+    return static_cast<int64_t>(begin + query) * ld + head.column;
+  }
+  /// The same for keys, in a matrix like that of k or v.
+  __device__ int64_t key_offset(const Head& head, int key) const {
+    const int begin = key_begins != nullptr ? key_begins[head.batch] : head.batch * keys;
+    return static_cast<int64_t>(begin + key) * ld_kv + head.column;
+  }
+  /// Number of one of the head's queries among all heads', which there are longest ones of each.
+  __device__ int64_t query_row(const Head& head, int query) const {
+    return static_cast<int64_t>(head.index) * queries + query;
   }
   /// Keep bits of one of the head's queries.
   __device__ const uint32_t* mask_row(const Head& head, int query) const {
-    return keep_bits + (static_cast<int64_t>(head.index - first_head) * time + query) * mask_words;
+    return keep_bits + (static_cast<int64_t>(head.index - first_head) * queries + query) * mask_words;
   }
-  /// Keys that a query sees.
-  __device__ int visible(int query) const { return min(query + 1 + ahead, time); }
+  /// Of `count` keys, those that a query sees.
+  __device__ int visible(int query, int count) const { return min(query + 1 + ahead, count); }
 };
 
 /// Scores of keys that a query must not see become -infinity; rows are queries.
 template <int kM, int kN>
-__device__ void hide_keys(float (&scores)[kM][kN][4], int first_query, int first_key, const FusedShape& shape) {
+__device__ void hide_keys(float (&scores)[kM][kN][4], int first_query, int first_key, int keys,
+                          const FusedShape& shape) {
   const int column = first_key + lane_column();
-  const int left = shape.time - column, own = first_query + lane_row() + 1 + shape.ahead - column;
+  const int left = keys - column, own = first_query + lane_row() + 1 + shape.ahead - column;
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -253,7 +272,7 @@ struct KeepBits {
   }
 };
 
-FusedShape fused_shape(const AttentionArgs& args, const HeadRun& run);
+FusedShape fused_shape(const Tensor& q, const Tensor& kv, const AttentionArgs& args, const HeadRun& run);
 
 /// Calls f(T{}, std::integral_constant<int, head_dim>{}).
 template <typename F>

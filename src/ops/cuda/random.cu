@@ -56,13 +56,28 @@ __global__ void keep_bits_kernel(uint32_t* words, int64_t groups, uint32_t thres
     draw_two_groups(words + group * 4, group, groups - group, threshold, stream);
 }
 
+/// Rows of attention's keep bits: row (b * heads + h) * longest query + query.
+struct AttentionBits {
+  int64_t first, count, heads;
+  RowSequences queries, keys;
+  bool causal;
+};
+
 // A warp per query.
 __global__ void attention_bits_kernel(uint32_t* words, AttentionBits rows, uint32_t threshold, StreamWords recorded) {
   const StreamWords stream = current_stream(recorded);
   const int64_t row = thread_index() / 32;
   if (row >= rows.count) return;
-  const int64_t all = (rows.time + 127) / 128, query = (rows.first + row) % rows.time;
-  const int64_t visible = rows.causal ? query / 128 + 1 : all;
+  const int64_t head = (rows.first + row) / rows.queries.longest,
+                query = rows.first + row - head * rows.queries.longest;
+  int64_t keys = rows.keys.longest;
+  if (rows.keys.lengths != nullptr) {
+    const int64_t b = head / rows.heads;
+    if (query >= rows.queries.lengths[b]) return;
+    keys = rows.keys.lengths[b];
+  }
+  const int64_t all = (rows.keys.longest + 127) / 128;
+  const int64_t visible = rows.causal ? query / 128 + 1 : (keys + 127) / 128;
   for (int64_t group = 0; group < visible; group += 2)
     draw_two_groups(words + (row * all + group) * 4, (rows.first + row) * all + group, visible - group, threshold,
                     stream);
@@ -96,9 +111,11 @@ __global__ void replace_blocks_kernel(Y* y, const P* w, const P* values, const u
 
 }  // namespace
 
-void draw_attention_bits(uint64_t* bits, const AttentionBits& rows, uint32_t threshold, const RandomKey& key) {
+void draw_attention_bits(uint64_t* bits, int64_t first, int64_t count, uint32_t threshold, const AttentionArgs& args) {
+  const int64_t longest = args.queries.longest;
+  const AttentionBits rows{first * longest, count * longest, args.heads, args.queries, args.keys, args.causal};
   launch(attention_bits_kernel, dim3(ceil_div(rows.count * 32, kThreads)), kThreads, reinterpret_cast<uint32_t*>(bits),
-         rows, threshold, words_of(key));
+         rows, threshold, words_of(args.key));
 }
 
 void keep_bits(uint64_t* bits, int64_t n, double p, const RandomKey& key) {
