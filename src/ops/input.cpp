@@ -4,7 +4,7 @@
 
 namespace qn {
 
-Var input(Tape& tape, std::span<const float> values, Shape shape) {
+Tensor input_values(Tape& tape, std::span<const float> values, Shape shape) {
   QN_CHECK(std::ssize(values) == shape.elements(), "an input {} takes {} values, not {}", shape.to_string(),
            shape.elements(), values.size());
   const Tensor x = tape.parameter_tensor(shape);
@@ -12,7 +12,11 @@ Var input(Tape& tape, std::span<const float> values, Shape shape) {
     upload(tape.k, x, view_of(values.data(), shape));
   else
     write_on_host(tape.k, x, [&](const Tensor& host) { std::copy(values.begin(), values.end(), host.as<double>()); });
-  return cast_to_compute(tape, {x, nullptr});
+  return x;
+}
+
+Var input(Tape& tape, std::span<const float> values, Shape shape) {
+  return cast_to_compute(tape, {input_values(tape, values, shape), nullptr});
 }
 
 }  // namespace qn

@@ -91,10 +91,11 @@ struct Int8MatmulArgs {
   int64_t column = 0;
 };
 
-enum class Activation { relu, gelu };
+enum class Activation { relu, gelu, tanh };
 template <>
 struct EnumNames<Activation> {
-  static constexpr EnumName<Activation> kAll[] = {{Activation::relu, "relu"}, {Activation::gelu, "gelu"}};
+  static constexpr EnumName<Activation> kAll[] = {
+      {Activation::relu, "relu"}, {Activation::gelu, "gelu"}, {Activation::tanh, "tanh"}};
 };
 
 /// One parameter range of a flat optimizer step.

@@ -35,6 +35,20 @@ void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::spa
   if (observer != nullptr) observer->see(tape, logits.value);
 }
 
+Tensor squared_error(Tape& tape, const Var& y, std::span<const float> targets) {
+  QN_CHECK_USAGE(tape.pass().loss_scale == nullptr, "a squared error cannot be trained in fp16: use bf16 or fp32");
+  const Tensor difference = tape.parameter_tensor(y.value.shape);
+  tape.k.copy(difference, y.value);
+  tape.k.axpy(difference, input_values(tape, targets, y.value.shape), -1.0, 1);
+  const Tensor loss = tape.arena.tensor({1}, DType::f64);
+  tape.k.sum_of_squares(loss.as<double>(), difference);
+  tape.on_backward([&tape, y, difference] {
+    const Tape::Slot slot = tape.slot(y);
+    tape.k.axpy(slot.grad, difference, 2.0, slot.beta);
+  });
+  return loss;
+}
+
 Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets) {
   const Tensor losses = tape.arena.tensor({logits.value.rows()}, DType::f64);
   tape.k.fill(losses, 0.0);

@@ -22,6 +22,8 @@ struct Dropout {
 /// What comes into a network: host values as activations of this shape, without a gradient. The values must stay until
 /// the pass is over.
 Var input(Tape& tape, std::span<const float> values, Shape shape);
+/// The same in the parameters' type.
+Tensor input_values(Tape& tape, std::span<const float> values, Shape shape);
 
 /// y[N, out] = x[N, in] W^T + b. W is [out, in]; b is [out] or undefined.
 Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias);
@@ -73,6 +75,9 @@ void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::spa
                    std::span<const int32_t> rows);
 /// The same for one target per row of logits: returns the losses, f64 [N].
 Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets);
+
+/// The sum of (y[i, j] - targets[i * cols + j])^2: f64 [1]. Not with a loss scale, which is on the device (fp16).
+Tensor squared_error(Tape& tape, const Var& y, std::span<const float> targets);
 
 /// `weight` in the tape's type: itself, or a copy that shares its gradient slot.
 Var cast_to_compute(Tape& tape, const Var& weight);

@@ -120,8 +120,8 @@ void add_dropout(Cases& cases) {
                              return std::vector{residual_dropout(t, x[0], x[1], x[2], {kP, 5})};
                            },
                        .training = training});
-      for (const Activation kind : {Activation::relu, Activation::gelu}) {
-        const std::string name = kind == Activation::relu ? "relu_" : "gelu_";
+      for (const Activation kind : all_values<Activation>()) {
+        const std::string name = name_of(kind) + std::string("_");
         cases.push_back({.name = name + "bias_" + suffix,
                          .inputs = {{{n, d}, Values::away_from_zero}, parameter({d}, Values::tiny)},
                          .forward =
@@ -336,6 +336,18 @@ void add_cross_entropy(Cases& cases) {
   add("large", 40, 603, scattered<int32_t>(40, 603), {}, 40);
 }
 
+void add_squared_error(Cases& cases) {
+  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {5, 2}, {33, 3}}) {
+    std::vector<float> targets;
+    for (int64_t i = 0; i < n * d; ++i) targets.push_back(0.25f * static_cast<float>(i % 7 - 3));
+    cases.push_back({.name = "squared_error_" + std::to_string(n) + "x" + std::to_string(d),
+                     .inputs = {{{n, d}}},
+                     .forward = [targets](Tape& t, Inputs x) {
+                       return std::vector{Var{squared_error(t, x[0], targets), nullptr}};
+                     }});
+  }
+}
+
 void add_block_noise(Cases& cases) {
   constexpr double kNoise = 0.4;
   constexpr uint64_t kId = 77;
@@ -488,8 +500,8 @@ const std::vector<OpCase>& ops_table() {
   static const Cases table = [] {
     Cases cases;
     for (const auto add : {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_sequences,
-                           add_cross_entropy, add_block_noise, add_replace_blocks, add_fake_quantize, add_pq_weight,
-                           add_decisions, add_kernels, add_types, add_int8})
+                           add_cross_entropy, add_squared_error, add_block_noise, add_replace_blocks, add_fake_quantize,
+                           add_pq_weight, add_decisions, add_kernels, add_types, add_int8})
       add(cases);
     return cases;
   }();

@@ -1,4 +1,6 @@
 // Keep bits, and the element-wise kernels that apply them.
+#include <cmath>
+
 #include "ops/cpu/cpu_kernels.h"
 #include "ops/cpu/gelu.h"
 #include "ops/cpu/parallel.h"
@@ -111,10 +113,14 @@ void activation(const Tensor& y, const Tensor& x, const Tensor& bias, Activation
                        [=](int64_t i, P factor, P b) { out[i] = static_cast<T>(factor * function(in[i] + b)); });
     });
   };
-  if (kind == Activation::relu)
-    apply([](auto v) { return v > 0 ? v : decltype(v){0}; });
-  else
-    apply([](auto v) { return gelu(v); });
+  switch (kind) {
+    case Activation::relu:
+      return apply([](auto v) { return v > 0 ? v : decltype(v){0}; });
+    case Activation::gelu:
+      return apply([](auto v) { return gelu(v); });
+    case Activation::tanh:
+      return apply([](auto v) { return std::tanh(v); });
+  }
 }
 
 void activation_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& bias, Activation kind,
@@ -130,10 +136,14 @@ void activation_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const 
       });
     });
   };
-  if (kind == Activation::relu)
-    apply([](auto v) { return v > 0 ? decltype(v){1} : decltype(v){0}; });
-  else
-    apply([](auto v) { return gelu_derivative(v); });
+  switch (kind) {
+    case Activation::relu:
+      return apply([](auto v) { return v > 0 ? decltype(v){1} : decltype(v){0}; });
+    case Activation::gelu:
+      return apply([](auto v) { return gelu_derivative(v); });
+    case Activation::tanh:
+      return apply([](auto v) { return 1 - std::tanh(v) * std::tanh(v); });
+  }
 }
 
 }  // namespace qn::cpu

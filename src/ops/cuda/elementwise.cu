@@ -74,6 +74,18 @@ struct Gelu {
   }
 };
 
+struct Tanh {
+  template <typename P>
+  __device__ static P value(P x) {
+    return tanh(x);
+  }
+  template <typename P>
+  __device__ static P derivative(P x) {
+    const P y = tanh(x);
+    return P{1} - y * y;
+  }
+};
+
 template <typename Function, typename T, typename P>
 __global__ void activation_kernel(T* y, const T* x, const P* bias, const uint32_t* bits, P scale, int64_t rows,
                                   int64_t cols) {
@@ -100,12 +112,19 @@ __global__ void activation_grad_kernel(T* dx, const T* dy, const T* x, const P* 
   }
 }
 
-/// f(T{}, P{}, Relu or Gelu)
+/// f(T{}, P{}, Relu, Gelu or Tanh)
 template <typename F>
 void dispatch_activation(DType dtype, Activation kind, F&& f) {
   dispatch_float(dtype, [&](auto tag) {
     using P = ParameterOf<decltype(tag)>;
-    kind == Activation::relu ? f(tag, P{}, Relu{}) : f(tag, P{}, Gelu{});
+    switch (kind) {
+      case Activation::relu:
+        return f(tag, P{}, Relu{});
+      case Activation::gelu:
+        return f(tag, P{}, Gelu{});
+      case Activation::tanh:
+        return f(tag, P{}, Tanh{});
+    }
   });
 }
 
