@@ -1,0 +1,49 @@
+// Inputs of sentence classifiers against fairseq's.
+#include "data/sentence_inputs.h"
+
+#include <gtest/gtest.h>
+
+#include "core/hdf5_file.h"
+#include "support/golden.h"
+
+namespace qn::test {
+namespace {
+
+TEST(SentenceInputs, AreFairseqs) {
+  QN_GOLDEN(path, "roberta_train.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  int cases = 0;
+  for (const std::string& name : file.members("input_composition")) {
+    const std::string group = "input_composition/" + name;
+    if (!file.exists(group + "/composed")) continue;
+    const std::string shorten = file.string_attribute(group, "shorten_method");
+    if (shorten == "random_crop") continue;  // most often it cuts <s> off, which the head reads: not here
+    SCOPED_TRACE(group);
+    const SentenceInputs inputs{.init_token = static_cast<int32_t>(file.int_attribute(group, "init_token")),
+                                .separator_token = static_cast<int32_t>(file.int_attribute(group, "separator_token")),
+                                .shorten = value_named<Shorten>(shorten, "shorten_method"),
+                                .longest = file.int_attribute(group, "max_positions")};
+    const bool pair = file.exists(group + "/input1");
+    const auto read = [&](const std::string& dataset, bool there) {
+      return there ? file.read<int32_t>(group + "/" + dataset) : std::vector<int32_t>();
+    };
+    const auto first = read("input0", true), offsets0 = read("offsets0", true), second = read("input1", pair),
+               offsets1 = read("offsets1", pair), composed = read("composed", true),
+               offsets = read("composed_offsets", true);
+    const auto item = [](const std::vector<int32_t>& tokens, const std::vector<int32_t>& ends, size_t i) {
+      return std::vector<int32_t>(tokens.begin() + ends[i], tokens.begin() + ends[i + 1]);
+    };
+    for (size_t i = 0; i + 1 < offsets.size(); ++i) {
+      const std::vector<int32_t> a = item(first, offsets0, i),
+                                 b = pair ? item(second, offsets1, i) : std::vector<int32_t>();
+      EXPECT_EQ(inputs.compose(a, b, pair), item(composed, offsets, i));
+      EXPECT_EQ(inputs.length(static_cast<int32_t>(a.size()), pair ? static_cast<int32_t>(b.size()) : -1),
+                offsets[i + 1] - offsets[i]);
+    }
+    ++cases;
+  }
+  EXPECT_GT(cases, 4);
+}
+
+}  // namespace
+}  // namespace qn::test
