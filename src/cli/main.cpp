@@ -32,7 +32,8 @@ constexpr const char* kFooter =
 
 int run(int argc, char** argv, Communicator& comm) {
   CLI::App app(
-      "Train language models with quantization noise, compress them by iterative product quantization, and run\n"
+      "Train language models and RoBERTa with quantization noise, compress them by iterative product quantization, and "
+      "run\n"
       "the packed file. Method: Fan, Stock et al., Training with Quantization Noise for Extreme Model\n"
       "Compression, ICLR 2021.");
   app.name("quantnoise");
@@ -56,9 +57,10 @@ int run(int argc, char** argv, Communicator& comm) {
     commands.push_back({options, adder(*options), saves});
   };
   add("prepare", "Text files to a dictionary and binary token streams", cli::add_prepare);
-  add("train", "Train a language model, or resume a run", cli::add_train, true);
+  add("train", "Train a model, or resume a run", cli::add_train, true);
   add("quantize", "Compress a trained model by iterative product quantization", cli::add_quantize, true);
-  add("eval", "Perplexity of a checkpoint or a packed file", cli::add_eval);
+  add("eval", "Perplexity, accuracy, ... of a checkpoint or a packed file", cli::add_eval);
+  add("predict", "Labels and their probabilities for lines of text", cli::add_predict);
   add("export", "A packed file back to a plain safetensors file", cli::add_export);
   add("inspect", "What is in a packed file or a checkpoint, tensor by tensor", cli::add_inspect);
   add("explain", "What happens to every weight: noise, quantizer, bits, bytes", cli::add_explain);

@@ -186,7 +186,7 @@ Command add_quantize(CLI::App& app) {
       "Weights of another program, without training: quantnoise quantize --weights FILE --rules RULES.yaml -o OUT");
   return [a](Communicator& comm) {
     if (a->config.help_config) {
-      if (comm.is_root()) std::cout << describe_config<RunConfig>();
+      if (comm.is_root()) std::cout << describe_run_config();
       return kSuccess;
     }
     if (a->foreign.given() || a->dry_run) end_on_stop_signals();

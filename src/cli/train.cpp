@@ -58,7 +58,7 @@ Command add_train(CLI::App& app) {
       "Example: launch/run -n 2 build/release/bin/quantnoise train -c configs/wikitext2_small.yaml");
   return [a](Communicator& comm) {
     if (a->config.help_config) {
-      if (comm.is_root()) std::cout << describe_config<RunConfig>();
+      if (comm.is_root()) std::cout << describe_run_config();
       return kSuccess;
     }
     if (a->check) return check_run({.config = a->config, .compute = a->compute, .fresh = a->fresh}, comm);

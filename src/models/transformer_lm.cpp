@@ -7,8 +7,7 @@ namespace {
 constexpr uint64_t kEmbeddingSite = 0;  // dropout site of the model's input end
 }
 
-TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary)
-    : config_(config), layer_drop_(config.layerdrop) {
+TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary) : config_(config) {
   const Scope scope = root().in("decoder");
   const int64_t d = config.embed_dim;
   const AdaptiveConfig& adaptive = config.adaptive;
@@ -24,23 +23,19 @@ TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary)
     project_in_ = Linear::build(scope, "project_in_dim", groups::kEmbeddingProjection, d, config.input_dim,
                                 init::xavier(d, config.input_dim), std::nullopt);
   positions_ = std::make_unique<Positions>(scope, d, config.max_positions, config.learned_positions);
-  const DecoderLayerOptions options{.width = d,
-                                    .ffn = config.ffn_dim,
-                                    .heads = config.heads,
-                                    .dropout = config.dropout,
-                                    .attention_dropout = config.attention_dropout,
-                                    .activation_dropout = config.activation_dropout,
-                                    .activation = config.activation,
-                                    .prenorm = config.prenorm};
-  const auto layer_scope = [&](int64_t i) { return scope.in(fmt::format("layers.{}", i)); };
-  for (int64_t i = 0; i < config.layers; ++i) {
-    const auto index = static_cast<uint64_t>(i);
-    const int64_t owner = i - i % config.share_layers;
-    layers_.push_back(i == owner
-                          ? std::make_unique<DecoderLayer>(layer_scope(i), index, options)
-                          : std::make_unique<DecoderLayer>(layer_scope(i), index, *layers_[static_cast<size_t>(owner)],
-                                                           layer_scope(owner)));
-  }
+  layers_ = std::make_unique<TransformerStack>(
+      scope, TransformerStackOptions{.layer = {.width = d,
+                                               .ffn = config.ffn_dim,
+                                               .heads = config.heads,
+                                               .dropout = config.dropout,
+                                               .attention_dropout = config.attention_dropout,
+                                               .activation_dropout = config.activation_dropout,
+                                               .activation = config.activation,
+                                               .prenorm = config.prenorm,
+                                               .causal = true},
+                                     .layers = config.layers,
+                                     .share_layers = config.share_layers,
+                                     .layerdrop = config.layerdrop});
   if (config.final_norm) final_norm_ = LayerNorm::build(scope, "layer_norm", d);
   if (config.output_dim != d && !adaptive.tie_weights)
     project_out_ = Linear::build(scope, "project_out_dim", groups::kSoftmax, config.output_dim, d,
@@ -70,14 +65,7 @@ Var TransformerLm::embed(Tape& tape, const TokenBatch& batch) {
 }
 
 Var TransformerLm::features(Tape& tape, const TokenBatch& batch, std::vector<Tensor>* inner_states) {
-  Var x = embed(tape, batch);
-  if (inner_states != nullptr) inner_states->push_back(x.value);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    // Layers that share weights are left out together, as pruning takes them away.
-    if (!layer_drop_.runs(tape, static_cast<int64_t>(i) / config_.share_layers)) continue;
-    x = layers_[i]->forward(tape, x, batch.rows, batch.cols);
-    if (inner_states != nullptr) inner_states->push_back(x.value);
-  }
+  Var x = layers_->forward(tape, embed(tape, batch), EqualSequences{batch.rows, batch.cols}, inner_states);
   if (final_norm_) x = (*final_norm_)(tape, x);
   if (project_out_) x = (*project_out_)(tape, x);
   return x;

@@ -6,11 +6,10 @@
 #include <vector>
 
 #include "models/language_model.h"
-#include "nn/layers/decoder_layer.h"
-#include "nn/layers/layer_drop.h"
 #include "nn/layers/output_head.h"
 #include "nn/layers/positions.h"
 #include "nn/layers/token_embedding.h"
+#include "nn/layers/transformer_stack.h"
 
 namespace qn {
 
@@ -27,7 +26,7 @@ class TransformerLm : public LanguageModel {
   Var features(Tape& tape, const TokenBatch& batch, std::vector<Tensor>* inner_states = nullptr);
   OutputHead& head() { return *head_; }
   Positions& positions() { return *positions_; }
-  LayerDrop& layer_drop() { return layer_drop_; }
+  LayerDrop& layer_drop() { return layers_->layer_drop(); }
 
  private:
   Var embed(Tape& tape, const TokenBatch& batch);
@@ -36,8 +35,7 @@ class TransformerLm : public LanguageModel {
   std::unique_ptr<TokenEmbedding> embedding_;
   std::optional<Linear> noise_projection_, project_in_, project_out_;
   std::unique_ptr<Positions> positions_;
-  std::vector<std::unique_ptr<DecoderLayer>> layers_;
-  LayerDrop layer_drop_;
+  std::unique_ptr<TransformerStack> layers_;
   std::optional<LayerNorm> final_norm_;
   std::unique_ptr<OutputHead> head_;
 };

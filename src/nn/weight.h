@@ -19,6 +19,7 @@ inline constexpr const char* kAttention = "attn";
 inline constexpr const char* kEmbedding = "embed";  ///< token tables
 inline constexpr const char* kEmbeddingProjection = "embed_proj";
 inline constexpr const char* kSoftmax = "softmax";  ///< output matrices that are not tied to a table
+inline constexpr const char* kHead = "head";        ///< what stands between an encoder and its outputs
 }  // namespace groups
 
 /// Linear weights are [out, in], embedding tables [rows, dim], convolutions [out, in / groups, kh, kw].

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "core/profiler.h"
+#include "core/text.h"
 
 namespace qn {
 
@@ -26,23 +27,30 @@ std::unique_ptr<LmDataset> Corpus::open(const std::string& split, uint64_t& chec
   return std::make_unique<LmDataset>(std::move(stream), BlockOptions{config_.break_mode, config_.tokens_per_sample});
 }
 
-void Corpus::prepare_training(int64_t max_positions) {
+BatchList Corpus::prepare_training(int64_t max_positions, int32_t added) {
   const ProfileScope phase(Phase::data);
   FreezeOptions options{.limits = {.max_tokens = config_.max_tokens,
                                    .max_items = config_.max_sentences,
                                    .required_multiple = config_.required_multiple},
                         .max_positions = max_positions,
                         .seed = seed_};
+  const auto freeze = [&](const std::string& name, const LmDataset& data) {
+    std::vector<int32_t> lengths = data.lengths();
+    for (int32_t& length : lengths) length += added;
+    return freeze_batches(name, lengths, options);
+  };
   train_ = open("train", train_checksum_);
-  sampler_.emplace(freeze_batches("train", train_->lengths(), options), seed_);
+  BatchList batches = freeze("train", *train_);
   valid_ = open(config_.valid, valid_checksum_);
   options.over_long = config_.skip_invalid_size_valid ? OverLong::warn_and_drop : OverLong::error;
-  valid_batches_ = freeze_batches(config_.valid, valid_->lengths(), options);
+  valid_batches_ = freeze(config_.valid, *valid_);
+  return batches;
 }
 
-Batch Corpus::training_example(int64_t i, int64_t count) const {
-  const BatchList& all = sampler_->micro_batches();
-  return train_->collate(all[(2 * i + 1) * all.size() / (2 * count)]);
+std::string Corpus::describe(int64_t updates_per_epoch, int64_t micro_batches) const {
+  return fmt::format("vocabulary {}; {} training tokens in {} blocks, {} updates per epoch of {} micro-batches",
+                     group_digits(dictionary_.size()), group_digits(train_->stream().total_tokens()),
+                     group_digits(train_->size()), group_digits(updates_per_epoch), micro_batches);
 }
 
 }  // namespace qn

@@ -1,11 +1,11 @@
-// The data of a run, opened once: dictionary, training blocks and their order, validation batches.
+// The data of a run, opened once: dictionary, blocks and batches of training and validation.
 #pragma once
 
 #include <memory>
-#include <optional>
+#include <string>
 
+#include "data/batching.h"
 #include "data/dictionary.h"
-#include "data/epoch_sampler.h"
 #include "data/lm_dataset.h"
 #include "tasks/run_config.h"
 
@@ -16,15 +16,15 @@ class Corpus {
   /// Opens config.path; `max_positions` limits block lengths. Throws qn::Error with what to do when something is
   /// missing.
   Corpus(const DataConfig& config, uint64_t seed);
-  /// Cuts and batches train and validation splits for a model.
-  void prepare_training(int64_t max_positions);
+  /// Cuts and batches train and validation splits for a model that puts `added` tokens before each block; returns the
+  /// batches to train on.
+  BatchList prepare_training(int64_t max_positions, int32_t added = 0);
+  /// Of the training data, for the log.
+  std::string describe(int64_t updates_per_epoch, int64_t micro_batches) const;
 
   const Dictionary& dictionary() const { return dictionary_; }
   const LmDataset& train() const { return *train_; }
-  EpochSampler& sampler() { return *sampler_; }
-  const EpochSampler& sampler() const { return *sampler_; }
-  /// Number `i` of `count` training micro-batches that lie evenly among all of them, which are sorted by length.
-  Batch training_example(int64_t i, int64_t count) const;
+  uint64_t seed() const { return seed_; }
   /// Of the tokens and sentences of training and validation; see TokenStream::verify().
   uint64_t train_checksum() const { return train_checksum_; }
   uint64_t valid_checksum() const { return valid_checksum_; }
@@ -38,7 +38,6 @@ class Corpus {
   uint64_t seed_;
   Dictionary dictionary_;
   std::unique_ptr<LmDataset> train_, valid_;
-  std::optional<EpochSampler> sampler_;
   BatchList valid_batches_;
   uint64_t train_checksum_ = 0, valid_checksum_ = 0;
 };

@@ -6,6 +6,7 @@
 #include "compress/packed_origin.h"
 #include "compress/packed_tensors.h"
 #include "core/strict_json.h"
+#include "tasks/run.h"
 #include "tasks/stored_config.h"
 
 namespace qn {
@@ -92,12 +93,8 @@ void prune_packed(SafetensorsReader& file, const std::string& layers_to_keep) {
   const auto model = read_stored<ModelConfig>(config_tree_from_text(text, file.path() + " (metadata 'model')"));
   const LayerSelection selection(layers_to_keep, model.layers, model.share_layers);
   set_line(text, "layers: ", std::ssize(selection.kept()), 0);
-  ModelConfig pruned = model;
-  pruned.layers = std::ssize(selection.kept());
-  const auto built = make_language_model(pruned, metadata_integer(file, "vocabulary", 1, INT32_MAX),
-                                         metadata_integer(file, "tokens_per_sample", 2, kMostPositions));
   file.set_metadata("model", text.substr(1));
-  file.set_metadata("parameters", std::to_string(built->parameters().elements()));
+  file.set_metadata("parameters", std::to_string(task_of_packed(file, file.path())->module().parameters().elements()));
   const auto rewrite = [&](const char* key, const std::function<std::string(const std::string&, std::string)>& f) {
     const auto entry = file.metadata().find(key);
     if (entry != file.metadata().end())

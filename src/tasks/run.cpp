@@ -1,8 +1,9 @@
 #include "tasks/run.h"
 
-#include <sstream>
-
 #include "tasks/language_modeling.h"
+#include "tasks/masked_lm.h"
+#include "tasks/sentence_prediction.h"
+#include "tasks/stored_config.h"
 
 namespace qn {
 namespace {
@@ -19,38 +20,40 @@ template <class T>
 constexpr TaskKind kKind{T::from_config, T::preview, T::from_checkpoint, T::from_packed};
 
 /// A new kind of task gets its line here.
-const TaskKind& kind_of(ModelType type) {
+const TaskKind& kind_of(TaskType type) {
   switch (type) {
-    case ModelType::transformer_lm:
+    case TaskType::language_modeling:
       return kKind<LanguageModeling>;
+    case TaskType::masked_lm:
+      return kKind<MaskedLm>;
+    case TaskType::sentence_prediction:
+      return kKind<SentencePrediction>;
   }
-  QN_ASSERT(false, "unknown model type");
+  QN_ASSERT(false, "unknown task");
 }
 
-/// The line "type: NAME" of a packed file's metadata 'model'; the other lines are the task's business.
-ModelType packed_type(const SafetensorsReader& file, const std::string& path) {
-  constexpr std::string_view kKey = "type: ";
-  std::istringstream lines(file.metadata_at("model"));
-  for (std::string line; std::getline(lines, line);)
-    if (line.starts_with(kKey))
-      return value_named<ModelType>(line.substr(kKey.size()), path + ": metadata 'model': type");
-  fail("{}: metadata 'model' has no line 'type: ...': this is no intact packed model", path);
+void check_fits(const ModelConfig& model, const TaskConfig& task, const std::string& where) {
+  QN_CHECK(learns(model.type, task.type), "{}: a model of type {} does not learn the task {}: this file is damaged",
+           where, name_of(model.type), name_of(task.type));
 }
 
 }  // namespace
 
-std::unique_ptr<RunTask> make_task(const RunConfig& config) { return kind_of(config.model.type).from_config(config); }
+std::unique_ptr<RunTask> make_task(const RunConfig& config) { return kind_of(config.task.type).from_config(config); }
 
 std::unique_ptr<RunTask> preview_task(const RunConfig& config, int64_t vocabulary) {
-  return kind_of(config.model.type).preview(config, vocabulary);
+  return kind_of(config.task.type).preview(config, vocabulary);
 }
 
 std::unique_ptr<RunTask> task_of_checkpoint(const RunConfig& config, const StateDict& state) {
-  return kind_of(config.model.type).from_checkpoint(config, state);
+  check_fits(config.model, config.task, "the checkpoint's configuration");
+  return kind_of(config.task.type).from_checkpoint(config, state);
 }
 
 std::unique_ptr<RunTask> task_of_packed(const SafetensorsReader& file, const std::string& path) {
-  return kind_of(packed_type(file, path)).from_packed(file, path);
+  const TaskConfig task = packed_task_config(file, path);
+  check_fits(packed_model_config(file, path), task, path);
+  return kind_of(task.type).from_packed(file, path);
 }
 
 }  // namespace qn

@@ -40,11 +40,37 @@ void EvalConfig::visit(ConfigVisitor& v) {
 
 void RunConfig::validate(const ConfigChecker& c) const {
   c.check(seed >= 0, "seed", "must not be negative, got {}", seed);
+  check_task_fits(c, model, task);
+}
+
+namespace {
+
+/// The keys of two sections that depend on their types.
+struct ModelAndTask {
+  ModelConfig model;
+  TaskConfig task;
+  void visit(ConfigVisitor& v) {
+    v.section("model", model, fmt::format("where model.type is {}", name_of(model.type)));
+    v.section("task", task, fmt::format("where task.type is {}", name_of(task.type)));
+  }
+};
+
+}  // namespace
+
+std::string describe_run_config() {
+  std::string text = describe_config<RunConfig>();
+  const RunConfig defaults;
+  for (const TaskType task : all_values<TaskType>()) {
+    if (task == defaults.task.type) continue;
+    ModelAndTask other{ModelConfig(model_of(task)), TaskConfig(task)};
+    text += '\n' + describe_config_walk([&](ConfigVisitor& v) { v.visit_body(other); });
+  }
+  return text;
 }
 
 void RunConfig::visit(ConfigVisitor& v) {
   v.field("seed", seed, "of everything random: initial weights, data order, dropout, noise, k-means");
-  v.section("model", model, "the network");
+  visit_model_and_task(v, model, task);
   v.section("data", data, "what it is trained on");
   v.section("quant_noise", quant_noise, "noise on weights during training");
   v.section("optimizer", optimizer, "the update rule");

@@ -1,4 +1,4 @@
-// The configuration of a run: what a trainer needs, and the model and data of its task.
+// The configuration of a run: what a trainer needs, and the model, task and data.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,7 @@
 #include <string>
 
 #include "data/token_blocks.h"
-#include "models/language_model.h"
+#include "tasks/task_config.h"
 #include "train/trainer_config.h"
 
 namespace qn {
@@ -37,8 +37,12 @@ struct EvalConfig {
   void visit(ConfigVisitor& v);
 };
 
+/// Documentation of every key of a run, those of all types of models and tasks included.
+std::string describe_run_config();
+
 struct RunConfig : TrainerConfig {
   ModelConfig model;
+  TaskConfig task;
   DataConfig data;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;

@@ -2,7 +2,9 @@
 // what was written. tasks/run.* finds the kind of task that a configuration or a file is for.
 #pragma once
 
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "compress/packed_model.h"
@@ -19,12 +21,18 @@ struct EvalReport {
   std::vector<MetricField> fields;  ///< the same for programs, in the order to print them
 };
 
+/// What a model says of a line of text.
+struct Prediction {
+  std::string label;                                          ///< the most likely class; a regression's number
+  std::vector<std::pair<std::string, double>> probabilities;  ///< of every class; none for a regression
+};
+
 /// Beside what follows, a kind of task has four static functions (TaskKind in tasks/run.cpp). One made from a file has
 /// a module and no training data.
 class RunTask : public Task {
  public:
-  /// What a packed file must say to build the module again, under names of the task's choice except for "model", whose
-  /// text has a line "type: " + model.type.
+  /// What a packed file must say to build the module again, under names of the task's choice except for "model", the
+  /// section of the configuration, and "task", likewise, which may be left out for the default task of the model.
   virtual PackedMetadata packed_metadata() const = 0;
 
   /// evaluate() with another module of the same kind: one that was read from a file.
@@ -36,6 +44,15 @@ class RunTask : public Task {
   /// Scores the module on data that a user names, any time; collective. Throws qn::Error when the data are not for this
   /// module.
   virtual EvalReport score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) = 0;
+
+  /// What the module says of lines of text. `data` is a prepared folder of the task, whose dictionary and tokenizer
+  /// turn text into tokens. Throws qn::Error when it is not for this module, and UsageError where a task says nothing
+  /// of lines.
+  virtual std::vector<Prediction> predict(const std::string& data, std::span<const std::string> lines,
+                                          const Kernels& kernels, DType dtype) {
+    (void)data, (void)lines, (void)kernels, (void)dtype;
+    throw UsageError("this model does not classify sentences: `predict` is for models of task sentence_prediction");
+  }
 };
 
 }  // namespace qn

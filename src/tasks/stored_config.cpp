@@ -23,10 +23,11 @@ struct StoredIpq {
 
 struct StoredRun {
   ModelConfig model;
+  TaskConfig task;
   StoredData data;
   StoredIpq ipq;
   void visit(ConfigVisitor& v) {
-    v.section("model", model, "");
+    visit_model_and_task(v, model, task);
     v.section("data", data, "");
     v.section("ipq", ipq, "");
   }
@@ -61,10 +62,11 @@ ConfigTree stored_sections(const std::string& text, const std::string& where,
 }
 
 RunConfig read_stored_run(const std::string& text, const std::string& where, bool plans) {
-  const auto read = read_stored<StoredRun>(
-      stored_sections(text, where, {{"model"}, {"data", {"tokens_per_sample"}}, {"ipq", {"centroid_gradient"}}}));
+  const auto read = read_stored<StoredRun>(stored_sections(
+      text, where, {{"model"}, {"task"}, {"data", {"tokens_per_sample"}}, {"ipq", {"centroid_gradient"}}}));
   RunConfig config;
   config.model = read.model;
+  config.task = read.task;
   config.data.tokens_per_sample = read.data.tokens_per_sample;
   if (plans) {
     const auto planned = read_stored<StoredPlans>(stored_sections(text, where, {{"quant_noise"}, {"ipq"}}));
@@ -73,6 +75,16 @@ RunConfig read_stored_run(const std::string& text, const std::string& where, boo
   }
   config.ipq.centroid_gradient = read.ipq.centroid_gradient;
   return config;
+}
+
+ModelConfig packed_model_config(const SafetensorsReader& file, const std::string& path) {
+  return read_stored<ModelConfig>(config_tree_from_text(file.metadata_at("model"), path + " (metadata 'model')"));
+}
+
+TaskConfig packed_task_config(const SafetensorsReader& file, const std::string& path) {
+  const auto stored = file.metadata().find("task");
+  if (stored == file.metadata().end()) return TaskConfig(default_task(packed_model_config(file, path).type));
+  return read_stored<TaskConfig>(config_tree_from_text(stored->second, path + " (metadata 'task')"));
 }
 
 }  // namespace qn

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/safetensors.h"
 #include "tasks/run_config.h"
 
 namespace qn {
@@ -35,5 +36,9 @@ T read_stored(const ConfigTree& tree) {
 /// What model files need of a checkpoint's configuration; everything else has its default. `plans`: also what a plan is
 /// made from, for checkpoints of old programs that have none.
 RunConfig read_stored_run(const std::string& text, const std::string& where, bool plans);
+
+/// What a packed file says of its model and task. Files of older programs have one task for a model.
+ModelConfig packed_model_config(const SafetensorsReader& file, const std::string& path);
+TaskConfig packed_task_config(const SafetensorsReader& file, const std::string& path);
 
 }  // namespace qn

@@ -35,11 +35,13 @@ struct Metric {
 struct Evaluation {
   double loss = 0.0;  ///< natural log, summed
   int64_t sample_size = 0;
-  std::vector<Metric> metrics;  ///< the first one decides which checkpoint is best, the last one is for people
+  /// The first one decides which checkpoint is best. The last one is for people, unless they, too, want the first one
+  /// to be high.
+  std::vector<Metric> metrics;
 
   double base2() const;  ///< bits per sample
   const Metric& decisive() const { return metrics.front(); }
-  const Metric& headline() const { return metrics.back(); }
+  const Metric& headline() const { return decisive().higher_is_better ? decisive() : metrics.back(); }
   /// The loss and every metric are; a model whose are not is of no use.
   bool finite() const;
   /// Throws qn::InternalError when there is no such metric.
@@ -114,6 +116,10 @@ class Task {
   /// Throws qn::Error when weights of `state` belong to other data (another dictionary, other labels) or to another
   /// function of the same shapes (attention heads, activation).
   virtual void check_weights(const StateDict& state) const = 0;
+
+  /// Makes weights of another run, which check_weights() has found good, those of this module: where the module has
+  /// something of its own on purpose (a head for other classes), what it was initialised with takes their place.
+  virtual void adapt_weights(StateDict& state) const { (void)state; }
 
   /// Leaves only these layers of the module whose checkpoint `state` is, as if it had never had others.
   /// `layers_to_keep` is checkpoint.layers_to_keep. Throws UsageError when it does not fit the module.

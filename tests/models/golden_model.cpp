@@ -55,7 +55,14 @@ ModelConfig golden_config(const Hdf5File& file, const std::string& group) {
 std::unique_ptr<TransformerLm> load_golden_model(const Hdf5File& file, const std::string& group, DType dtype) {
   const ModelConfig config = golden_config(file, group);
   auto model = std::make_unique<TransformerLm>(config, file.int_attribute(group, "vocab"));
-  ParameterStore& store = model->parameters();
+  load_golden_parameters(file, group, dtype, *model);
+  if (file.exists(group + "/sinusoidal_table"))
+    model->positions().set_sinusoids(file.read<float>(group + "/sinusoidal_table"));
+  return model;
+}
+
+void load_golden_parameters(const Hdf5File& file, const std::string& group, DType dtype, Module& module) {
+  ParameterStore& store = module.parameters();
   store.allocate(dtype);
   EXPECT_EQ(store.names(), file.read_strings(group + "/param_names"));
   for (const auto& p : store.all()) {
@@ -67,9 +74,6 @@ std::unique_ptr<TransformerLm> load_golden_model(const Hdf5File& file, const std
     else
       std::copy(values.begin(), values.end(), p->value.as<float>());
   }
-  if (file.exists(group + "/sinusoidal_table"))
-    model->positions().set_sinusoids(file.read<float>(group + "/sinusoidal_table"));
-  return model;
 }
 
 std::vector<GoldenCase> golden_cases(const Hdf5File& file) {
@@ -133,7 +137,7 @@ double norm(const Doubles& values) {
 
 /// `matches(parameter, actual, expected)` for each gradient.
 template <typename F>
-void expect_each_gradient(const Hdf5File& file, const std::string& group, TransformerLm& model, const F& matches) {
+void expect_each_gradient(const Hdf5File& file, const std::string& group, Module& model, const F& matches) {
   for (const auto& p : model.parameters().all()) {
     const std::string dataset = group + "/" + p->name;
     if (!file.exists(dataset)) {
@@ -147,13 +151,13 @@ void expect_each_gradient(const Hdf5File& file, const std::string& group, Transf
 
 }  // namespace
 
-void expect_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model, double tolerance) {
+void expect_gradients(const Hdf5File& file, const std::string& group, Module& model, double tolerance) {
   expect_each_gradient(file, group, model, [&](const Parameter& p, const Doubles& actual, const Doubles& expected) {
     return close(actual, expected, tolerance, zero(p) ? kZeroGradientTolerance : 0.0);
   });
 }
 
-void expect_bf16_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model,
+void expect_bf16_gradients(const Hdf5File& file, const std::string& group, Module& model,
                            const Bfloat16Model& tolerance) {
   expect_each_gradient(file, group, model, [&](const Parameter& p, const Doubles& actual, const Doubles& expected) {
     if (!zero(p)) return close_in_norm(actual, expected, tolerance.gradient());

@@ -17,6 +17,9 @@ ModelConfig golden_config(const Hdf5File& file, const std::string& group);
 /// The model of group `group` ("model", "variant_untied/model", ...) with its stored parameters and position table.
 std::unique_ptr<TransformerLm> load_golden_model(const Hdf5File& file, const std::string& group, DType dtype);
 
+/// Gives a module memory of this type and the parameters that group `group` stores, whose names must be the module's.
+void load_golden_parameters(const Hdf5File& file, const std::string& group, DType dtype, Module& module);
+
 /// Where a file keeps a model and one of the batches that were run through it.
 struct GoldenCase {
   std::string model, batch;
@@ -47,9 +50,9 @@ std::unique_ptr<GoldenPass> make_pass(const Hdf5File& file, const std::string& g
 void run_loss(TransformerLm& model, GoldenPass& pass);
 
 /// Expects every gradient in `group` ("caseA/grads") to match; parameters absent there must have had no contribution.
-void expect_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model, double tolerance);
+void expect_gradients(const Hdf5File& file, const std::string& group, Module& model, double tolerance);
 /// The same after a pass with activations in bf16.
-void expect_bf16_gradients(const Hdf5File& file, const std::string& group, TransformerLm& model,
+void expect_bf16_gradients(const Hdf5File& file, const std::string& group, Module& model,
                            const Bfloat16Model& tolerance);
 
 }  // namespace qn::test

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "models/language_model.h"
 #include "tasks/pruning.h"
 #include "tasks/run_config.h"
 

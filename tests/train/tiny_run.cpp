@@ -5,7 +5,6 @@
 #include "data/preprocess.h"
 #include "ops/host_access.h"
 #include "quant/quantizer.h"
-#include "tasks/run.h"
 
 namespace qn::test {
 namespace {
@@ -100,6 +99,12 @@ uint64_t write_packed_file(const std::filesystem::path& path, TinyTrainer& train
   return write_packed(path, trainer.model(), metadata_of(trainer, config), packed_storage(config.ipq));
 }
 
+uint64_t write_packed_file(const std::filesystem::path& path, TaskTrainer& trainer, const RunConfig& config) {
+  const PackedMetadata metadata =
+      packed_metadata(trainer.task(), trainer->original_parameters(), config.ipq.centroid_gradient, trainer->plan());
+  return write_packed(path, trainer->module(), metadata, packed_storage(config.ipq));
+}
+
 uint64_t predicted_bytes(TinyTrainer& trainer, const RunConfig& config) {
   const auto fresh = preview_task(config, trainer.corpus().dictionary().size());
   return predict_packed_sizes(fresh->module(), trainer.plan(), metadata_of(trainer, config)).total_bytes();
@@ -109,7 +114,7 @@ std::function<bool()> stop_at(int n) {
   return [n, asked = std::make_shared<int>(0)] { return ++*asked == n; };
 }
 
-std::vector<float> parameter_values(LanguageModel& model) {
+std::vector<float> parameter_values(Module& model) {
   std::vector<float> values;
   for (const auto& p : model.parameters().all()) {
     const HostView view(model.parameters().kernels(), p->value);
@@ -118,7 +123,7 @@ std::vector<float> parameter_values(LanguageModel& model) {
   return values;
 }
 
-std::vector<uint16_t> all_codes(const LanguageModel& model) {
+std::vector<uint16_t> all_codes(const Module& model) {
   std::vector<uint16_t> codes;
   for (const auto& w : model.weights().all())
     if (const QuantizedTensor* tensor = w->representation().quantized())

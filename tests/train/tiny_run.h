@@ -6,6 +6,7 @@
 #include "support/temp_dir.h"
 #include "tasks/language_modeling.h"
 #include "tasks/model_file.h"
+#include "tasks/run.h"
 #include "tasks/run_config.h"
 #include "train/trainer.h"
 
@@ -46,6 +47,22 @@ class TinyTrainer {
   Trainer trainer_;
 };
 
+/// A trainer with whatever task its configuration names.
+class TaskTrainer {
+ public:
+  TaskTrainer(const RunConfig& config, Communicator& comm, TrainerOptions options)
+      : task_(make_task(config)), trainer_(config, dump_config(config), *task_, comm, std::move(options)) {}
+  Trainer* operator->() { return &trainer_; }
+  RunTask& task() { return *task_; }
+
+ private:
+  std::unique_ptr<RunTask> task_;
+  Trainer trainer_;
+};
+
+/// Writes the run's packed file as `quantize` does; returns its size.
+uint64_t write_packed_file(const std::filesystem::path& path, TaskTrainer& trainer, const RunConfig& config);
+
 /// The model of a file.
 inline LanguageModel& model_of(const ModelFile& file) { return dynamic_cast<LanguageModel&>(file.module()); }
 
@@ -58,8 +75,8 @@ uint64_t predicted_bytes(TinyTrainer& trainer, const RunConfig& config);
 std::function<bool()> stop_at(int n);
 
 /// All parameter values, in store order.
-std::vector<float> parameter_values(LanguageModel& model);
+std::vector<float> parameter_values(Module& model);
 /// All codes, in weight order.
-std::vector<uint16_t> all_codes(const LanguageModel& model);
+std::vector<uint16_t> all_codes(const Module& model);
 
 }  // namespace qn::test

@@ -2,17 +2,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "nn/layers/token_embedding.h"
 #include "ops/host_access.h"
 
 namespace qn {
 
-Positions::Positions(const Scope& scope, int64_t width, int64_t max_positions, bool learned)
+Positions::Positions(const Scope& scope, int64_t width, int64_t max_positions, bool learned,
+                     std::optional<double> deviation)
     : width_(width), max_positions_(max_positions) {
   if (learned)
     table_ = scope.parameter("embed_positions.weight", {max_positions + kPadId + 1, width},
-                             init::normal(1.0 / std::sqrt(static_cast<double>(width)), kPadId));
+                             init::normal(deviation.value_or(1.0 / std::sqrt(static_cast<double>(width))), kPadId));
 }
 
 Var Positions::forward(Tape& tape, const Var& x, std::span<const int32_t> tokens, int64_t cols) {
@@ -23,6 +25,18 @@ Var Positions::forward(Tape& tape, const Var& x, std::span<const int32_t> tokens
     index[i] = tokens[i] == kPadId ? kPadId : kPadId + static_cast<int32_t>(++count);
     largest = std::max(largest, index[i]);
   }
+  return add(tape, x, index, largest);
+}
+
+Var Positions::forward(Tape& tape, const Var& x, const Sequences& sequences) {
+  std::vector<int32_t> index(static_cast<size_t>(x.value.rows()), kPadId);
+  for (size_t i = 0; i < sequences.begins.size(); ++i)
+    std::iota(index.begin() + sequences.begins[i], index.begin() + sequences.begins[i] + sequences.lengths[i],
+              kPadId + 1);
+  return add(tape, x, index, kPadId + static_cast<int32_t>(sequences.longest));
+}
+
+Var Positions::add(Tape& tape, const Var& x, std::span<const int32_t> index, int32_t largest) {
   if (table_ == nullptr) return add_positions(tape, x, {sinusoids(tape, largest + 1), nullptr}, index, kPadId);
   QN_CHECK(
       largest < table_->shape[0],

@@ -4,9 +4,10 @@
 
 namespace qn {
 
-TokenEmbedding::TokenEmbedding(const Scope& scope, int64_t vocabulary, int64_t dim) : width_(dim) {
+TokenEmbedding::TokenEmbedding(const Scope& scope, int64_t vocabulary, int64_t dim, std::optional<double> deviation)
+    : width_(dim) {
   tables_.push_back(scope.table("embed_tokens.weight", 0, vocabulary, dim,
-                                init::normal(1.0 / std::sqrt(static_cast<double>(dim)), kPadId)));
+                                init::normal(deviation.value_or(1.0 / std::sqrt(static_cast<double>(dim))), kPadId)));
   looked_up_.push_back(scope.activation("embed_tokens.output"));
 }
 

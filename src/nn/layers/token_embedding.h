@@ -13,8 +13,9 @@ namespace qn {
 
 class TokenEmbedding {
  public:
-  /// One table [vocabulary, dim], in the scope of its module as "embed_tokens".
-  TokenEmbedding(const Scope& scope, int64_t vocabulary, int64_t dim);
+  /// One table [vocabulary, dim], in the scope of its module as "embed_tokens". `deviation`: of its first values;
+  /// without it 1 / sqrt(dim).
+  TokenEmbedding(const Scope& scope, int64_t vocabulary, int64_t dim, std::optional<double> deviation = {});
   /// Bands with projections to `width`.
   TokenEmbedding(const Scope& scope, const Bands& bands, int64_t width);
 

@@ -1,4 +1,4 @@
-#include "nn/layers/decoder_layer.h"
+#include "nn/layers/transformer_layer.h"
 
 #include <algorithm>
 #include <array>
@@ -7,29 +7,57 @@
 
 namespace qn {
 
-DecoderLayer::DecoderLayer(const Scope& scope, uint64_t index, const DecoderLayerOptions& options)
+namespace {
+
+/// How the parts of a block start.
+struct Starts {
+  InitRule qkv, qkv_bias, out, fc1, fc2, fc1_bias, fc2_bias;
+};
+
+Starts starts_of(const TransformerLayerOptions& options) {
+  const int64_t d = options.width, f = options.ffn;
+  if (options.init == LayerInit::bert) {
+    const InitRule matrix = init::normal(kBertDeviation), zero = init::zeros();
+    return {matrix, zero, matrix, matrix, matrix, zero, zero};
+  }
+  constexpr double kGain = std::numbers::sqrt2 / 2;
+  return {init::xavier(d, d, kGain), init::fan_in(d), init::xavier(d, d), init::fan_in(d),
+          init::fan_in(f),           init::fan_in(d), init::fan_in(f)};
+}
+
+Var attend(Tape& tape, const Var& qkv, const RowLayout& rows, const TransformerLayerOptions& options,
+           const Dropout& drop) {
+  if (const auto* equal = std::get_if<EqualSequences>(&rows))
+    return attention(tape, qkv, equal->batch, equal->time, options.heads, options.causal, drop);
+  return attention(tape, qkv, std::get<Sequences>(rows), options.heads, options.causal, drop);
+}
+
+}  // namespace
+
+TransformerLayer::TransformerLayer(const Scope& scope, uint64_t index, const TransformerLayerOptions& options)
     : options_(options), first_site_((index + 1) * kSitesPerLayer) {
   const int64_t d = options.width, f = options.ffn;
+  const Starts starts = starts_of(options);
   const Scope attention = scope.in("self_attn");
   attention_input_ = attention.activation("input");
-  const auto projection = [&](const std::string& name, double gain, InitRule bias) {
-    return Linear{.weight = attention.linear(name + ".weight", groups::kAttention, d, d, init::xavier(d, d, gain)),
-                  .bias = attention.parameter(name + ".bias", {d}, bias),
+  const auto projection = [&](const std::string& name) {
+    return Linear{.weight = attention.linear(name + ".weight", groups::kAttention, d, d, starts.qkv),
+                  .bias = attention.parameter(name + ".bias", {d}, starts.qkv_bias),
                   .output = attention.activation(name + ".output", "qkv.output")};
   };
-  constexpr double kGain = std::numbers::sqrt2 / 2;
-  key_ = projection("k_proj", kGain, init::fan_in(d));
-  value_ = projection("v_proj", kGain, init::fan_in(d));
-  query_ = projection("q_proj", kGain, init::fan_in(d));
-  out_ = Linear::build(attention, "out_proj", groups::kAttention, d, d, init::xavier(d, d), init::zeros());
+  key_ = projection("k_proj");
+  value_ = projection("v_proj");
+  query_ = projection("q_proj");
+  out_ = Linear::build(attention, "out_proj", groups::kAttention, d, d, starts.out, init::zeros());
   attention_norm_ = LayerNorm::build(scope, "self_attn_layer_norm", d);
-  fc1_ = Linear::build(scope, "fc1", groups::kFfn, f, d, init::fan_in(d), init::fan_in(d));
-  fc2_ = Linear::build(scope, "fc2", groups::kFfn, d, f, init::fan_in(f), init::fan_in(f));
+  fc1_ = Linear::build(scope, "fc1", groups::kFfn, f, d, starts.fc1, starts.fc1_bias);
+  fc2_ = Linear::build(scope, "fc2", groups::kFfn, d, f, starts.fc2, starts.fc2_bias);
   final_norm_ = LayerNorm::build(scope, "final_layer_norm", d);
 }
 
-DecoderLayer::DecoderLayer(const Scope& scope, uint64_t index, const DecoderLayer& owner, const Scope& owner_scope)
-    : DecoderLayer(owner) {
+TransformerLayer::TransformerLayer(const Scope& scope, uint64_t index, const TransformerLayer& owner,
+                                   const Scope& owner_scope)
+    : TransformerLayer(owner) {
   first_site_ = (index + 1) * kSitesPerLayer;
   const Scope attention = scope.in("self_attn");
   attention_input_ = attention.activation("input");
@@ -41,16 +69,16 @@ DecoderLayer::DecoderLayer(const Scope& scope, uint64_t index, const DecoderLaye
   scope.share(owner_scope);
 }
 
-Unbiased DecoderLayer::self_attention(Tape& tape, const Var& x, int64_t batch, int64_t time) const {
+Unbiased TransformerLayer::self_attention(Tape& tape, const Var& x, const RowLayout& rows) const {
   const std::array<Weight*, 3> weights{query_.weight, key_.weight, value_.weight};
   const std::array<Var, 3> biases{query_.bias->var(tape), key_.bias->var(tape), value_.bias->var(tape)};
   const Var input = (*attention_input_)(tape, x);
   const Var qkv = projected(tape, linear_concat(tape, input, weights, biases, attention_input_->quantizer()));
-  const Var heads = attention(tape, qkv, batch, time, options_.heads, true, site(options_.attention_dropout, 0));
+  const Var heads = attend(tape, qkv, rows, options_, site(options_.attention_dropout, 0));
   return out_.without_bias(tape, heads);
 }
 
-Var DecoderLayer::projected(Tape& tape, const Var& qkv) const {
+Var TransformerLayer::projected(Tape& tape, const Var& qkv) const {
   const std::array<const ActivationPoint*, 3> places{query_.output, key_.output, value_.output};
   if (std::all_of(places.begin(), places.end(), [](const auto* place) { return place->quantizer() == nullptr; }))
     return qkv;
@@ -60,17 +88,17 @@ Var DecoderLayer::projected(Tape& tape, const Var& qkv) const {
   return join_columns(tape, parts);
 }
 
-Unbiased DecoderLayer::feed_forward(Tape& tape, const Var& x) const {
+Unbiased TransformerLayer::feed_forward(Tape& tape, const Var& x) const {
   const Unbiased inner = fc1_.without_bias(tape, x);
   const Var hidden =
       activation_dropout(tape, inner.value, inner.bias, options_.activation, site(options_.activation_dropout, 1));
   return fc2_.without_bias(tape, hidden);
 }
 
-Var DecoderLayer::forward(Tape& tape, const Var& x, int64_t batch, int64_t time) const {
+Var TransformerLayer::forward(Tape& tape, const Var& x, const RowLayout& rows) const {
   // The biases of both branches' last maps are added on the way into the residual sum.
   const auto add_attention = [&](const Var& residual, const Var& input) {
-    const Unbiased branch = self_attention(tape, input, batch, time);
+    const Unbiased branch = self_attention(tape, input, rows);
     return residual_dropout(tape, residual, branch.value, branch.bias, site(options_.dropout, 2));
   };
   const auto add_ffn = [&](const Var& residual, const Var& input) {

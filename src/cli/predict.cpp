@@ -1,0 +1,88 @@
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/choice_option.h"
+#include "cli/commands.h"
+#include "core/text.h"
+#include "tasks/model_file.h"
+#include "train/precision.h"
+
+namespace qn::cli {
+namespace {
+
+struct PredictArguments {
+  std::string file, data, text;
+  Precision precision = Precision::fp32;
+  ComputeOptions compute;
+  bool json = false;
+};
+
+void print(const Prediction& prediction, bool json) {
+  if (json) {
+    nlohmann::ordered_json line{{"label", prediction.label}, {"probabilities", nlohmann::ordered_json::object()}};
+    for (const auto& [label, p] : prediction.probabilities) line["probabilities"][label] = p;
+    std::cout << line.dump() << '\n';
+    return;
+  }
+  std::cout << prediction.label;
+  for (const auto& [label, p] : prediction.probabilities) std::cout << fmt::format("\t{}={:.4f}", label, p);
+  std::cout << '\n';
+}
+
+/// Up to `count` lines.
+std::vector<std::string> read_lines(std::istream& in, size_t count) {
+  std::vector<std::string> lines;
+  for (std::string line; lines.size() < count && std::getline(in, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
+int run_predict(const PredictArguments& a, const Kernels& kernels, Communicator& comm) {
+  if (!comm.is_root()) return kSuccess;
+  std::ifstream file;
+  if (a.text != "-") {
+    file.open(a.text);
+    QN_CHECK_USAGE(file.good(), "--text: cannot read {}", a.text);
+  }
+  std::istream& in = a.text == "-" ? std::cin : file;
+  const ModelFile model = load_model_file(a.file, kernels);
+  set_product_precision(a.precision, kernels);
+  constexpr size_t kLines = 64;
+  for (std::vector<std::string> lines; !(lines = read_lines(in, kLines)).empty();) {
+    for (const Prediction& prediction :
+         model.task->predict(a.data, lines, kernels, activation_type(a.precision, kernels, comm)))
+      print(prediction, a.json);
+    std::cout.flush();
+  }
+  return kSuccess;
+}
+
+}  // namespace
+
+Command add_predict(CLI::App& app) {
+  auto a = std::make_shared<PredictArguments>();
+  app.add_option("file", a->file, "Packed model (.safetensors) or checkpoint (.h5) of task sentence_prediction")
+      ->required();
+  app.add_option("-d,--data", a->data, "Folder made by `prepare --table`: its dictionary, tokenizer and labels")
+      ->required();
+  app.add_option("-t,--text", a->text,
+                 "Text with a sentence per line, or with two that a tabulator divides where the model takes pairs; - "
+                 "is standard input")
+      ->required();
+  add_choice(app, "--precision", a->precision,
+             "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
+             "else fp32; bf16_always: on any processor; fp16: GPUs only");
+  app.add_flag("--json", a->json, "Print a JSON object per line");
+  a->compute.add_to(app);
+  app.footer(
+      "Prints a line per line: the most likely label, then every label with its probability. Of a regression: the\n"
+      "number. Inputs that are too long for the model lose what is behind.");
+  return [a](Communicator& comm) {
+    return a->compute.run(comm, [&](const Kernels& k) { return run_predict(*a, k, comm); });
+  };
+}
+
+}  // namespace qn::cli

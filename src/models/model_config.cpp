@@ -1,0 +1,169 @@
+#include "models/model_config.h"
+
+namespace qn {
+
+namespace {
+constexpr size_t kMostBands = 8;  // that assemble_rows() puts together
+}
+
+void AdaptiveConfig::visit(ConfigVisitor& v) {
+  v.field("cutoffs", cutoffs, "word ids where a new frequency band starts, ascending (empty: no bands)");
+  v.field("factor", factor, "each band's dimension is the previous one's divided by this");
+  v.field("dropout", dropout, "dropout on the features and inside the tails of the adaptive softmax");
+  v.field("input", input, "adaptive input: one table and projection per band instead of one table");
+  v.field("softmax", softmax, "adaptive softmax instead of a plain one");
+  v.field("tie_weights", tie_weights, "the band tables are the output matrices as well");
+  v.field("tie_projections", tie_projections, "the band projections are shared as well");
+}
+
+void AdaptiveConfig::validate(const ConfigChecker& c) const {
+  int64_t previous = 0;
+  for (const int64_t cutoff : cutoffs) {
+    c.check(cutoff > previous, "cutoffs", "must be positive and ascend; {} follows {}", cutoff, previous);
+    previous = cutoff;
+  }
+  c.check(factor >= 1.0, "factor", "must be at least 1, got {}", factor);
+  c.check(dropout >= 0.0 && dropout < 1.0, "dropout", "must be in [0, 1), got {}", dropout);
+  c.check(cutoffs.size() < kMostBands, "cutoffs", "{} cutoffs give {} bands; at most {} are possible", cutoffs.size(),
+          cutoffs.size() + 1, kMostBands);
+  c.check(cutoffs.empty() == !(input || softmax), "cutoffs", "{}",
+          cutoffs.empty() ? "are needed by adaptive input and softmax"
+                          : "are given, but neither input nor softmax is adaptive");
+  c.check(!(tie_weights || tie_projections) || (input && softmax), "tie_weights",
+          "needs both adaptive input and adaptive softmax");
+  c.check(!tie_projections || tie_weights, "tie_projections", "needs tie_weights");
+}
+
+namespace {
+
+/// RoBERTa of the paper (Liu et al. 2019).
+void take_preset(ModelConfig& m) {
+  const bool large = m.preset == ModelPreset::large;
+  m.layers = large ? 24 : 12;
+  m.embed_dim = large ? 1024 : 768;
+  m.ffn_dim = large ? 4096 : 3072;
+  m.heads = large ? 16 : 12;
+}
+
+// Documentation of keys that several types have.
+constexpr const char *kLayers = "Transformer blocks", *kEmbedDim = "width of the residual stream",
+                     *kFfnDim = "hidden width of the feed-forward blocks", *kHeads = "attention heads",
+                     *kDropout = "dropout after embeddings, attention and feed-forward",
+                     *kAttentionDropout = "dropout on attention probabilities",
+                     *kActivationDropout = "dropout inside the feed-forward block (fairseq: relu_dropout)",
+                     *kActivation = "feed-forward activation (gelu: exact, with erf)",
+                     *kLayerdrop =
+                         "probability that a block is left out of a training pass, so that the trained model can do "
+                         "with fewer (LayerDrop); with share_layers groups of blocks are left out as a whole",
+                     *kShareLayers = "groups of so many adjacent blocks have their weights in common (1: none do)";
+const std::vector<Activation> kActivations = {Activation::relu, Activation::gelu};
+
+}  // namespace
+
+ModelConfig::ModelConfig(ModelType of) : type(of) {
+  if (type != ModelType::roberta) return;
+  activation = Activation::gelu;
+  attention_dropout = 0.1;
+  take_preset(*this);
+}
+
+/// Values that depend on `type` and `preset` change when these are read, before the keys behind them are.
+void ModelConfig::visit(ConfigVisitor& v) {
+  const ModelType before = type;
+  v.choice("type", type, "architecture; it decides which other keys this section has");
+  if (type != before) *this = ModelConfig(type);
+  switch (type) {
+    case ModelType::transformer_lm:
+      return visit_language_model(v);
+    case ModelType::roberta:
+      return visit_roberta(v);
+  }
+}
+
+void ModelConfig::visit_language_model(ConfigVisitor& v) {
+  v.field("layers", layers, kLayers);
+  v.field("embed_dim", embed_dim, kEmbedDim);
+  v.field("ffn_dim", ffn_dim, kFfnDim);
+  v.field("heads", heads, kHeads);
+  v.field("input_dim", input_dim, "dimension of the token table (0: embed_dim)");
+  v.field("output_dim", output_dim, "dimension of the features before the softmax (0: embed_dim)");
+  v.field("max_positions", max_positions, "longest sequence (0: data.tokens_per_sample)");
+  v.field("dropout", dropout, kDropout);
+  v.field("attention_dropout", attention_dropout, kAttentionDropout);
+  v.field("activation_dropout", activation_dropout, kActivationDropout);
+  v.choice("activation", activation, kActivations, kActivation);
+  v.field("prenorm", prenorm, "LayerNorm before each sub-block instead of after the residual sum");
+  v.field("final_norm", final_norm, "LayerNorm after the last block (with prenorm)");
+  v.field("learned_positions", learned_positions, "a learned table instead of sinusoids");
+  v.field("scale_embedding", scale_embedding, "multiply embeddings by sqrt(embed_dim)");
+  v.field("share_input_output", share_input_output, "the token table is the output matrix as well (plain softmax)");
+  v.field("noise_projection", noise_projection,
+          "the extra embed_dim x embed_dim layer that fairseq adds after a plain embedding when it trains with noise");
+  v.field("layerdrop", layerdrop, kLayerdrop);
+  v.field("share_layers", share_layers, kShareLayers);
+  v.section("adaptive", adaptive, "frequency bands");
+}
+
+void ModelConfig::visit_roberta(ConfigVisitor& v) {
+  const ModelPreset before = preset;
+  v.choice("preset", preset, "sizes of the published models, for those of the next four keys that are not given");
+  if (preset != before) take_preset(*this);
+  v.field("layers", layers, kLayers);
+  v.field("embed_dim", embed_dim, kEmbedDim);
+  v.field("ffn_dim", ffn_dim, kFfnDim);
+  v.field("heads", heads, kHeads);
+  v.field("max_positions", max_positions, "longest sequence, <s> included (0: data.tokens_per_sample)");
+  v.field("dropout", dropout, kDropout);
+  v.field("attention_dropout", attention_dropout, kAttentionDropout);
+  v.field("activation_dropout", activation_dropout, kActivationDropout);
+  v.choice("activation", activation, kActivations, kActivation);
+  v.field("prenorm", prenorm,
+          "LayerNorm before each sub-block and after the last one, instead of after the embedding and after each "
+          "residual sum (fairseq: roberta_prenorm)");
+  v.field("untie_output", untie_output,
+          "the masked-LM head has an output matrix of its own instead of the token table (fairseq: "
+          "--untie-weights-roberta)");
+  v.field("pooler_dim", pooler_dim, "hidden width of the classification head (0: embed_dim)");
+  v.field("pooler_dropout", pooler_dropout, "dropout in the classification head");
+  v.field("noise_projection", noise_projection,
+          "the extra embed_dim x embed_dim layer that fairseq adds after the embedding when it trains with noise");
+  v.field("layerdrop", layerdrop, kLayerdrop);
+  v.field("share_layers", share_layers, kShareLayers);
+}
+
+void ModelConfig::validate(const ConfigChecker& c) const {
+  const auto within = [&](const char* key, int64_t value, int64_t least, int64_t most) {
+    c.check(value >= least && value <= most, key, "must be in {} to {}, got {}", least, most, value);
+  };
+  within("layers", layers, 1, kMostLayers);
+  within("embed_dim", embed_dim, 4, kMostWidth);
+  c.check(embed_dim % 2 == 0, "embed_dim", "must be even, got {}", embed_dim);
+  within("ffn_dim", ffn_dim, 1, kMostWidth);
+  within("max_positions", max_positions, 0, kMostPositions);
+  if (type == ModelType::transformer_lm) {
+    within("input_dim", input_dim, 0, kMostWidth);
+    within("output_dim", output_dim, 0, kMostWidth);
+  } else {
+    within("pooler_dim", pooler_dim, 0, kMostWidth);
+    c.check(pooler_dropout >= 0.0 && pooler_dropout < 1.0, "pooler_dropout", "must be in [0, 1), got {}",
+            pooler_dropout);
+  }
+  c.check(heads >= 1 && embed_dim % heads == 0, "heads", "must divide embed_dim = {}, got {}", embed_dim, heads);
+  for (const auto& [name, p] : {std::pair{"dropout", dropout},
+                                {"attention_dropout", attention_dropout},
+                                {"activation_dropout", activation_dropout},
+                                {"layerdrop", layerdrop}})
+    c.check(p >= 0.0 && p < 1.0, name, "must be in [0, 1), got {}", p);
+  c.check(share_layers >= 1 && layers % share_layers == 0, "share_layers", "must divide layers = {}, got {}", layers,
+          share_layers);
+  if (type == ModelType::transformer_lm) validate_language_model(c);
+}
+
+void ModelConfig::validate_language_model(const ConfigChecker& c) const {
+  c.check(!final_norm || prenorm, "final_norm", "exists only together with prenorm");
+  c.check(!(share_input_output && (adaptive.input || adaptive.softmax)), "share_input_output",
+          "is for the plain softmax; adaptive models use adaptive.tie_weights");
+  c.check(!(noise_projection && adaptive.input), "noise_projection", "exists only without adaptive input");
+}
+
+}  // namespace qn

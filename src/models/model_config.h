@@ -1,0 +1,79 @@
+// The section `model` of a configuration: which network, and of what size.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/config.h"
+#include "ops/kernels.h"
+
+namespace qn {
+
+/// Limits of what a configuration may ask for, far beyond what anyone trains: a slip of the keyboard or a damaged file
+/// is told by its key and not by what the machine does when it runs out of memory.
+inline constexpr int64_t kMostLayers = 10'000, kMostWidth = 1 << 20, kMostPositions = 1 << 24;
+
+/// Frequency bands of adaptive input and output.
+struct AdaptiveConfig {
+  std::vector<int64_t> cutoffs;
+  double factor = 4.0;
+  double dropout = 0.0;
+  bool input = false;
+  bool softmax = false;
+  bool tie_weights = false;
+  bool tie_projections = false;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+enum class ModelType { transformer_lm, roberta };
+template <>
+struct EnumNames<ModelType> {
+  static constexpr EnumName<ModelType> kAll[] = {{ModelType::transformer_lm, "transformer_lm"},
+                                                 {ModelType::roberta, "roberta"}};
+};
+
+/// Sizes of published models.
+enum class ModelPreset { base, large };
+template <>
+struct EnumNames<ModelPreset> {
+  static constexpr EnumName<ModelPreset> kAll[] = {{ModelPreset::base, "base"}, {ModelPreset::large, "large"}};
+};
+
+/// The section `model` of a configuration. `type` decides which keys there are, and what they are where they are not
+/// given: see the function of each type in model_config.cpp. A key of another type is refused as unknown. Names follow
+/// fairseq's models where it has one (reference 5.2, 5.8).
+struct ModelConfig {
+  ModelConfig() = default;
+  /// What a type is where nothing else is said.
+  explicit ModelConfig(ModelType of);
+
+  ModelType type = ModelType::transformer_lm;
+  // Transformers of any type
+  int64_t layers = 6, embed_dim = 512, ffn_dim = 2048, heads = 8;
+  int64_t max_positions = 0;
+  double dropout = 0.1, attention_dropout = 0.0, activation_dropout = 0.0;
+  Activation activation = Activation::relu;
+  bool prenorm = false, noise_projection = false;
+  double layerdrop = 0.0;
+  int64_t share_layers = 1;
+  // transformer_lm
+  int64_t input_dim = 0, output_dim = 0;
+  bool final_norm = false, learned_positions = false, scale_embedding = true, share_input_output = false;
+  AdaptiveConfig adaptive;
+  // roberta
+  ModelPreset preset = ModelPreset::base;
+  bool untie_output = false;
+  int64_t pooler_dim = 0;
+  double pooler_dropout = 0.0;
+
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+
+ private:
+  void visit_language_model(ConfigVisitor& v);
+  void visit_roberta(ConfigVisitor& v);
+  void validate_language_model(const ConfigChecker& c) const;
+};
+
+}  // namespace qn

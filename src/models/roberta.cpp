@@ -1,0 +1,73 @@
+#include "models/roberta.h"
+
+#include "core/special_tokens.h"
+
+namespace qn {
+namespace {
+constexpr uint64_t kEmbeddingSite = 0;  // dropout site of the model's input end
+}
+
+Roberta::Roberta(const ModelConfig& config, int64_t vocabulary, const RobertaHeads& heads) : config_(config) {
+  const Scope scope = root().in("encoder").in("sentence_encoder");
+  const int64_t d = config.embed_dim;
+  embedding_ = std::make_unique<TokenEmbedding>(scope, vocabulary, d, kBertDeviation);
+  positions_ = std::make_unique<Positions>(scope, d, config.max_positions, true, kBertDeviation);
+  if (!config.prenorm) embedding_norm_ = LayerNorm::build(scope, "layernorm_embedding", d);
+  if (config.noise_projection)
+    noise_projection_ = Linear::build(scope, "quant_noise", groups::kEmbeddingProjection, d, d,
+                                      init::normal(kBertDeviation), std::nullopt);
+  layers_ = std::make_unique<TransformerStack>(
+      scope, TransformerStackOptions{.layer = {.width = d,
+                                               .ffn = config.ffn_dim,
+                                               .heads = config.heads,
+                                               .dropout = config.dropout,
+                                               .attention_dropout = config.attention_dropout,
+                                               .activation_dropout = config.activation_dropout,
+                                               .activation = config.activation,
+                                               .prenorm = config.prenorm,
+                                               .causal = false,
+                                               .init = LayerInit::bert},
+                                     .layers = config.layers,
+                                     .share_layers = config.share_layers,
+                                     .layerdrop = config.layerdrop});
+  if (config.prenorm) final_norm_ = LayerNorm::build(scope, "layer_norm", d);
+  if (heads.masked_lm)
+    masked_lm_.emplace(root().in("encoder").in("lm_head"), vocabulary, d, config.activation,
+                       config.untie_output ? nullptr : embedding_->table(0));
+  if (heads.classes > 0)
+    classification_.emplace(root().in("classification_heads").in("sentence_classification_head"), d, config.pooler_dim,
+                            heads.classes, config.pooler_dropout);
+}
+
+Var Roberta::embed(Tape& tape, const SentenceBatch& batch) {
+  Var x = positions_->forward(tape, embedding_->forward(tape, batch.tokens, 1.0), batch.sentences);
+  if (embedding_norm_) x = (*embedding_norm_)(tape, x);
+  x = dropout(tape, x, {config_.dropout, kEmbeddingSite});
+  return noise_projection_ ? (*noise_projection_)(tape, x) : x;
+}
+
+Var Roberta::features(Tape& tape, const SentenceBatch& batch, std::vector<Tensor>* inner_states) {
+  const Var x = layers_->forward(tape, embed(tape, batch), batch.sentences, inner_states);
+  return final_norm_ ? (*final_norm_)(tape, x) : x;
+}
+
+Var Roberta::masked_logits(Tape& tape, const SentenceBatch& batch, std::span<const int32_t> rows) {
+  QN_ASSERT(masked_lm_, "built without a masked-LM head");
+  return masked_lm_->logits(tape, select_rows(tape, features(tape, batch), rows));
+}
+
+Var Roberta::sentence_logits(Tape& tape, const SentenceBatch& batch) {
+  QN_ASSERT(classification_, "built without a classification head");
+  return classification_->logits(tape, select_rows(tape, features(tape, batch), batch.sentences.begins));
+}
+
+std::unique_ptr<Roberta> make_roberta(const ModelConfig& config, int64_t vocabulary, int64_t default_positions,
+                                      const RobertaHeads& heads) {
+  QN_ASSERT(config.type == ModelType::roberta);
+  ModelConfig resolved = config;
+  if (resolved.max_positions == 0) resolved.max_positions = default_positions;
+  if (resolved.pooler_dim == 0) resolved.pooler_dim = resolved.embed_dim;
+  return std::make_unique<Roberta>(resolved, vocabulary, heads);
+}
+
+}  // namespace qn

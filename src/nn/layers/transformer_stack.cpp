@@ -1,0 +1,31 @@
+#include "nn/layers/transformer_stack.h"
+
+namespace qn {
+
+TransformerStack::TransformerStack(const Scope& scope, const TransformerStackOptions& options)
+    : share_layers_(options.share_layers), first_index_(options.first_index), layer_drop_(options.layerdrop) {
+  const auto layer_scope = [&](int64_t i) { return scope.in(fmt::format("layers.{}", i)); };
+  for (int64_t i = 0; i < options.layers; ++i) {
+    const auto index = static_cast<uint64_t>(options.first_index + i);
+    const int64_t owner = i - i % options.share_layers;
+    layers_.push_back(i == owner
+                          ? std::make_unique<TransformerLayer>(layer_scope(i), index, options.layer)
+                          : std::make_unique<TransformerLayer>(
+                                layer_scope(i), index, *layers_[static_cast<size_t>(owner)], layer_scope(owner)));
+  }
+}
+
+Var TransformerStack::forward(Tape& tape, const Var& input, const RowLayout& rows,
+                              std::vector<Tensor>* inner_states) const {
+  Var x = input;
+  if (inner_states != nullptr) inner_states->push_back(x.value);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    // Layers that share weights are left out together, as pruning takes them away.
+    if (!layer_drop_.runs(tape, first_index_ + static_cast<int64_t>(i) / share_layers_)) continue;
+    x = layers_[i]->forward(tape, x, rows);
+    if (inner_states != nullptr) inner_states->push_back(x.value);
+  }
+  return x;
+}
+
+}  // namespace qn

@@ -1,0 +1,35 @@
+// Transformer blocks one after another, some of which may share their weights, and be left out in training.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "nn/layers/layer_drop.h"
+#include "nn/layers/transformer_layer.h"
+
+namespace qn {
+
+struct TransformerStackOptions {
+  TransformerLayerOptions layer;
+  int64_t layers = 1;
+  int64_t share_layers = 1;  ///< groups of so many adjacent ones have their weights in common
+  double layerdrop = 0.0;
+  int64_t first_index = 0;  ///< of the first layer: a module with several stacks numbers their layers through
+};
+
+class TransformerStack {
+ public:
+  /// Layers `scope`.layers.0, ...
+  TransformerStack(const Scope& scope, const TransformerStackOptions& options);
+
+  /// x [rows, width] -> the same shape. `inner_states`, if given, receives x and the state after each layer that runs.
+  Var forward(Tape& tape, const Var& x, const RowLayout& rows, std::vector<Tensor>* inner_states = nullptr) const;
+  LayerDrop& layer_drop() { return layer_drop_; }
+
+ private:
+  int64_t share_layers_, first_index_;
+  std::vector<std::unique_ptr<TransformerLayer>> layers_;
+  LayerDrop layer_drop_;
+};
+
+}  // namespace qn

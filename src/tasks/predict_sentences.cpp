@@ -1,0 +1,107 @@
+// What a classifier of sentences says of lines of text.
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "core/text.h"
+#include "data/split_lines.h"
+#include "ops/host_access.h"
+#include "tasks/masked_lm.h"
+#include "tasks/sentence_prediction.h"
+
+namespace qn {
+namespace {
+
+/// Ids of one line, as they would be prepared.
+class LineReader {
+ public:
+  LineReader(const Dictionary& dictionary, const Tokenizer* tokenizer)
+      : dictionary_(dictionary), tokenizer_(tokenizer) {}
+
+  std::vector<int32_t> read(std::string_view text, const std::string& name) {
+    ids_.clear();
+    if (tokenizer_ != nullptr) scan_text(text, name, Nothing{});  // finds what is no UTF-8
+    scan_words(text, name, tokenizer_, *this);
+    ids_.push_back(kEosId);
+    return ids_;
+  }
+  void token(std::string_view word) {
+    const int32_t id = dictionary_.index(word);
+    ids_.push_back(id == kPadId ? kUnkId : id);
+  }
+  void end_line() {}
+
+ private:
+  struct Nothing {
+    void token(std::string_view) const {}
+    void end_line() const {}
+  };
+  const Dictionary& dictionary_;
+  const Tokenizer* tokenizer_;
+  std::vector<int32_t> ids_;
+};
+
+std::vector<double> softmax(std::span<const double> logits) {
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  std::vector<double> p;
+  double sum = 0.0;
+  for (const double logit : logits) sum += p.emplace_back(std::exp(logit - largest));
+  for (double& value : p) value /= sum;
+  return p;
+}
+
+}  // namespace
+
+struct SentencePrediction::Reader {
+  explicit Reader(const std::string& path)
+      : data(path), folder(path), tokenizer(find_tokenizer(folder.path / kTokenizerFolder)) {}
+  std::string data;
+  SentencePairFolder folder;
+  std::unique_ptr<Tokenizer> tokenizer;
+};
+
+std::vector<int32_t> SentencePrediction::read_line(const std::string& line, const std::string& name,
+                                                   const SentenceInputs& how) {
+  const bool pairs = reader_->folder.pairs;
+  const size_t tab = line.find('\t');
+  QN_CHECK((tab != std::string::npos) == pairs, "{}: this model takes {}", name,
+           pairs ? "two sentences with a tabulator between them" : "one sentence in a line, without tabulators");
+  LineReader reader(reader_->folder.dictionary, reader_->tokenizer.get());
+  const std::vector<int32_t> first = reader.read(std::string_view(line).substr(0, tab), name);
+  const std::vector<int32_t> second =
+      pairs ? reader.read(std::string_view(line).substr(tab + 1), name) : std::vector<int32_t>();
+  return how.compose(first, second, pairs);
+}
+
+std::vector<Prediction> SentencePrediction::predict(const std::string& data, std::span<const std::string> lines,
+                                                    const Kernels& kernels, DType dtype) {
+  if (reader_ == nullptr || reader_->data != data) {
+    reader_ = std::make_shared<Reader>(data);
+    check_folder(reader_->folder);
+  }
+  SentenceInputs how = inputs(blueprint().tokens_per_sample);
+  how.shorten = Shorten::truncate;  // there has to be an answer
+  SentenceBatchData batch;
+  for (size_t i = 0; i < lines.size(); ++i)
+    batch.sentences.add(read_line(lines[i], fmt::format("line {}", i + 1), how));
+  Arena arena(*kernels.memory);
+  Tape tape(kernels, arena, dtype, {});
+  const Var logits = model_->sentence_logits(tape, view_of(batch.sentences));
+  const std::vector<double> values = host_doubles(tape, logits.value);
+  const auto classes = static_cast<size_t>(logits.value.cols());
+  std::vector<Prediction> predictions;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const std::span own(values.data() + i * classes, classes);
+    if (regression()) {
+      predictions.push_back({fmt::format("{:.6g}", own[0]), {}});
+      continue;
+    }
+    const std::vector<double> p = softmax(own);
+    Prediction& prediction = predictions.emplace_back();
+    prediction.label = labels_[static_cast<size_t>(std::max_element(p.begin(), p.end()) - p.begin())];
+    for (size_t c = 0; c < classes; ++c) prediction.probabilities.emplace_back(labels_[c], p[c]);
+  }
+  return predictions;
+}
+
+}  // namespace qn

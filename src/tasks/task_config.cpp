@@ -1,0 +1,104 @@
+#include "tasks/task_config.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace qn {
+namespace {
+
+/// What models of a type can learn, the default first.
+const std::vector<TaskType>& tasks_of(ModelType model) {
+  static const std::vector<TaskType> kLanguageModel{TaskType::language_modeling},
+      kRoberta{TaskType::masked_lm, TaskType::sentence_prediction};
+  switch (model) {
+    case ModelType::transformer_lm:
+      return kLanguageModel;
+    case ModelType::roberta:
+      return kRoberta;
+  }
+  QN_ASSERT(false, "unknown model type");
+}
+
+}  // namespace
+
+TaskType default_task(ModelType model) { return tasks_of(model).front(); }
+
+bool learns(ModelType model, TaskType task) {
+  const std::vector<TaskType>& possible = tasks_of(model);
+  return std::find(possible.begin(), possible.end(), task) != possible.end();
+}
+
+ModelType model_of(TaskType task) {
+  for (const ModelType model : all_values<ModelType>())
+    if (learns(model, task)) return model;
+  QN_ASSERT(false, "no model learns {}", name_of(task));
+}
+
+void MaskedLmConfig::visit(ConfigVisitor& v) {
+  v.field("mask_prob", mask_prob, "share of the tokens that the model has to guess");
+  v.field("leave_unmasked_prob", leave_unmasked_prob, "share of these tokens that it sees as they are");
+  v.field("random_token_prob", random_token_prob,
+          "share of these tokens in whose place it sees a random one; in place of the rest it sees <mask>");
+  v.field("mask_whole_words", mask_whole_words,
+          "all tokens of a word are masked together (without a tokenizer every token is a word)");
+  v.field("freq_weighted_replacement", freq_weighted_replacement,
+          "random tokens are drawn as often as the dictionary counts them, instead of all alike");
+}
+
+void MaskedLmConfig::validate(const ConfigChecker& c) const {
+  c.check(mask_prob > 0.0 && mask_prob <= 1.0, "mask_prob", "must be in (0, 1], got {}", mask_prob);
+  for (const auto& [name, p] :
+       {std::pair{"leave_unmasked_prob", leave_unmasked_prob}, {"random_token_prob", random_token_prob}})
+    c.check(p >= 0.0 && p <= 1.0, name, "must be in [0, 1], got {}", p);
+  c.check(leave_unmasked_prob + random_token_prob <= 1.0, "random_token_prob",
+          "and leave_unmasked_prob are shares of the same tokens: together they must be at most 1, got {}",
+          leave_unmasked_prob + random_token_prob);
+}
+
+void SentencePredictionConfig::visit(ConfigVisitor& v) {
+  v.field("init_token", init_token, "id in front of the first sentence, whose features the head classifies (-1: none)");
+  v.field("separator_token", separator_token,
+          "id between the </s> of the first and the second sentence of a pair (-1: none)");
+  v.choice("shorten", shorten,
+           "inputs of more than data.tokens_per_sample tokens: none: are left out of training, and stop evaluation; "
+           "truncate: lose what is behind (fairseq's default is none)");
+  v.choice("metric", metric,
+           "what decides which checkpoint is best: the highest accuracy, F1 of class 1, their mean, Matthews' "
+           "coefficient; for numbers Pearson's or Spearman's coefficient or their mean (corr); or the lowest loss. "
+           "auto: accuracy or pearson");
+}
+
+void SentencePredictionConfig::validate(const ConfigChecker& c) const {
+  for (const auto& [name, id] : {std::pair{"init_token", init_token}, {"separator_token", separator_token}})
+    c.check(id >= -1 && id <= kUnkId, name, "must be the id of a special symbol, 0 to {}, or -1, got {}", kUnkId, id);
+}
+
+void TaskConfig::visit(ConfigVisitor& v) {
+  const TaskType before = type;
+  v.choice("type", type, "what the model learns (default: what its model.type is for); it decides which keys follow");
+  if (type != before) *this = TaskConfig(type);
+  switch (type) {
+    case TaskType::language_modeling:
+      return;
+    case TaskType::masked_lm:
+      return v.visit_body(masked_lm);
+    case TaskType::sentence_prediction:
+      return v.visit_body(sentences);
+  }
+}
+
+void visit_model_and_task(ConfigVisitor& v, ModelConfig& model, TaskConfig& task) {
+  const ModelType before = model.type;
+  v.section("model", model, "the network");
+  if (model.type != before) task = TaskConfig(default_task(model.type));
+  v.section("task", task, "what it learns");
+}
+
+void check_task_fits(const ConfigChecker& c, const ModelConfig& model, const TaskConfig& task) {
+  c.check(learns(model.type, task.type), "task.type", "{} is not for model.type {}, which learns {}",
+          name_of(task.type), name_of(model.type), fmt::join(names_of(tasks_of(model.type)), ", "));
+}
+
+}  // namespace qn

@@ -1,0 +1,178 @@
+#include "tasks/text_task.h"
+
+#include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "core/text.h"
+#include "tasks/pruning.h"
+#include "tasks/stored_config.h"
+
+namespace qn {
+
+TextBlueprint TextBlueprint::of_config(const RunConfig& config, int64_t vocabulary, uint64_t dictionary_hash) {
+  return {config.model, config.task, vocabulary, hex64(dictionary_hash), config.data.tokens_per_sample};
+}
+
+TextBlueprint TextBlueprint::of_checkpoint(const RunConfig& config, const StateDict& state) {
+  return {config.model, config.task, state.integer("vocabulary"), state.text("dictionary_hash"),
+          config.data.tokens_per_sample};
+}
+
+TextBlueprint TextBlueprint::of_packed(const SafetensorsReader& file, const std::string& path) {
+  return {packed_model_config(file, path), packed_task_config(file, path),
+          metadata_integer(file, "vocabulary", kUnkId + 1, INT32_MAX), file.metadata_at("dictionary_hash"),
+          metadata_integer(file, "tokens_per_sample", 2, kMostPositions)};
+}
+
+void check_vocabulary_known(const RunConfig& config, int64_t vocabulary) {
+  QN_CHECK_USAGE(vocabulary > 0 || !config.data.path.empty(),
+                 "a configuration tells shapes together with a vocabulary: --vocab N, or data.path with a dict.txt");
+}
+
+namespace {
+
+void erase_line(std::string& text, std::string_view key) {
+  const size_t begin = text.find(std::string(key) + ": ");
+  QN_ASSERT(begin != std::string::npos, "{}", key);
+  text.erase(begin, text.find('\n', begin) + 1 - begin);
+}
+
+/// Keys that older programs do not know are left out where they change nothing: those programs read the file then.
+std::string packed_model(const ModelConfig& model) {
+  std::string text = dump_config(model);
+  erase_line(text, "layerdrop");
+  if (model.share_layers == 1) erase_line(text, "share_layers");
+  return text;
+}
+
+}  // namespace
+
+PackedMetadata TextTask::packed_metadata() const {
+  PackedMetadata metadata{{"model", packed_model(blueprint_.model)},
+                          {"vocabulary", std::to_string(blueprint_.vocabulary)},
+                          {"dictionary_hash", blueprint_.dictionary_hash},
+                          {"tokens_per_sample", std::to_string(blueprint_.tokens_per_sample)}};
+  if (blueprint_.task.type != TaskType::language_modeling) metadata["task"] = dump_config(blueprint_.task);
+  return metadata;
+}
+
+void TextTask::begin_training(BatchList batches, uint64_t seed, uint64_t train_checksum, uint64_t valid_checksum) {
+  updates_.emplace(std::move(batches), seed);
+  train_checksum_ = train_checksum;
+  valid_checksum_ = valid_checksum;
+}
+
+void TextTask::check_dictionary(const Dictionary& dictionary, const std::string& folder) const {
+  QN_CHECK(
+      hex64(dictionary.hash()) == blueprint_.dictionary_hash,
+      "{}/dict.txt is not the dictionary of this model (hash {}, the model has {}): prepare the text with --dict and "
+      "the dictionary that the model was trained with",
+      folder, hex64(dictionary.hash()), blueprint_.dictionary_hash);
+}
+
+Dictionary TextTask::open_dictionary(const std::string& folder) const {
+  Dictionary dictionary = Dictionary::load(std::filesystem::path(folder) / "dict.txt");
+  check_dictionary(dictionary, folder);
+  return dictionary;
+}
+
+void TextTask::save(StateDict& state) const {
+  updates_->save(state);
+  state.ints["vocabulary"] = blueprint_.vocabulary;
+  state.texts["dictionary_hash"] = blueprint_.dictionary_hash;
+  state.texts["data_fingerprint"] = hex64(updates_->fingerprint());
+  state.texts["train_checksum"] = hex64(train_checksum_);
+  state.texts["valid_checksum"] = hex64(valid_checksum_);
+}
+
+namespace {
+
+/// Checkpoints of older programs have no checksums of the data.
+bool is_other(const StateDict& state, const std::string& entry, uint64_t checksum) {
+  const auto stored = state.texts.find(entry);
+  return stored != state.texts.end() && stored->second != hex64(checksum);
+}
+
+}  // namespace
+
+void TextTask::load(const StateDict& state) {
+  QN_CHECK(
+      state.text("data_fingerprint") == hex64(updates_->fingerprint()),
+      "the training batches differ from those of the checkpoint (other data, data.* options or seed): restore them, "
+      "or start a new run from these weights with checkpoint.init_from and another checkpoint.dir");
+  QN_CHECK(!is_other(state, "train_checksum", train_checksum_),
+           "the tokens of {}/train are not those that the checkpoint was trained on (as many, but other ones): restore "
+           "them, or start a new run from these weights with checkpoint.init_from and another checkpoint.dir",
+           data_path_);
+  if (is_other(state, "valid_checksum", valid_checksum_))
+    spdlog::warn(
+        "the validation data are not those of the checkpoint: losses and the best checkpoint from before "
+        "cannot be compared with those to come");
+  updates_->load(state);
+}
+
+/// What decides which function the weights are of, written in one way only. The number of positions is a limit (or
+/// the shape of a table, which is checked with all shapes).
+std::string TextTask::architecture(ModelConfig m) const {
+  m.dropout = m.attention_dropout = m.activation_dropout = m.adaptive.dropout = m.pooler_dropout = m.layerdrop = 0.0;
+  m.max_positions = 0;
+  m.preset = {};
+  if (m.input_dim == 0) m.input_dim = m.embed_dim;
+  if (m.output_dim == 0) m.output_dim = m.embed_dim;
+  if (m.pooler_dim == 0) m.pooler_dim = m.embed_dim;
+  if (m.adaptive.cutoffs.empty()) m.adaptive.factor = AdaptiveConfig{}.factor;
+  forget_unused(m);
+  return dump_config(ModelSection{m});
+}
+
+void TextTask::prune(StateDict& state, const std::string& layers_to_keep) const {
+  const int64_t trained = model_of_checkpoint(state.text("config")).model.layers;
+  prune_checkpoint(state, layers_to_keep);
+  const int64_t kept = model_of_checkpoint(state.text("config")).model.layers;
+  QN_CHECK_USAGE(kept == blueprint_.model.layers,
+                 "checkpoint.layers_to_keep '{}' leaves {} of the checkpoint's {} layers, but {} of those in this "
+                 "configuration: model.layers must be {}, as the checkpoint was trained",
+                 layers_to_keep, kept, trained, blueprint_.model.layers, trained);
+}
+
+/// Not all of an architecture can be seen from the shapes of weights.
+void TextTask::check_weights(const StateDict& state) const {
+  if (const auto config = state.texts.find("config"); config != state.texts.end()) {
+    const std::vector<std::string> changes =
+        diff_config(architecture(model_of_checkpoint(config->second).model), architecture(blueprint_.model));
+    QN_CHECK(changes.empty(),
+             "the checkpoint was trained as another model; what it was trained with -> what the configuration says: "
+             "{}. Its weights are of no use to another model: set these keys as it was trained",
+             fmt::join(changes, "; "));
+  }
+  const std::string& hash = blueprint_.dictionary_hash;
+  QN_CHECK(
+      state.text("dictionary_hash") == hash,
+      "the checkpoint was made with another dictionary (hash {}, {} has {}): use the data folder it was trained on",
+      state.text("dictionary_hash"), data_path_, hash);
+}
+
+std::vector<float> frequency_importance(const Weight& weight, std::span<const int64_t> token_counts, double exponent) {
+  QN_ASSERT(weight.first_token() + weight.rows() <= std::ssize(token_counts), "{}", weight.name());
+  std::vector<double> raw;
+  double total = 0.0;
+  for (int64_t row = 0; row < weight.rows(); ++row) {
+    const int64_t count = token_counts[static_cast<size_t>(weight.first_token() + row)];
+    raw.push_back(std::pow(static_cast<double>(count + 1), exponent));
+    total += raw.back();
+  }
+  std::vector<float> importance;
+  for (const double w : raw) importance.push_back(static_cast<float>(w * static_cast<double>(weight.rows()) / total));
+  return importance;
+}
+
+std::vector<float> TextTask::row_importance(const Weight& weight, double exponent) const {
+  if (exponent == 0.0 || weight.first_token() < 0) return {};
+  if (token_counts_.empty()) token_counts_ = count_tokens();
+  return frequency_importance(weight, token_counts_, exponent);
+}
+
+}  // namespace qn
