@@ -57,7 +57,7 @@ constexpr bool makes_a_copy() {
     return false;
   };
   return is(&Kernels::copy) || is(&Kernels::block_noise) || is(&Kernels::replace_blocks) ||
-         is(&Kernels::fake_quantize) || is(&Kernels::pq_decode);
+         is(&Kernels::fake_quantize) || is(&Kernels::pq_decode) || is(&Kernels::scale_rows);
 }
 
 /// Bounds of nothing are infinite.

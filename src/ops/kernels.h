@@ -239,6 +239,12 @@ struct Kernels {
   void (*pq_centroid_grad)(const Tensor& dcentroids, const Tensor& dw, const uint16_t* codes, const int64_t* counts,
                            int beta);
 
+  /// y[r, :] = beta * y[r, :] + scale[r] * x[r, :]. y may be x. y and x T or P; scale [rows] P.
+  void (*scale_rows)(const Tensor& y, const Tensor& x, const Tensor& scale, int beta);
+  /// dots[r] = beta * dots[r] + x[r, :] . y[r, :], summed in double in an order that depends on the number of columns
+  /// only. dots [rows] P; x and y T or P.
+  void (*row_dots)(const Tensor& dots, const Tensor& x, const Tensor& y, int beta);
+
   /// *total += the sum of x (f64), in order. Here and below, pointers to doubles and to states point into the backend's
   /// memory.
   void (*add_sum)(double* total, const Tensor& x);

@@ -117,5 +117,8 @@ Var fake_quantize(Tape& tape, const Var& x, const FakeQuantize& how);
 void straight_through(Tape& tape, const Var& y, const Var& x);
 /// The dense weight of product-quantization codes; gradient to the centroids [K, d] (sum, or mean with counts).
 Var pq_weight(Tape& tape, const Var& centroids, const uint16_t* codes, const int64_t* counts, Shape shape);
+/// A computed weight with each row times a factor: y[r, :] = scale[r] * weight[r, :]; gradients to both. `scale` [rows]
+/// is of the parameters' type. `weight` may have no other use.
+Var scale_rows(Tape& tape, const Var& weight, const Var& scale);
 
 }  // namespace qn

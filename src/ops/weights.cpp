@@ -45,4 +45,21 @@ Var pq_weight(Tape& tape, const Var& centroids, const uint16_t* codes, const int
   return w;
 }
 
+Var scale_rows(Tape& tape, const Var& weight, const Var& scale) {
+  const Var w = tape.weight_result(weight.value.shape);
+  tape.k.scale_rows(w.value, weight.value, scale.value, 0);
+  tape.on_backward([&tape, w, weight, scale] {
+    if (!Tape::has_grad(w)) return;
+    if (scale.slot != nullptr) {
+      const Tape::Slot slot = tape.slot(scale);
+      tape.k.row_dots(slot.grad, w.slot->grad, weight.value, slot.beta);
+    }
+    if (weight.slot == nullptr) return;
+    if (!weight.slot->touched && !weight.slot->grad.defined()) *weight.slot = {w.slot->grad, false};  // nobody reads it
+    const Tape::Slot slot = tape.slot(weight);
+    tape.k.scale_rows(slot.grad, w.slot->grad, scale.value, slot.beta);
+  });
+  return w;
+}
+
 }  // namespace qn

@@ -23,14 +23,6 @@ std::vector<Var> operands(Tape& tape, Inputs weights) {
   return result;
 }
 
-/// `count` numbers below `range`, in an order without pattern; every number occurs when there are enough.
-template <typename T>
-std::vector<T> scattered(int64_t count, int64_t range) {
-  std::vector<T> values;
-  for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<T>(i * 7919 % range));
-  return values;
-}
-
 void add_linear(Cases& cases) {
   const auto add = [&](const std::string& name, int64_t n, int64_t in, int64_t out, bool bias) {
     OpCase op{.name = "linear_" + name, .inputs = {{{n, in}}, parameter({out, in})}};
@@ -485,6 +477,14 @@ void add_types(Cases& cases) {
                        t.key(Purpose::noise, 5));
     return std::vector{y};
   });
+  add("of_scaled_rows", {parameter({17, 40}), {{17, 40}}, parameter({17})}, [](Tape& t, Inputs x) {
+    const Var narrow = copy_of(t, x[1]), wide = copy_of(t, x[0]), dots = copy_of(t, x[2]), others = copy_of(t, x[2]);
+    t.k.scale_rows(narrow.value, x[0].value, x[2].value, 1);
+    t.k.scale_rows(wide.value, wide.value, x[2].value, 0);
+    t.k.row_dots(dots.value, x[1].value, x[0].value, 1);
+    t.k.row_dots(others.value, x[1].value, x[1].value, 0);
+    return std::vector{narrow, wide, dots, others};
+  });
   const auto codes = std::make_shared<const std::vector<uint16_t>>(scattered<uint16_t>(17 * 2, 9));
   add("of_pq_weights", {parameter({9, 8}), {{17, 16}}}, [codes](Tape& t, Inputs x) {
     const Var w{t.parameter_tensor({17, 16}), nullptr}, sums = copy_of(t, x[0]);
@@ -501,7 +501,7 @@ const std::vector<OpCase>& ops_table() {
     Cases cases;
     for (const auto add : {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_sequences,
                            add_cross_entropy, add_squared_error, add_block_noise, add_replace_blocks, add_fake_quantize,
-                           add_pq_weight, add_decisions, add_kernels, add_types, add_int8})
+                           add_pq_weight, add_scale_rows, add_decisions, add_kernels, add_types, add_int8})
       add(cases);
     return cases;
   }();

@@ -1,6 +1,8 @@
-// Entries of the op table for scalar quantization.
+// Entries of the op table for scalar quantization, and for scales of rows.
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <string>
 #include <utility>
 
 #include "ops/host_access.h"
@@ -186,6 +188,23 @@ void add_fake_quantize(Cases& cases) {
   add_covered(cases, "by_row", 9, 24, rows, 1.0);
   for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {3, 100}, {130, 131}}) add_ranges(cases, n, d);
   add_types(cases);
+}
+
+void add_scale_rows(Cases& cases) {
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {5, 7}, {9, 32}, {3, 65}, {150, 128}}) {
+    const auto codes = std::make_shared<const std::vector<uint16_t>>(scattered<uint16_t>(rows * cols, 6));
+    const std::string size = std::to_string(rows) + "x" + std::to_string(cols);
+    cases.push_back({.name = "scale_rows_" + size,
+                     .inputs = {parameter({6, 1}), parameter({rows})},
+                     .forward = [shape = Shape{rows, cols}, codes](Tape& t, Inputs x) {
+                       const Var weight = pq_weight(t, x[0], uploaded(t, *codes), nullptr, shape);
+                       return std::vector{scale_rows(t, weight, x[1])};
+                     }});
+    cases.push_back(
+        {.name = "scale_rows_of_an_input_" + size,
+         .inputs = {parameter({rows, cols}), parameter({rows})},
+         .forward = [](Tape& t, Inputs x) { return std::vector{scale_rows(t, cast_to_compute(t, x[0]), x[1])}; }});
+  }
 }
 
 }  // namespace qn::test

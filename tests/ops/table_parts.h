@@ -29,11 +29,20 @@ const T* uploaded(Tape& t, const std::vector<T>& values) {
   return place;
 }
 
+/// `count` numbers below `range`, in an order without pattern; every number occurs when there are enough.
+template <typename T>
+std::vector<T> scattered(int64_t count, int64_t range) {
+  std::vector<T> values;
+  for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<T>(i * 7919 % range));
+  return values;
+}
+
 /// kernels_table.cpp: decisions about updates, and kernels that no op reaches.
 void add_decisions(Cases& cases);
 void add_kernels(Cases& cases);
-/// quantize_table.cpp: scalar quantization.
+/// quantize_table.cpp: scalar quantization, and scales of rows.
 void add_fake_quantize(Cases& cases);
+void add_scale_rows(Cases& cases);
 /// int8_table.cpp: products of quantized matrices.
 void add_int8(Cases& cases);
 

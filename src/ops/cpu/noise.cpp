@@ -96,6 +96,43 @@ void pq_decode(const Tensor& w, const Tensor& centroids, const uint16_t* codes) 
   });
 }
 
+void scale_rows(const Tensor& y, const Tensor& x, const Tensor& scale, int beta) {
+  dispatch_pair(y.dtype, x.dtype, [&](auto tag_y, auto tag_x) {
+    using Y = decltype(tag_y);
+    using X = decltype(tag_x);
+    using P = ParameterOf<Y>;
+    const int64_t cols = x.cols();
+    const P* scales = scale.as<P>();
+    const X* from = x.as<X>();
+    Y* to = y.as<Y>();
+    parallel_rows(x.rows(), cols, [=](int64_t r) {
+      for (int64_t i = r * cols; i < (r + 1) * cols; ++i) {
+        const P value = scales[r] * static_cast<P>(from[i]);
+        to[i] = static_cast<Y>(beta != 0 ? static_cast<P>(to[i]) + value : value);
+      }
+    });
+  });
+}
+
+void row_dots(const Tensor& dots, const Tensor& x, const Tensor& y, int beta) {
+  dispatch_pair(x.dtype, y.dtype, [&](auto tag_x, auto tag_y) {
+    using X = decltype(tag_x);
+    using Y = decltype(tag_y);
+    using P = ParameterOf<X>;
+    const int64_t cols = x.cols();
+    const X* a = x.as<X>();
+    const Y* b = y.as<Y>();
+    P* to = dots.as<P>();
+    parallel_rows(x.rows(), cols, [=](int64_t r) {
+      double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t i = r * cols; i < (r + 1) * cols; ++i)
+        sum += static_cast<double>(static_cast<P>(a[i])) * static_cast<double>(static_cast<P>(b[i]));
+      to[r] = (beta != 0 ? to[r] : P{0}) + static_cast<P>(sum);
+    });
+  });
+}
+
 void pq_centroid_grad(const Tensor& dcentroids, const Tensor& dw, const uint16_t* codes, const int64_t* counts,
                       int beta) {
   dispatch_float(dw.dtype, [&](auto tag) {

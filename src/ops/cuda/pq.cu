@@ -1,6 +1,6 @@
 // Product-quantized weights. Layout: block n = j * rows + r is W[r, j*d : (j+1)*d], and codes[n] names its centroid.
 #include "ops/cuda/cuda_kernels.h"
-#include "ops/cuda/launch.cuh"
+#include "ops/cuda/reduce.cuh"
 #include "ops/cuda/sort.h"
 #include "ops/cuda/types.cuh"
 
@@ -58,7 +58,51 @@ __global__ void centroid_grad_kernel(P* dcentroids, const T* dw, SortedKeys code
   }
 }
 
+// y may be x.
+template <typename Y, typename X, typename P>
+__global__ void scale_rows_kernel(Y* y, const X* x, const P* scale, int beta, int64_t rows, int64_t cols) {
+  const int64_t c = thread_index();
+  if (c >= cols) return;
+  for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
+    const int64_t i = r * cols + c;
+    const P value = scale[r] * static_cast<P>(x[i]);
+    y[i] = static_cast<Y>(beta != 0 ? static_cast<P>(y[i]) + value : value);
+  }
+}
+
+// A warp per row.
+template <typename X, typename Y, typename P>
+__global__ void row_dots_kernel(P* dots, const X* x, const Y* y, int beta, int64_t rows, int64_t cols) {
+  const int64_t r = static_cast<int64_t>(blockIdx.x) * kWarpRows + threadIdx.y;
+  if (r >= rows) return;
+  double sum = 0.0;
+  for (int64_t c = threadIdx.x; c < cols; c += 32)
+    sum += static_cast<double>(x[r * cols + c]) * static_cast<double>(y[r * cols + c]);
+  sum = warp_reduce(sum, Sum{});
+  if (threadIdx.x == 0) dots[r] = (beta != 0 ? dots[r] : P{0}) + static_cast<P>(sum);
+}
+
 }  // namespace
+
+void scale_rows(const Tensor& y, const Tensor& x, const Tensor& scale, int beta) {
+  dispatch_pair(y.dtype, x.dtype, [&](auto tag_y, auto tag_x) {
+    using Y = decltype(tag_y);
+    using X = decltype(tag_x);
+    using P = ParameterOf<Y>;
+    launch(scale_rows_kernel<Y, X, P>, matrix_grid(x.rows(), x.cols()), kThreads, data_of<Y>(y), data_of<X>(x),
+           data_of<P>(scale), beta, x.rows(), x.cols());
+  });
+}
+
+void row_dots(const Tensor& dots, const Tensor& x, const Tensor& y, int beta) {
+  dispatch_pair(x.dtype, y.dtype, [&](auto tag_x, auto tag_y) {
+    using X = decltype(tag_x);
+    using Y = decltype(tag_y);
+    using P = ParameterOf<X>;
+    launch(row_dots_kernel<X, Y, P>, warp_grid(x.rows()), warp_block(), data_of<P>(dots), data_of<X>(x), data_of<Y>(y),
+           beta, x.rows(), x.cols());
+  });
+}
 
 void pq_decode(const Tensor& w, const Tensor& centroids, const uint16_t* codes) {
   dispatch_float(w.dtype, [&](auto tag) {
