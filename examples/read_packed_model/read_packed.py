@@ -37,7 +37,7 @@ class PackedFile:
         start = 8 + int.from_bytes(data[:8], "little")
         header = json.loads(data[8:start])
         self.metadata = header.pop("__metadata__")
-        assert self.metadata["format"] == "quantnoise-packed" and self.metadata["version"] in "1234", "unknown file"
+        assert self.metadata["format"] == "quantnoise-packed" and self.metadata["version"] in "12345", "unknown file"
         assert '"activations"' not in self.metadata.get("plan", ""), "quantized activations are not supported"
         self.tensors = {
             name: np.frombuffer(data, DTYPES[t["dtype"]], math.prod(t["shape"]), start + t["data_offsets"][0])
@@ -65,7 +65,12 @@ class PackedFile:
         if kind == "int":
             return (np.float32(codes.reshape(rows, columns)) - of("zero_point")[:, None]) * of("scale")[:, None]
         centroids = of("centroids").astype(np.float32) * (1 if of("centroids_scale") is None else of("centroids_scale"))
-        return centroids[codes.reshape(-1, rows)].transpose(1, 0, 2).reshape(rows, columns)
+        matrix = centroids[codes.reshape(-1, rows)].transpose(1, 0, 2).reshape(rows, columns)
+        if "row_scales" not in options:
+            return matrix
+        power, (largest, step) = of("row_scales").astype(np.float64), of("row_scales_scale").astype(np.float64)
+        scales = np.sign(power) * largest * 2.0 ** ((np.abs(power) - 127) * step)
+        return matrix * scales.astype(np.float32)[:, None]
 
 
 def log_softmax(x):

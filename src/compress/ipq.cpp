@@ -82,7 +82,9 @@ QuantizedTensor load_quantized(const WeightPlan& planned, const StateDict& state
   return tensor;
 }
 
-void add_errors(const float* original, const std::vector<float>& decoded, SquaredErrors& errors) {
+void add_errors(const float* original, const QuantizedTensor& tensor, SquaredErrors& errors) {
+  std::vector<float> decoded(static_cast<size_t>(tensor.rows * tensor.cols));
+  tensor.quantizer->decode(tensor, decoded.data());
   for (size_t i = 0; i < decoded.size(); ++i) {
     const double value = original[i], difference = static_cast<double>(decoded[i]) - value;
     errors.error += difference * difference;
@@ -134,29 +136,50 @@ IpqMachine::IpqMachine(const IpqConfig& config, Module& module, Communicator& co
       plan_(std::move(plan)),
       importances_(std::move(row_importance)) {}
 
-std::vector<KMeansProblem> IpqMachine::problems_of(const std::vector<WeightPlan>& weights) {
+std::vector<KMeansProblem> IpqMachine::problems_of(const std::vector<WeightPlan>& weights,
+                                                   std::vector<ScaledRows>& scaled) {
   std::vector<KMeansProblem> problems;
-  for (const WeightPlan& planned : weights) {
+  scaled.resize(weights.size());
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const WeightPlan& planned = weights[i];
     const Weight* weight = module_.weights().find(planned.name);
     const KMeansShape shape = planned.quantizer->kmeans().value();
     const auto start = starts_.find(planned.name);
-    problems.push_back({.name = planned.name,
-                        .weight = weight->dense()->value.as<float>(),
-                        .rows = planned.rows,
-                        .cols = planned.cols,
-                        .block_size = shape.block_size,
-                        .n_centroids = shape.n_centroids,
-                        .initial_centroids = start == starts_.end() ? std::vector<float>{} : start->second,
-                        .row_importance = importances_.of(*weight)});
+    KMeansProblem problem{.name = planned.name,
+                          .weight = weight->dense()->value.as<float>(),
+                          .rows = planned.rows,
+                          .cols = planned.cols,
+                          .block_size = shape.block_size,
+                          .n_centroids = shape.n_centroids,
+                          .initial_centroids = start == starts_.end() ? std::vector<float>{} : start->second,
+                          .row_importance = importances_.of(*weight)};
+    if (shape.row_scales) {
+      scaled[i] = ScaledRows(module_.parameters().kernels(),
+                             weight->dense()->value.reshaped({planned.rows, planned.cols}), problem.row_importance);
+      problem.weight = scaled[i].values();
+      problem.row_importance = scaled[i].importance();
+    }
+    problems.push_back(std::move(problem));
   }
   return problems;
+}
+
+QuantizedTensor IpqMachine::fitted(const WeightPlan& planned, PqTable table, SquaredErrors& errors) {
+  if (!planned.quantizer->kmeans()->row_scales) return tensor_of_table(planned.quantizer, std::move(table));
+  const HostView values(module_.parameters().kernels(), module_.weights().find(planned.name)->dense()->value);
+  const float* original = values.span<float>().data();
+  std::vector<float> scales = fitted_row_scales(original, table);
+  QuantizedTensor tensor = tensor_of_table(planned.quantizer, std::move(table), std::move(scales));
+  add_errors(original, tensor, errors);
+  return tensor;
 }
 
 bool IpqMachine::run_kmeans(const std::vector<WeightPlan>& weights, const std::function<bool(int64_t)>& keep_going,
                             StageReport& report, SquaredErrors& errors, RepresentationSwap& swap) {
   if (weights.empty()) return true;
+  std::vector<ScaledRows> scaled;
   StageKMeans kmeans(
-      problems_of(weights),
+      problems_of(weights, scaled),
       {.iterations = config_.kmeans_iterations, .seed = seed_, .stage = static_cast<uint32_t>(stages_done_)}, comm_,
       module_.parameters().kernels());
   if (pending_) kmeans.restore(*pending_);
@@ -165,14 +188,14 @@ bool IpqMachine::run_kmeans(const std::vector<WeightPlan>& weights, const std::f
     if (keep_going && !keep_going(pending_->iteration)) return false;
   }
   std::vector<WeightResult> results = kmeans.finish();
-  for (const SquaredErrors& e : kmeans.squared_errors()) {
-    errors.error += e.error;
-    errors.original += e.original;
-  }
+  const std::vector<SquaredErrors> found = kmeans.squared_errors();
   for (size_t i = 0; i < results.size(); ++i) {
     report.splits += results[i].resolved_empty;
-    represent(module_, plan_, weights[i].name, tensor_of_table(weights[i].quantizer, std::move(results[i].table)),
-              swap);
+    if (!weights[i].quantizer->kmeans()->row_scales) {  // those of scaled rows are not the weight's
+      errors.error += found[i].error;
+      errors.original += found[i].original;
+    }
+    represent(module_, plan_, weights[i].name, fitted(weights[i], std::move(results[i].table), errors), swap);
   }
   return true;
 }
@@ -183,9 +206,7 @@ QuantizedTensor IpqMachine::quantize(const WeightPlan& planned, SquaredErrors& e
   const HostView values(module_.parameters().kernels(), weight->dense()->value);
   const float* original = values.span<float>().data();
   QuantizedTensor tensor = planned.quantizer->quantize(original, planned.rows, planned.cols, importances_.of(*weight));
-  std::vector<float> decoded(static_cast<size_t>(planned.rows * planned.cols));
-  tensor.quantizer->decode(tensor, decoded.data());
-  add_errors(original, decoded, errors);
+  add_errors(original, tensor, errors);
   return tensor;
 }
 
@@ -211,7 +232,8 @@ void IpqMachine::read_starts(const StateDict& state, const char* prefix) {
   for (const WeightPlan& planned : plan_.quantized()) {
     const auto kmeans = planned.quantizer->kmeans();
     const auto centroids = state.tensors.find(prefix + planned.name);
-    if (!kmeans || centroids == state.tensors.end()) continue;
+    // Codebooks of noise are of rows that are not scaled.
+    if (!kmeans || kmeans->row_scales || centroids == state.tensors.end()) continue;
     const Tensor& values = centroids->second.view();
     if (values.shape == Shape{kmeans->n_centroids, kmeans->block_size})
       starts_[planned.name] = values_of<float>(values);

@@ -16,6 +16,7 @@
 #include "nn/module.h"
 #include "nn/state_dict.h"
 #include "quant/kmeans.h"
+#include "quant/row_scales.h"
 
 namespace qn {
 
@@ -68,10 +69,13 @@ class IpqMachine {
 
  private:
   void read_starts(const StateDict& state, const char* prefix);
-  std::vector<KMeansProblem> problems_of(const std::vector<WeightPlan>& weights);
+  /// `scaled` becomes what the problems of weights with row scales point to.
+  std::vector<KMeansProblem> problems_of(const std::vector<WeightPlan>& weights, std::vector<ScaledRows>& scaled);
   /// The k-means of the stage in progress; false when it was stopped.
   bool run_kmeans(const std::vector<WeightPlan>& weights, const std::function<bool(int64_t)>& keep_going,
                   StageReport& report, SquaredErrors& errors, RepresentationSwap& swap);
+  /// What the k-means of a weight has found; with row scales they are fitted, and errors counted, here.
+  QuantizedTensor fitted(const WeightPlan& planned, PqTable table, SquaredErrors& errors);
   QuantizedTensor quantize(const WeightPlan& planned, SquaredErrors& errors);
 
   IpqConfig config_;

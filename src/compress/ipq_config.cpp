@@ -38,6 +38,11 @@ void IpqConfig::visit(ConfigVisitor& v) {
           "attention). 0: no finetuning");
   v.field("kmeans_iterations", kmeans_iterations, "k-means iterations per stage");
   v.field(
+      "row_scales", row_scales,
+      "regular expressions, as in stages ([.]: all): product quantization of these weights has a scale for every row "
+      "(output, or word of a table). k-means sees rows divided by their root mean square, scales are trained with "
+      "the centroids, and each takes a byte in the packed file");
+  v.field(
       "frequency_exponent", frequency_exponent,
       "k-means weighs the row of a token that occurs n times in the training text with (n + 1) to this power (0: all "
       "rows alike, as fairseq does)");
@@ -71,6 +76,9 @@ void IpqConfig::validate(const ConfigChecker& c) const {
   c.check(activation_bits >= 2 && activation_bits <= 8, "activation_bits", "must be 2 to 8, got {}", activation_bits);
   c.check(calibration_batches >= 1, "calibration_batches", "must be at least 1, got {}", calibration_batches);
   c.check(method == QuantizeMethod::pq || rules.empty(), "rules", "are for method pq");
+  c.check(row_scales.empty() || (method == QuantizeMethod::pq && quantizer.empty()), "row_scales",
+          "are of product quantization: leave them out, or method and quantizer; a quantizer of one's own has them as "
+          "\"pq block_size=8 n_centroids=256 row_scales=rms\"");
   c.check(updates_per_stage.value_or(0) >= 0, "updates_per_stage", "must not be negative, got {}",
           updates_per_stage.value_or(0));
   c.check(reassign_updates >= 0, "reassign_updates", "must not be negative, got {}", reassign_updates);

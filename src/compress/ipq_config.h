@@ -33,6 +33,7 @@ struct IpqConfig {
   std::vector<std::string> stages;
   std::optional<int64_t> updates_per_stage;
   int64_t kmeans_iterations = 15;
+  std::vector<std::string> row_scales;
   double frequency_exponent = 1.0;
   CentroidGradient centroid_gradient = CentroidGradient::sum;
   bool dense_softmax = false;

@@ -109,6 +109,14 @@ std::optional<std::pair<std::string, double>> read_rate(const std::string& text)
   return std::pair{text.substr(0, equals), rate};
 }
 
+/// Codebooks of noise are those of the weight itself.
+void check_without_row_scales(const WeightPlan& weight, const std::optional<KMeansShape>& imitated) {
+  QN_CHECK_USAGE(!imitated || !imitated->row_scales,
+                 "quant_noise.form: exact and unit: cluster do not know scales of rows (ipq.row_scales), with which {} "
+                 "is quantized: leave row_scales out, or take noise without codebooks (form: zero, unit: block)",
+                 weight.name);
+}
+
 /// What a quantizer of the weight has, or will have.
 std::optional<KMeansShape> kmeans_of(const WeightPlan& weight, const QuantizationPlan* later) {
   if (weight.quantizer != nullptr) return weight.quantizer->kmeans();
@@ -154,7 +162,9 @@ WeightNoise noise_of(const WeightPlan& weight, const NoiseConfig& config, const 
   } else {
     const KMeansShape shape = codebook_shape(weight, config, later);
     noise.block = shape.block_size;
-    if (noise.form != kMeanBlocks) noise.options[kCentroids] = std::to_string(shape.n_centroids);
+    if (noise.form == kMeanBlocks || noise.rate <= 0.0) return noise;
+    check_without_row_scales(weight, kmeans_of(weight, later));
+    noise.options[kCentroids] = std::to_string(shape.n_centroids);
   }
   return noise;
 }

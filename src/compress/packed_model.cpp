@@ -15,20 +15,36 @@ namespace qn {
 namespace {
 
 constexpr const char* kFormat = "quantnoise-packed";
+constexpr const char* kVersion5 = "5";  // with scales of rows
 constexpr const char* kVersion4 = "4";  // with parts that are shared
 constexpr const char* kVersion3 = "3";
 constexpr const char* kVersion2 = "2";  // without checksums
 
-/// The oldest version whose readers understand the file.
-const char* version_of(const Module& module) { return module.shared().empty() ? kVersion3 : kVersion4; }
+bool has_row_scales(const Quantizer& quantizer) {
+  const auto kmeans = quantizer.kmeans();
+  return kmeans && kmeans->row_scales;
+}
 
-void set_metadata(PackedTensors& tensors, const PackedMetadata& metadata, const Module& module) {
+bool has_row_scales(const Module& module) {
+  const auto& weights = module.weights().all();
+  return std::any_of(weights.begin(), weights.end(), [](const auto& weight) {
+    const QuantizedTensor* codes = weight->representation().quantized();
+    return codes != nullptr && has_row_scales(*codes->quantizer);
+  });
+}
+
+/// The oldest version whose readers understand the file.
+const char* version_of(const Module& module, bool row_scales) {
+  return row_scales ? kVersion5 : module.shared().empty() ? kVersion3 : kVersion4;
+}
+
+void set_metadata(PackedTensors& tensors, const PackedMetadata& metadata, const char* version) {
   for (const auto& [key, value] : metadata) {
     QN_ASSERT(key != "format" && key != "version" && key != kQuantizedKey, "{}", key);
     tensors.set_metadata(key, value);
   }
   tensors.set_metadata("format", kFormat);
-  tensors.set_metadata("version", version_of(module));
+  tensors.set_metadata("version", version);
 }
 
 /// Whether a parameter is stored with the codes of a weight.
@@ -43,7 +59,7 @@ bool is_part(const Module& module, const Parameter* parameter) {
 ValueStorage storage_of_part(const Weight& weight, const std::string& role, const PackedStorage& storage) {
   const QuantizedTensor& tensor = *weight.representation().quantized();
   for (const SideLayout& side : tensor.quantizer->layout(tensor.rows, tensor.cols).side)
-    if (side.name == role) return side.roundable ? storage.side : ValueStorage::f32;
+    if (side.name == role) return side.stored(storage.side);
   QN_ASSERT(role == kLatent, "{} has no {}", weight.name(), role);
   return ValueStorage::f32;  // it is not stored at all
 }
@@ -123,7 +139,7 @@ uint64_t write_packed(const std::filesystem::path& path, const Module& module, c
   check_storable(module, storage);
   const Kernels& kernels = module.parameters().kernels();
   PackedTensors tensors;
-  set_metadata(tensors, metadata, module);
+  set_metadata(tensors, metadata, version_of(module, has_row_scales(module)));
   for (const auto& w : module.weights().all())
     if (const auto tensor = quantized_tensor(*w, module.parameters()))
       tensors.add_quantized(w->name(), *tensor, storage.side);
@@ -142,9 +158,9 @@ void check_packed_format(const SafetensorsReader& file, const std::string& path)
            path);
   const std::string& version = file.metadata_at("version");
   const bool old = version == kVersion1 || version == kVersion2;
-  QN_CHECK(old || version == kVersion3 || version == kVersion4,
+  QN_CHECK(old || version == kVersion3 || version == kVersion4 || version == kVersion5,
            "{} has format version {}, this program reads versions {} to {}: use a newer quantnoise", path, version,
-           kVersion1, kVersion4);
+           kVersion1, kVersion5);
   QN_CHECK(old || file.has_checksums(),
            "{} has no checksums (metadata '{}'), which files of version {} must have: the file is damaged, or another "
            "program rewrote it",
@@ -191,12 +207,15 @@ SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& pl
                                 std::span<const StoredTensor> raw) {
   SizeReport report;
   PackedTensors tensors;
-  set_metadata(tensors, metadata, module);
+  const std::vector<WeightPlan> quantized = plan.quantized();
+  const bool row_scales = std::any_of(quantized.begin(), quantized.end(),
+                                      [](const WeightPlan& weight) { return has_row_scales(*weight.quantizer); });
+  set_metadata(tensors, metadata, version_of(module, row_scales));
   const auto add_dense = [&](const std::string& name, const Shape& shape, ValueStorage storage) {
     report.add_dense(name, shape.elements(), storage);
     tensors.plan_values(name, shape, storage);
   };
-  for (const WeightPlan& planned : plan.quantized()) {
+  for (const WeightPlan& planned : quantized) {
     report.add_quantized(planned.name, *planned.quantizer, planned.rows, planned.cols, plan.storage.side);
     tensors.plan_quantized(planned.name, {planned.quantizer, planned.rows, planned.cols}, plan.storage.side);
   }

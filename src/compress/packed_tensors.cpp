@@ -109,6 +109,13 @@ void PackedTensors::add_values(const std::string& name, const Shape& shape, std:
       writer_.add(name, StoredType::i8, shape.to_vector(), small);
       return writer_.add(scale_name(name), StoredType::f32, {1}, std::vector<float>{scale});
     }
+    case ValueStorage::log8: {
+      const LogGrid grid = LogGrid::of(values);
+      std::vector<int8_t> small(values.size());
+      std::transform(values.begin(), values.end(), small.begin(), [&](float v) { return grid.code(v); });
+      writer_.add(name, StoredType::i8, shape.to_vector(), small);
+      return writer_.add(scale_name(name), StoredType::f32, {2}, std::vector<float>{grid.largest, grid.step});
+    }
   }
 }
 
@@ -118,6 +125,7 @@ void PackedTensors::plan_values(const std::string& name, const Shape& shape, Val
                                                          : StoredType::i8;
   writer_.add_planned(name, type, shape.to_vector());
   if (storage == ValueStorage::int8) writer_.add_planned(scale_name(name), StoredType::f32, {1});
+  if (storage == ValueStorage::log8) writer_.add_planned(scale_name(name), StoredType::f32, {2});
 }
 
 void PackedTensors::describe(const std::string& weight, const PackedWeight& packed) {
@@ -136,15 +144,14 @@ void PackedTensors::add_quantized(const std::string& weight, const QuantizedTens
               pack_codes(tensor.codes, layout.bits()));
   for (size_t i = 0; i < layout.side.size(); ++i)
     add_values(part_name(weight, layout.side[i].name), layout.side[i].shape, tensor.values[i].values,
-               layout.side[i].roundable ? side : ValueStorage::f32);
+               layout.side[i].stored(side));
 }
 
 void PackedTensors::plan_quantized(const std::string& weight, const PackedWeight& packed, ValueStorage side) {
   describe(weight, packed);
   const QuantizedLayout layout = packed.quantizer->layout(packed.rows, packed.cols);
   writer_.add_planned(part_name(weight, kCodes), StoredType::u8, layout.stored_shape());
-  for (const SideLayout& s : layout.side)
-    plan_values(part_name(weight, s.name), s.shape, s.roundable ? side : ValueStorage::f32);
+  for (const SideLayout& s : layout.side) plan_values(part_name(weight, s.name), s.shape, s.stored(side));
 }
 
 void PackedTensors::close_table() {
@@ -184,7 +191,7 @@ std::vector<std::string> tensor_names(const std::string& weight, const PackedWei
   std::vector<std::string> names{part_name(weight, kCodes)};
   for (const SideLayout& side : packed.quantizer->layout(packed.rows, packed.cols).side) {
     names.push_back(part_name(weight, side.name));
-    if (side.roundable) names.push_back(scale_name(names.back()));
+    if (side.roundable || side.always == ValueStorage::log8) names.push_back(scale_name(names.back()));
   }
   return names;
 }
@@ -195,8 +202,18 @@ std::vector<float> read_values(const SafetensorsReader& file, const std::string&
   QN_CHECK(t.type == StoredType::i8, "tensor {} is {}: a packed model holds F32, F16 or I8 values", name,
            name_of(t.type));
   const std::vector<float> scale = file.values<float>(scale_name(name), StoredType::f32);
-  QN_CHECK(scale.size() == 1, "tensor {} must hold one number", scale_name(name));
+  QN_CHECK(scale.size() == 1 || scale.size() == 2, "tensor {} must hold one number, or two where {} has powers of two",
+           scale_name(name), name);
   std::vector<float> values;
+  if (scale.size() == 2) {
+    const LogGrid grid{scale[0], scale[1]};
+    QN_CHECK(
+        grid.largest >= 0.0f && grid.step >= 1.0f / 64.0f && grid.step <= 0.25f,
+        "tensor {} must hold the largest magnitude and a step from 1/64 to 1/4, not {} and {}: the file is damaged",
+        scale_name(name), grid.largest, grid.step);
+    for (const int8_t v : file.values<int8_t>(name, StoredType::i8)) values.push_back(grid.value(v));
+    return values;
+  }
   for (const int8_t v : file.values<int8_t>(name, StoredType::i8)) values.push_back(static_cast<float>(v) * scale[0]);
   return values;
 }

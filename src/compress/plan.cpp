@@ -134,7 +134,7 @@ std::vector<int64_t> valid_block_sizes(int64_t cols) {
   return sizes;
 }
 
-std::shared_ptr<const Quantizer> plan_quantizer(const QuantizeRules& rules, const WeightInfo& weight) {
+std::shared_ptr<const Quantizer> plan_quantizer(const QuantizeRules& rules, const WeightInfo& weight, bool row_scales) {
   if (rules.quantizer != nullptr) {
     rules.quantizer->check(weight.rows, weight.cols, weight.name);
     return rules.quantizer;
@@ -149,7 +149,7 @@ std::shared_ptr<const Quantizer> plan_quantizer(const QuantizeRules& rules, cons
   if (capped < k)
     spdlog::info("weight '{}': {} centroids instead of {}, a quarter of its {} blocks of {}", weight.name, capped, k,
                  weight.rows * weight.cols / d, d);
-  return std::make_shared<PqQuantizer>(d, capped);
+  return std::make_shared<PqQuantizer>(d, capped, row_scales);
 }
 
 }  // namespace
@@ -259,6 +259,9 @@ std::vector<size_t> select_weights(const StageRule& rule, std::span<const Weight
 QuantizationPlan make_plan(const QuantizeRules& rules, std::span<const WeightInfo> weights) {
   QN_CHECK(!rules.stages.empty(), "{}", located(rules.source, "layers_to_quantize names no stage"));
   QuantizationPlan plan = dense_plan(weights);
+  std::vector<bool> row_scales(weights.size(), false);
+  for (const StageRule& rule : rules.row_scales)
+    for (const size_t i : select_weights(rule, weights)) row_scales[i] = true;
   for (const StageRule& rule : rules.stages) {
     const int64_t stage = plan.stages++;
     bool any = false;
@@ -270,7 +273,7 @@ QuantizationPlan make_plan(const QuantizeRules& rules, std::span<const WeightInf
         continue;
       }
       planned.stage = stage;
-      planned.quantizer = plan_quantizer(rules, weights[i]);
+      planned.quantizer = plan_quantizer(rules, weights[i], row_scales[i]);
       any = true;
     }
     if (!any)

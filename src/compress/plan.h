@@ -62,6 +62,7 @@ struct QuantizeRules {
   std::map<std::string, SizeRule> block_sizes;  ///< by layer type
   std::vector<StageRule> stages;
   std::shared_ptr<const Quantizer> quantizer = nullptr;  ///< of all weights, in place of product quantization by sizes
+  std::vector<StageRule> row_scales = {};                ///< product quantization of these has a scale for every row
   std::string source = {};                               ///< file the rules come from, empty for the defaults
 };
 

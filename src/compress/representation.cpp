@@ -25,11 +25,19 @@ std::vector<float> values_on_host(const Kernels& kernels, const Tensor& tensor) 
   return values;
 }
 
-/// Centroids are trained. Codes stay, unless there are latent values to move them by.
+/// Rows of scale 0 become zeros.
+void divide_rows(std::vector<float>& matrix, std::span<const float> scales) {
+  const size_t cols = matrix.size() / scales.size();
+  for (size_t i = 0; i < matrix.size(); ++i) matrix[i] = scales[i / cols] == 0.0f ? 0.0f : matrix[i] / scales[i / cols];
+}
+
+/// Centroids are trained, and scales of rows where there are any. Codes stay, unless there are latent values to move
+/// them by.
 class PqRepresentation : public Representation, public MovableCodes {
  public:
   PqRepresentation(QuantizedTensor tensor, const std::vector<WeightPart>& parts, const CodeTraining& training)
       : centroids_(find_part(parts, PqQuantizer::kCentroids)),
+        scales_(find_part(parts, PqQuantizer::kRowScales)),
         latent_(find_part(parts, kLatent)),
         tensor_(std::move(tensor)),
         training_(training) {
@@ -43,8 +51,9 @@ class PqRepresentation : public Representation, public MovableCodes {
 
   Var value(Tape& tape) override {
     const int64_t* divisors = divisors_.empty() ? nullptr : device_divisors_.of(tape.k, divisors_);
-    const Var w = pq_weight(tape, stored(tape, centroids_->var(tape)), device_codes_.of(tape.k, tensor_.codes),
-                            divisors, {tensor_.rows, tensor_.cols});
+    Var w = pq_weight(tape, stored(tape, centroids_->var(tape)), device_codes_.of(tape.k, tensor_.codes), divisors,
+                      {tensor_.rows, tensor_.cols});
+    if (scales_ != nullptr) w = scale_rows(tape, w, scales_->var(tape));
     if (latent_ != nullptr) straight_through(tape, w, latent_->var(tape));
     return w;
   }
@@ -84,7 +93,7 @@ class PqRepresentation : public Representation, public MovableCodes {
               static_cast<double>(kInt8ZeroPoint));
   }
 
-  Parameter *centroids_, *latent_;
+  Parameter *centroids_, *scales_, *latent_;  // of the rows, and latent values, where there are any
   QuantizedTensor tensor_;
   CodeTraining training_;
   std::vector<int64_t> divisors_;
@@ -95,20 +104,24 @@ class PqRepresentation : public Representation, public MovableCodes {
 
 int64_t PqRepresentation::move_codes(const Kernels& kernels, double share) {
   if (latent_ == nullptr) return 0;
-  const std::vector<float> latent = values_on_host(kernels, latent_->value);
+  std::vector<float> latent = values_on_host(kernels, latent_->value);
+  std::vector<float> scales(static_cast<size_t>(tensor_.rows), 1.0f);
+  if (scales_ != nullptr) scales = values_on_host(kernels, scales_->value);
+  divide_rows(latent, scales);
   std::vector<float> centroids = values_on_host(kernels, centroids_->value);
   if (training_.int8_centroids) round_to_storage(centroids, ValueStorage::int8);
   const int64_t d = centroids_->shape[1], rows = tensor_.rows, cols = tensor_.cols;
   const PqTable nearest = encode(latent.data(), rows, cols, d, centroids);
   const auto distance = [&](int64_t block, uint16_t code) {
     const float* x = latent.data() + block % rows * cols + block / rows * d;
+    const auto scale = static_cast<double>(scales[static_cast<size_t>(block % rows)]);
     const float* c = centroids.data() + int64_t{code} * d;
     double sum = 0.0;
     for (int64_t t = 0; t < d; ++t) {
       const double difference = static_cast<double>(x[t]) - static_cast<double>(c[t]);
       sum += difference * difference;
     }
-    return sum;
+    return scale * scale * sum;
   };
   struct Move {
     double gain;
@@ -269,7 +282,7 @@ void round_side_values(Weight& weight, ValueStorage storage) {
   QuantizedTensor tensor = *codes;
   const QuantizedLayout layout = tensor.quantizer->layout(tensor.rows, tensor.cols);
   for (size_t i = 0; i < layout.side.size(); ++i)
-    if (layout.side[i].roundable) round_to_storage(tensor.values[i].values, storage);
+    round_to_storage(tensor.values[i].values, layout.side[i].stored(storage));
   const Maker* maker = maker_of(*tensor.quantizer);
   weight.set_representation(maker != nullptr ? maker->make(std::move(tensor), {}, {})
                                              : std::make_unique<FrozenRepresentation>(std::move(tensor)),

@@ -36,6 +36,7 @@ QuantizeRules rules_of(const IpqConfig& config) {
     return rules;
   }
   QuantizeRules rules = config.rules.empty() ? default_quantize_rules() : read_quantize_rules(config.rules);
+  for (const std::string& pattern : config.row_scales) rules.row_scales.push_back({pattern, "ipq.row_scales"});
   if (config.stages.empty() && config.rules.empty() && !config.updates_per_stage) tables_first(rules);
   if (config.stages.empty()) return rules;
   rules.stages.clear();

@@ -41,7 +41,7 @@ void check_storable(const Module& module, const PackedStorage& storage) {
     const QuantizedLayout layout = tensor->quantizer->layout(tensor->rows, tensor->cols);
     for (size_t i = 0; i < layout.side.size(); ++i)
       check_values(part_name(weight->name(), layout.side[i].name), tensor->values[i].values,
-                   layout.side[i].roundable ? storage.side : ValueStorage::f32, kSideRemedy);
+                   layout.side[i].stored(storage.side), kSideRemedy);
   }
   for (const auto& p : module.parameters().all())
     if (!parts.contains(p.get())) check_parameter(module, *p, storage.dense, kDenseRemedy);

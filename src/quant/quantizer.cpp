@@ -37,8 +37,7 @@ std::vector<int64_t> QuantizedLayout::stored_shape() const {
 QuantizedBytes Quantizer::bytes(int64_t rows, int64_t cols, ValueStorage storage) const {
   const QuantizedLayout own = layout(rows, cols);
   QuantizedBytes bytes{own.code_bytes(), 0};
-  for (const SideLayout& side : own.side)
-    bytes.side += stored_bytes(side.shape.elements(), side.roundable ? storage : ValueStorage::f32);
+  for (const SideLayout& side : own.side) bytes.side += stored_bytes(side.shape.elements(), side.stored(storage));
   return bytes;
 }
 

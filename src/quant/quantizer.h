@@ -40,7 +40,11 @@ struct SideLayout {
   std::string name;
   Shape shape;
   bool trainable = false;  ///< finetuning may change the values while the codes stay
-  bool roundable = false;  ///< files may hold them rounded (ValueStorage); otherwise always float32
+  bool roundable = false;  ///< files may hold them rounded (ValueStorage); otherwise always as `always`
+  ValueStorage always = ValueStorage::f32;
+
+  /// In a file whose values are rounded to `rounded` where they may be.
+  ValueStorage stored(ValueStorage rounded) const { return roundable ? rounded : always; }
 };
 
 struct QuantizedLayout {
@@ -63,6 +67,7 @@ struct QuantizedBytes {
 /// Block size d and number of centroids K of a k-means (kmeans.h).
 struct KMeansShape {
   int64_t block_size = 0, n_centroids = 0;
+  bool row_scales = false;  ///< it is that of rows that are divided by scales of their own (row_scales.h)
 };
 
 /// Settings as files keep them.
@@ -113,6 +118,7 @@ class OptionReader {
   OptionReader(std::string type, const QuantizerOptions& options) : type_(std::move(type)), left_(options) {}
   int64_t integer(const std::string& key);
   std::string text(const std::string& key);
+  bool has(const std::string& key) const { return left_.contains(key); }
   /// Throws qn::Error naming options that nobody asked for.
   void finish() const;
 

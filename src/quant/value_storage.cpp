@@ -20,6 +20,8 @@ uint64_t stored_bytes(int64_t count, ValueStorage storage) {
       return 2 * n;
     case ValueStorage::int8:
       return n + 4;
+    case ValueStorage::log8:
+      return n + 8;
   }
   QN_ASSERT(false, "unknown storage");
 }
@@ -38,6 +40,36 @@ float int8_scale(std::span<const float> values) {
 int8_t to_int8(float value, float scale) {
   return static_cast<int8_t>(
       std::max(UniformGrid<float>{scale, kInt8ZeroPoint, last_code(8)}.index(value) - 128, -127));
+}
+
+LogGrid LogGrid::of(std::span<const float> values) {
+  constexpr float kSmallestRatio = 0x1p-31f;
+  LogGrid grid;
+  for (const float v : values) grid.largest = std::max(grid.largest, std::abs(v));
+  float smallest = grid.largest;
+  for (const float v : values)
+    if (std::abs(v) >= grid.largest * kSmallestRatio && v != 0.0f) smallest = std::min(smallest, std::abs(v));
+  if (grid.largest == 0.0f) return grid;
+  const double octaves = std::log2(static_cast<double>(grid.largest) / static_cast<double>(smallest));
+  constexpr double kRounding = 1e-5;  // of a smallest value that comes from such a grid
+  while (126.0 * static_cast<double>(grid.step) + kRounding < octaves) grid.step *= 2.0f;
+  return grid;
+}
+
+int8_t LogGrid::code(float value) const {
+  if (value == 0.0f) return 0;
+  const double octaves = std::log2(static_cast<double>(largest) / std::abs(static_cast<double>(value)));
+  const double n = std::round(octaves / static_cast<double>(step));
+  if (n > 126.0) return 0;
+  const auto magnitude = static_cast<int8_t>(127 - static_cast<int>(n));
+  return value < 0.0f ? static_cast<int8_t>(-magnitude) : magnitude;
+}
+
+float LogGrid::value(int8_t code) const {
+  if (code == 0) return 0.0f;
+  const double power = (std::abs(static_cast<int>(code)) - 127) * static_cast<double>(step);
+  const auto magnitude = static_cast<float>(static_cast<double>(largest) * std::exp2(power));
+  return code < 0 ? -magnitude : magnitude;
 }
 
 std::string not_storable(std::span<const float> values, ValueStorage storage) {
@@ -68,6 +100,10 @@ void round_to_storage(std::span<float> values, ValueStorage storage) {
   if (storage == ValueStorage::int8) {
     const float scale = int8_scale(values);
     for (float& v : values) v = static_cast<float>(to_int8(v, scale)) * scale;
+  }
+  if (storage == ValueStorage::log8) {
+    const LogGrid grid = LogGrid::of(values);
+    for (float& v : values) v = grid.value(grid.code(v));
   }
 }
 

@@ -9,11 +9,15 @@
 
 namespace qn {
 
-enum class ValueStorage : uint8_t { f32, f16, int8 };  ///< int8: one byte per value plus one float32 scale per tensor
+/// int8: one byte per value plus one float32 scale per tensor. log8: one byte per value (a sign and a power) plus two
+/// float32 per tensor, the largest magnitude and the step between powers, of which 2 to this is the ratio.
+enum class ValueStorage : uint8_t { f32, f16, int8, log8 };
 template <>
 struct EnumNames<ValueStorage> {
-  static constexpr EnumName<ValueStorage> kAll[] = {
-      {ValueStorage::f32, "fp32"}, {ValueStorage::f16, "fp16"}, {ValueStorage::int8, "int8"}};
+  static constexpr EnumName<ValueStorage> kAll[] = {{ValueStorage::f32, "fp32"},
+                                                    {ValueStorage::f16, "fp16"},
+                                                    {ValueStorage::int8, "int8"},
+                                                    {ValueStorage::log8, "log8"}};
 };
 
 /// Bytes that `count` values take.
@@ -24,6 +28,17 @@ float int8_scale(std::span<const float> values);
 /// By the arithmetic of ops/uniform_grid.h, so that kernels that quantize with this zero point give what files hold.
 int8_t to_int8(float value, float scale);
 inline constexpr float kInt8ZeroPoint = 128.0f;
+
+/// The magnitudes that bytes of log8 can stand for, beside 0: largest * 2^(-n step) for n = 0 ... 126, whose codes are
+/// 127 - n, or less than 0 for negative numbers. The step is a power of two from 1/64 to 1/4, as small as the values
+/// allow, so that storing twice changes nothing. What is smaller than all that becomes 0.
+struct LogGrid {
+  float largest = 0.0f, step = 1.0f / 64.0f;
+  static LogGrid of(std::span<const float> values);
+  int8_t code(float value) const;
+  float value(int8_t code) const;
+  bool operator==(const LogGrid&) const = default;
+};
 
 /// Why a file cannot hold these values: "70000 at element 5 is beyond 65504, the largest number of fp16"; empty when it
 /// can.

@@ -70,6 +70,35 @@ TEST(PackedModel, MixedQuantizersAsPredictedAndBack) {
     }
 }
 
+TEST(PackedModel, RowScalesAsPredictedAndBack) {
+  const TempDir dir;
+  SmallNet net;
+  QuantizationPlan plan = mixed_plan(net, false);
+  for (WeightPlan& w : plan.weights)
+    w.quantizer = quantizer_from_text("pq block_size=4 n_centroids=16 row_scales=rms", "");
+  const PackedMetadata metadata{{"plan", plan_to_text(plan)}};
+  const SizeReport predicted = predict_packed_sizes(net, plan, metadata);
+  const StateDict state = run_stage(net, plan);
+  round_to_storage(net, plan.storage);
+  const auto path = dir / "net.safetensors";
+  EXPECT_EQ(write_packed(path, net, metadata, plan.storage), predicted.total_bytes());
+  const SafetensorsReader file(path);
+  EXPECT_EQ(packed_sizes(file).total_bytes(), std::filesystem::file_size(path));
+  EXPECT_EQ(file.at("net.fc1.row_scales").bytes.size(), 32u);
+  EXPECT_EQ(file.metadata_at("version"), "5");
+  SmallNet loaded;
+  load_packed(loaded, path);
+  EXPECT_EQ(logits(loaded), logits(net));
+  round_to_storage(loaded, plan.storage);
+  EXPECT_EQ(logits(loaded), logits(net)) << "storing twice changes something";
+  // A checkpoint gives the module back as well.
+  SmallNet resumed;
+  restore_quantized(resumed, plan_from_text(plan_to_text(plan), "x"), CentroidGradient::sum, state);
+  load_module(resumed, state);
+  round_to_storage(resumed, plan.storage);
+  EXPECT_EQ(logits(resumed), logits(net));
+}
+
 /// A file as version 1 had it: no table of quantized weights.
 void write_version_1(const std::filesystem::path& path, SmallNet& net) {
   SafetensorsWriter writer;
@@ -213,7 +242,7 @@ TEST(PackedModel, BadFilesAreExplained) {
                 ThrowsMessage<Error>(HasSubstr(text)));
   };
   message("format", "other", "no packed model");
-  message("version", "5", "use a newer quantnoise");
+  message("version", "6", "use a newer quantnoise");
   message("version", "3", "has no checksums");
   message("quantized", "[", "is no JSON (wrong at byte 2)");
   const auto table = [](const char* type, const char* weight) {

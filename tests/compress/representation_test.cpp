@@ -193,6 +193,55 @@ TEST(Representation, CodesMoveToTheNearestCentroidOfLatentValues) {
   EXPECT_EQ(values_of(fc2), decoded(tensor));
 }
 
+std::shared_ptr<const Quantizer> scaled_pq(int64_t d, int64_t k) {
+  return quantizer_from_text(fmt::format("pq block_size={} n_centroids={} row_scales=rms", d, k), "");
+}
+
+TEST(Representation, RowScalesAreTrainedAndReadBack) {
+  SmallNet net, other;
+  Weight& fc2 = net.weight("fc2");
+  const QuantizedTensor tensor = quantized(fc2, *scaled_pq(4, 16));
+  RepresentationSwap swap(net, CentroidGradient::sum);
+  swap.replace(fc2, tensor);
+  swap.finish();
+  ASSERT_EQ(fc2.parts().size(), 2u);
+  Parameter* scales = net.parameters().find("net.fc2.row_scales");
+  ASSERT_EQ(fc2.parts()[1].parameter, scales);
+  EXPECT_EQ(scales->shape, (Shape{16}));
+  EXPECT_EQ(values_of(fc2), decoded(tensor));
+  // Of a dense weight with these values: the sum over a row of gradient times decoded row without its scale.
+  for (const auto& p : other.parameters().all())
+    if (Parameter* same = net.parameters().find(p->name))
+      other.parameters().set_values(*p, net.parameters().values_of(*same));
+  other.parameters().set_values(*other.weight("fc2").dense(), values_of(fc2));
+  const std::vector<float> dense = gradient_of(other, "net.fc2.weight"), found = gradient_of(net, scales->name);
+  QuantizedTensor unit = tensor;
+  std::fill(unit.values[1].values.begin(), unit.values[1].values.end(), 1.0f);
+  const std::vector<float> rows = decoded(unit);
+  for (size_t r = 0; r < 16; ++r) {
+    double expected = 0.0;
+    for (size_t c = 0; c < 32; ++c) expected += static_cast<double>(dense[r * 32 + c]) * rows[r * 32 + c];
+    EXPECT_NEAR(found[r], expected, 1e-5 * (1.0 + std::abs(expected))) << r;
+  }
+  scales->value.as<float>()[3] = -2.0f;
+  EXPECT_EQ(quantized_tensor(fc2, net.parameters())->side("row_scales").values[3], -2.0f);
+  EXPECT_EQ(values_of(fc2), decoded(*quantized_tensor(fc2, net.parameters())));
+}
+
+TEST(Representation, CodesMoveUnderRowScales) {
+  SmallNet net;
+  Weight& fc2 = net.weight("fc2");
+  const QuantizedTensor tensor = quantized(fc2, *scaled_pq(4, 16));
+  RepresentationSwap swap(net, {.gradient = CentroidGradient::sum, .latent = true});
+  swap.replace(fc2, tensor);
+  swap.finish();
+  QuantizedTensor moved = tensor;
+  for (uint16_t& code : moved.codes) code = static_cast<uint16_t>((code + 1) % 16);
+  net.parameters().set_values(*net.parameters().find("net.fc2.latent"), decoded(moved));
+  EXPECT_EQ(movable_codes(fc2)->move_codes(cpu_kernels(), 1.0), std::ssize(tensor.codes));
+  EXPECT_EQ(values_of(fc2), decoded(moved));
+}
+
 TEST(Representation, WrongTensorsAreRefusedByName) {
   SmallNet net;
   QuantizedTensor tensor = quantized(net.weight("fc2"), *pq(4, 16));

@@ -61,6 +61,31 @@ TEST(RunPlan, TakesAnyQuantizerByTypeAndOptions) {
   EXPECT_THAT(problem("{quantizer: int bits=4 range=tensor, method: int}"), HasSubstr("leave them out"));
 }
 
+TEST(RunPlan, RowScalesAreAnOptionOfProductQuantization) {
+  const SmallNet net;
+  IpqConfig ipq;
+  QuantizeRules rules = default_quantize_rules();
+  rules.row_scales = {{".*embed", "here"}, {".*fc1", "here"}};
+  for (const WeightPlan& weight : make_plan(rules, infos()).quantized())
+    EXPECT_EQ(weight.quantizer->kmeans()->row_scales,
+              weight.name.ends_with("embed_tokens.weight") || weight.name.ends_with("fc1.weight"))
+        << weight.name;
+  rules.row_scales = {{"emb", "ipq.row_scales"}};
+  EXPECT_THAT(error_of([&] { make_plan(rules, infos()); }), HasSubstr("ipq.row_scales: pattern 'emb' matches no"));
+  ipq.quantizer = "pq block_size=4 n_centroids=8 row_scales=rms";
+  EXPECT_TRUE(make_run_plan(net, {}, &ipq).quantized()[0].quantizer->kmeans()->row_scales);
+  const auto problem = [](const char* text) {
+    return error_of([&] { read_config<IpqConfig>(config_tree_from_text(text, "x.yaml")); });
+  };
+  EXPECT_THAT(problem("{row_scales: [.], method: int}"), HasSubstr("'row_scales' are of product quantization"));
+  NoiseConfig noise;
+  noise.pq = 0.1;
+  noise.form = BlockNoise::exact;
+  EXPECT_THAT(error_of([&] { make_run_plan(net, noise, &ipq); }), HasSubstr("do not know scales of rows"));
+  noise.form = BlockNoise::zero;
+  EXPECT_NO_THROW(make_run_plan(net, noise, &ipq));
+}
+
 TEST(PlanText, ThereAndBack) {
   const QuantizationPlan plan = rich_plan();
   const std::string text = plan_to_text(plan);

@@ -79,7 +79,7 @@ TEST_P(Quantizers, BytesAreThoseOfWhatIsStored) {
     EXPECT_EQ(bytes.codes, packed.size());
     uint64_t side = 0;
     for (size_t i = 0; i < tensor.values.size(); ++i)
-      side += stored_bytes(std::ssize(tensor.values[i].values), layout.side[i].roundable ? storage : ValueStorage::f32);
+      side += stored_bytes(std::ssize(tensor.values[i].values), layout.side[i].stored(storage));
     EXPECT_EQ(bytes.side, side);
     EXPECT_EQ(bytes.total(), packed.size() + side);
   }
@@ -105,6 +105,11 @@ TEST_P(Quantizers, DamagedTensorsAreRefusedByName) {
 INSTANTIATE_TEST_SUITE_P(
     All, Quantizers,
     testing::Values(Case{"pq8", "pq", {{"block_size", "8"}, {"n_centroids", "30"}}, "pq d=8 K=30", 0.9},
+                    Case{"pq8_rms",
+                         "pq",
+                         {{"block_size", "8"}, {"n_centroids", "30"}, {"row_scales", "rms"}},
+                         "pq d=8 K=30 rms",
+                         0.9},
                     Case{"pq1", "pq", {{"block_size", "1"}, {"n_centroids", "240"}}, "pq d=1 K=240", 0.02},
                     Case{"int8", "int", {{"bits", "8"}, {"range", "tensor"}}, "int8 tensor", 0.005},
                     Case{"int4", "int", {{"bits", "4"}, {"range", "channel"}}, "int4 channel", 0.08},
@@ -118,6 +123,94 @@ TEST(PqQuantizer, CapsCentroidsOfSmallWeights) {
       make_quantizer("pq", {{"block_size", "2"}, {"n_centroids", "256"}})->quantize(w.data(), 4, 4);
   EXPECT_EQ(tensor.quantizer->text(), "pq d=2 K=2");
   check_tensor(tensor, "w");
+}
+
+/// Rows of sizes from 1 to 1000, one of zeros.
+std::vector<float> rows_of_many_sizes(int64_t rows, int64_t cols) {
+  const RandomStream stream({.seed = 3, .purpose = Purpose::test});
+  std::vector<float> values(static_cast<size_t>(rows * cols));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto r = static_cast<double>(static_cast<int64_t>(i) / cols);
+    values[i] = static_cast<float>(stream.normal(i) * std::pow(1000.0, r / static_cast<double>(rows)));
+  }
+  std::fill_n(values.begin() + 5 * cols, cols, 0.0f);
+  return values;
+}
+
+double relative_error_of_row(const std::vector<float>& w, const std::vector<float>& decoded, int64_t r, int64_t cols) {
+  double error = 0.0, norm = 0.0;
+  for (int64_t i = r * cols; i < (r + 1) * cols; ++i) {
+    const double value = w[static_cast<size_t>(i)], difference = decoded[static_cast<size_t>(i)] - value;
+    error += difference * difference;
+    norm += value * value;
+  }
+  return std::sqrt(error / norm);
+}
+
+TEST(PqQuantizer, RowScalesServeRowsOfEverySize) {
+  constexpr int64_t kRows = 256, kCols = 32;
+  const std::vector<float> w = rows_of_many_sizes(kRows, kCols);
+  const auto decoded = [&](const std::string& options) {
+    const QuantizedTensor tensor =
+        quantizer_from_text("pq block_size=4 n_centroids=64" + options, "")->quantize(w.data(), kRows, kCols);
+    check_tensor(tensor, "w");
+    std::vector<float> values(w.size());
+    tensor.quantizer->decode(tensor, values.data());
+    return values;
+  };
+  const std::vector<float> plain = decoded(""), scaled = decoded(" row_scales=rms");
+  EXPECT_GT(relative_error_of_row(w, plain, 2, kCols), 0.9);
+  for (const int64_t r : {2, 100, 255}) EXPECT_LT(relative_error_of_row(w, scaled, r, kCols), 0.75) << r;
+  EXPECT_EQ(std::count(scaled.begin() + 5 * kCols, scaled.begin() + 6 * kCols, 0.0f), kCols);
+  EXPECT_THAT([] { quantizer_from_text("pq block_size=4 n_centroids=64 row_scales=max", "here"); },
+              ThrowsMessage<Error>(AllOf(HasSubstr("here: "), HasSubstr("must be rms, not 'max'"))));
+}
+
+/// Least squares: no other scale of a row is nearer.
+TEST(PqQuantizer, RowScalesAreTheBestOnes) {
+  constexpr int64_t kRows = 64, kCols = 16;
+  const std::vector<float> w = rows_of_many_sizes(kRows, kCols);
+  QuantizedTensor tensor =
+      quantizer_from_text("pq block_size=4 n_centroids=16 row_scales=rms", "")->quantize(w.data(), kRows, kCols);
+  const auto error = [&] {
+    std::vector<float> decoded(w.size());
+    tensor.quantizer->decode(tensor, decoded.data());
+    return relative_error_of_row(w, decoded, 9, kCols);
+  };
+  const double best = error();
+  float& scale = tensor.values[1].values[9];
+  for (const float factor : {0.98f, 1.02f / 0.98f}) {
+    scale *= factor;
+    EXPECT_GT(error(), best) << factor;
+  }
+}
+
+TEST(ValueStorage, PowersHoldMagnitudesOfManySizes) {
+  const RandomStream stream({.seed = 4, .purpose = Purpose::test});
+  for (const double octaves : {0.0, 0.5, 1.0, 5.0, 7.875, 15.74, 15.76, 31.0}) {
+    std::vector<float> values{1.5f, static_cast<float>(1.5 * std::exp2(-octaves)), -0.0f, 0.0f};
+    for (uint64_t i = 0; i < 500; ++i)
+      values.push_back(static_cast<float>((i % 3 == 0 ? -1.5 : 1.5) * std::exp2(-octaves * stream.uniform(i))));
+    std::vector<float> once = values;
+    round_to_storage(once, ValueStorage::log8);
+    const double step = static_cast<double>(LogGrid::of(values).step);
+    EXPECT_LE(octaves, 126.0 * step + 1e-5);
+    EXPECT_TRUE(step == 1.0 / 64.0 || octaves > 63.0 * step) << "coarser than it needs to be";
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (values[i] == 0.0f) {
+        EXPECT_EQ(once[i], 0.0f);
+      } else {
+        EXPECT_NEAR(once[i] / values[i], 1.0f, 0.365 * step + 1e-6) << values[i];
+      }
+    }
+    std::vector<float> twice = once;
+    round_to_storage(twice, ValueStorage::log8);
+    EXPECT_EQ(twice, once) << octaves;
+  }
+  std::vector<float> tiny{1.0f, 1e-20f};
+  round_to_storage(tiny, ValueStorage::log8);
+  EXPECT_EQ(tiny, (std::vector<float>{1.0f, 0.0f}));
+  EXPECT_EQ(stored_bytes(10, ValueStorage::log8), 18u);
 }
 
 TEST(PqQuantizer, TablesThereAndBack) {

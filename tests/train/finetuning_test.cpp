@@ -159,6 +159,23 @@ TEST_F(FinetuningTest, BlocksMoveToOtherCentroids) {
             moved->validate_now().loss);
 }
 
+TEST_F(FinetuningTest, RowScalesAreFinetunedAndPacked) {
+  RunConfig c = config("scaled", {6});
+  c.ipq.row_scales = {"."};
+  c.ipq.keep_best = false;
+  const auto scaled = run(c);
+  const StateDict state = load_state(dir_ / "scaled" / "checkpoint_last.h5");
+  const std::string scales = "decoder.layers.0.fc1.row_scales";
+  EXPECT_TRUE(state.tensors.contains("parameters/" + scales));
+  EXPECT_EQ(state.integer("optimizer/steps/" + scales), 6);
+  scaled->round_weights(packed_storage(c.ipq));
+  const std::filesystem::path path = dir_ / "scaled.safetensors";
+  EXPECT_EQ(write_packed_file(path, *scaled, c), predicted_bytes(*scaled, c));
+  const ModelFile packed = load_model_file(path);
+  EXPECT_EQ(scaled->task().evaluate_module(packed.module(), cpu_kernels(), *local_, DType::f32).loss,
+            scaled->validate_now().loss);
+}
+
 TEST_F(FinetuningTest, NothingIsLostByStoringWhatWasFinetunedInInt8) {
   RunConfig c = config("int8", {4});
   c.ipq.centroids = ValueStorage::int8;
@@ -205,6 +222,7 @@ RunConfig with_all(RunConfig c) {
   c.ipq.stage_optimizers = {"adam", "nag", "adam"};
   c.ipq.centroid_gradient = CentroidGradient::root;
   c.ipq.centroids = ValueStorage::int8;
+  c.ipq.row_scales = {"."};
   c.ipq.average_decay = 0.8;
   c.ipq.reassign_updates = 2;
   c.ipq.reassign_share = 0.05;

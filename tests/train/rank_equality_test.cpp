@@ -145,6 +145,7 @@ TEST(RankEquality, FinetuningMatchesOneRank) {
     c.ipq.stage_updates = {6, 4, 4};
     c.ipq.centroid_gradient = CentroidGradient::root;
     c.ipq.centroids = ValueStorage::int8;
+    c.ipq.row_scales = {"."};
     c.ipq.average_decay = 0.8;
     c.ipq.reassign_updates = 2;
     c.ipq.reassign_share = 0.05;
