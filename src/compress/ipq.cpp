@@ -136,6 +136,17 @@ IpqMachine::IpqMachine(const IpqConfig& config, Module& module, Communicator& co
       plan_(std::move(plan)),
       importances_(std::move(row_importance)) {}
 
+std::vector<std::string> IpqMachine::weights_with_columns() const {
+  std::vector<std::string> names;
+  for (const WeightPlan& planned : weights_of(plan_, stages_done_, true)) names.push_back(planned.name);
+  return names;
+}
+
+std::span<const float> IpqMachine::columns_of(const std::string& weight) const {
+  const auto found = columns_.find(weight);
+  return found == columns_.end() ? std::span<const float>() : std::span<const float>(found->second);
+}
+
 std::vector<KMeansProblem> IpqMachine::problems_of(const std::vector<WeightPlan>& weights,
                                                    std::vector<ScaledRows>& scaled) {
   std::vector<KMeansProblem> problems;
@@ -152,7 +163,8 @@ std::vector<KMeansProblem> IpqMachine::problems_of(const std::vector<WeightPlan>
                           .block_size = shape.block_size,
                           .n_centroids = shape.n_centroids,
                           .initial_centroids = start == starts_.end() ? std::vector<float>{} : start->second,
-                          .row_importance = importances_.of(*weight)};
+                          .row_importance = importances_.of(*weight),
+                          .column_importance = columns_of(planned.name)};
     if (shape.row_scales) {
       scaled[i] = ScaledRows(module_.parameters().kernels(),
                              weight->dense()->value.reshaped({planned.rows, planned.cols}), problem.row_importance);
@@ -168,7 +180,7 @@ QuantizedTensor IpqMachine::fitted(const WeightPlan& planned, PqTable table, Squ
   if (!planned.quantizer->kmeans()->row_scales) return tensor_of_table(planned.quantizer, std::move(table));
   const HostView values(module_.parameters().kernels(), module_.weights().find(planned.name)->dense()->value);
   const float* original = values.span<float>().data();
-  std::vector<float> scales = fitted_row_scales(original, table);
+  std::vector<float> scales = fitted_row_scales(original, table, columns_of(planned.name));
   QuantizedTensor tensor = tensor_of_table(planned.quantizer, std::move(table), std::move(scales));
   add_errors(original, tensor, errors);
   return tensor;
@@ -222,6 +234,7 @@ std::optional<StageReport> IpqMachine::run_stage(const std::function<bool(int64_
     represent(module_, plan_, planned.name, quantize(planned, errors), swap);
   swap.finish();
   pending_.reset();
+  columns_.clear();
   ++stages_done_;
   report.relative_error = errors.original > 0.0 ? std::sqrt(errors.error / errors.original) : 0.0;
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

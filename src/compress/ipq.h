@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "compress/input_importance.h"
 #include "compress/ipq_config.h"
 #include "compress/representation.h"
 #include "compress/row_importance.h"
@@ -50,6 +51,11 @@ class IpqMachine {
   int64_t stages() const { return plan_.stages; }
   int64_t stages_done() const { return stages_done_; }
 
+  /// The weights of the next stage whose k-means can take importances of columns, and what they are from now on. They
+  /// must be the same for all iterations of a k-means, also where it was stopped in between.
+  std::vector<std::string> weights_with_columns() const;
+  void set_column_importances(ColumnImportances importances) { columns_ = std::move(importances); }
+
   /// Quantizes the next stage's weights and re-lays the store out. `keep_going(iteration)` is called on every rank
   /// after each k-means iteration (the place to checkpoint); false stops between iterations, and nothing is returned.
   std::optional<StageReport> run_stage(const std::function<bool(int64_t)>& keep_going = {});
@@ -77,6 +83,7 @@ class IpqMachine {
   /// What the k-means of a weight has found; with row scales they are fitted, and errors counted, here.
   QuantizedTensor fitted(const WeightPlan& planned, PqTable table, SquaredErrors& errors);
   QuantizedTensor quantize(const WeightPlan& planned, SquaredErrors& errors);
+  std::span<const float> columns_of(const std::string& weight) const;
 
   IpqConfig config_;
   Module& module_;
@@ -87,6 +94,7 @@ class IpqMachine {
   std::map<std::string, std::vector<float>> starts_;  // of k-means, by weight
   std::optional<KMeansState> pending_;                // of the stage that is being quantized
   RowImportances importances_;
+  ColumnImportances columns_;  // of the next stage's weights
 };
 
 }  // namespace qn

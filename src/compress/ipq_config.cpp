@@ -24,8 +24,10 @@ void IpqConfig::visit(ConfigVisitor& v) {
   v.choice("activation_range", activation_range, {RangeMethod::tensor, RangeMethod::histogram},
            "levels between the smallest and largest activation of a place, or with the bounds of least squared error "
            "over all micro-batches of the calibration");
-  v.field("calibration_batches", calibration_batches,
-          "training micro-batches that give activations their range where training has not");
+  v.field(
+      "calibration_batches", calibration_batches,
+      "training micro-batches that give activations their range where training has not, and inputs their importance "
+      "(input_exponent)");
   v.field("rules", rules,
           "fairseq quantization YAML (n_centroids, block_sizes, layers_to_quantize; empty: built-in rules)");
   v.field(
@@ -46,6 +48,10 @@ void IpqConfig::visit(ConfigVisitor& v) {
       "frequency_exponent", frequency_exponent,
       "k-means weighs the row of a token that occurs n times in the training text with (n + 1) to this power (0: all "
       "rows alike, as fairseq does)");
+  v.field(
+      "input_exponent", input_exponent,
+      "k-means weighs the column of an input whose mean square is m, over calibration_batches, with m to this power "
+      "(0: all columns alike; 1: errors count as they change the layer's output)");
   v.choice("centroid_gradient", centroid_gradient,
            "gradient of a centroid: sum over its n blocks (fairseq's code), their mean (the paper), or the sum over "
            "sqrt(n)");
@@ -86,6 +92,8 @@ void IpqConfig::validate(const ConfigChecker& c) const {
   c.check(kmeans_iterations >= 1, "kmeans_iterations", "must be at least 1, got {}", kmeans_iterations);
   c.check(frequency_exponent >= 0.0 && frequency_exponent <= 2.0, "frequency_exponent", "must be in [0, 2], got {}",
           frequency_exponent);
+  c.check(input_exponent >= 0.0 && input_exponent <= 2.0, "input_exponent", "must be in [0, 2], got {}",
+          input_exponent);
   c.check(save_every_kmeans_iterations >= 0, "save_every_kmeans_iterations", "must not be negative, got {}",
           save_every_kmeans_iterations);
 }

@@ -51,6 +51,12 @@ void Weight::set_representation(std::unique_ptr<Representation> representation, 
   table_pass_ = value_pass_ = 0;
 }
 
+std::unique_ptr<Representation> Weight::exchange_representation(std::unique_ptr<Representation> other) {
+  std::swap(representation_, other);
+  table_pass_ = value_pass_ = 0;
+  return other;
+}
+
 Var linear_concat(Tape& tape, const Var& x, std::span<Weight* const> weights, std::span<const Var> biases,
                   const ActivationQuantizer* input) {
   constexpr size_t kMaxParts = 4;

@@ -107,6 +107,8 @@ class Weight {
   /// `parts` is what else is trained.
   void set_representation(std::unique_ptr<Representation> representation, Parameter* dense,
                           std::vector<WeightPart> parts = {});
+  /// Puts one with the same trainable parts in place, and returns the one before: to watch a weight for a while.
+  std::unique_ptr<Representation> exchange_representation(std::unique_ptr<Representation> other);
 
  private:
   std::string name_, group_;

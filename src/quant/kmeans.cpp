@@ -32,6 +32,8 @@ void check_problem(const KMeansProblem& p) {
            p.n_centroids, p.block_size);
   QN_CHECK(p.row_importance.empty() || std::ssize(p.row_importance) == p.rows,
            "k-means: weight '{}' has {} importance weights for {} rows", p.name, p.row_importance.size(), p.rows);
+  QN_CHECK(p.column_importance.empty() || std::ssize(p.column_importance) == p.cols,
+           "k-means: weight '{}' has {} importance weights for {} columns", p.name, p.column_importance.size(), p.cols);
 }
 
 /// Largest importance; infinity when one is negative or not a number.
@@ -50,12 +52,20 @@ struct Cluster {
   double count() const { return stats[static_cast<size_t>(layout.count(k))]; }
   double error() const { return stats[static_cast<size_t>(layout.error(k))]; }
   double residual(int64_t t) const { return stats[static_cast<size_t>(layout.residual(k) + t)]; }
-  /// Sum of the importances of its sub-vectors.
-  double weight() const { return layout.weighted ? stats[static_cast<size_t>(layout.weight(k))] : count(); }
+  /// Sum of the importances of its sub-vectors' elements t.
+  double weight(int64_t t) const {
+    if (layout.weights == 0) return count();
+    return stats[static_cast<size_t>(layout.weight(k) + (layout.weights > 1 ? t : 0))];
+  }
   /// Mean minus the centroid that assigned; 0 where all weights are 0.
-  double shift(int64_t t) const { return weight() > 0.0 ? residual(t) / weight() : 0.0; }
+  double shift(int64_t t) const { return weight(t) > 0.0 ? residual(t) / weight(t) : 0.0; }
   /// Weight of its squared error's terms.
-  double total_weight() const { return weight() * static_cast<double>(layout.dim); }
+  double total_weight() const {
+    if (layout.weights <= 1) return weight(0) * static_cast<double>(layout.dim);
+    double total = 0.0;
+    for (int64_t t = 0; t < layout.dim; ++t) total += weight(t);
+    return total;
+  }
   /// Squared error about the cluster's own mean.
   double error_about_mean() const {
     double removed = 0.0;
@@ -122,7 +132,8 @@ void StageKMeans::prepare_layers(const Kernels& kernels) {
                      .count = blocks,
                      .dim = p.block_size,
                      .blocks_per_row = blocks_per_row,
-                     .row_importance = p.row_importance.empty() ? nullptr : p.row_importance.data()};
+                     .row_importance = p.row_importance.empty() ? nullptr : p.row_importance.data(),
+                     .column_importance = p.column_importance.empty() ? nullptr : p.column_importance.data()};
     share.n_centroids = p.n_centroids;
     const int64_t chunks = (blocks + kSubVectorChunk - 1) / kSubVectorChunk;
     share.begin = std::min(blocks, chunks * comm_.rank() / comm_.size() * kSubVectorChunk);
@@ -138,7 +149,7 @@ void StageKMeans::check_values() {
   for (const size_t i : all_layers_) {
     const KMeansProblem& p = problems_[i];
     largest[i] = std::max(largest[i], largest_magnitude(p.initial_centroids));
-    largest.push_back(largest_importance(p.row_importance));
+    largest.push_back(largest_importance(p.row_importance) * largest_importance(p.column_importance));
   }
   // Each rank looked at its share only; every rank must come to the same verdict.
   comm_.all_reduce_max(largest);
@@ -264,7 +275,7 @@ void StageKMeans::update_centroids(size_t index) {
       const float mean = static_cast<float>(static_cast<double>(c) + cluster.shift(t));
       // sum w (x - c - s)^2 = sum w (x - c)^2 + s (s sum w - 2 sum w (x - c)): no second pass over the weight.
       const double moved = static_cast<double>(mean) - static_cast<double>(c);
-      error += moved * (moved * cluster.weight() - 2.0 * cluster.residual(t));
+      error += moved * (moved * cluster.weight(t) - 2.0 * cluster.residual(t));
       c = mean;
     }
   }

@@ -6,7 +6,7 @@
 // any number of ranks and threads, on CPUs and GPUs.
 //
 // One iteration: E-step (nearest centroid, lowest index on ties); empty clusters are resolved, each attempt repeating
-// the E-step; M-step (arithmetic mean, or weighted mean under row importances); objective. The final codes are those
+// the E-step; M-step (arithmetic mean, or weighted mean under importances); objective. The final codes are those
 // of the last E-step, so every centroid in use is exactly the mean of its blocks.
 #pragma once
 
@@ -22,7 +22,7 @@
 namespace qn {
 
 /// One weight to quantize. The memory behind the pointers must outlive the StageKMeans; the weight's is the backend's,
-/// the row importances' the host's.
+/// the importances' the host's.
 struct KMeansProblem {
   std::string name;               ///< keys the random choices: the same name and seed give the same start
   const float* weight = nullptr;  ///< [rows, cols]
@@ -32,6 +32,9 @@ struct KMeansProblem {
   int64_t n_centroids = 256;                   ///< K; capped by capped_centroids unless initial centroids are given
   std::vector<float> initial_centroids = {};   ///< optional [K, d]; else distinct sub-vectors are drawn
   std::span<const float> row_importance = {};  ///< optional [rows]: factor of each row's squared error, >= 0
+  std::span<const float> column_importance =
+      {};  ///< optional [cols]: the same of each column, whose centroids' elements
+           ///< are then means of their own; by the CPU, wherever the weight is
 };
 
 struct KMeansOptions {

@@ -6,6 +6,7 @@
 #include <cfloat>
 #include <cstdint>
 
+#include "quant/kmeans_columns.h"
 #include "quant/kmeans_kernel.h"
 #include "quant/kmeans_lanes.h"
 #ifdef QN_FILTER
@@ -24,18 +25,6 @@ constexpr int kBatch = kColumns * kLanes;
 constexpr int kTogether = kLanes >= 16 ? 8 : 4;
 /// A group is one register of centroids in the second look at the best group.
 constexpr int kGroup = kLanes;
-
-/// The best group of each lane so far, and how close the next group came.
-struct BestGroup {
-  Lanes best, second;
-  LanesInt group;
-
-  void offer(Lanes score, int32_t g) {
-    second = smaller(second, best < score ? score : best);
-    group = score < best ? (LanesInt{} + g) : group;
-    best = smaller(best, score);
-  }
-};
 
 template <typename T>
 inline T to_grid(T value, double magic) {
@@ -59,7 +48,7 @@ class Assigner {
         table_(*task.table),
         grids_(task.grids),
         d_(D > 0 ? D : v_.dim),
-        layout_{table_.count(), v_.dim, v_.weighted()},
+        layout_{table_.count(), v_.dim, v_.weights_per_cluster()},
         x_(reinterpret_cast<Lanes*>(task.scratch)) {}
 
   void run(const AssignTask& task) {
@@ -270,6 +259,7 @@ class Assigner {
 }  // namespace
 
 void assign(const AssignTask& task) {
+  if (task.vectors->column_importance != nullptr) return ColumnAssigner(task).run(task);
   switch (task.vectors->dim) {
     case 4:
       return Assigner<4>(task).run(task);

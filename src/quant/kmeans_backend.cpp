@@ -95,7 +95,9 @@ class CpuKMeans : public KMeansBackend {
 std::unique_ptr<KMeansBackend> make_kmeans_backend(const Kernels& kernels, std::vector<WeightShare> shares) {
   std::vector<OwnedTensor> copies;
   const Device device(kernels);
-  if (device.is_cuda()) return make_cuda_kmeans_backend(kernels, std::move(shares));
+  const bool columns = std::any_of(shares.begin(), shares.end(),
+                                   [](const WeightShare& s) { return s.vectors.column_importance != nullptr; });
+  if (device.is_cuda() && !columns) return make_cuda_kmeans_backend(kernels, std::move(shares));
   if (!device.on_host()) {
     for (WeightShare& s : shares) {
       copies.push_back(download(kernels, view_of(s.vectors.data, {s.vectors.count, s.vectors.dim})));

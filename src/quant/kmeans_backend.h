@@ -14,12 +14,12 @@ namespace qn {
 
 /// One weight of a stage and this rank's part of it.
 struct WeightShare {
-  SubVectors vectors;          ///< data in the backend's memory; row importances in the host's
+  SubVectors vectors;          ///< data in the backend's memory; importances in the host's
   int64_t n_centroids = 1;     ///< K
   int64_t begin = 0, end = 0;  ///< this rank's sub-vectors
 
   int64_t count() const { return end - begin; }
-  StatsLayout layout() const { return {n_centroids, vectors.dim, vectors.weighted()}; }
+  StatsLayout layout() const { return {n_centroids, vectors.dim, vectors.weights_per_cluster()}; }
 };
 
 /// Unweighted sums of squares over a rank's share of one weight.
@@ -51,7 +51,8 @@ class KMeansBackend {
 };
 
 /// The backend for weights in the memory of `kernels`: their own processor's where there is one, else (a device without
-/// k-means of its own) the CPU on a copy. `kernels`, the weights' and the row importances' memory must outlive it.
+/// k-means of its own, or columns with importances, which only the CPU knows) the CPU on a copy. `kernels`, the
+/// weights' and the importances' memory must outlive it.
 std::unique_ptr<KMeansBackend> make_kmeans_backend(const Kernels& kernels, std::vector<WeightShare> shares);
 
 }  // namespace qn

@@ -58,7 +58,7 @@ std::span<const AssignVariant> assign_variants() {
   return variants;
 }
 
-int32_t nearest_centroid_exactly(const float* x, const CentroidTable& table) {
+int32_t nearest_centroid_exactly(const float* x, const CentroidTable& table, const float* importance) {
   const int64_t d = table.dim();
   double best = std::numeric_limits<double>::infinity();
   int32_t index = 0;
@@ -68,7 +68,8 @@ int32_t nearest_centroid_exactly(const float* x, const CentroidTable& table) {
     for (int64_t t = 0; t < d; ++t) {
       const double diff = static_cast<double>(x[t]) - static_cast<double>(c[t]);
       // Written out: what is left to the compiler depends on what it compiles for, and so would the nearest of two.
-      distance = std::fma(diff, diff, distance);
+      const double weighted = importance != nullptr ? static_cast<double>(importance[t]) * diff : diff;
+      distance = std::fma(weighted, diff, distance);
     }
     if (distance < best) {
       best = distance;
@@ -127,7 +128,7 @@ void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const C
 
 void assign_parallel(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
                      double* stats) {
-  const StatsLayout layout{table.count(), vectors.dim, vectors.weighted()};
+  const StatsLayout layout{table.count(), vectors.dim, vectors.weights_per_cluster()};
   const int64_t chunks = (end - begin + kSubVectorChunk - 1) / kSubVectorChunk;
   const auto size = static_cast<size_t>(layout.size());
   if (stats != nullptr) std::fill(stats, stats + size, 0.0);

@@ -20,9 +20,13 @@ struct SubVectors {
   int64_t blocks_per_row = 1;
   const float* row_importance = nullptr;  ///< optional [rows]: weight of each row in the squared error, >= 0
   double max_abs = 0.0;                   ///< at least the largest |element| of data and of any centroid
-  double max_importance = 1.0;            ///< at least the largest row importance
+  double max_importance = 1.0;            ///< at least the largest importance, of rows times that of columns
+  /// Optional [blocks_per_row * dim]: weight of each column in the squared error, >= 0.
+  const float* column_importance = nullptr;
 
   bool weighted() const { return row_importance != nullptr; }
+  /// Sums of importances that a cluster needs: none, one, or one per element.
+  int64_t weights_per_cluster() const { return column_importance != nullptr ? dim : weighted() ? 1 : 0; }
 };
 
 /// Most floats in a register of any instruction set: tables are padded to whole registers.
@@ -48,18 +52,19 @@ class CentroidTable {
 };
 
 /// Where one layer's sums live inside a flat vector of doubles (so that all layers travel in one reduction).
-/// Per cluster: count [K], squared error [K], sum of (weighted) residuals x - c [K, dim], and with row importances
-/// their sum [K]. Residuals rather than vectors: equal vectors then give exactly their own mean.
+/// Per cluster: count [K], squared error [K], sum of (weighted) residuals x - c [K, dim], and with importances of rows
+/// their sum [K], with importances of columns the sums of both, multiplied, for every element [K, dim]. Residuals
+/// rather than vectors: equal vectors then give exactly their own mean.
 struct StatsLayout {
   int64_t n_centroids = 0;
   int64_t dim = 1;
-  bool weighted = false;
+  int64_t weights = 0;  ///< SubVectors::weights_per_cluster()
 
-  int64_t size() const { return n_centroids * (2 + dim + (weighted ? 1 : 0)); }
+  int64_t size() const { return n_centroids * (2 + dim + weights); }
   int64_t count(int64_t k) const { return k; }
   int64_t error(int64_t k) const { return n_centroids + k; }
   int64_t residual(int64_t k) const { return 2 * n_centroids + k * dim; }
-  int64_t weight(int64_t k) const { return n_centroids * (2 + dim) + k; }
+  int64_t weight(int64_t k) const { return n_centroids * (2 + dim) + k * weights; }
 };
 
 /// Grids that the terms of the sums are rounded to: adding and subtracting one of these numbers does it.
@@ -89,8 +94,8 @@ struct AssignVariant {
 std::span<const AssignVariant> assign_variants();
 
 /// Nearest centroid by distances in double, added up element by element with fused multiply-adds; the lowest index wins
-/// ties.
-int32_t nearest_centroid_exactly(const float* x, const CentroidTable& table);
+/// ties. `importance` [dim] weighs elements (null: all alike).
+int32_t nearest_centroid_exactly(const float* x, const CentroidTable& table, const float* importance = nullptr);
 
 /// Assigns sub-vectors [begin, end) to their nearest centroid (lowest index on ties) and adds their sums to `stats`
 /// (laid out by StatsLayout) unless it is null. codes[0] belongs to sub-vector `begin`.

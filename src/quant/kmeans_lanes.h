@@ -1,5 +1,7 @@
 // One register of floats, and what of it the language cannot say: included by kmeans_assign.h, once per instruction
 // set.
+#pragma once
+
 #include <cstdint>
 
 namespace qn::QN_ISA {
@@ -45,6 +47,18 @@ inline uint32_t at_most(Lanes v, Lanes limit) {
   return bits;
 }
 #endif
+
+/// The best group of each lane so far, and how close the next group came.
+struct BestGroup {
+  Lanes best, second;
+  LanesInt group;
+
+  void offer(Lanes score, int32_t g) {
+    second = smaller(second, best < score ? score : best);
+    group = score < best ? (LanesInt{} + g) : group;
+    best = smaller(best, score);
+  }
+};
 
 }  // namespace
 }  // namespace qn::QN_ISA

@@ -97,6 +97,8 @@ class Trainer {
   double current_lr() const;
   bool one_update();
   bool begin_noise();
+  void calibration_passes(const std::function<void(int64_t)>& after);
+  void measure_inputs();
   void calibrate();
   AcrossRanks across_ranks();
   /// Waits for all updates that are under way and reports them.

@@ -51,6 +51,7 @@ bool Trainer::run_due_stages() {
   while (ipq_ && ipq_->stages_done() < ipq_->stages() && state_.update >= finetuning_.start_of(ipq_->stages_done())) {
     drain();
     end_stage();
+    measure_inputs();
     const int64_t every = config_.ipq.save_every_kmeans_iterations;
     const auto report = ipq_->run_stage([&](int64_t iteration) {
       const bool stop = agreed_stop();
@@ -69,24 +70,44 @@ bool Trainer::run_due_stages() {
   return true;
 }
 
-/// Gives activations their range on training data, if training has not. Micro-batches are taken in groups, of which
-/// each counts as an update, so that the result is the same on any number of ranks.
-void Trainer::calibrate() {
-  ActivationObserver* observer = module_.activations().observer();
-  if (observer == nullptr || observer->calibrated()) return;
+/// Evaluation passes over training micro-batches, which ranks share; after(i) is called on every rank.
+void Trainer::calibration_passes(const std::function<void(int64_t)>& after) {
   const ProfileScope phase(Phase::forward);
   Arena arena(*kernels_.memory);
   Tape tape(kernels_, arena, dtype_, {});
-  const int64_t count = config_.ipq.calibration_batches, group = observer->calibration_group(count);
-  observer->set_calibrating(true);
+  const int64_t count = config_.ipq.calibration_batches;
   for (int64_t i = 0; i < count; ++i) {
     if (i % comm_.size() == comm_.rank()) {
       tape.restart({});
       task_.example(i, count).losses(tape);
       arena.reset();
     }
-    if ((i + 1) % group == 0 || i + 1 == count) observer->end_update(kernels_, across_ranks());
+    after(i);
   }
+}
+
+/// Tells the next stage how much the columns of its weights matter, on the model as the stage finds it.
+void Trainer::measure_inputs() {
+  const std::vector<std::string> weights = ipq_->weights_with_columns();
+  if (config_.ipq.input_exponent == 0.0 || weights.empty()) return;
+  const InputStatistics statistics(module_, weights);
+  calibration_passes([](int64_t) {});
+  ColumnImportances found = statistics.importances(config_.ipq.input_exponent, across_ranks());
+  spdlog::info("stage {}: importance of the inputs of {} weights from {} training micro-batches",
+               ipq_->stages_done() + 1, found.size(), config_.ipq.calibration_batches);
+  ipq_->set_column_importances(std::move(found));
+}
+
+/// Gives activations their range on training data, if training has not. Micro-batches are taken in groups, of which
+/// each counts as an update, so that the result is the same on any number of ranks.
+void Trainer::calibrate() {
+  ActivationObserver* observer = module_.activations().observer();
+  if (observer == nullptr || observer->calibrated()) return;
+  const int64_t count = config_.ipq.calibration_batches, group = observer->calibration_group(count);
+  observer->set_calibrating(true);
+  calibration_passes([&](int64_t i) {
+    if ((i + 1) % group == 0 || i + 1 == count) observer->end_update(kernels_, across_ranks());
+  });
   observer->set_calibrating(false);
   evaluation_.reset();
   spdlog::info("activations: ranges of {} places from {} training micro-batches", plan_.activations.size(), count);

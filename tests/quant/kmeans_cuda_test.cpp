@@ -233,6 +233,21 @@ TEST_F(KMeansCuda, RefusesValuesThatAreNotFinite) {
   }
 }
 
+TEST_F(KMeansCuda, ImportancesOfColumnsLeaveItToTheCpu) {
+  const std::vector<float> weight = random_weight(64 * 64, "weight");
+  std::vector<float> columns = random_weight(64, "columns");
+  for (float& h : columns) h *= h;
+  const OnDevice device(weight);
+  KMeansProblem problem{.name = "w", .weight = weight.data(), .rows = 64, .cols = 64, .n_centroids = 16};
+  problem.column_importance = columns;
+  StageKMeans on_host({problem}, {.iterations = 4}, comm());
+  problem.weight = device.data();
+  StageKMeans on_device({problem}, {.iterations = 4}, comm(), cuda_kernels());
+  while (on_host.step()) on_device.step();
+  on_device.step();
+  expect_same_bits(on_device.finish(), on_host.finish());
+}
+
 /// A stage with row importances, with a start that leaves clusters empty, and with a weight that has few different
 /// blocks.
 class Stage {

@@ -23,7 +23,8 @@ std::vector<uint16_t> naive_codes(const SubVectors& v, const std::vector<float>&
       for (int64_t t = 0; t < v.dim; ++t) {
         const double diff = static_cast<double>(v.data[m * v.dim + t]) -
                             static_cast<double>(centroids[static_cast<size_t>(k * v.dim + t)]);
-        distance += diff * diff;
+        const float* h = v.column_importance;
+        distance += h != nullptr ? h[m % v.blocks_per_row * v.dim + t] * diff * diff : diff * diff;
       }
       if (distance < best) {
         best = distance;
@@ -38,7 +39,7 @@ std::vector<uint16_t> naive_codes(const SubVectors& v, const std::vector<float>&
 struct Case {
   int64_t count, dim, n_centroids;
   double offset;
-  bool weighted;
+  bool weighted, columns = false;
 };
 
 class KMeansKernel : public testing::TestWithParam<Case> {
@@ -51,17 +52,22 @@ class KMeansKernel : public testing::TestWithParam<Case> {
     for (float& x : centroids_) x += static_cast<float>(c.offset);
     importance_ = random_weight(c.count / kBlocksPerRow + 1, "importance");
     for (float& w : importance_) w = w * w;
+    columns_ = random_weight(kBlocksPerRow * c.dim, "columns");
+    for (float& w : columns_) w = w * w;
+    columns_.front() = 0.0f;
     vectors_ = {.data = weight_.data(),
                 .count = c.count,
                 .dim = c.dim,
                 .blocks_per_row = kBlocksPerRow,
                 .row_importance = c.weighted ? importance_.data() : nullptr,
                 .max_abs = 2.0 * c.offset + 10.0,
-                .max_importance = c.weighted ? 20.0 : 1.0};
+                .max_importance = c.weighted ? 20.0 : 1.0,
+                .column_importance = c.columns ? columns_.data() : nullptr};
+    if (c.columns) vectors_.max_importance *= 20.0;
   }
 
   static constexpr int64_t kBlocksPerRow = 5;
-  std::vector<float> weight_, centroids_, importance_;
+  std::vector<float> weight_, centroids_, importance_, columns_;
   SubVectors vectors_;
 };
 
@@ -73,7 +79,7 @@ TEST_P(KMeansKernel, CodesAreThoseOfDoubleArithmetic) {
 
 TEST_P(KMeansKernel, InstructionSetsAgreeBitwise) {
   const CentroidTable table(centroids_, vectors_.dim);
-  const StatsLayout layout{table.count(), vectors_.dim, vectors_.weighted()};
+  const StatsLayout layout{table.count(), vectors_.dim, vectors_.weights_per_cluster()};
   std::vector<uint16_t> expected;
   std::vector<double> expected_stats;
   for (const AssignVariant& variant : assign_variants()) {
@@ -94,7 +100,7 @@ TEST_P(KMeansKernel, InstructionSetsAgreeBitwise) {
 
 TEST_P(KMeansKernel, SumsDoNotDependOnSharingOut) {
   const CentroidTable table(centroids_, vectors_.dim);
-  const StatsLayout layout{table.count(), vectors_.dim, vectors_.weighted()};
+  const StatsLayout layout{table.count(), vectors_.dim, vectors_.weights_per_cluster()};
   std::vector<uint16_t> codes(static_cast<size_t>(vectors_.count));
   std::vector<double> whole(static_cast<size_t>(layout.size())), parts(whole.size(), 0.0);
   assign_parallel(vectors_, 0, vectors_.count, table, codes.data(), whole.data());
@@ -111,7 +117,7 @@ TEST_P(KMeansKernel, SumsDoNotDependOnSharingOut) {
 
 TEST_P(KMeansKernel, SumsAreThoseOfTheBlocks) {
   const CentroidTable table(centroids_, vectors_.dim);
-  const StatsLayout layout{table.count(), vectors_.dim, vectors_.weighted()};
+  const StatsLayout layout{table.count(), vectors_.dim, vectors_.weights_per_cluster()};
   std::vector<uint16_t> codes(static_cast<size_t>(vectors_.count));
   std::vector<double> stats(static_cast<size_t>(layout.size()));
   assign_parallel(vectors_, 0, vectors_.count, table, codes.data(), stats.data());
@@ -119,10 +125,15 @@ TEST_P(KMeansKernel, SumsAreThoseOfTheBlocks) {
   const auto at = [&](int64_t i) -> double& { return expected[static_cast<size_t>(i)]; };
   for (int64_t m = 0; m < vectors_.count; ++m) {
     const int64_t k = codes[static_cast<size_t>(m)];
-    const double w = layout.weighted ? importance_[static_cast<size_t>(m / kBlocksPerRow)] : 1.0;
+    const double row = vectors_.weighted() ? importance_[static_cast<size_t>(m / kBlocksPerRow)] : 1.0;
     at(layout.count(k)) += 1;
-    if (layout.weighted) at(layout.weight(k)) += w;
+    if (layout.weights == 1 && !GetParam().columns) at(layout.weight(k)) += row;
     for (int64_t t = 0; t < vectors_.dim; ++t) {
+      double w = row;
+      if (GetParam().columns) {
+        w *= static_cast<double>(columns_[static_cast<size_t>(m % kBlocksPerRow * vectors_.dim + t)]);
+        at(layout.weight(k) + t) += w;
+      }
       const double diff = static_cast<double>(weight_[static_cast<size_t>(m * vectors_.dim + t)]) -
                           static_cast<double>(centroids_[static_cast<size_t>(k * vectors_.dim + t)]);
       at(layout.error(k)) += w * diff * diff;
@@ -143,7 +154,10 @@ INSTANTIATE_TEST_SUITE_P(Sizes, KMeansKernel,
                                          Case{300, 32, 300, 0, false}, Case{3, 8, 2, 0, false},
                                          Case{50, 8, 1, 0, false}, Case{2000, 8, 64, 3000, false},
                                          Case{2000, 4, 64, 3000, false}, Case{2000, 8, 64, 0, true},
-                                         Case{2000, 4, 64, 3000, true}, Case{700, 6, 20, 0, true}));
+                                         Case{2000, 4, 64, 3000, true}, Case{700, 6, 20, 0, true},
+                                         Case{4000, 8, 256, 0, false, true}, Case{2001, 4, 37, 0, true, true},
+                                         Case{517, 1, 5, 0, true, true}, Case{2000, 8, 64, 3000, true, true},
+                                         Case{700, 9, 80, 0, false, true}, Case{50, 8, 1, 0, false, true}));
 
 /// Sub-vectors and centroids of one size, with bounds no larger than they must be.
 struct Spread {

@@ -33,7 +33,8 @@ void expect_never_rises(const std::vector<double>& objective) {
     EXPECT_LE(objective[i], objective[i - 1] * (1 + kObjectiveRounding)) << "iteration " << i;
 }
 
-/// Weights of several shapes, one of which starts with nearly all clusters empty and one of which has row importances.
+/// Weights of several shapes, one of which starts with nearly all clusters empty, one has row importances and
+/// one has those of rows and columns.
 class Stage {
  public:
   Stage() {
@@ -47,6 +48,13 @@ class Stage {
     row_importance_ = random_weight(48, "frequencies");
     for (float& w : row_importance_) w = w * w;
     problems_[5].row_importance = row_importance_;
+    add("inputs", 64, 40, 8, 16);
+    column_importance_ = random_weight(40, "inputs");
+    for (float& h : column_importance_) h = h * h;
+    problems_[6].column_importance = column_importance_;
+    rows_and_columns_ = random_weight(64, "rows");
+    for (float& w : rows_and_columns_) w = w * w;
+    problems_[6].row_importance = rows_and_columns_;
   }
   const std::vector<KMeansProblem>& problems() const { return problems_; }
   std::span<const float> weight(size_t i) const { return weights_[i]; }
@@ -62,7 +70,7 @@ class Stage {
                          .n_centroids = n_centroids});
   }
   std::vector<std::vector<float>> weights_;
-  std::vector<float> row_importance_;
+  std::vector<float> row_importance_, column_importance_, rows_and_columns_;
   std::vector<KMeansProblem> problems_;
 };
 
@@ -302,6 +310,43 @@ TEST(KMeans, ImportantRowsAreReproducedBetter) {
   problem.row_importance = importance;
   StageKMeans weighted({problem}, {}, comm());
   EXPECT_LT(row_error(run(weighted).front().table), 0.1 * row_error(run(plain).front().table));
+  expect_never_rises(weighted.state().objective_history[0]);
+}
+
+TEST(KMeans, UniformColumnsChangeNothingButTheScale) {
+  const std::vector<float> weight = random_weight(64 * 48, "weight"), importance(48, 4.0f);
+  KMeansProblem problem{.name = "w", .weight = weight.data(), .rows = 64, .cols = 48, .n_centroids = 24};
+  StageKMeans plain({problem}, {}, comm());
+  problem.column_importance = importance;
+  StageKMeans weighted({problem}, {}, comm());
+  const WeightResult a = run(plain).front(), b = run(weighted).front();
+  EXPECT_EQ(a.table.codes, b.table.codes);
+  EXPECT_TRUE(close(b.table.centroids, a.table.centroids, kSummationTolerance));
+  EXPECT_TRUE(close(b.objective, 2.0 * a.objective, kSummationTolerance));
+}
+
+TEST(KMeans, ImportantColumnsAreReproducedBetter) {
+  constexpr int64_t kRows = 128, kCols = 16;
+  const std::vector<float> weight = random_weight(kRows * kCols, "weight");
+  std::vector<float> importance(kCols, 0.5f);
+  for (const size_t c : {1, 6, 9}) importance[c] = 50.0f;
+  importance[3] = 0.0f;
+  KMeansProblem problem{
+      .name = "w", .weight = weight.data(), .rows = kRows, .cols = kCols, .block_size = 4, .n_centroids = 32};
+  const auto error = [&](const PqTable& table) {  // that k-means is to make small
+    std::vector<float> decoded(weight.size());
+    decode(table, decoded.data());
+    double total = 0;
+    for (size_t i = 0; i < weight.size(); ++i)
+      total += importance[i % kCols] * std::pow(static_cast<double>(decoded[i]) - weight[i], 2);
+    return std::sqrt(total);
+  };
+  StageKMeans plain({problem}, {}, comm());
+  problem.column_importance = importance;
+  StageKMeans weighted({problem}, {}, comm());
+  const WeightResult found = run(weighted).front();
+  EXPECT_LT(error(found.table), 0.8 * error(run(plain).front().table));
+  EXPECT_TRUE(close(error(found.table), found.objective, kSummationTolerance));
   expect_never_rises(weighted.state().objective_history[0]);
 }
 

@@ -188,7 +188,7 @@ class CudaKMeans : public KMeansBackend {
       layers[i].counts = at + layout.count(0);
       layers[i].errors = at + layout.error(0);
       layers[i].residuals = at + layout.residual(0);
-      layers[i].weights = layout.weighted ? at + layout.weight(0) : nullptr;
+      layers[i].weights = layout.weights > 0 ? at + layout.weight(0) : nullptr;
       at += layout.size();
     }
   }
