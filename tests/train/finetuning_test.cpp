@@ -176,6 +176,15 @@ TEST_F(FinetuningTest, RowScalesAreFinetunedAndPacked) {
             scaled->validate_now().loss);
 }
 
+TEST_F(FinetuningTest, FinetuningNeverEndsWorseThanItBegan) {
+  RunConfig c = config("ruined", {1});
+  c.ipq.schedule = {.name = Schedule::fixed, .lr = 0.2};
+  const double kept = run(c)->validate_now().at("loss");
+  const std::vector<double> losses = validations_of_last_stage(dir_ / "ruined");
+  EXPECT_GT(losses.back(), 1.1 * losses.front());
+  EXPECT_EQ(kept, losses.front());
+}
+
 TEST_F(FinetuningTest, NothingIsLostByStoringWhatWasFinetunedInInt8) {
   RunConfig c = config("int8", {4});
   c.ipq.centroids = ValueStorage::int8;
