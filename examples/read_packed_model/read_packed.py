@@ -133,9 +133,14 @@ class Model:
         mixed = (np.exp(log_softmax(scores)) @ v).transpose(1, 0, 2).reshape(x.shape)
         return self.linear(f"{layer}.self_attn.out_proj", mixed, self.d)
 
+    def activation(self, x):
+        if self.m["activation"] == "relu": return np.maximum(x, 0)
+        exact = self.m["activation"] == "gelu"
+        return x * (1 + (ERF(x / math.sqrt(2)) if exact else np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))) / 2
+
     def feed_forward(self, layer, x):
         x = self.linear(f"{layer}.fc1", x, self.m["ffn_dim"])
-        x = x * (1 + ERF(x / math.sqrt(2))) / 2 if self.m["activation"] == "gelu" else np.maximum(x, 0)
+        x = self.activation(x)
         return self.linear(f"{layer}.fc2", x, self.d)
 
     def features(self, ids):

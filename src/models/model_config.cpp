@@ -51,12 +51,12 @@ constexpr const char *kLayers = "Transformer blocks", *kEmbedDim = "width of the
                      *kDropout = "dropout after embeddings, attention and feed-forward",
                      *kAttentionDropout = "dropout on attention probabilities",
                      *kActivationDropout = "dropout inside the feed-forward block (fairseq: relu_dropout)",
-                     *kActivation = "feed-forward activation (gelu: exact, with erf)",
+                     *kActivation = "feed-forward activation (gelu: exact, with erf; gelu_tanh: GPT-2's approximation)",
                      *kLayerdrop =
                          "probability that a block is left out of a training pass, so that the trained model can do "
                          "with fewer (LayerDrop); with share_layers groups of blocks are left out as a whole",
                      *kShareLayers = "groups of so many adjacent blocks have their weights in common (1: none do)";
-const std::vector<Activation> kActivations = {Activation::relu, Activation::gelu};
+const std::vector<Activation> kActivations = {Activation::relu, Activation::gelu, Activation::gelu_tanh};
 
 }  // namespace
 

@@ -91,11 +91,13 @@ struct Int8MatmulArgs {
   int64_t column = 0;
 };
 
-enum class Activation { relu, gelu, tanh };
+enum class Activation { relu, gelu, tanh, gelu_tanh };
 template <>
 struct EnumNames<Activation> {
-  static constexpr EnumName<Activation> kAll[] = {
-      {Activation::relu, "relu"}, {Activation::gelu, "gelu"}, {Activation::tanh, "tanh"}};
+  static constexpr EnumName<Activation> kAll[] = {{Activation::relu, "relu"},
+                                                  {Activation::gelu, "gelu"},
+                                                  {Activation::tanh, "tanh"},
+                                                  {Activation::gelu_tanh, "gelu_tanh"}};
 };
 
 /// One parameter range of a flat optimizer step.

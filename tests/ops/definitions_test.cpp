@@ -67,6 +67,9 @@ TEST_F(Definitions, ElementWise) {
   // x Phi(x) with the exact normal distribution, Phi(2) = 0.977249868051821
   expect(activation_dropout(tape_, x, {}, Activation::gelu, {0.5, 1}), {1, 3},
          {-0.158655253931457, 0, 1.954499736103642});
+  // x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
+  expect(activation_dropout(tape_, x, {}, Activation::gelu_tanh, {0.5, 1}), {1, 3},
+         {-0.15880800939172324, 0, 1.954597694087775});
 }
 
 TEST_F(Definitions, Rows) {

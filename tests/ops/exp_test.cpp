@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <numbers>
 
 #include "ops/cpu/gelu.h"
 
@@ -51,6 +52,26 @@ TEST(StandardNormal, IsAccurate) {
   EXPECT_LT(worst, 3e-7);
   EXPECT_LT(worst_gelu, 3e-7);
   EXPECT_LT(worst_derivative, 5e-7);
+}
+
+TEST(GeluTanh, IsAccurateAndKnowsItsEnds) {
+  for (int i = -3000; i <= 3000; ++i) {
+    const float x = 0.01f * static_cast<float>(i);
+    const auto exact = static_cast<double>(x);
+    const double by_definition =
+        exact * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (exact + 0.044715 * exact * exact * exact))) / 2;
+    EXPECT_NEAR(gelu_tanh(exact), by_definition, 1e-14 * (1 + std::abs(exact))) << x;
+    EXPECT_NEAR(gelu_tanh(x), by_definition, 5e-7 * (1 + std::abs(exact))) << x;
+    EXPECT_NEAR(gelu_tanh_derivative(x), gelu_tanh_derivative(exact), 2e-6) << x;
+  }
+  for (const float far : {40.0f, 1e10f, 1e30f}) {
+    EXPECT_EQ(gelu_tanh(far), far);
+    EXPECT_EQ(gelu_tanh(-far), 0.0f);
+    EXPECT_EQ(gelu_tanh_derivative(far), 1.0f);
+    EXPECT_EQ(gelu_tanh_derivative(-far), 0.0f);
+  }
+  EXPECT_TRUE(std::isnan(gelu_tanh(std::numeric_limits<float>::quiet_NaN())));
+  EXPECT_TRUE(std::isnan(gelu_tanh_derivative(std::numeric_limits<float>::quiet_NaN())));
 }
 
 TEST(StandardNormal, KnowsItsEnds) {

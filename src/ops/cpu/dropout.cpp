@@ -120,6 +120,8 @@ void activation(const Tensor& y, const Tensor& x, const Tensor& bias, Activation
       return apply([](auto v) { return gelu(v); });
     case Activation::tanh:
       return apply([](auto v) { return std::tanh(v); });
+    case Activation::gelu_tanh:
+      return apply([](auto v) { return gelu_tanh(v); });
   }
 }
 
@@ -143,6 +145,8 @@ void activation_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const 
       return apply([](auto v) { return gelu_derivative(v); });
     case Activation::tanh:
       return apply([](auto v) { return 1 - std::tanh(v) * std::tanh(v); });
+    case Activation::gelu_tanh:
+      return apply([](auto v) { return gelu_tanh_derivative(v); });
   }
 }
 

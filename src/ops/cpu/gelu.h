@@ -43,4 +43,31 @@ P gelu_derivative(P x) {
   return normal.distribution + x * normal.bell * static_cast<P>(std::numbers::inv_sqrtpi / std::numbers::sqrt2);
 }
 
+// GPT-2's form: x * sigmoid(2 u) with u = sqrt(2 / pi) (x + 0.044715 x^3), which is x * (1 + tanh(u)) / 2.
+
+/// 1 / (1 + exp(-v)).
+template <typename P>
+P sigmoid(P v) {
+  const P small = exp_nonpositive(-std::abs(v));
+  return (v > 0 ? P{1} : small) / (P{1} + small);
+}
+
+template <typename P>
+inline constexpr P kTanhScale = static_cast<P>(2 * std::numbers::sqrt2 * std::numbers::inv_sqrtpi);
+template <typename P>
+inline constexpr P kTanhCubic = static_cast<P>(0.044715);
+
+template <typename P>
+P gelu_tanh(P x) {
+  return x * sigmoid(kTanhScale<P> * (x + kTanhCubic<P> * x * x * x));
+}
+
+template <typename P>
+P gelu_tanh_derivative(P x) {
+  // Beyond 20 it is 0 or 1 to the last bit, and squares would overflow some day.
+  const P near = x > 20 ? P{20} : x < -20 ? P{-20} : x;
+  const P share = sigmoid(kTanhScale<P> * (near + kTanhCubic<P> * near * near * near));
+  return share + near * share * (P{1} - share) * kTanhScale<P> * (P{1} + 3 * kTanhCubic<P> * near * near);
+}
+
 }  // namespace qn::cpu

@@ -86,6 +86,27 @@ struct Tanh {
   }
 };
 
+/// x * sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3); see cpu/gelu.h.
+struct GeluTanh {
+  template <typename P>
+  __device__ static P share(P x) {
+    const P v = static_cast<P>(1.59576912160573071176) * (x + static_cast<P>(0.044715) * x * x * x);
+    const P small = exp(v > P{0} ? -v : v);
+    return (v > P{0} ? P{1} : small) / (P{1} + small);
+  }
+  template <typename P>
+  __device__ static P value(P x) {
+    return x * share(x);
+  }
+  template <typename P>
+  __device__ static P derivative(P x) {
+    const P near = x > P{20} ? P{20} : x < P{-20} ? P{-20} : x;
+    const P s = share(near);
+    return s + near * s * (P{1} - s) * static_cast<P>(1.59576912160573071176) *
+                   (P{1} + static_cast<P>(3 * 0.044715) * near * near);
+  }
+};
+
 template <typename Function, typename T, typename P>
 __global__ void activation_kernel(T* y, const T* x, const P* bias, const uint32_t* bits, P scale, int64_t rows,
                                   int64_t cols) {
@@ -112,7 +133,7 @@ __global__ void activation_grad_kernel(T* dx, const T* dy, const T* x, const P* 
   }
 }
 
-/// f(T{}, P{}, Relu, Gelu or Tanh)
+/// f(T{}, P{}, Relu, Gelu, Tanh or GeluTanh)
 template <typename F>
 void dispatch_activation(DType dtype, Activation kind, F&& f) {
   dispatch_float(dtype, [&](auto tag) {
@@ -124,6 +145,8 @@ void dispatch_activation(DType dtype, Activation kind, F&& f) {
         return f(tag, P{}, Gelu{});
       case Activation::tanh:
         return f(tag, P{}, Tanh{});
+      case Activation::gelu_tanh:
+        return f(tag, P{}, GeluTanh{});
     }
   });
 }
