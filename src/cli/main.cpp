@@ -61,7 +61,8 @@ int run(int argc, char** argv, Communicator& comm) {
   add("quantize", "Compress a trained model by iterative product quantization", cli::add_quantize, true);
   add("eval", "Perplexity, accuracy, ... of a checkpoint or a packed file", cli::add_eval);
   add("predict", "Labels and their probabilities for lines of text", cli::add_predict);
-  add("export", "A packed file back to a plain safetensors file", cli::add_export);
+  add("import", "A model of Hugging Face's transformers to a checkpoint", cli::add_import);
+  add("export", "A packed file back to a plain safetensors file, or a model to transformers", cli::add_export);
   add("inspect", "What is in a packed file or a checkpoint, tensor by tensor", cli::add_inspect);
   add("explain", "What happens to every weight: noise, quantizer, bits, bytes", cli::add_explain);
   try {

@@ -1,0 +1,259 @@
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "compress/run_plan.h"
+#include "core/file_kind.h"
+#include "core/folder_lock.h"
+#include "core/strict_json.h"
+#include "core/text.h"
+#include "data/prepared_folder.h"
+#include "data/tokenizer.h"
+#include "tasks/hf_folder.h"
+#include "tasks/hf_names.h"
+#include "tasks/run.h"
+#include "train/checkpoint_file.h"
+#include "train/run_state.h"
+
+namespace qn {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+/// config.json, with messages that name file and key.
+class HfConfig {
+ public:
+  explicit HfConfig(const fs::path& path) : name_(path.string()) {
+    QN_CHECK_USAGE(fs::exists(path), "{} is missing: it tells the sizes of a Hugging Face model", name_);
+    json_ = parse_strict_json<Json>(read_text_file(path), name_);
+    QN_CHECK(json_.is_object(), "{} is no object of options", name_);
+  }
+
+  void check_type(const std::string& type) const {
+    const std::string found = text("model_type", "none");
+    QN_CHECK_USAGE(found == type, "{} is of a model of type '{}', not '{}'", name_, found, type);
+  }
+  int64_t integer(const char* key, int64_t least, int64_t most) const {
+    QN_CHECK(json_.contains(key), "{} does not say {}", name_, key);
+    return json_integer(json_[key], fmt::format("{}: {}", name_, key), least, most);
+  }
+  int64_t integer_or(const char* key, int64_t otherwise, int64_t most) const {
+    return absent(key) ? otherwise : integer(key, 1, most);
+  }
+  double number(const char* key, double otherwise) const {
+    if (absent(key)) return otherwise;
+    QN_CHECK(json_[key].is_number(), "{}: {} is {}, a number is due", name_, key, json_[key].dump());
+    return json_[key].get<double>();
+  }
+  std::string text(const char* key, const std::string& otherwise) const {
+    if (absent(key)) return otherwise;
+    QN_CHECK(json_[key].is_string(), "{}: {} is {}, a text is due", name_, key, json_[key].dump());
+    return json_[key].get<std::string>();
+  }
+  bool flag(const char* key, bool otherwise) const {
+    if (absent(key)) return otherwise;
+    QN_CHECK(json_[key].is_boolean(), "{}: {} is {}, true or false is due", name_, key, json_[key].dump());
+    return json_[key].get<bool>();
+  }
+  /// For what the models here do in one way only.
+  void require(const char* key, bool value) const {
+    QN_CHECK(flag(key, value) == value, "{}: {} is {}: a model like that is not possible here", name_, key, !value);
+  }
+  double dropout(const char* key) const {
+    const double rate = number(key, 0.1);
+    QN_CHECK(rate >= 0.0 && rate < 1.0, "{}: {} is {}, a rate below 1 is due", name_, key, rate);
+    return rate;
+  }
+  Activation activation(const char* key, const char* otherwise) const {
+    const std::string kind = text(key, otherwise);
+    if (kind == "gelu_new" || kind == "gelu_pytorch_tanh") return Activation::gelu_tanh;
+    QN_CHECK(kind == "gelu" || kind == "relu",
+             "{}: {} is '{}'; gelu_new, gelu_pytorch_tanh, gelu and relu are possible", name_, key, kind);
+    return kind == "gelu" ? Activation::gelu : Activation::relu;
+  }
+  void check_eps(const char* key, double otherwise) const {
+    const double eps = number(key, otherwise);
+    QN_CHECK(std::abs(eps - 1e-5) < 1e-12, "{}: {} is {}, 1e-05 is possible here", name_, key, eps);
+  }
+  void check_heads(const ModelConfig& m) const {
+    QN_CHECK(m.embed_dim % 2 == 0 && m.embed_dim % m.heads == 0,
+             "{}: the width {} must be even, and {} heads divide it", name_, m.embed_dim, m.heads);
+  }
+  /// Names of classes, a line each; empty where there is one output: a score.
+  std::string labels() const {
+    if (!json_.contains("id2label")) return "LABEL_0\nLABEL_1";
+    const Json& names = json_["id2label"];
+    std::string text;
+    for (size_t i = 0; names.is_object() && i < names.size() && names.size() > 1; ++i) {
+      const auto found = names.find(std::to_string(i));
+      QN_CHECK(found != names.end() && found->is_string() && !found->get<std::string>().empty() &&
+                   found->get<std::string>().find_first_of(" \t\r\n") == std::string::npos,
+               "{}: id2label is {}: names of the classes 0, 1, ... are due, a word each", name_, names.dump());
+      text += (i > 0 ? "\n" : "") + found->get<std::string>();
+    }
+    return text;
+  }
+  const std::string& name() const { return name_; }
+
+ private:
+  bool absent(const char* key) const { return !json_.contains(key) || json_[key].is_null(); }
+
+  std::string name_;
+  Json json_;
+};
+
+/// What a config.json comes to.
+struct Blueprint {
+  RunConfig run;
+  int64_t vocabulary = 0;
+  std::string labels = {};  ///< of a classification, as its checkpoints have them
+};
+
+Blueprint read_gpt2(const HfConfig& config, const TensorFiles&) {
+  config.check_type("gpt2");
+  config.require("scale_attn_weights", true);
+  config.require("scale_attn_by_inverse_layer_idx", false);
+  config.require("add_cross_attention", false);
+  config.check_eps("layer_norm_epsilon", 1e-5);
+  Blueprint blueprint;
+  ModelConfig& m = blueprint.run.model;
+  m.layers = config.integer("n_layer", 1, kMostLayers);
+  m.embed_dim = config.integer("n_embd", 4, kMostWidth);
+  m.heads = config.integer("n_head", 1, kMostWidth);
+  m.ffn_dim = config.integer_or("n_inner", 4 * m.embed_dim, kMostWidth);
+  m.max_positions = config.integer("n_positions", 2, kMostPositions);
+  m.dropout = config.dropout("resid_pdrop");
+  m.attention_dropout = config.dropout("attn_pdrop");
+  m.activation = config.activation("activation_function", "gelu_new");
+  m.prenorm = m.final_norm = m.learned_positions = true;
+  m.scale_embedding = false;
+  m.share_input_output = config.flag("tie_word_embeddings", true);
+  config.check_heads(m);
+  blueprint.vocabulary = config.integer("vocab_size", kSpecialCount + 1, INT32_MAX);
+  return blueprint;
+}
+
+Blueprint read_roberta(const HfConfig& config, const TensorFiles& files) {
+  config.check_type("roberta");
+  config.require("is_decoder", false);
+  config.require("add_cross_attention", false);
+  config.check_eps("layer_norm_eps", 1e-12);
+  QN_CHECK(config.text("position_embedding_type", "absolute") == "absolute" &&
+               config.integer_or("type_vocab_size", 2, 100) == 1,
+           "{}: absolute positions and type_vocab_size 1 are possible here", config.name());
+  Blueprint blueprint;
+  blueprint.run.model = ModelConfig(ModelType::roberta);
+  ModelConfig& m = blueprint.run.model;
+  m.layers = config.integer("num_hidden_layers", 1, kMostLayers);
+  m.embed_dim = config.integer("hidden_size", 4, kMostWidth);
+  m.heads = config.integer("num_attention_heads", 1, kMostWidth);
+  m.ffn_dim = config.integer("intermediate_size", 1, kMostWidth);
+  m.max_positions = config.integer("max_position_embeddings", kPadId + 3, kMostPositions) - kPadId - 1;
+  m.dropout = config.dropout("hidden_dropout_prob");
+  m.attention_dropout = config.dropout("attention_probs_dropout_prob");
+  m.pooler_dropout = config.number("classifier_dropout", m.dropout);
+  m.activation = config.activation("hidden_act", "gelu");
+  m.untie_output = !config.flag("tie_word_embeddings", true);
+  config.check_heads(m);
+  blueprint.vocabulary = config.integer("vocab_size", kSpecialCount + 2, INT32_MAX);
+  const bool classifies = files.tensors().contains("classifier.out_proj.weight");
+  blueprint.run.task = TaskConfig(classifies ? TaskType::sentence_prediction : TaskType::masked_lm);
+  if (classifies) {
+    m.untie_output = false;
+    blueprint.labels = config.labels();
+  }
+  return blueprint;
+}
+
+struct Reader {
+  const HfFamily& family;
+  Blueprint (*read)(const HfConfig&, const TensorFiles&);
+  HfVocabulary (*vocabulary)(const fs::path&, int64_t);
+};
+
+Reader reader_of(HfKind kind) {
+  switch (kind) {
+    case HfKind::gpt2:
+      return {gpt2_family(), read_gpt2, gpt2_vocabulary};
+    case HfKind::roberta:
+      return {roberta_family(), read_roberta, roberta_vocabulary};
+  }
+  QN_ASSERT(false, "unknown kind");
+}
+
+/// A config.json with absurd sizes ends here, before a module is built, and before it gets memory.
+void check_layers(const ModelConfig& model, const TensorFiles& files, const HfConfig& config) {
+  QN_CHECK(model.layers <= std::ssize(files.tensors()),
+           "{} describes a model of {} layers, but {} has {} tensors only: they do not belong together", config.name(),
+           model.layers, files.path().string(), files.tensors().size());
+}
+
+void check_size(const Module& module, const TensorFiles& files, const HfConfig& config) {
+  const auto bytes = static_cast<uint64_t>(module.parameters().elements()) * 2;  // in the smallest type
+  QN_CHECK(bytes <= files.bytes() + (uint64_t{1} << 20),
+           "{} describes a model of {} parameters, but {} has {} bytes only: they do not belong together",
+           config.name(), group_digits(module.parameters().elements()), files.path().string(),
+           group_digits(static_cast<int64_t>(files.bytes())));
+}
+
+struct ModelAndTask {
+  ModelConfig model;
+  TaskConfig task;
+  void visit(ConfigVisitor& v) { visit_model_and_task(v, model, task); }
+};
+
+/// A configuration to go on with: the sections that must be as they are.
+std::string continued(const RunConfig& config, const fs::path& out) {
+  const bool tokenizer = find_tokenizer(out / kTokenizerFolder) != nullptr;
+  std::string text = "# An imported model. To train it further, set data.path to text that was prepared with\n";
+  text += fmt::format("#{} --dict {}/dict.txt\n",
+                      tokenizer ? fmt::format(" --tokenizer {}/{}", out.string(), kTokenizerFolder) : "", out.string());
+  text += dump_config(ModelAndTask{config.model, config.task});
+  text += fmt::format("data:\n  tokens_per_sample: {}\n  max_tokens: {}\n", config.data.tokens_per_sample,
+                      config.data.max_tokens);
+  text += fmt::format("checkpoint:\n  init_from: \"{}\"\n  dir: \"{}\"\n", (out / kImportedCheckpoint).string(),
+                      (out / "run").string());
+  return text;
+}
+
+}  // namespace
+
+ImportSummary import_hf(const fs::path& source, HfKind kind, const fs::path& out) {
+  const Reader reader = reader_of(kind);
+  const TensorFiles files(source);
+  const fs::path folder = files.path().parent_path();
+  const HfConfig hf(folder / "config.json");
+  Blueprint blueprint = reader.read(hf, files);
+  RunConfig& config = blueprint.run;
+  check_layers(config.model, files, hf);
+  config.data.tokens_per_sample = config.model.max_positions;
+  config.data.max_tokens = std::max(config.data.max_tokens, config.data.tokens_per_sample);
+  StateDict state;
+  state.ints["vocabulary"] = blueprint.vocabulary;
+  if (config.task.type == TaskType::sentence_prediction) state.texts["labels"] = blueprint.labels;
+  state.texts["dictionary_hash"] = "";  // until sizes are known to be sound
+  const std::unique_ptr<RunTask> task = task_of_checkpoint(config, state);
+  Module& module = task->module();
+  check_size(module, files, hf);
+  const HfVocabulary vocabulary = reader.vocabulary(folder, blueprint.vocabulary);
+  state.texts["dictionary_hash"] = hex64(vocabulary.dictionary.hash());
+  module.allocate(DType::f32, cpu_kernels());
+  import_tensors(reader.family, config.model.layers, files, vocabulary, module);
+  save_module(module, state);
+  RunState().save(state);
+  state.texts["config"] = dump_config(config);
+  state.texts["plan"] = plan_to_text(make_run_plan(module, config.quant_noise, nullptr));
+
+  check_outputs(files.files(),
+                std::vector<fs::path>{out / "dict.txt", out / kImportedCheckpoint, out / kImportedConfig}, {});
+  make_folder(out);
+  const FolderLock lock(out, "the folder");
+  save_dictionary(vocabulary.dictionary, out / "dict.txt");
+  save_tokenizer(out, vocabulary.known ? find_tokenizer(folder).get() : nullptr);
+  save_state(out / kImportedCheckpoint, state);
+  atomic_write_text(out / kImportedConfig, continued(config, out));
+  return {name_of(config.task.type), module.parameters().elements(), blueprint.vocabulary, config.model.max_positions,
+          vocabulary.known};
+}
+
+}  // namespace qn

@@ -1,0 +1,373 @@
+#include "tasks/hf_folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
+
+#include "core/file_io.h"
+#include "core/hdf5_file.h"
+#include "core/stored_values.h"
+#include "core/tensor_files.h"
+#include "data/tiny_tokenizer.h"
+#include "models/roberta.h"
+#include "models/transformer_lm.h"
+#include "support/capture.h"
+#include "support/golden.h"
+#include "support/temp_dir.h"
+#include "tasks/hf_vocabulary.h"
+
+namespace qn::test {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+
+/// A folder like those of Hugging Face, of the golden file NAME.
+void make_folder_of(const fs::path& folder, const std::string& name) {
+  fs::create_directories(folder);
+  for (const auto& [file, as] : {std::pair(".config.json", "config.json"), {".safetensors", "model.safetensors"}}) {
+    QN_GOLDEN(golden, "hf_models/" + name + file);
+    fs::copy_file(golden, folder / as, fs::copy_options::overwrite_existing);
+  }
+}
+
+nlohmann::json config_of(const fs::path& folder) {
+  return nlohmann::json::parse(std::ifstream(folder / "config.json"));
+}
+
+void set_config(const fs::path& folder, const std::string& key, const nlohmann::json& value) {
+  nlohmann::json config = config_of(folder);
+  config[key] = value;
+  std::ofstream(folder / "config.json") << config.dump();
+}
+
+/// Logarithms of the probabilities of every next token, [tokens, vocabulary].
+std::vector<float> log_probabilities(const fs::path& checkpoint, const std::vector<int32_t>& tokens) {
+  const ModelFile file = load_model_file(checkpoint);
+  auto& model = dynamic_cast<TransformerLm&>(file.module());
+  Arena arena(*cpu_kernels().memory);
+  Tape tape(cpu_kernels(), arena, DType::f32, {});
+  const Var features = model.features(tape, {.rows = 1, .cols = std::ssize(tokens), .source = tokens, .target = {}});
+  const Tensor result = model.head().log_probabilities(tape, features);
+  return {result.as<float>(), result.as<float>() + result.elements()};
+}
+
+/// How far `found` [tokens, outputs] is from the golden outputs of these rows.
+double worst_difference(std::span<const float> found, std::span<const double> expected, bool as_log_probabilities,
+                        size_t outputs) {
+  double worst = 0;
+  for (size_t begin = 0; begin < found.size(); begin += outputs) {
+    double sum = 1;
+    if (as_log_probabilities) {
+      sum = 0;
+      for (size_t v = 0; v < outputs; ++v) sum += std::exp(expected[begin + v]);
+    }
+    for (size_t v = 0; v < outputs; ++v)
+      worst = std::max(worst, std::abs(found[begin + v] - (expected[begin + v] - std::log(sum))));
+  }
+  return worst;
+}
+
+class HfGpt2 : public testing::TestWithParam<const char*> {
+ protected:
+  TempDir dir_;
+};
+
+TEST_P(HfGpt2, LogitsEqualThoseOfTransformers) {
+  QN_GOLDEN(path, "hf_models.h5");
+  make_folder_of(dir_ / "hf", GetParam());
+  const ImportSummary summary = import_hf(dir_ / "hf", HfKind::gpt2, dir_ / "run");
+  EXPECT_FALSE(summary.tokenizer);
+  const Hdf5File golden(path, Hdf5File::Mode::read);
+  const std::string group = GetParam();
+  const Shape shape = golden.shape(group + "/logits");
+  const auto tokens = golden.read<int32_t>(group + "/tokens"), mask = golden.read<int32_t>(group + "/attention_mask");
+  const auto logits = golden.read<double>(group + "/logits_f64");
+  const int64_t time = shape[1], vocabulary = shape[2];
+  EXPECT_EQ(summary.vocabulary, vocabulary);
+  double worst = 0;
+  for (int64_t row = 0; row < shape[0]; ++row) {
+    const int64_t length = std::accumulate(mask.begin() + row * time, mask.begin() + (row + 1) * time, int64_t{0});
+    const std::vector<int32_t> own(tokens.begin() + row * time, tokens.begin() + row * time + length);
+    const std::vector<float> found = log_probabilities(dir_ / "run" / kImportedCheckpoint, own);
+    worst =
+        std::max(worst, worst_difference(found, std::span(logits).subspan(static_cast<size_t>(row * time * vocabulary)),
+                                         true, static_cast<size_t>(vocabulary)));
+  }
+  EXPECT_LT(worst, 2e-5);
+}
+
+/// What export_hf() writes of what import_hf() read from `dir`/hf: the same tensors, bit for bit but for `others`, and
+/// the same of config.json under `keys`.
+void expect_same_folder(const fs::path& dir, HfKind kind, const std::vector<std::string>& keys,
+                        const std::set<std::string>& others = {}) {
+  import_hf(dir / "hf", kind, dir / "run");
+  const fs::path checkpoint = dir / "run" / kImportedCheckpoint;
+  export_hf(load_model_file(checkpoint), checkpoint.string(), dir / "run", dir / "again");
+  const TensorFiles before(dir / "hf"), after(dir / "again");
+  ASSERT_EQ(before.tensors().size(), after.tensors().size());
+  for (const auto& [name, tensor] : before.tensors()) {
+    ASSERT_TRUE(after.tensors().contains(name)) << name;
+    const StoredTensor& other = *after.tensors().at(name);
+    EXPECT_EQ(tensor->shape, other.shape) << name;
+    if (others.contains(name)) continue;
+    EXPECT_TRUE(std::equal(tensor->bytes.begin(), tensor->bytes.end(), other.bytes.begin(), other.bytes.end())) << name;
+  }
+  const nlohmann::json was = config_of(dir / "hf"), is = config_of(dir / "again");
+  for (const std::string& key : keys) EXPECT_EQ(was[key], is[key]) << key;
+}
+
+TEST_P(HfGpt2, ComesOutAsItWentIn) {
+  make_folder_of(dir_ / "hf", GetParam());
+  expect_same_folder(dir_.path(), HfKind::gpt2,
+                     {"model_type", "activation_function", "n_embd", "n_head", "n_layer", "n_positions",
+                      "tie_word_embeddings", "vocab_size", "architectures"});
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, HfGpt2, testing::Values("gpt2_lm", "gpt2_lm_untied"));
+
+class HfRoberta : public HfGpt2 {
+ protected:
+  /// Of a model's outputs for the rows of a golden group, each without its padding.
+  double worst(const std::string& group, const std::function<Tensor(Roberta&, Tape&, const SentenceBatch&)>& outputs,
+               bool per_token) {
+    const ModelFile file = load_model_file(dir_ / "run" / kImportedCheckpoint);
+    auto& model = dynamic_cast<Roberta&>(file.module());
+    const Hdf5File golden(*golden_file("hf_models.h5"), Hdf5File::Mode::read);
+    const auto tokens = golden.read<int32_t>(group + "/tokens"), mask = golden.read<int32_t>(group + "/attention_mask");
+    const auto logits = golden.read<double>(group + "/logits_f64");
+    const auto time = static_cast<size_t>(golden.shape(group + "/tokens")[1]);
+    const auto width = static_cast<size_t>(golden.shape(group + "/logits")[-1]);
+    double largest = 0;
+    for (size_t row = 0; row < tokens.size() / time; ++row) {
+      const auto begin = static_cast<std::ptrdiff_t>(row * time);
+      const auto length =
+          std::accumulate(mask.begin() + begin, mask.begin() + begin + static_cast<std::ptrdiff_t>(time), 0);
+      const std::vector<int32_t> own(tokens.begin() + begin, tokens.begin() + begin + length);
+      const int32_t zero = 0, size = length;
+      Arena arena(*cpu_kernels().memory);
+      Tape tape(cpu_kernels(), arena, DType::f32, {});
+      const Tensor found = outputs(model, tape, {own, {{&zero, 1}, {&size, 1}, length}});
+      largest = std::max(
+          largest, worst_difference({found.as<float>(), static_cast<size_t>(found.elements())},
+                                    std::span(logits).subspan(row * (per_token ? time : 1) * width), false, width));
+    }
+    return largest;
+  }
+};
+
+TEST_P(HfRoberta, LogitsEqualThoseOfTransformers) {
+  make_folder_of(dir_ / "hf", GetParam());
+  EXPECT_EQ(import_hf(dir_ / "hf", HfKind::roberta, dir_ / "run").task, "masked_lm");
+  EXPECT_LT(worst(
+                GetParam(),
+                [](Roberta& model, Tape& tape, const SentenceBatch& batch) {
+                  std::vector<int32_t> rows(batch.tokens.size());
+                  std::iota(rows.begin(), rows.end(), 0);
+                  return model.masked_logits(tape, batch, rows).value;
+                },
+                true),
+            2e-5);
+}
+
+const std::string kPositions = "roberta.embeddings.position_embeddings.weight",
+                  kTypes = "roberta.embeddings.token_type_embeddings.weight";
+
+TEST_P(HfRoberta, ComesOutAsItWentIn) {
+  make_folder_of(dir_ / "hf", GetParam());
+  std::set<std::string> others{kPositions, kTypes};
+  if (GetParam() == std::string("roberta_masked_lm_untied")) others.insert("lm_head.bias");  // it has two, one is used
+  expect_same_folder(dir_.path(), HfKind::roberta,
+                     {"model_type", "hidden_act", "hidden_size", "intermediate_size", "num_attention_heads",
+                      "num_hidden_layers", "max_position_embeddings", "tie_word_embeddings", "vocab_size",
+                      "architectures", "layer_norm_eps", "pad_token_id", "type_vocab_size"},
+                     others);
+  // The type of all tokens was added to the positions, and is nothing now.
+  const TensorFiles before(dir_ / "hf"), after(dir_ / "again");
+  const auto floats = [](const TensorFiles& files, const std::string& name) {
+    return floats_of(*files.tensors().at(name));
+  };
+  const std::vector<float> was = floats(before, kPositions), type = floats(before, kTypes),
+                           is = floats(after, kPositions);
+  for (size_t i = 0; i < was.size(); ++i) EXPECT_EQ(is[i], was[i] + type[i % type.size()]);
+  EXPECT_EQ(floats(after, kTypes), std::vector<float>(type.size(), 0.0f));
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, HfRoberta, testing::Values("roberta_masked_lm", "roberta_masked_lm_untied"));
+
+TEST_F(HfRoberta, Classification) {
+  make_folder_of(dir_ / "hf", "roberta_sequence_classification");
+  EXPECT_EQ(import_hf(dir_ / "hf", HfKind::roberta, dir_ / "run").task, "sentence_prediction");
+  EXPECT_LT(worst(
+                "roberta_sequence_classification",
+                [](Roberta& model, Tape& tape, const SentenceBatch& batch) {
+                  return model.sentence_logits(tape, batch).value;
+                },
+                false),
+            2e-5);
+  expect_same_folder(dir_.path(), HfKind::roberta, {"architectures", "id2label", "label2id", "tie_word_embeddings"},
+                     {kPositions, kTypes});
+}
+
+class Importing : public testing::Test {
+ protected:
+  Importing() { make_folder_of(hf_, "gpt2_lm"); }
+  std::string error() {
+    const std::string message = error_of([&] { import_hf(hf_, HfKind::gpt2, dir_ / "run"); });
+    EXPECT_FALSE(fs::exists(dir_ / "run")) << message;
+    return message;
+  }
+  /// Rewrites the tensors.
+  void edit(const std::function<void(std::map<std::string, StoredTensor>&)>& change) {
+    const TensorFiles files(hf_);
+    std::map<std::string, StoredTensor> tensors;
+    for (const auto& [name, tensor] : files.tensors()) tensors[name] = *tensor;
+    change(tensors);
+    SafetensorsWriter writer;
+    for (const auto& [name, tensor] : tensors) writer.add(name, tensor.type, tensor.shape, tensor.bytes);
+    writer.write(hf_ / "new");
+    fs::rename(hf_ / "new", hf_ / "model.safetensors");
+  }
+  TempDir dir_;
+  fs::path hf_ = dir_ / "hf";
+};
+
+TEST_F(Importing, TensorsThatAreMissingOrTooManyAreListed) {
+  edit([](auto& tensors) {
+    tensors.erase("transformer.h.1.mlp.c_fc.bias");
+    tensors.erase("transformer.ln_f.weight");
+  });
+  EXPECT_THAT(error(), AllOf(HasSubstr("lacks"), HasSubstr("transformer.h.1.mlp.c_fc.bias, transformer.ln_f.weight")));
+  make_folder_of(hf_, "gpt2_lm");
+  edit([](auto& tensors) {
+    tensors["transformer.h.2.ln_1.bias"] = tensors["transformer.h.1.ln_1.bias"];
+    tensors["transformer.h.0.attn.masked_bias"] = tensors["transformer.h.1.ln_1.bias"];  // a buffer of old files
+    tensors["score.weight"] = tensors["transformer.wte.weight"];
+  });
+  EXPECT_THAT(error(), AllOf(HasSubstr("does not have: score.weight, transformer.h.2.ln_1.bias"),
+                             testing::Not(HasSubstr("masked_bias"))));
+}
+
+TEST_F(Importing, FilesWithoutAPrefixAndTiedCopies) {
+  edit([](auto& tensors) {
+    std::map<std::string, StoredTensor> bare;
+    for (const auto& [name, tensor] : tensors) bare[name.substr(std::string("transformer.").size())] = tensor;
+    bare["lm_head.weight"] = bare["wte.weight"];
+    tensors = bare;
+  });
+  import_hf(hf_, HfKind::gpt2, dir_ / "run");
+  fs::remove_all(dir_ / "run");
+  make_folder_of(hf_, "gpt2_lm_untied");
+  set_config(hf_, "tie_word_embeddings", true);
+  EXPECT_THAT(error(), AllOf(HasSubstr("lm_head.weight"), HasSubstr("differ"), HasSubstr("tie_word_embeddings")));
+}
+
+TEST_F(Importing, ConfigurationsThatCannotBeAreNamed) {
+  const std::vector<std::tuple<std::string, nlohmann::json, std::string>> cases = {
+      {"model_type", "bert", "'bert', not 'gpt2'"},
+      {"n_embd", 31, "must be even"},
+      {"n_embd", 36, "has the shape"},
+      {"n_embd", "32", "n_embd"},
+      {"n_layer", 1000000000000, "n_layer"},
+      {"n_layer", 9000, "do not belong together"},
+      {"vocab_size", 2000000000, "do not belong together"},
+      {"vocab_size", 68, "has the shape [67, 32], by config.json it should be [68, 32]"},
+      {"activation_function", "swish", "'swish'"},
+      {"scale_attn_by_inverse_layer_idx", true, "not possible here"},
+      {"layer_norm_epsilon", 1e-6, "layer_norm_epsilon"},
+      {"resid_pdrop", 1.5, "resid_pdrop"}};
+  for (const auto& [key, value, message] : cases) {
+    make_folder_of(hf_, "gpt2_lm");
+    set_config(hf_, key, value);
+    EXPECT_THAT(error(), AllOf(HasSubstr(message), HasSubstr("hf"))) << key;
+  }
+  std::ofstream(hf_ / "config.json") << "{\"model_type\": ";
+  EXPECT_THAT(error(), AllOf(HasSubstr("config.json"), HasSubstr("no JSON")));
+  fs::remove(hf_ / "config.json");
+  EXPECT_THAT(error(), HasSubstr("config.json is missing"));
+}
+
+TEST_F(Importing, ValuesThatAreNotFinite) {
+  const std::vector<float> bad(32, std::nanf(""));
+  edit([&](auto& tensors) { tensors["transformer.ln_f.bias"].bytes = std::as_bytes(std::span(bad)); });
+  EXPECT_THAT(error(), AllOf(HasSubstr("transformer.ln_f.bias"), HasSubstr("not finite")));
+}
+
+TEST_F(Importing, SeveralFilesWithAnIndex) {
+  import_hf(hf_, HfKind::gpt2, dir_ / "one");
+  {
+    const TensorFiles files(hf_);
+    SafetensorsWriter parts[2];
+    nlohmann::json map;
+    size_t number = 0;
+    for (const auto& [name, tensor] : files.tensors()) {
+      parts[number % 2].add(name, tensor->type, tensor->shape, tensor->bytes);
+      map[name] = fmt::format("model-{}.safetensors", number++ % 2);
+    }
+    for (int i = 0; i < 2; ++i) parts[i].write(hf_ / fmt::format("model-{}.safetensors", i));
+    std::ofstream(hf_ / "model.safetensors.index.json") << nlohmann::json{{"weight_map", map}}.dump();
+  }
+  fs::remove(hf_ / "model.safetensors");
+  import_hf(hf_, HfKind::gpt2, dir_ / "two");
+  const std::vector<int32_t> tokens{10, 20, 30};
+  EXPECT_EQ(log_probabilities(dir_ / "one" / kImportedCheckpoint, tokens),
+            log_probabilities(dir_ / "two" / kImportedCheckpoint, tokens));
+}
+
+/// With a tokenizer tokens have other ids here, but the same probabilities.
+TEST_F(Importing, TokensKeepTheirProbabilities) {
+  constexpr int64_t kTokens = 263;
+  std::vector<float> table(kTokens * 32);
+  for (size_t i = 0; i < table.size(); ++i) table[i] = std::sin(static_cast<float>(i * i % 1009));
+  edit([&](auto& tensors) {
+    tensors["transformer.wte.weight"].shape = {kTokens, 32};
+    tensors["transformer.wte.weight"].bytes = std::as_bytes(std::span(table));
+  });
+  set_config(hf_, "vocab_size", kTokens);
+  import_hf(hf_, HfKind::gpt2, dir_ / "plain");
+  write_tiny_pairs(hf_);
+  fs::rename(hf_ / "encoder.json", hf_ / "vocab.json");
+  fs::rename(hf_ / "vocab.bpe", hf_ / "merges.txt");
+  EXPECT_TRUE(import_hf(hf_, HfKind::gpt2, dir_ / "run").tokenizer);
+  const HfVocabulary vocabulary = gpt2_vocabulary(hf_, kTokens);
+  EXPECT_EQ(vocabulary.theirs[kEosId], 262);  // <|endoftext|>
+  EXPECT_EQ(vocabulary.dictionary.hash(), Dictionary::load(dir_ / "run" / "dict.txt").hash());
+
+  std::vector<int32_t> ours, theirs;
+  for (const char* word : {"257", "260", "1", "262"}) {
+    const int32_t id = std::string(word) == "262" ? kEosId : vocabulary.dictionary.index(word);
+    ours.push_back(id);
+    theirs.push_back(vocabulary.theirs[static_cast<size_t>(id)]);
+    EXPECT_EQ(theirs.back(), std::stoi(word));
+  }
+  theirs[2] = 5, ours[2] = static_cast<int32_t>(std::find(vocabulary.theirs.begin(), vocabulary.theirs.end(), 5) -
+                                                vocabulary.theirs.begin());  // id 1 is padding where ids stay
+  const std::vector<float> found = log_probabilities(dir_ / "run" / kImportedCheckpoint, ours),
+                           expected = log_probabilities(dir_ / "plain" / kImportedCheckpoint, theirs);
+  for (size_t t = 0; t < ours.size(); ++t)
+    for (size_t v = 0; v < kTokens; ++v)
+      EXPECT_NEAR(found[t * kTokens + v], expected[t * kTokens + static_cast<size_t>(vocabulary.theirs[v])], 1e-4);
+
+  // And they get their ids back.
+  const fs::path checkpoint = dir_ / "run" / kImportedCheckpoint;
+  export_hf(load_model_file(checkpoint), checkpoint.string(), dir_ / "run", dir_ / "again");
+  const TensorFiles again(dir_ / "again");
+  const StoredTensor& exported = *again.tensors().at("transformer.wte.weight");
+  EXPECT_TRUE(std::equal(exported.bytes.begin(), exported.bytes.end(), std::as_bytes(std::span(table)).begin()));
+  EXPECT_EQ(config_of(dir_ / "again")["eos_token_id"], 262);
+  EXPECT_TRUE(fs::exists(dir_ / "again" / "vocab.json"));
+  EXPECT_TRUE(fs::exists(dir_ / "again" / "merges.txt"));
+  set_config(hf_, "vocab_size", 67);
+  make_folder_of(hf_, "gpt2_lm");
+  EXPECT_THAT(error_of([&] { import_hf(hf_, HfKind::gpt2, dir_ / "new"); }),
+              AllOf(HasSubstr("vocab.json has 263 tokens"), HasSubstr("67")));
+}
+
+}  // namespace
+}  // namespace qn::test
