@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by launch/run: a job that is asked to end gets the time to save. Signals must not reach mpirun as they are: for
+# Sourced by launch/run, launch/demo and launch/paper-table: a job that is asked to end gets the time to save. Signals must not reach mpirun as they are: for
 # SIGINT and SIGTERM it ends the ranks with SIGKILL after a second or less (Open MPI 5: 0.2 s) and itself with status 1.
 # SIGUSR1 it passes on to the ranks of all machines, in Open MPI 4 and 5.
 
@@ -23,7 +23,7 @@ microseconds() {
 on_signal() { # NAME
   if [[ -z $asked ]]; then
     asked=$1 asked_at=$(microseconds)
-    echo "launch/run: SIG$1: asked the ranks to save and end; a second Ctrl-C ends them at once" >&2
+    echo "launch/${0##*/}: SIG$1: asked the ranks to save and end; a second Ctrl-C ends them at once" >&2
     [[ -z $job ]] || ask_ranks
   elif [[ $1 == INT && -n $job ]] && (($(microseconds) - asked_at >= 1000000)); then
     cut_short=1 # what follows within a second is the same Ctrl-C: some send it to a process and to its group
@@ -40,8 +40,8 @@ ask_ranks() {
   asker=$!
 }
 
-# Runs mpirun in a session of its own, out of reach of the terminal's keys. Should launch/run be killed, the ranks are
-# asked to save and end as well. Returns the ranks' status, or 128 + the signal where they had nothing to save.
+# Runs mpirun, or launch/run, in a session of its own, out of reach of the terminal's keys. Should the script be killed,
+# the ranks are asked to save and end as well. Returns the ranks' status, or 128 + the signal where they had nothing to save.
 run_job() { # COMMAND...
   local signal code status=127 asker="" guard=()
   for signal in INT TERM HUP USR1 USR2; do

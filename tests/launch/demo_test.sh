@@ -41,7 +41,7 @@ run --build-only
 
 echo /plain >"$folder/stop"
 run --seed 7
-expect 1 "stopped and saved; run the same command to go on"
+expect 3 "stopped and saved; run the same command to go on"
 rm "$folder/stop"
 run --seed 7
 expect 0 "without noise         10.50        40.25        15.50         4000          200   20.00x"

@@ -67,6 +67,19 @@ expect 0 "675 updates of about 0.5 s each: 0.1 hours"
 
 # ---- stopped, then on to the end -------------------------------------------------------------------------------------
 
+# A signal to the script alone ends what it runs, too.
+echo plain.1 >"$folder/wait"
+"$table" --scale tiny --data "$folder/data" --ranks 1 --out "$folder/out" --rows fp32 >"$folder/got" 2>&1 &
+script=$!
+for ((i = 0; i < 300; i++)); do [[ ! -e $folder/waits ]] || break && sleep 0.1; done
+kill -TERM "$script"
+status=0
+wait "$script" || status=$?
+got=$(<"$folder/got")
+expect 3 "stopped; run the same command to go on"
+[[ -e $folder/ended ]] || fail "what it ran was not asked to end"
+rm "$folder/wait"
+
 echo pq_25_plain.1 >"$folder/stop"
 run --rows fp32,ipq_plain,ipq_noise,int4_channel_full
 expect 3 "stopped; run the same command to go on"

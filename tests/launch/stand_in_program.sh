@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Stands in for quantnoise in tests of scripts: makes the files that it is asked for, and appends its arguments to
 # STAND_IN/calls. Perplexity and bytes of a model below STAND_IN/out are those of its line in STAND_IN/perplexities, or
-# 12.5 and 300. A run whose folder ends with the text of STAND_IN/stop is stopped, with that of STAND_IN/fail it fails.
+# 12.5 and 300. A run whose folder ends with the text of STAND_IN/stop is stopped, with that of STAND_IN/fail it fails. One
+# whose folder ends with that of STAND_IN/wait waits until it is asked to end.
 printf '%s\n' "$*" >>"$STAND_IN/calls"
 value_of() { # OPTION ARGUMENTS...
   local option=$1 previous=""
@@ -24,6 +25,11 @@ case $1 in
     [[ " $* " != *" --check "* ]] || { echo "time: about 0.5 s per update (made up)" && exit; }
     dir=$(value_of --set "$@" | sed -n 's/^checkpoint.dir=//p')
     ! ends_as_in stop "$dir" || exit 3
+    if ends_as_in wait "$dir"; then
+      trap 'echo "$$" >"$STAND_IN/ended" && exit 3' TERM USR1
+      echo "$$" >"$STAND_IN/waits"
+      for ((i = 0; i < 600; i++)); do sleep 0.1; done
+    fi
     ! ends_as_in fail "$dir" || { echo "E made up fault" >&2 && exit 1; }
     mkdir -p "$dir" && touch "$dir/checkpoint_last.h5"
     out=$(value_of --out "$@")
