@@ -235,7 +235,7 @@ void add_losses(const Model& m) {
         const OwnedTensor logits = random_tensor({rows, words}), losses({rows}, DType::f64, *k().memory);
         const auto targets = ids_below(rows, words);
         measure(state, 0.0, traffic(rows * words, grad ? 2 : 1),
-                [&] { k().cross_entropy(losses.view(), logits.view(), targets.data(), nullptr, grad, nullptr); });
+                [&] { k().cross_entropy(losses.view(), logits.view(), targets.data(), nullptr, 0.0, grad, nullptr); });
       });
   };
   add_band("head", m.positions(), m.band_words(0) + 2);

@@ -200,11 +200,12 @@ struct Kernels {
   void (*attention_grad)(const Tensor& dq, const Tensor& dkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
                          const Tensor& q, const Tensor& kv, const AttentionArgs& args);
 
-  /// losses[rows ? rows[i] : i] += -log softmax(logits[i, :])[targets[i]] (f64); rows with target -1 add nothing.
-  /// With `write_grad` the logits (T) are overwritten with the gradient of the sum of these losses, times *grad_scale
-  /// (in the backend's memory; null: 1).
+  /// losses[rows ? rows[i] : i] += -sum over c of w(c) log softmax(logits[i, :])[c] (f64); rows with target -1 add
+  /// nothing. w(c) is 1 - smoothing for the target, and smoothing / (cols - 1) for every other class (label smoothing
+  /// as in fairseq). With `write_grad` the logits (T) are overwritten with the gradient of the sum of these losses,
+  /// times *grad_scale (in the backend's memory; null: 1).
   void (*cross_entropy)(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
-                        bool write_grad, const double* grad_scale);
+                        double smoothing, bool write_grad, const double* grad_scale);
   /// y = log softmax(x) by rows. x T; y T or P.
   void (*log_softmax)(const Tensor& y, const Tensor& x);
 

@@ -25,10 +25,10 @@ void SoftTargets::see(Tape& tape, const Tensor& gradient) {
 }
 
 void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::span<const int32_t> targets,
-                   std::span<const int32_t> rows) {
+                   std::span<const int32_t> rows, double smoothing) {
   QN_ASSERT(static_cast<int64_t>(targets.size()) == logits.value.rows());
   tape.k.cross_entropy(losses, logits.value, tape.upload(targets), rows.empty() ? nullptr : tape.upload(rows),
-                       tape.recording(), tape.pass().loss_scale);
+                       smoothing, tape.recording(), tape.pass().loss_scale);
   if (!tape.recording()) return;
   QN_ASSERT(!logits.slot->touched);
   *logits.slot = {logits.value, true};
@@ -49,10 +49,10 @@ Tensor squared_error(Tape& tape, const Var& y, std::span<const float> targets) {
   return loss;
 }
 
-Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets) {
+Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets, double smoothing) {
   const Tensor losses = tape.arena.tensor({logits.value.rows()}, DType::f64);
   tape.k.fill(losses, 0.0);
-  cross_entropy(tape, losses, logits, targets, {});
+  cross_entropy(tape, losses, logits, targets, {}, smoothing);
   return losses;
 }
 

@@ -69,12 +69,13 @@ Var add_positions(Tape& tape, const Var& x, const Var& table, std::span<const in
 /// Causal multi-head self-attention; qkv [batch * time, 3 D] -> [batch * time, D].
 Var attention(Tape& tape, const Var& qkv, int64_t batch, int64_t time, int64_t heads, bool causal, const Dropout& drop);
 
-/// Adds -log p(target) of each row to losses (f64 [N]); see Kernels::cross_entropy. When recording, the logits' memory
+/// Adds the loss of each row, -log p(target) unless labels are smoothed, to losses (f64 [N]); see
+/// Kernels::cross_entropy. When recording, the logits' memory
 /// becomes their gradient: the caller must not use them afterwards.
 void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::span<const int32_t> targets,
-                   std::span<const int32_t> rows);
+                   std::span<const int32_t> rows, double smoothing = 0.0);
 /// The same for one target per row of logits: returns the losses, f64 [N].
-Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets);
+Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets, double smoothing = 0.0);
 
 /// The sum of (y[i, j] - targets[i * cols + j])^2: f64 [1]. Not with a loss scale, which is on the device (fp16).
 Tensor squared_error(Tape& tape, const Var& y, std::span<const float> targets);

@@ -96,6 +96,12 @@ TEST_F(Definitions, CrossEntropyOfAllRows) {
   expect({cross_entropy(tape_, logits, Ids{0, 1}), nullptr}, {2}, {std::log(4.0), std::log(2.0)});
 }
 
+TEST_F(Definitions, SmoothLabelsGiveEveryOtherWordItsShare) {
+  const Var logits = in({1, 3}, {std::log(1.0), std::log(3.0), std::log(4.0)});
+  const double expected = 0.8 * std::log(8.0 / 3.0) + 0.1 * std::log(8.0) + 0.1 * std::log(2.0);
+  expect({cross_entropy(tape_, logits, Ids{1}, 0.2), nullptr}, {1}, {expected});
+}
+
 TEST_F(Definitions, InputHasTheTypeOfActivations) {
   const std::vector<float> values{1, 2, 3, 4, 5, 6};
   expect(input(tape_, values, {2, 3}), {2, 3}, {1, 2, 3, 4, 5, 6});

@@ -308,14 +308,15 @@ void add_sequences(Cases& cases) {
 }
 
 void add_cross_entropy(Cases& cases) {
-  const auto add = [&](const std::string& name, int64_t n, int64_t words, Ids targets, Ids rows, int64_t losses) {
+  const auto add = [&](const std::string& name, int64_t n, int64_t words, Ids targets, Ids rows, int64_t losses,
+                       double smoothing = 0.0) {
     cases.push_back({.name = "cross_entropy_" + name,
                      .inputs = {{{n, words}}},
                      .forward =
                          [=](Tape& t, Inputs x) {
                            const Tensor sums = t.arena.tensor({losses}, DType::f64);
                            t.k.fill(sums, 0.25);
-                           cross_entropy(t, sums, x[0], targets, rows);
+                           cross_entropy(t, sums, x[0], targets, rows, smoothing);
                            return std::vector{Var{sums, nullptr}};
                          },
                      .single_use = true});
@@ -326,6 +327,8 @@ void add_cross_entropy(Cases& cases) {
   add("mapped_rows", 3, 6, {5, -1, 1}, {4, 0, 2}, 5);
   add("filled_up_rows", 4, 6, {5, 2, -1, -1}, {4, 0, -1, -1}, 5);
   add("large", 40, 603, scattered<int32_t>(40, 603), {}, 40);
+  add("smooth", 5, 9, {-1, 2, -1, 8, 0}, {}, 5, 0.1);
+  add("smooth_large", 40, 603, scattered<int32_t>(40, 603), {}, 40, 0.3);
 }
 
 void add_squared_error(Cases& cases) {

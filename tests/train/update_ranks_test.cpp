@@ -177,9 +177,9 @@ TEST(Update, NoiseNeverReachesTheMasterWeights) {
 std::vector<const void*> logit_addresses;
 
 void recorded_cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
-                            bool write_grad, const double* grad_scale) {
+                            double smoothing, bool write_grad, const double* grad_scale) {
   logit_addresses.push_back(logits.data);
-  cpu_kernels().cross_entropy(losses, logits, targets, rows, write_grad, grad_scale);
+  cpu_kernels().cross_entropy(losses, logits, targets, rows, smoothing, write_grad, grad_scale);
 }
 
 void expect_addresses_to_be_reused(DType dtype) {

@@ -26,24 +26,44 @@ P row_exp_sum(const T* x, P max, int64_t n) {
   return sum;
 }
 
+template <typename T>
+double row_sum(const T* x, int64_t n) {
+  double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t c = 0; c < n; ++c) sum += static_cast<double>(x[c]);
+  return sum;
+}
+
+/// Shares of the target and of every other class in the loss.
+template <typename P>
+struct Shares {
+  P target, other;
+};
+
 /// Logits of a row become the gradient of its loss.
 template <typename T, typename P = ParameterOf<T>>
-void row_gradient(T* x, P max, P sum, int32_t target, int64_t n, P scale) {
+void row_gradient(T* x, P max, P sum, int32_t target, int64_t n, P scale, const Shares<P>& shares) {
   const P inverse = P{1} / sum, share = exp_nonpositive(x[target] - max) * inverse, factor = scale * inverse;
-  for (int64_t c = 0; c < n; ++c) x[c] = static_cast<T>(exp_nonpositive(x[c] - max) * factor);
+  if (shares.other == P{0})
+    for (int64_t c = 0; c < n; ++c) x[c] = static_cast<T>(exp_nonpositive(x[c] - max) * factor);
+  else
+    for (int64_t c = 0; c < n; ++c) x[c] = static_cast<T>(exp_nonpositive(x[c] - max) * factor - scale * shares.other);
   // Not from the rounded probability: near 1 nothing of the gradient would be left.
-  x[target] = static_cast<T>(scale * (share - P{1}));
+  x[target] = static_cast<T>(scale * (share - shares.target));
 }
 
 }  // namespace
 
 void cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
-                   bool write_grad, const double* grad_scale) {
+                   double smoothing, bool write_grad, const double* grad_scale) {
   auto* loss = losses.as<double>();
   dispatch_float(logits.dtype, [&](auto tag) {
     using T = decltype(tag);
-    const auto scale = static_cast<ParameterOf<T>>(grad_scale != nullptr ? *grad_scale : 1.0);
+    using P = ParameterOf<T>;
+    const auto scale = static_cast<P>(grad_scale != nullptr ? *grad_scale : 1.0);
     const int64_t n = logits.cols();
+    const double other = smoothing > 0.0 ? smoothing / static_cast<double>(n - 1) : 0.0;
+    const Shares<P> shares{static_cast<P>(1.0 - smoothing), static_cast<P>(other)};
     T* base = logits.as<T>();
     parallel_rows(logits.rows(), n, [=](int64_t r) {
       T* x = base + r * n;
@@ -53,8 +73,13 @@ void cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* ta
         return;
       }
       const auto max = row_max(x, n), sum = row_exp_sum(x, max, n);
-      loss[rows != nullptr ? rows[r] : r] += static_cast<double>(std::log(sum) + max - x[target]);
-      if (write_grad) row_gradient(x, max, sum, target, n, scale);
+      double own = static_cast<double>(std::log(sum) + max - x[target]);
+      if (smoothing > 0.0) {
+        const double all = static_cast<double>(n) * static_cast<double>(std::log(sum) + max) - row_sum(x, n);
+        own = (1.0 - smoothing - other) * own + other * all;
+      }
+      loss[rows != nullptr ? rows[r] : r] += own;
+      if (write_grad) row_gradient(x, max, sum, target, n, scale, shares);
     });
   });
 }

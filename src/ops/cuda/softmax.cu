@@ -42,7 +42,7 @@ __device__ ExpSum<P> row_exp_sum(const T* x, int64_t cols) {
 
 template <typename T, typename P>
 __global__ void cross_entropy_kernel(double* losses, T* logits, const int32_t* targets, const int32_t* rows,
-                                     int64_t cols, bool write_grad, const double* grad_scale) {
+                                     int64_t cols, double smoothing, bool write_grad, const double* grad_scale) {
   const int64_t row = blockIdx.x;
   T* x = logits + row * cols;
   const int32_t target = targets[row];
@@ -53,13 +53,23 @@ __global__ void cross_entropy_kernel(double* losses, T* logits, const int32_t* t
   }
   const P chosen = static_cast<P>(x[target]);  // read before the gradient takes its place
   const ExpSum<P> total = row_exp_sum<T, P>(x, cols);
+  const P log_sum = log(total.sum) + total.max;
+  const double other = smoothing > 0.0 ? smoothing / static_cast<double>(cols - 1) : 0.0;  // share of another class
+  double all = 0.0;                                                                        // classes' losses
+  if (smoothing > 0.0) {
+    for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) all += static_cast<double>(log_sum - static_cast<P>(x[c]));
+    all = block_sum(all);
+  }
   if (threadIdx.x == 0)
-    losses[rows != nullptr ? rows[row] : row] += static_cast<double>(log(total.sum) + total.max - chosen);
+    losses[rows != nullptr ? rows[row] : row] +=
+        smoothing > 0.0 ? (1.0 - smoothing - other) * static_cast<double>(log_sum - chosen) + other * all
+                        : static_cast<double>(log_sum - chosen);
   if (!write_grad) return;
+  const P target_share = static_cast<P>(1.0 - smoothing), other_share = static_cast<P>(other);
   const P inverse = P{1} / total.sum, scale = grad_scale != nullptr ? static_cast<P>(*grad_scale) : P{1};
   for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
     const P p = exp(static_cast<P>(x[c]) - total.max) * inverse;
-    x[c] = static_cast<T>(scale * (c == target ? p - P{1} : p));
+    x[c] = static_cast<T>(scale * (p - (c == target ? target_share : other_share)));
   }
 }
 
@@ -76,11 +86,12 @@ __global__ void log_softmax_kernel(Y* y, const X* x, int64_t cols) {
 }  // namespace
 
 void cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
-                   bool write_grad, const double* grad_scale) {
+                   double smoothing, bool write_grad, const double* grad_scale) {
   dispatch_float(logits.dtype, [&](auto tag) {
     using T = decltype(tag);
     launch(cross_entropy_kernel<T, ParameterOf<T>>, dim3(static_cast<unsigned>(logits.rows())), kThreads,
-           data_of<double>(losses), data_of<T>(logits), targets, rows, logits.cols(), write_grad, grad_scale);
+           data_of<double>(losses), data_of<T>(logits), targets, rows, logits.cols(), smoothing, write_grad,
+           grad_scale);
   });
 }
 
