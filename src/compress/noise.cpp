@@ -16,9 +16,9 @@ namespace qn {
 namespace {
 
 constexpr const char* kPresets[] = {"paper", "fairseq"};
-constexpr const char* kGroups[] = {groups::kFfn,       groups::kAttention,
-                                   groups::kEmbedding, groups::kEmbeddingProjection,
-                                   groups::kSoftmax,   groups::kHead};
+constexpr const char* kGroups[] = {groups::kFfn,       groups::kAttention,           groups::kCrossAttention,
+                                   groups::kEmbedding, groups::kEmbeddingProjection, groups::kSoftmax,
+                                   groups::kHead};
 
 /// The proxy of product quantization: blocks of columns are zero, the rest is scaled up.
 class ZeroBlocks : public NoisyWeight {
@@ -210,7 +210,8 @@ void NoiseConfig::visit(ConfigVisitor& v) {
   std::vector<std::string> names(std::begin(kPresets), std::end(kPresets));
   names.insert(names.end(), std::begin(kGroups), std::end(kGroups));
   v.choice("groups", groups, std::move(names),
-           "weights that get noise; paper = ffn, attn, embed, embed_proj; fairseq = ffn, embed_proj");
+           "weights that get noise; paper = ffn, attn, cross_attn, embed, embed_proj; fairseq = ffn, cross_attn, "
+           "embed_proj");
   v.field("rates", rates,
           "rates of single groups in place of pq or scalar, whether `groups` names them or not: [ffn=0.1, attn=0.05]");
   v.field("start", start, "part of the run's updates after which noise begins");
@@ -274,9 +275,11 @@ std::vector<std::string> expand_groups(const std::vector<std::string>& names) {
   };
   for (const std::string& name : names) {
     if (name == "paper")
-      for (const char* g : {groups::kFfn, groups::kAttention, groups::kEmbedding, groups::kEmbeddingProjection}) add(g);
+      for (const char* g : {groups::kFfn, groups::kAttention, groups::kCrossAttention, groups::kEmbedding,
+                            groups::kEmbeddingProjection})
+        add(g);
     else if (name == "fairseq")
-      for (const char* g : {groups::kFfn, groups::kEmbeddingProjection}) add(g);
+      for (const char* g : {groups::kFfn, groups::kCrossAttention, groups::kEmbeddingProjection}) add(g);
     else
       add(name);
   }

@@ -74,8 +74,8 @@ struct NoiseConfig {
   void check_rates(const ConfigChecker& c) const;
 };
 
-/// The groups with presets spelled out: paper = ffn, attn, embed, embed_proj; fairseq = ffn, embed_proj (what its code
-/// really noises, reference 1.3).
+/// The groups with presets spelled out: paper = ffn, attn, cross_attn, embed, embed_proj; fairseq = ffn, cross_attn,
+/// embed_proj (what its code really noises, reference 1.3).
 std::vector<std::string> expand_groups(const std::vector<std::string>& groups);
 
 /// Plans noise for the weights of the configured groups, those that cut ties bring included. Noise that imitates a

@@ -55,6 +55,8 @@ constexpr const char *kLayers = "Transformer blocks", *kEmbedDim = "width of the
                      *kLayerdrop =
                          "probability that a block is left out of a training pass, so that the trained model can do "
                          "with fewer (LayerDrop); with share_layers groups of blocks are left out as a whole",
+                     *kLearnedPositions = "a learned table instead of sinusoids",
+                     *kScaleEmbedding = "multiply embeddings by sqrt(embed_dim)",
                      *kShareLayers = "groups of so many adjacent blocks have their weights in common (1: none do)";
 const std::vector<Activation> kActivations = {Activation::relu, Activation::gelu, Activation::gelu_tanh};
 
@@ -77,6 +79,8 @@ void ModelConfig::visit(ConfigVisitor& v) {
       return visit_language_model(v);
     case ModelType::roberta:
       return visit_roberta(v);
+    case ModelType::transformer:
+      return visit_transformer(v);
   }
 }
 
@@ -94,8 +98,8 @@ void ModelConfig::visit_language_model(ConfigVisitor& v) {
   v.choice("activation", activation, kActivations, kActivation);
   v.field("prenorm", prenorm, "LayerNorm before each sub-block instead of after the residual sum");
   v.field("final_norm", final_norm, "LayerNorm after the last block (with prenorm)");
-  v.field("learned_positions", learned_positions, "a learned table instead of sinusoids");
-  v.field("scale_embedding", scale_embedding, "multiply embeddings by sqrt(embed_dim)");
+  v.field("learned_positions", learned_positions, kLearnedPositions);
+  v.field("scale_embedding", scale_embedding, kScaleEmbedding);
   v.field("share_input_output", share_input_output, "the token table is the output matrix as well (plain softmax)");
   v.field("noise_projection", noise_projection,
           "the extra embed_dim x embed_dim layer that fairseq adds after a plain embedding when it trains with noise");
@@ -131,6 +135,32 @@ void ModelConfig::visit_roberta(ConfigVisitor& v) {
   v.field("share_layers", share_layers, kShareLayers);
 }
 
+void ModelConfig::visit_transformer(ConfigVisitor& v) {
+  v.field("layers", layers, "Transformer blocks of the decoder");
+  v.field("encoder_layers", encoder_layers, "Transformer blocks of the encoder (0: as many as the decoder's)");
+  v.field("embed_dim", embed_dim, kEmbedDim);
+  v.field("ffn_dim", ffn_dim, "hidden width of the decoder's feed-forward blocks");
+  v.field("encoder_ffn_dim", encoder_ffn_dim, "hidden width of the encoder's (0: ffn_dim)");
+  v.field("heads", heads, kHeads);
+  v.field("max_positions", max_positions, "longest sentence on either side, end mark included (0: 1024)");
+  v.field("dropout", dropout, kDropout);
+  v.field("attention_dropout", attention_dropout, kAttentionDropout);
+  v.field("activation_dropout", activation_dropout, kActivationDropout);
+  v.choice("activation", activation, kActivations, kActivation);
+  v.field("prenorm", prenorm,
+          "LayerNorm before each sub-block and after the last one, instead of after each residual sum (fairseq: "
+          "--encoder-normalize-before --decoder-normalize-before)");
+  v.field("learned_positions", learned_positions, kLearnedPositions);
+  v.field("scale_embedding", scale_embedding, kScaleEmbedding);
+  v.field("share_input_output", share_input_output, "the decoder's token table is the output matrix as well");
+  v.field("share_all_embeddings", share_all_embeddings,
+          "one token table for encoder, decoder and output; both languages then have one dictionary");
+  v.field("noise_projection", noise_projection,
+          "the extra embed_dim x embed_dim layers that fairseq adds behind both embeddings when it trains with noise");
+  v.field("layerdrop", layerdrop, kLayerdrop);
+  v.field("share_layers", share_layers, kShareLayers);
+}
+
 void ModelConfig::validate(const ConfigChecker& c) const {
   const auto within = [&](const char* key, int64_t value, int64_t least, int64_t most) {
     c.check(value >= least && value <= most, key, "must be in {} to {}, got {}", least, most, value);
@@ -143,6 +173,11 @@ void ModelConfig::validate(const ConfigChecker& c) const {
   if (type == ModelType::transformer_lm) {
     within("input_dim", input_dim, 0, kMostWidth);
     within("output_dim", output_dim, 0, kMostWidth);
+  } else if (type == ModelType::transformer) {
+    within("encoder_layers", encoder_layers, 0, kMostLayers);
+    within("encoder_ffn_dim", encoder_ffn_dim, 0, kMostWidth);
+    c.check(share_layers < 1 || encoder_layers % share_layers == 0, "share_layers",
+            "must divide encoder_layers = {}, got {}", encoder_layers, share_layers);
   } else {
     within("pooler_dim", pooler_dim, 0, kMostWidth);
     c.check(pooler_dropout >= 0.0 && pooler_dropout < 1.0, "pooler_dropout", "must be in [0, 1), got {}",

@@ -26,11 +26,12 @@ struct AdaptiveConfig {
   void validate(const ConfigChecker& c) const;
 };
 
-enum class ModelType { transformer_lm, roberta };
+enum class ModelType { transformer_lm, roberta, transformer };
 template <>
 struct EnumNames<ModelType> {
   static constexpr EnumName<ModelType> kAll[] = {{ModelType::transformer_lm, "transformer_lm"},
-                                                 {ModelType::roberta, "roberta"}};
+                                                 {ModelType::roberta, "roberta"},
+                                                 {ModelType::transformer, "transformer"}};
 };
 
 /// Sizes of published models.
@@ -61,6 +62,10 @@ struct ModelConfig {
   int64_t input_dim = 0, output_dim = 0;
   bool final_norm = false, learned_positions = false, scale_embedding = true, share_input_output = false;
   AdaptiveConfig adaptive;
+  // transformer: layers and ffn_dim are the decoder's; learned_positions, scale_embedding and share_input_output as
+  // above
+  int64_t encoder_layers = 0, encoder_ffn_dim = 0;
+  bool share_all_embeddings = false;
   // roberta
   ModelPreset preset = ModelPreset::base;
   bool untie_output = false;
@@ -73,6 +78,7 @@ struct ModelConfig {
  private:
   void visit_language_model(ConfigVisitor& v);
   void visit_roberta(ConfigVisitor& v);
+  void visit_transformer(ConfigVisitor& v);
   void validate_language_model(const ConfigChecker& c) const;
 };
 

@@ -82,13 +82,13 @@ Tensor TransformerLm::losses(Tape& tape, const TokenBatch& batch) {
   }
   const Var x = features(tape, batch);
   if (rows.size() == batch.target.size()) {
-    head_->losses(tape, x, targets, result);
+    head_->losses(tape, x, targets, result, 0.0);
     return result;
   }
   // Padding and, in evaluation, context have no target: the softmax is spared for them.
   const Tensor compact = tape.arena.tensor({static_cast<int64_t>(rows.size())}, DType::f64);
   tape.k.fill(compact, 0.0);
-  if (!rows.empty()) head_->losses(tape, select_rows(tape, x, rows), targets, compact);
+  if (!rows.empty()) head_->losses(tape, select_rows(tape, x, rows), targets, compact, 0.0);
   tape.k.scatter_rows(result.reshaped({batch.rows * batch.cols, 1}), compact.reshaped({compact.elements(), 1}),
                       tape.upload(rows), 1.0);
   return result;

@@ -15,8 +15,9 @@ namespace qn {
 /// Groups that noise and stages select by.
 namespace groups {
 inline constexpr const char* kFfn = "ffn";
-inline constexpr const char* kAttention = "attn";
-inline constexpr const char* kEmbedding = "embed";  ///< token tables
+inline constexpr const char* kAttention = "attn";             ///< self-attention
+inline constexpr const char* kCrossAttention = "cross_attn";  ///< of a decoder to an encoder
+inline constexpr const char* kEmbedding = "embed";            ///< token tables
 inline constexpr const char* kEmbeddingProjection = "embed_proj";
 inline constexpr const char* kSoftmax = "softmax";  ///< output matrices that are not tied to a table
 inline constexpr const char* kHead = "head";        ///< what stands between an encoder and its outputs

@@ -8,22 +8,28 @@
 namespace qn {
 namespace {
 
-/// What models of a type can learn, the default first.
+/// What models of a type can learn in a run, the default first.
 const std::vector<TaskType>& tasks_of(ModelType model) {
   static const std::vector<TaskType> kLanguageModel{TaskType::language_modeling},
-      kRoberta{TaskType::masked_lm, TaskType::sentence_prediction};
+      kRoberta{TaskType::masked_lm, TaskType::sentence_prediction}, kNothing;
   switch (model) {
     case ModelType::transformer_lm:
       return kLanguageModel;
     case ModelType::roberta:
       return kRoberta;
+    case ModelType::transformer:
+      return kNothing;
   }
   QN_ASSERT(false, "unknown model type");
 }
 
 }  // namespace
 
-TaskType default_task(ModelType model) { return tasks_of(model).front(); }
+TaskType default_task(ModelType model) {
+  QN_CHECK_USAGE(!tasks_of(model).empty(),
+                 "model.type: {} is for other programs that use the library: no run learns it", name_of(model));
+  return tasks_of(model).front();
+}
 
 bool learns(ModelType model, TaskType task) {
   const std::vector<TaskType>& possible = tasks_of(model);

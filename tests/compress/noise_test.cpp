@@ -6,7 +6,7 @@
 
 #include <set>
 
-#include "models/golden_model.h"
+#include "models/golden_seq2seq.h"
 #include "support/golden.h"
 #include "support/tolerance.h"
 
@@ -141,6 +141,30 @@ TEST(NoiseGolden, WholeModelStep) {
   run_loss(*model, *pass);
   EXPECT_TRUE(close(pass->loss, file.read<double>("lm_step/loss")[0], kLossTolerance));
   expect_gradients(file, "lm_step/grads", *model, kGradientTolerance);
+}
+
+TEST(NoiseGolden, WholeStepOfAnEncoderAndADecoder) {
+  QN_GOLDEN(path, "seq2seq.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  const std::string group = "noise_postnorm_shared";
+  const auto model = load_golden_seq2seq(file, group + "/model", DType::f32);
+  // fairseq's own choice of weights is the group `fairseq`.
+  QuantizationPlan plan = make_plan(default_quantize_rules(), infos_of(model->weights()));
+  NoiseConfig config;
+  config.pq = file.float_attribute(group, "p");
+  config.groups = {"fairseq"};
+  plan_noise(plan, config);
+  std::vector<std::string> noisy;
+  for (const WeightPlan& weight : plan.weights)
+    if (weight.noise.rate > 0.0) noisy.push_back(weight.name);
+  EXPECT_THAT(noisy, testing::UnorderedElementsAreArray(file.members(group + "/masks")));
+  for (const std::string& name : noisy)
+    set_masked(*model->weights().find(name), file.read<uint8_t>(group + "/masks/" + name),
+               file.float_attribute(group, "scale"));
+  const auto pass = make_pair_pass(file, group, DType::f32, {.recording = true});
+  const double loss = run_pairs(*model, *pass, file.float_attribute(group, "label_smoothing"));
+  EXPECT_TRUE(close(loss, file.read<double>(group + "/loss")[0], kLossTolerance));
+  expect_gradients(file, group + "/grads", *model, kGradientTolerance);
 }
 
 ModelConfig adaptive_config() {

@@ -50,6 +50,26 @@ TEST(LrScheduleGolden, EveryCase) {
   }
 }
 
+TEST(LrScheduleGolden, InverseSquareRoot) {
+  QN_GOLDEN(path, "seq2seq.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  const std::vector<std::string> groups = file.members("schedule");
+  EXPECT_GE(groups.size(), 4U);
+  for (const std::string& name : groups) {
+    const std::string group = "schedule/" + name;
+    ScheduleConfig config;
+    config.name = Schedule::inverse_sqrt;
+    config.lr = file.float_attribute(group, "lr_configured");
+    config.warmup_updates = file.int_attribute(group, "warmup_updates");
+    config.warmup_init_lr = file.float_attribute(group, "warmup_init_lr");
+    const auto n = file.read<int64_t>(group + "/n");
+    const auto expected = file.read<double>(group + "/lr");
+    for (size_t i = 0; i < n.size(); ++i)
+      ASSERT_TRUE(close(learning_rate(config, n[i], 0), expected[i], kScheduleTolerance))
+          << group << " after " << n[i] << " updates";
+  }
+}
+
 TEST(LrSchedule, ALengthThatNobodyGivesIsMissedAtTheStart) {
   for (const Schedule name : all_values<Schedule>()) {
     ScheduleConfig c;

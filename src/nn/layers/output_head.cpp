@@ -22,8 +22,9 @@ class Softmax : public OutputHead {
     input_ = scope.activation("output_projection.input");
   }
 
-  void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses) override {
-    cross_entropy(tape, losses, logits(tape, x), targets, {});
+  void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses,
+              double smoothing) override {
+    cross_entropy(tape, losses, logits(tape, x), targets, {}, smoothing);
   }
 
   Tensor log_probabilities(Tape& tape, const Var& x) override {
@@ -44,7 +45,8 @@ class Softmax : public OutputHead {
 class AdaptiveSoftmax : public OutputHead {
  public:
   AdaptiveSoftmax(const Scope& scope, const Bands& bands, int64_t width, const AdaptiveSoftmaxOptions& options);
-  void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses) override;
+  void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses,
+              double smoothing) override;
   Tensor log_probabilities(Tape& tape, const Var& x) override;
 
  private:
@@ -126,7 +128,9 @@ Var AdaptiveSoftmax::tail_logits(Tape& tape, const Var& x, size_t i) const {
   return tail.words->linear(tape, features, {}, tail.words_input->quantizer());
 }
 
-void AdaptiveSoftmax::losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses) {
+void AdaptiveSoftmax::losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses,
+                             double smoothing) {
+  QN_ASSERT(smoothing == 0.0);
   const Var features = dropped(tape, x, kFirstSite);
   const Bands::Split split = bands_.split(targets, tape.pass().row_multiple);
   std::vector<int32_t> head_targets(targets.begin(), targets.end());

@@ -12,8 +12,10 @@ namespace qn {
 class OutputHead {
  public:
   virtual ~OutputHead() = default;
-  /// losses (f64 [N]) += -log p(targets[i]) for features x [N, width]; targets < 0 are skipped.
-  virtual void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses) = 0;
+  /// losses (f64 [N]) += -log p(targets[i]) for features x [N, width]; targets < 0 are skipped. `smoothing` of labels,
+  /// see Kernels::cross_entropy, is for the plain softmax.
+  virtual void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses,
+                      double smoothing) = 0;
   /// log p of every word: [N, vocabulary], in the parameters' type. For inspection; costs the whole vocabulary.
   virtual Tensor log_probabilities(Tape& tape, const Var& x) = 0;
 };

@@ -36,6 +36,12 @@ Var Positions::forward(Tape& tape, const Var& x, const Sequences& sequences) {
   return add(tape, x, index, kPadId + static_cast<int32_t>(sequences.longest));
 }
 
+Var Positions::at(Tape& tape, const Var& x, std::span<const int32_t> positions) {
+  std::vector<int32_t> index(positions.begin(), positions.end());
+  for (int32_t& i : index) i += kPadId + 1;
+  return add(tape, x, index, *std::max_element(index.begin(), index.end()));
+}
+
 Var Positions::add(Tape& tape, const Var& x, std::span<const int32_t> index, int32_t largest) {
   if (table_ == nullptr) return add_positions(tape, x, {sinusoids(tape, largest + 1), nullptr}, index, kPadId);
   QN_CHECK(

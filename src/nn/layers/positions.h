@@ -22,6 +22,9 @@ class Positions {
   /// The same for sequences without padding; rows of no sequence get the padding row.
   Var forward(Tape& tape, const Var& x, const Sequences& sequences);
 
+  /// Row i is at positions[i], counted from 0.
+  Var at(Tape& tape, const Var& x, std::span<const int32_t> positions);
+
   /// Replaces the first rows of the sinusoidal table (tests compare against stored tables).
   void set_sinusoids(std::span<const float> table);
 

@@ -1,9 +1,8 @@
 #include "nn/layers/transformer_layer.h"
 
-#include <algorithm>
-#include <array>
 #include <numbers>
 #include <utility>
+#include <vector>
 
 namespace qn {
 
@@ -34,22 +33,69 @@ Var attend(Tape& tape, const Var& qkv, const RowLayout& rows, const TransformerL
 
 }  // namespace
 
+TransformerLayer::Attention TransformerLayer::Attention::build(const Scope& scope, const char* group, bool cross,
+                                                               const TransformerLayerOptions& options) {
+  const int64_t d = options.width;
+  const Starts starts = starts_of(options);
+  Attention built{};
+  const auto projection = [&](const char* name) {
+    return Linear{.weight = scope.linear(std::string(name) + ".weight", group, d, d, starts.qkv),
+                  .bias = scope.parameter(std::string(name) + ".bias", {d}, starts.qkv_bias)};
+  };
+  built.key = projection("k_proj");
+  built.value = projection("v_proj");
+  built.query = projection("q_proj");
+  built.place(scope, cross);
+  built.out = Linear::build(scope, "out_proj", group, d, d, starts.out, init::zeros());
+  return built;
+}
+
+TransformerLayer::Attention TransformerLayer::Attention::again(const Scope& scope, bool cross) const {
+  Attention other = *this;
+  other.place(scope, cross);
+  other.out = out.again(scope, "out_proj");
+  return other;
+}
+
+void TransformerLayer::Attention::place(const Scope& scope, bool cross) {
+  query_input = key_input = scope.activation("input");
+  if (cross) key_input = scope.activation("key_input");
+  for (const auto& [linear, name] : {std::pair(&key, "k_proj"), {&value, "v_proj"}, {&query, "q_proj"}}) {
+    const std::string own = std::string(name) + ".output";
+    linear->output = cross ? scope.activation(own) : scope.activation(own, "qkv.output");
+  }
+}
+
+Var TransformerLayer::Attention::projected(Tape& tape, const Var& x, const ActivationPoint* input,
+                                           std::initializer_list<const Linear*> maps) {
+  std::vector<Weight*> weights;
+  std::vector<Var> biases;
+  bool quantized = false;
+  for (const Linear* map : maps) {
+    weights.push_back(map->weight);
+    biases.push_back(map->bias->var(tape));
+    quantized = quantized || map->output->quantizer() != nullptr;
+  }
+  const Var y = linear_concat(tape, (*input)(tape, x), weights, biases, input->quantizer());
+  if (!quantized) return y;
+  std::vector<Var> parts;
+  for (const Linear* map : maps) {
+    const auto count = static_cast<int64_t>(maps.size());
+    parts.push_back((*map->output)(tape, count == 1 ? y : select_columns(tape, y, std::ssize(parts), count)));
+  }
+  return parts.size() == 1 ? parts[0] : join_columns(tape, parts);
+}
+
 TransformerLayer::TransformerLayer(const Scope& scope, uint64_t index, const TransformerLayerOptions& options)
     : options_(options), first_site_((index + 1) * kSitesPerLayer) {
   const int64_t d = options.width, f = options.ffn;
   const Starts starts = starts_of(options);
-  const Scope attention = scope.in("self_attn");
-  attention_input_ = attention.activation("input");
-  const auto projection = [&](const std::string& name) {
-    return Linear{.weight = attention.linear(name + ".weight", groups::kAttention, d, d, starts.qkv),
-                  .bias = attention.parameter(name + ".bias", {d}, starts.qkv_bias),
-                  .output = attention.activation(name + ".output", "qkv.output")};
-  };
-  key_ = projection("k_proj");
-  value_ = projection("v_proj");
-  query_ = projection("q_proj");
-  out_ = Linear::build(attention, "out_proj", groups::kAttention, d, d, starts.out, init::zeros());
+  own_ = Attention::build(scope.in("self_attn"), groups::kAttention, false, options);
   attention_norm_ = LayerNorm::build(scope, "self_attn_layer_norm", d);
+  if (options.cross_attention) {
+    cross_ = Attention::build(scope.in("encoder_attn"), groups::kCrossAttention, true, options);
+    cross_norm_ = LayerNorm::build(scope, "encoder_attn_layer_norm", d);
+  }
   fc1_ = Linear::build(scope, "fc1", groups::kFfn, f, d, starts.fc1, starts.fc1_bias);
   fc2_ = Linear::build(scope, "fc2", groups::kFfn, d, f, starts.fc2, starts.fc2_bias);
   final_norm_ = LayerNorm::build(scope, "final_layer_norm", d);
@@ -59,33 +105,11 @@ TransformerLayer::TransformerLayer(const Scope& scope, uint64_t index, const Tra
                                    const Scope& owner_scope)
     : TransformerLayer(owner) {
   first_site_ = (index + 1) * kSitesPerLayer;
-  const Scope attention = scope.in("self_attn");
-  attention_input_ = attention.activation("input");
-  for (const auto& [linear, name] : {std::pair(&key_, "k_proj"), {&value_, "v_proj"}, {&query_, "q_proj"}})
-    linear->output = attention.activation(std::string(name) + ".output", "qkv.output");
-  out_ = owner.out_.again(attention, "out_proj");
+  own_ = owner.own_.again(scope.in("self_attn"), false);
+  if (options_.cross_attention) cross_ = owner.cross_.again(scope.in("encoder_attn"), true);
   fc1_ = owner.fc1_.again(scope, "fc1");
   fc2_ = owner.fc2_.again(scope, "fc2");
   scope.share(owner_scope);
-}
-
-Unbiased TransformerLayer::self_attention(Tape& tape, const Var& x, const RowLayout& rows) const {
-  const std::array<Weight*, 3> weights{query_.weight, key_.weight, value_.weight};
-  const std::array<Var, 3> biases{query_.bias->var(tape), key_.bias->var(tape), value_.bias->var(tape)};
-  const Var input = (*attention_input_)(tape, x);
-  const Var qkv = projected(tape, linear_concat(tape, input, weights, biases, attention_input_->quantizer()));
-  const Var heads = attend(tape, qkv, rows, options_, site(options_.attention_dropout, 0));
-  return out_.without_bias(tape, heads);
-}
-
-Var TransformerLayer::projected(Tape& tape, const Var& qkv) const {
-  const std::array<const ActivationPoint*, 3> places{query_.output, key_.output, value_.output};
-  if (std::all_of(places.begin(), places.end(), [](const auto* place) { return place->quantizer() == nullptr; }))
-    return qkv;
-  std::array<Var, 3> parts;
-  for (size_t i = 0; i < parts.size(); ++i)
-    parts[i] = (*places[i])(tape, select_columns(tape, qkv, static_cast<int64_t>(i), std::ssize(parts)));
-  return join_columns(tape, parts);
 }
 
 Unbiased TransformerLayer::feed_forward(Tape& tape, const Var& x) const {
@@ -95,22 +119,50 @@ Unbiased TransformerLayer::feed_forward(Tape& tape, const Var& x) const {
   return fc2_.without_bias(tape, hidden);
 }
 
-Var TransformerLayer::forward(Tape& tape, const Var& x, const RowLayout& rows) const {
-  // The biases of both branches' last maps are added on the way into the residual sum.
-  const auto add_attention = [&](const Var& residual, const Var& input) {
-    const Unbiased branch = self_attention(tape, input, rows);
-    return residual_dropout(tape, residual, branch.value, branch.bias, site(options_.dropout, 2));
+template <typename Own, typename Cross>
+Var TransformerLayer::around(Tape& tape, const Var& x, const Own& own, const Cross& cross) const {
+  // The biases of all branches' last maps are added on the way into the residual sum.
+  const auto add = [&](const LayerNorm& norm, uint64_t number, const Var& residual, const auto& branch_of) {
+    const Unbiased branch = branch_of(options_.prenorm ? norm(tape, residual) : residual);
+    const Var sum = residual_dropout(tape, residual, branch.value, branch.bias, site(options_.dropout, number));
+    return options_.prenorm ? sum : norm(tape, sum);
   };
-  const auto add_ffn = [&](const Var& residual, const Var& input) {
-    const Unbiased branch = feed_forward(tape, input);
-    return residual_dropout(tape, residual, branch.value, branch.bias, site(options_.dropout, 3));
-  };
-  if (options_.prenorm) {
-    const Var y = add_attention(x, attention_norm_(tape, x));
-    return add_ffn(y, final_norm_(tape, y));
-  }
-  const Var y = attention_norm_(tape, add_attention(x, x));
-  return final_norm_(tape, add_ffn(y, y));
+  Var y = add(attention_norm_, 2, x, [&](const Var& z) { return own_.out.without_bias(tape, own(z)); });
+  if (options_.cross_attention)
+    y = add(cross_norm_, 4, y, [&](const Var& z) { return cross_.out.without_bias(tape, cross(z)); });
+  return add(final_norm_, 3, y, [&](const Var& z) { return feed_forward(tape, z); });
 }
+
+Var TransformerLayer::forward(Tape& tape, const Var& x, const RowLayout& rows, const Encoded* encoded) const {
+  QN_ASSERT(options_.cross_attention == (encoded != nullptr));
+  return around(
+      tape, x,
+      [&](const Var& z) {
+        return attend(tape, own_.all(tape, z), rows, options_, site(options_.attention_dropout, 0));
+      },
+      [&](const Var& z) {
+        return cross_attention(tape, cross_.queries(tape, z), cross_.keys(tape, encoded->states),
+                               std::get<Sequences>(rows), encoded->sentences, options_.heads,
+                               site(options_.attention_dropout, 5));
+      });
+}
+
+Var TransformerLayer::step(Tape& tape, const Var& x, const DecodingStep& step, const DecodingMemory& memory) const {
+  QN_ASSERT(!tape.recording());
+  return around(
+      tape, x,
+      [&](const Var& z) {
+        const Var queries = own_.queries(tape, z);
+        tape.k.scatter_rows(memory.own, own_.keys(tape, z).value, tape.upload(step.places), 1.0);
+        return cross_attention(tape, queries, {memory.own, nullptr}, step.tokens, step.places_so_far, options_.heads,
+                               {});
+      },
+      [&](const Var& z) {
+        return cross_attention(tape, cross_.queries(tape, z), {memory.encoded, nullptr}, step.hypotheses,
+                               step.sentences, options_.heads, {});
+      });
+}
+
+Var TransformerLayer::encoded_keys(Tape& tape, const Var& states) const { return cross_.keys(tape, states); }
 
 }  // namespace qn

@@ -1,6 +1,8 @@
-// One Transformer block: self-attention and feed-forward with residual connections (reference 5.3).
+// One Transformer block: self-attention, in decoders attention to an encoder, and feed-forward, with residual
+// connections (reference 5.3).
 #pragma once
 
+#include <initializer_list>
 #include <variant>
 
 #include "nn/layers/linear.h"
@@ -21,6 +23,7 @@ struct TransformerLayerOptions {
   Activation activation;
   bool prenorm;
   bool causal;
+  bool cross_attention = false;  ///< there is an encoder to attend to
   LayerInit init = LayerInit::fairseq;
 };
 
@@ -31,6 +34,27 @@ struct EqualSequences {
 /// What the rows of a matrix are.
 using RowLayout = std::variant<EqualSequences, Sequences>;
 
+/// What a decoder attends to: an encoder's result. Sequence i of the decoder's rows sees sequence i.
+struct Encoded {
+  Var states;  ///< [rows of the sentences, width]
+  Sequences sentences;
+};
+
+/// What a layer keeps while it decodes token by token: keys and values (k | v).
+struct DecodingMemory {
+  Tensor own;      ///< of the tokens so far, [places, 2 width]
+  Tensor encoded;  ///< of the encoder's result; undefined without one
+};
+
+/// The next token of several hypotheses. A hypothesis has a run of places in DecodingMemory::own.
+struct DecodingStep {
+  Sequences tokens;                 ///< row i is a sequence of its own: the next token of hypothesis i
+  std::span<const int32_t> places;  ///< of the next tokens
+  Sequences places_so_far;          ///< of each hypothesis, that of the next token included
+  Sequences hypotheses;             ///< rows that belong to sentence i of the encoder's
+  Sequences sentences;              ///< places in DecodingMemory::encoded
+};
+
 class TransformerLayer {
  public:
   /// `index` tells the dropout masks of the layers apart.
@@ -39,22 +63,45 @@ class TransformerLayer {
   /// activations are its own.
   TransformerLayer(const Scope& scope, uint64_t index, const TransformerLayer& owner, const Scope& owner_scope);
 
-  /// x [rows, width] -> the same shape.
-  Var forward(Tape& tape, const Var& x, const RowLayout& rows) const;
+  /// x [rows, width] -> the same shape. With cross-attention `encoded` is needed, and rows are Sequences.
+  Var forward(Tape& tape, const Var& x, const RowLayout& rows, const Encoded* encoded = nullptr) const;
+  /// The same for one row x [hypotheses, width] of each hypothesis, the rows before it being remembered. For passes
+  /// that record no gradient.
+  Var step(Tape& tape, const Var& x, const DecodingStep& step, const DecodingMemory& memory) const;
+  /// Keys and values of an encoder's result, for DecodingMemory::encoded.
+  Var encoded_keys(Tape& tape, const Var& states) const;
 
  private:
-  /// Both without the bias of their last map.
-  Unbiased self_attention(Tape& tape, const Var& x, const RowLayout& rows) const;
-  Unbiased feed_forward(Tape& tape, const Var& x) const;
-  /// q | k | v behind their places.
-  Var projected(Tape& tape, const Var& qkv) const;
+  /// The maps of an attention.
+  struct Attention {
+    ActivationPoint *query_input, *key_input;  // what queries, and what keys and values are made of
+    Linear query, key, value, out;
+
+    static Attention build(const Scope& scope, const char* group, bool cross, const TransformerLayerOptions& options);
+    /// The same maps once more, between places of their own.
+    Attention again(const Scope& scope, bool cross) const;
+    /// q, k | v, or all three of one input.
+    Var queries(Tape& tape, const Var& x) const { return projected(tape, x, query_input, {&query}); }
+    Var keys(Tape& tape, const Var& x) const { return projected(tape, x, key_input, {&key, &value}); }
+    Var all(Tape& tape, const Var& x) const { return projected(tape, x, query_input, {&query, &key, &value}); }
+
+   private:
+    void place(const Scope& scope, bool cross);
+    /// Results of maps side by side, behind their places.
+    static Var projected(Tape& tape, const Var& x, const ActivationPoint* input,
+                         std::initializer_list<const Linear*> maps);
+  };
+  /// The block around its attentions: each gives, of its input, heads side by side.
+  template <typename Own, typename Cross>
+  Var around(Tape& tape, const Var& x, const Own& own, const Cross& cross) const;
+  Unbiased feed_forward(Tape& tape, const Var& x) const;  // without the bias of its last map
   Dropout site(double p, uint64_t number) const { return {p, first_site_ + number}; }
 
   TransformerLayerOptions options_;
   uint64_t first_site_;
-  ActivationPoint* attention_input_;  // what q, k and v are made of
-  Linear query_, key_, value_, out_, fc1_, fc2_;
-  LayerNorm attention_norm_, final_norm_;
+  Attention own_, cross_;  // cross_ only where there is an encoder
+  Linear fc1_, fc2_;
+  LayerNorm attention_norm_, cross_norm_, final_norm_;
 };
 
 /// Dropout sites 0..15 belong to the model's ends, then 16 per layer.

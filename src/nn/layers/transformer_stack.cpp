@@ -15,16 +15,24 @@ TransformerStack::TransformerStack(const Scope& scope, const TransformerStackOpt
   }
 }
 
-Var TransformerStack::forward(Tape& tape, const Var& input, const RowLayout& rows,
-                              std::vector<Tensor>* inner_states) const {
+Var TransformerStack::forward(Tape& tape, const Var& input, const RowLayout& rows, std::vector<Tensor>* inner_states,
+                              const Encoded* encoded) const {
   Var x = input;
   if (inner_states != nullptr) inner_states->push_back(x.value);
   for (size_t i = 0; i < layers_.size(); ++i) {
     // Layers that share weights are left out together, as pruning takes them away.
     if (!layer_drop_.runs(tape, first_index_ + static_cast<int64_t>(i) / share_layers_)) continue;
-    x = layers_[i]->forward(tape, x, rows);
+    x = layers_[i]->forward(tape, x, rows, encoded);
     if (inner_states != nullptr) inner_states->push_back(x.value);
   }
+  return x;
+}
+
+Var TransformerStack::step(Tape& tape, const Var& input, const DecodingStep& step,
+                           std::span<const DecodingMemory> memories) const {
+  QN_ASSERT(memories.size() == layers_.size());
+  Var x = input;
+  for (size_t i = 0; i < layers_.size(); ++i) x = layers_[i]->step(tape, x, step, memories[i]);
   return x;
 }
 

@@ -23,7 +23,12 @@ class TransformerStack {
   TransformerStack(const Scope& scope, const TransformerStackOptions& options);
 
   /// x [rows, width] -> the same shape. `inner_states`, if given, receives x and the state after each layer that runs.
-  Var forward(Tape& tape, const Var& x, const RowLayout& rows, std::vector<Tensor>* inner_states = nullptr) const;
+  /// `encoded`: see TransformerLayer::forward().
+  Var forward(Tape& tape, const Var& x, const RowLayout& rows, std::vector<Tensor>* inner_states = nullptr,
+              const Encoded* encoded = nullptr) const;
+  /// The next row of each hypothesis; see TransformerLayer::step(). `memories` has one for each layer.
+  Var step(Tape& tape, const Var& x, const DecodingStep& step, std::span<const DecodingMemory> memories) const;
+  const std::vector<std::unique_ptr<TransformerLayer>>& layers() const { return layers_; }
   LayerDrop& layer_drop() { return layer_drop_; }
 
  private:
