@@ -220,6 +220,7 @@ std::string continued(const RunConfig& config, const fs::path& out) {
 
 ImportSummary import_hf(const fs::path& source, HfKind kind, const fs::path& out) {
   const Reader reader = reader_of(kind);
+  QN_CHECK_USAGE(fs::exists(source), "{}: there is no such folder or file of a Hugging Face model", source.string());
   const TensorFiles files(source);
   const fs::path folder = files.path().parent_path();
   const HfConfig hf(folder / "config.json");

@@ -40,6 +40,11 @@ TEST_F(CliTest, NamingWhatIsNotThereIsWrongUsage) {
     expect_usage(arguments, "there is no file");
   }
   expect_usage({"prepare", "--train", (dir_ / "none.txt").string(), "-o", (dir_ / "new").string()}, "no such file");
+  expect_usage({"import", (dir_ / "none").string(), "--as", "gpt2", "-o", (dir_ / "new").string()},
+               "there is no such folder or file");
+  expect_usage({"export", checkpoint, "--to", "hf", "--dtype", "f16", "-o", (dir_ / "new").string()}, "--to hf writes");
+  expect_usage({"export", checkpoint, "--to", "safetensors", "--vocabulary", data, "-o", (dir_ / "new").string()},
+               "--vocabulary is for --to hf");
   const auto expect_prepare = [&](std::vector<std::string> options, const std::string& message) {
     options.insert(options.begin(), {"prepare", "--train", config, "-o", (dir_ / "new").string()});
     expect_usage(options, message);
