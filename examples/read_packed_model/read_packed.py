@@ -83,6 +83,8 @@ class Model:
 
     def __init__(self, file):
         self.file, self.m = file, read_model_section(file.metadata["model"])
+        if self.m["type"] != "transformer_lm":
+            raise SystemExit(f"this reader computes language models, not {self.m['type']}; the weights it can read")
         self.d, self.v = self.m["embed_dim"], int(file.metadata["vocabulary"])
         self.input_dim, self.output_dim = (self.m[key] or self.d for key in ("input_dim", "output_dim"))
         ends = [c for c in self.m["adaptive.cutoffs"] if c < self.v] + [self.v]

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "models/language_model.h"
+#include "models/roberta.h"
 #include "tasks/pruning.h"
 #include "tasks/run_config.h"
 
@@ -89,6 +90,28 @@ TEST(Configs, SharingAndPruningMakeThePapersModelSmaller) {
   EXPECT_EQ(read("wikitext103_share_prune_ipq").model.layerdrop, 0.0);
   EXPECT_EQ(read("wikitext103_share_prune_ipq").quant_noise.pq, read("wikitext103_noise").quant_noise.pq);
   EXPECT_EQ(read("wikitext103_share_prune_ipq").ipq.updates_per_stage, 4500);
+}
+
+/// The commands of fairseq's README for quantization noise (reference 9), and its sizes (reference 5.8).
+TEST(Configs, RobertaFollowsFairseqsExample) {
+  constexpr int64_t kVocabulary = 50265, kTied = 124'696'665, kOwnOutput = 38'603'520, kProjection = 589'824;
+  const RunConfig base = read("roberta_base"), noise = read("roberta_base_noise"), rte = read("rte_base");
+  const auto parameters = [](const RunConfig& config) {
+    return make_roberta(config.model, kVocabulary, 0, {.masked_lm = true})->parameters().elements();
+  };
+  EXPECT_EQ(parameters(base), kTied + kOwnOutput);
+  EXPECT_EQ(parameters(noise), kTied + kOwnOutput + kProjection);
+  EXPECT_EQ(noise.quant_noise.pq, 0.2);
+  EXPECT_EQ(noise.model.layerdrop, 0.2);
+  EXPECT_EQ(noise.task.type, TaskType::masked_lm);
+  EXPECT_EQ(noise.optimizer.beta2, 0.98);
+  EXPECT_EQ(noise.optimizer.eps, 1e-6);
+  EXPECT_EQ(noise.schedule.name, Schedule::polynomial);
+  EXPECT_EQ(noise.train.max_updates, 125000);
+  EXPECT_EQ(rte.task.type, TaskType::sentence_prediction);
+  EXPECT_EQ(rte.schedule.total_updates, 2036);
+  EXPECT_EQ(rte.optimizer.weight_decay, 0.1);
+  EXPECT_EQ(read("rte_base_noise").quant_noise.pq, 0.2);
 }
 
 TEST(Configs, MoreBandsThanAModelPutsTogetherAreRefused) {
