@@ -32,7 +32,7 @@ constexpr const char* kFooter =
 
 int run(int argc, char** argv, Communicator& comm) {
   CLI::App app(
-      "Train language models and RoBERTa with quantization noise, compress them by iterative product quantization, and "
+      "Train language models, RoBERTa and translation with quantization noise, compress them by iterative product quantization, and "
       "run\n"
       "the packed file. Method: Fan, Stock et al., Training with Quantization Noise for Extreme Model\n"
       "Compression, ICLR 2021.");
@@ -61,6 +61,7 @@ int run(int argc, char** argv, Communicator& comm) {
   add("quantize", "Compress a trained model by iterative product quantization", cli::add_quantize, true);
   add("eval", "Perplexity, accuracy, ... of a checkpoint or a packed file", cli::add_eval);
   add("predict", "Labels and their probabilities for lines of text", cli::add_predict);
+  add("generate", "Translations of lines of text, and their BLEU", cli::add_generate);
   add("import", "A model of Hugging Face's transformers to a checkpoint", cli::add_import);
   add("export", "A packed file back to a plain safetensors file, or a model to transformers", cli::add_export);
   add("inspect", "What is in a packed file or a checkpoint, tensor by tensor", cli::add_inspect);

@@ -4,42 +4,13 @@
 #include <filesystem>
 
 #include "core/text.h"
-#include "data/split_lines.h"
 #include "ops/host_access.h"
+#include "tasks/line_reader.h"
 #include "tasks/masked_lm.h"
 #include "tasks/sentence_prediction.h"
 
 namespace qn {
 namespace {
-
-/// Ids of one line, as they would be prepared.
-class LineReader {
- public:
-  LineReader(const Dictionary& dictionary, const Tokenizer* tokenizer)
-      : dictionary_(dictionary), tokenizer_(tokenizer) {}
-
-  std::vector<int32_t> read(std::string_view text, const std::string& name) {
-    ids_.clear();
-    if (tokenizer_ != nullptr) scan_text(text, name, Nothing{});  // finds what is no UTF-8
-    scan_words(text, name, tokenizer_, *this);
-    ids_.push_back(kEosId);
-    return ids_;
-  }
-  void token(std::string_view word) {
-    const int32_t id = dictionary_.index(word);
-    ids_.push_back(id == kPadId ? kUnkId : id);
-  }
-  void end_line() {}
-
- private:
-  struct Nothing {
-    void token(std::string_view) const {}
-    void end_line() const {}
-  };
-  const Dictionary& dictionary_;
-  const Tokenizer* tokenizer_;
-  std::vector<int32_t> ids_;
-};
 
 std::vector<double> softmax(std::span<const double> logits) {
   const double largest = *std::max_element(logits.begin(), logits.end());

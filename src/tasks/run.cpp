@@ -4,6 +4,7 @@
 #include "tasks/masked_lm.h"
 #include "tasks/sentence_prediction.h"
 #include "tasks/stored_config.h"
+#include "tasks/translation.h"
 
 namespace qn {
 namespace {
@@ -28,6 +29,8 @@ const TaskKind& kind_of(TaskType type) {
       return kKind<MaskedLm>;
     case TaskType::sentence_prediction:
       return kKind<SentencePrediction>;
+    case TaskType::translation:
+      return kKind<Translation>;
   }
   QN_ASSERT(false, "unknown task");
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "compress/packed_model.h"
+#include "models/beam_search.h"
 #include "tasks/run_config.h"
 #include "train/metrics_log.h"
 #include "train/task.h"
@@ -25,6 +26,28 @@ struct EvalReport {
 struct Prediction {
   std::string label;                                          ///< the most likely class; a regression's number
   std::vector<std::pair<std::string, double>> probabilities;  ///< of every class; none for a regression
+};
+
+/// How to translate. What visit() lists becomes an option each of `generate`.
+struct GenerateConfig : BeamSearchConfig {
+  double max_length_a = 0.0;
+  int64_t max_length_b = 200;
+  int64_t batch = 64;
+  std::string bpe_marker;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
+/// A translation, and its score in the search.
+struct Translated {
+  std::string text;
+  double score = 0.0;
+};
+
+/// What `generate` made of a split, and how that compares with its translations.
+struct TranslationReport {
+  std::vector<std::string> lines;  ///< the best translation of each
+  EvalReport report;
 };
 
 /// Beside what follows, a kind of task has four static functions (TaskKind in tasks/run.cpp). One made from a file has
@@ -53,6 +76,25 @@ class RunTask : public Task {
     (void)data, (void)lines, (void)kernels, (void)dtype;
     throw UsageError("this model does not classify sentences: `predict` is for models of task sentence_prediction");
   }
+
+  /// The best translations of lines of text, best first. `data` is a prepared folder of the task. Throws qn::Error when
+  /// it is not for this module, and UsageError where a task writes no text.
+  virtual std::vector<std::vector<Translated>> generate(const std::string& data, std::span<const std::string> lines,
+                                                        const GenerateConfig& config, const Kernels& kernels,
+                                                        DType dtype) {
+    (void)data, (void)lines, (void)config, (void)kernels, (void)dtype;
+    throw UsageError(kWritesNothing);
+  }
+  /// The same of a split of the folder.
+  virtual TranslationReport generate_split(const std::string& data, const std::string& split,
+                                           const GenerateConfig& config, const Kernels& kernels, DType dtype) {
+    (void)data, (void)split, (void)config, (void)kernels, (void)dtype;
+    throw UsageError(kWritesNothing);
+  }
+
+ private:
+  static constexpr const char* kWritesNothing =
+      "this model translates nothing: `generate` is for models of task translation";
 };
 
 }  // namespace qn

@@ -8,28 +8,24 @@
 namespace qn {
 namespace {
 
-/// What models of a type can learn in a run, the default first.
+/// What models of a type can learn, the default first.
 const std::vector<TaskType>& tasks_of(ModelType model) {
   static const std::vector<TaskType> kLanguageModel{TaskType::language_modeling},
-      kRoberta{TaskType::masked_lm, TaskType::sentence_prediction}, kNothing;
+      kRoberta{TaskType::masked_lm, TaskType::sentence_prediction}, kTransformer{TaskType::translation};
   switch (model) {
     case ModelType::transformer_lm:
       return kLanguageModel;
     case ModelType::roberta:
       return kRoberta;
     case ModelType::transformer:
-      return kNothing;
+      return kTransformer;
   }
   QN_ASSERT(false, "unknown model type");
 }
 
 }  // namespace
 
-TaskType default_task(ModelType model) {
-  QN_CHECK_USAGE(!tasks_of(model).empty(),
-                 "model.type: {} is for other programs that use the library: no run learns it", name_of(model));
-  return tasks_of(model).front();
-}
+TaskType default_task(ModelType model) { return tasks_of(model).front(); }
 
 bool learns(ModelType model, TaskType task) {
   const std::vector<TaskType>& possible = tasks_of(model);
@@ -81,6 +77,17 @@ void SentencePredictionConfig::validate(const ConfigChecker& c) const {
     c.check(id >= -1 && id <= kUnkId, name, "must be the id of a special symbol, 0 to {}, or -1, got {}", kUnkId, id);
 }
 
+void TranslationConfig::visit(ConfigVisitor& v) {
+  v.field("label_smoothing", label_smoothing,
+          "share of the target's probability that all other words are to have together (fairseq: "
+          "label_smoothed_cross_entropy; its default is 0)");
+}
+
+void TranslationConfig::validate(const ConfigChecker& c) const {
+  c.check(label_smoothing >= 0.0 && label_smoothing < 1.0, "label_smoothing", "must be in [0, 1), got {}",
+          label_smoothing);
+}
+
 void TaskConfig::visit(ConfigVisitor& v) {
   const TaskType before = type;
   v.choice("type", type, "what the model learns (default: what its model.type is for); it decides which keys follow");
@@ -92,6 +99,8 @@ void TaskConfig::visit(ConfigVisitor& v) {
       return v.visit_body(masked_lm);
     case TaskType::sentence_prediction:
       return v.visit_body(sentences);
+    case TaskType::translation:
+      return v.visit_body(translation);
   }
 }
 

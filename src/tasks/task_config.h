@@ -11,12 +11,13 @@
 
 namespace qn {
 
-enum class TaskType { language_modeling, masked_lm, sentence_prediction };
+enum class TaskType { language_modeling, masked_lm, sentence_prediction, translation };
 template <>
 struct EnumNames<TaskType> {
   static constexpr EnumName<TaskType> kAll[] = {{TaskType::language_modeling, "language_modeling"},
                                                 {TaskType::masked_lm, "masked_lm"},
-                                                {TaskType::sentence_prediction, "sentence_prediction"}};
+                                                {TaskType::sentence_prediction, "sentence_prediction"},
+                                                {TaskType::translation, "translation"}};
 };
 
 /// The task of a model where none is named.
@@ -40,6 +41,12 @@ struct SentencePredictionConfig {
   void validate(const ConfigChecker& c) const;
 };
 
+struct TranslationConfig {
+  double label_smoothing = 0.1;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
 /// `type` decides which keys there are, as in ModelConfig.
 struct TaskConfig {
   TaskConfig() = default;
@@ -49,6 +56,7 @@ struct TaskConfig {
   TaskType type = TaskType::language_modeling;
   MaskedLmConfig masked_lm;
   SentencePredictionConfig sentences;
+  TranslationConfig translation;
 
   void visit(ConfigVisitor& v);
 };

@@ -1,0 +1,46 @@
+// A line of text to the ids of a dictionary, as `prepare` would make them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/special_tokens.h"
+#include "data/dictionary.h"
+#include "data/split_lines.h"
+#include "data/tokenizer.h"
+
+namespace qn {
+
+class LineReader {
+ public:
+  /// `tokenizer` may be null: words are what stands between spaces.
+  LineReader(const Dictionary& dictionary, const Tokenizer* tokenizer)
+      : dictionary_(dictionary), tokenizer_(tokenizer) {}
+
+  /// Ids and the end mark; `name` is for messages.
+  std::vector<int32_t> read(std::string_view text, const std::string& name) {
+    ids_.clear();
+    if (tokenizer_ != nullptr) scan_text(text, name, Nothing{});  // finds what is no UTF-8
+    scan_words(text, name, tokenizer_, *this);
+    ids_.push_back(kEosId);
+    return ids_;
+  }
+  void token(std::string_view word) {
+    const int32_t id = dictionary_.index(word);
+    ids_.push_back(id == kPadId ? kUnkId : id);
+  }
+  void end_line() {}
+
+ private:
+  struct Nothing {
+    void token(std::string_view) const {}
+    void end_line() const {}
+  };
+  const Dictionary& dictionary_;
+  const Tokenizer* tokenizer_;
+  std::vector<int32_t> ids_;
+};
+
+}  // namespace qn
