@@ -50,8 +50,9 @@ void IpqConfig::visit(ConfigVisitor& v) {
       "rows alike, as fairseq does)");
   v.field(
       "input_exponent", input_exponent,
-      "k-means weighs the column of an input whose mean square is m, over calibration_batches, with m to this power "
-      "(0: all columns alike; 1: errors count as they change the layer's output)");
+      "k-means weighs the column of an input whose mean square is m, over calibration_batches, with m to this power: "
+      "one number for all stages, or one for each (empty, 0: all columns alike; 1: errors count as they change the "
+      "layer's output)");
   v.choice("centroid_gradient", centroid_gradient,
            "gradient of a centroid: sum over its n blocks (fairseq's code), their mean (the paper), or the sum over "
            "sqrt(n)");
@@ -92,8 +93,9 @@ void IpqConfig::validate(const ConfigChecker& c) const {
   c.check(kmeans_iterations >= 1, "kmeans_iterations", "must be at least 1, got {}", kmeans_iterations);
   c.check(frequency_exponent >= 0.0 && frequency_exponent <= 2.0, "frequency_exponent", "must be in [0, 2], got {}",
           frequency_exponent);
-  c.check(input_exponent >= 0.0 && input_exponent <= 2.0, "input_exponent", "must be in [0, 2], got {}",
-          input_exponent);
+  c.check(input_exponent.empty() || method == QuantizeMethod::pq, "input_exponent", "is for method pq");
+  for (const double exponent : input_exponent)
+    c.check(exponent >= 0.0 && exponent <= 2.0, "input_exponent", "must be in [0, 2], got {}", exponent);
   c.check(save_every_kmeans_iterations >= 0, "save_every_kmeans_iterations", "must not be negative, got {}",
           save_every_kmeans_iterations);
 }

@@ -35,7 +35,7 @@ struct IpqConfig {
   int64_t kmeans_iterations = 15;
   std::vector<std::string> row_scales;
   double frequency_exponent = 1.0;
-  double input_exponent = 0.0;
+  std::vector<double> input_exponent;
   CentroidGradient centroid_gradient = CentroidGradient::sum;
   bool dense_softmax = false;
   int64_t reassign_updates = 0;

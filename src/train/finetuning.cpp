@@ -82,6 +82,8 @@ Finetuning::Finetuning(const QuantizeConfig& config, const QuantizationPlan& pla
       own.optimizer.name = value_named<OptimizerKind>(
           entry_of(config.stage_optimizers, stage, plan.stages, "stage_optimizers"), "ipq.stage_optimizers");
     if (!config.stage_lr.empty()) own.schedule.lr = entry_of(config.stage_lr, stage, plan.stages, "stage_lr");
+    if (!config.input_exponent.empty())
+      own.input_exponent = entry_of(config.input_exponent, stage, plan.stages, "input_exponent");
     stages_.push_back(std::move(own));
   }
 }

@@ -1,4 +1,5 @@
-// How `quantize` trains after each stage: the keys of the section `ipq` that say so, and the updates of each stage.
+// How `quantize` trains after each stage: the keys of the section `ipq` that say so, and the updates of each stage; and
+// what else a list of the section has for each stage.
 #pragma once
 
 #include <cstdint>
@@ -46,6 +47,8 @@ class Finetuning {
   int64_t start_of(int64_t stage) const { return starts_[static_cast<size_t>(stage)]; }
   const OptimizerConfig& optimizer(int64_t stage) const { return stages_[static_cast<size_t>(stage)].optimizer; }
   double peak_lr(int64_t stage) const { return stages_[static_cast<size_t>(stage)].schedule.lr; }
+  /// Of the stage's k-means: 0 where all columns of a weight count alike.
+  double input_exponent(int64_t stage) const { return stages_[static_cast<size_t>(stage)].input_exponent; }
   /// Of the update after `update` others, which is one of the stage's.
   double learning_rate(int64_t stage, int64_t update) const;
 
@@ -53,6 +56,7 @@ class Finetuning {
   struct Stage {
     OptimizerConfig optimizer;
     ScheduleConfig schedule;
+    double input_exponent = 0.0;
   };
   std::vector<Stage> stages_;
   std::vector<int64_t> starts_{0};

@@ -89,10 +89,11 @@ void Trainer::calibration_passes(const std::function<void(int64_t)>& after) {
 /// Tells the next stage how much the columns of its weights matter, on the model as the stage finds it.
 void Trainer::measure_inputs() {
   const std::vector<std::string> weights = ipq_->weights_with_columns();
-  if (config_.ipq.input_exponent == 0.0 || weights.empty()) return;
+  const double exponent = finetuning_.input_exponent(ipq_->stages_done());
+  if (exponent == 0.0 || weights.empty()) return;
   const InputStatistics statistics(module_, weights);
   calibration_passes([](int64_t) {});
-  ColumnImportances found = statistics.importances(config_.ipq.input_exponent, across_ranks());
+  ColumnImportances found = statistics.importances(exponent, across_ranks());
   spdlog::info("stage {}: importance of the inputs of {} weights from {} training micro-batches",
                ipq_->stages_done() + 1, found.size(), config_.ipq.calibration_batches);
   ipq_->set_column_importances(std::move(found));

@@ -78,6 +78,11 @@ TEST_F(FinetuningTest, StagesHaveTheirOwnUpdatesAndRates) {
   EXPECT_DOUBLE_EQ(anew.learning_rate(1, 5), 0.2);
   EXPECT_DOUBLE_EQ(anew.learning_rate(1, 6), 0.1);
   EXPECT_DOUBLE_EQ(anew.learning_rate(2, 7), 0.4);
+  c.ipq.input_exponent = {0.0, 1.0};
+  EXPECT_THAT([&] { Finetuning(c.ipq, plan, {}, {}); },
+              testing::ThrowsMessage<UsageError>(testing::HasSubstr("ipq.input_exponent has 2 entries")));
+  c.ipq.input_exponent = {0.0, 0.0, 1.0};
+  EXPECT_EQ(Finetuning(c.ipq, plan, {}, {}).input_exponent(2), 1.0);
   c.ipq.stage_updates = {5, 2};
   EXPECT_THAT(
       [&] { Finetuning(c.ipq, plan, {}, {}); },
@@ -232,7 +237,7 @@ RunConfig with_all(RunConfig c) {
   c.ipq.centroid_gradient = CentroidGradient::root;
   c.ipq.centroids = ValueStorage::int8;
   c.ipq.row_scales = {"."};
-  c.ipq.input_exponent = 1.0;
+  c.ipq.input_exponent = {1.0, 0.0, 0.5};
   c.ipq.calibration_batches = 5;
   c.ipq.average_decay = 0.8;
   c.ipq.reassign_updates = 2;

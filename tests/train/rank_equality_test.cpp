@@ -146,7 +146,7 @@ TEST(RankEquality, FinetuningMatchesOneRank) {
     c.ipq.centroid_gradient = CentroidGradient::root;
     c.ipq.centroids = ValueStorage::int8;
     c.ipq.row_scales = {"."};
-    c.ipq.input_exponent = 1.0;
+    c.ipq.input_exponent = {1.0};
     c.ipq.calibration_batches = 6;
     c.ipq.average_decay = 0.8;
     c.ipq.reassign_updates = 2;
