@@ -39,7 +39,7 @@ class PairsDir : public SharedDir {
     if (comm().is_root()) {
       PreparePairsOptions options;
       options.set_languages("aa-bb");
-      for (const auto& [split, lines] : {std::pair{"train", 600}, {"valid", 40}, {"test", 30}})
+      for (const auto& [split, lines] : {std::pair{"train", 2500}, {"valid", 40}, {"test", 30}})
         write_pairs(path() / split, lines, hash_name(split));
       options.text.train = path() / "train";
       options.text.valid = {path() / "valid"};
@@ -80,7 +80,9 @@ std::string mine(const std::string& name) { return fmt::format("{}_{}", name, co
 TEST(TranslationRun, LearnsToTranslateAndWritesIt) {
   if (comm().size() > 1) GTEST_SKIP() << "one rank is enough";
   const PairsDir dir;
-  const RunConfig config = translation_config(dir.path(), "learns", 400);
+  RunConfig config = translation_config(dir.path(), "learns", 600);
+  config.data.max_tokens = 300;
+  config.schedule.lr = 0.006;
   TaskTrainer trainer(config, comm(), {});
   ASSERT_EQ(trainer->run(), Outcome::finished);
   const Evaluation& found = trainer->validate_now();
