@@ -167,14 +167,14 @@ const char* layer_type(WeightKind kind) {
 }
 
 QuantizeRules default_quantize_rules() {
-  const std::string root = R"((decoder|encoder\.sentence_encoder)\.)";
+  const std::string root = R"((encoder\.sentence_encoder|encoder|decoder)\.)";
   return {
       .n_centroids = {{"Linear", {"in_features", {{"*", 256}}}}, {"Embedding", {"embedding_dim", {{"*", 256}}}}},
       .block_sizes = {{"Linear", {"fuzzy_name", {{"fc", 8}, {"attn", 4}, {"emb", 4}, {"head", 4}}}},
                       {"Embedding", {"fuzzy_name", {{"emb", 8}}}}},
       .stages = {{root + R"(layers\.\d+\.fc[12])", ""},
                  {root + R"(embed_tokens(\.embeddings\.[012]\.[01]|$))", ""},
-                 {root + R"(layers\.\d+\.self_attn\.(k_proj|v_proj|q_proj|out_proj))", ""}},
+                 {root + R"(layers\.\d+\.(self|encoder)_attn\.(k_proj|v_proj|q_proj|out_proj))", ""}},
   };
 }
 

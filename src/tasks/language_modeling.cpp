@@ -41,8 +41,8 @@ std::unique_ptr<RunTask> LanguageModeling::from_packed(const SafetensorsReader& 
 }
 
 void LanguageModeling::open_training() {
-  begin_training(corpus_->prepare_training(model_->max_positions()), corpus_->seed(), corpus_->train_checksum(),
-                 corpus_->valid_checksum());
+  BatchList batches = corpus_->prepare_training(model_->max_positions());  // it opens what the checksums are of
+  begin_training(std::move(batches), corpus_->seed(), corpus_->train_checksum(), corpus_->valid_checksum());
 }
 
 std::string LanguageModeling::describe_data(int64_t micro_batches) const {

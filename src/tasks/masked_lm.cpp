@@ -88,8 +88,8 @@ void MaskedLm::set_masking(const Dictionary& dictionary, const std::string& fold
 }
 
 void MaskedLm::open_training() {
-  begin_training(corpus_->prepare_training(model_->max_positions(), 1), corpus_->seed(), corpus_->train_checksum(),
-                 corpus_->valid_checksum());
+  BatchList batches = corpus_->prepare_training(model_->max_positions(), 1);  // it opens what the checksums are of
+  begin_training(std::move(batches), corpus_->seed(), corpus_->train_checksum(), corpus_->valid_checksum());
 }
 
 std::string MaskedLm::describe_data(int64_t micro_batches) const {

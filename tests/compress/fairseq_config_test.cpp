@@ -179,7 +179,10 @@ TEST(FairseqConfig, ReadsFiles) {
   const std::filesystem::path configs = std::filesystem::path(QN_SOURCE_DIR) / "configs";
   const QuantizeRules shipped = read_quantize_rules(configs / "fairseq_quantization.yaml");
   EXPECT_EQ(shipped.stages.size(), default_quantize_rules().stages.size());
-  EXPECT_EQ(shipped.block_sizes.at("Linear").values, default_quantize_rules().block_sizes.at("Linear").values);
+  auto built_in = default_quantize_rules().block_sizes.at("Linear").values;
+  EXPECT_EQ(built_in.back().first, "head");  // of RoBERTa, which the example knows nothing of
+  built_in.pop_back();
+  EXPECT_EQ(shipped.block_sizes.at("Linear").values, built_in);
   EXPECT_THAT(error_of([&] { read_quantize_rules(configs / "none.yaml"); }), HasSubstr("none.yaml"));
 }
 

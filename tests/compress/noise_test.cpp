@@ -255,7 +255,7 @@ TEST(NoisePlacement, SingleGroups) {
   ModelConfig own_output = plain_config();
   own_output.share_input_output = false;
   EXPECT_THAT(noised(own_output, noise_on({"softmax"})), testing::ElementsAre("decoder.output_projection.weight"));
-  EXPECT_THAT(expand_groups({"ffn", "fairseq", "ffn"}), testing::ElementsAre("ffn", "embed_proj"));
+  EXPECT_THAT(expand_groups({"ffn", "fairseq", "ffn"}), testing::ElementsAre("ffn", "cross_attn", "embed_proj"));
 }
 
 TEST(NoisePlacement, WhatCutTiesBringGetsTheNoiseOfItsGroup) {
