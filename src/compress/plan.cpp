@@ -134,10 +134,21 @@ std::vector<int64_t> valid_block_sizes(int64_t cols) {
   return sizes;
 }
 
+/// Product quantization of a weight that its blocks divide, with as many of the asked for centroids as it has use for.
+std::shared_ptr<const Quantizer> product_quantizer(const WeightInfo& weight, const KMeansShape& asked) {
+  const int64_t blocks = weight.rows * weight.cols / asked.block_size;
+  const int64_t capped = capped_centroids(blocks, asked.n_centroids);
+  if (capped < asked.n_centroids)
+    spdlog::info("weight '{}': {} centroids instead of {}, a quarter of its {} blocks of {}", weight.name, capped,
+                 asked.n_centroids, blocks, asked.block_size);
+  return std::make_shared<PqQuantizer>(asked.block_size, capped, asked.row_scales);
+}
+
 std::shared_ptr<const Quantizer> plan_quantizer(const QuantizeRules& rules, const WeightInfo& weight, bool row_scales) {
   if (rules.quantizer != nullptr) {
     rules.quantizer->check(weight.rows, weight.cols, weight.name);
-    return rules.quantizer;
+    const auto kmeans = rules.quantizer->kmeans();
+    return kmeans ? product_quantizer(weight, *kmeans) : rules.quantizer;
   }
   const int64_t d = look_up(rules.block_sizes, "block_sizes", rules.source, weight);
   const int64_t k = look_up(rules.n_centroids, "n_centroids", rules.source, weight);
@@ -145,11 +156,7 @@ std::shared_ptr<const Quantizer> plan_quantizer(const QuantizeRules& rules, cons
            "weight '{}' has {} columns, which a block size of {} does not divide; {} fit", weight.name, weight.cols, d,
            fmt::join(valid_block_sizes(weight.cols), ", "));
   QN_CHECK(k >= 2 && k <= 65536, "weight '{}': {} centroids; 2 to 65536 are allowed", weight.name, k);
-  const int64_t capped = capped_centroids(weight.rows * weight.cols / d, k);
-  if (capped < k)
-    spdlog::info("weight '{}': {} centroids instead of {}, a quarter of its {} blocks of {}", weight.name, capped, k,
-                 weight.rows * weight.cols / d, d);
-  return std::make_shared<PqQuantizer>(d, capped, row_scales);
+  return product_quantizer(weight, {d, k, row_scales});
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "compress/explain.h"
 #include "small_net.h"
 #include "support/capture.h"
@@ -59,6 +61,20 @@ TEST(RunPlan, TakesAnyQuantizerByTypeAndOptions) {
   };
   EXPECT_THAT(problem("quantizer: int bits=9"), AllOf(HasSubstr("quantizer"), HasSubstr("2 to 8 are possible")));
   EXPECT_THAT(problem("{quantizer: int bits=4 range=tensor, method: int}"), HasSubstr("leave them out"));
+}
+
+TEST(RunPlan, AWeightHasNoMoreCentroidsThanAQuarterOfItsBlocks) {
+  const SmallNet net;
+  IpqConfig ipq;
+  ipq.quantizer = "pq block_size=8 n_centroids=13 row_scales=rms";
+  const QuantizationPlan plan = make_run_plan(net, {}, &ipq);
+  for (const auto& [name, centroids] : std::map<std::string, int64_t>{{"embed", 12}, {"fc1", 13}, {"fc2", 13}}) {
+    const auto kmeans = plan.find("net." + name + ".weight")->quantizer->kmeans();
+    EXPECT_EQ(kmeans->block_size, 8);
+    EXPECT_EQ(kmeans->n_centroids, centroids) << name;
+    EXPECT_TRUE(kmeans->row_scales);
+  }
+  EXPECT_EQ(plan_to_text(resume_run_plan(plan_to_text(plan), net, {}, &ipq)), plan_to_text(plan));
 }
 
 TEST(RunPlan, RowScalesAreAnOptionOfProductQuantization) {
