@@ -17,6 +17,7 @@
 #include "train/divergence.h"
 #include "train/final_save.h"
 #include "train/run_record.h"
+#include "train/stage_starts.h"
 #include "train/start_checks.h"
 
 namespace qn {
@@ -90,6 +91,8 @@ void Trainer::plan_weights(const StateDict& state) {
   };
   if (options_.quantize) {
     finetuning_ = Finetuning(config_.ipq, plan_, config_.optimizer, config_.schedule);
+    check_stage_starts(finetuning_, plan_.stages, config_.ipq, state);
+    check_latent_values(plan_, config_.ipq, state);
     stage_model_.emplace(module_, config_.ipq.average_decay,
                          config_.ipq.keep_best.value_or(!config_.ipq.updates_per_stage));
     ipq_.emplace(config_.ipq, module_, comm_, static_cast<uint64_t>(config_.seed), plan_, importance);
@@ -226,6 +229,7 @@ StateDict Trainer::capture() {
   updates_->save(state);
   noise_->save(state);
   if (ipq_) ipq_->save(state);
+  if (ipq_) save_stage_starts(finetuning_, plan_.stages, state);
   if (stage_model_) stage_model_->save(state);
   task_.save(state);
   state_.save(state);

@@ -164,6 +164,16 @@ TEST_F(FinetuningTest, BlocksMoveToOtherCentroids) {
             moved->validate_now().loss);
 }
 
+TEST_F(FinetuningTest, AnExplicitQuantizerOfMoreCentroidsThanSmallWeightsHaveUseFor) {
+  RunConfig c = config("capped", {1});
+  c.ipq.quantizer = "pq block_size=8 n_centroids=200";
+  const auto trainer = run(c);
+  const std::filesystem::path path = dir_ / "capped.safetensors";
+  trainer->round_weights(packed_storage(c.ipq));
+  EXPECT_EQ(write_packed_file(path, *trainer, c), predicted_bytes(*trainer, c));
+  EXPECT_LT(trainer->plan().quantized().front().quantizer->kmeans()->n_centroids, 200);
+}
+
 TEST_F(FinetuningTest, RowScalesAreFinetunedAndPacked) {
   RunConfig c = config("scaled", {6});
   c.ipq.row_scales = {"."};
@@ -259,6 +269,37 @@ TEST_F(FinetuningTest, ResumesAnywhere) {
     EXPECT_EQ(all_codes(second->model()), all_codes(straight->model())) << stop;
     EXPECT_EQ(parameter_values(second->model()), parameter_values(straight->model())) << stop;
   }
+}
+
+TEST_F(FinetuningTest, StagesThatAreOverKeepTheirUpdates) {
+  const auto resume = [&](const char* from, std::vector<int64_t> updates, int64_t reassign = 0) {
+    const std::filesystem::path copy = dir_ / "copy";
+    std::filesystem::remove_all(copy);
+    std::filesystem::copy(dir_ / from, copy);
+    RunConfig c = config("copy", std::move(updates));
+    c.ipq.reassign_updates = reassign;
+    return run(c)->update();
+  };
+  const auto refusal = testing::ThrowsMessage<UsageError>(testing::HasSubstr("ipq.stage_updates: the run has"));
+  {
+    TinyTrainer first(config("under_way", {4, 5, 3}), *local_, {.quantize = true, .stop_requested = stop_at(16)});
+    EXPECT_EQ(first.run(), Outcome::stopped);
+    EXPECT_EQ(first.update(), 6) << "the stop was to be after 2 updates of stage 2";
+  }
+  EXPECT_EQ(resume("under_way", {4, 3, 1}), 8);
+  EXPECT_EQ(resume("under_way", {4, 7, 3}), 14);
+  for (const std::vector<int64_t>& updates : std::vector<std::vector<int64_t>>{{4, 2, 3}, {4, 1, 3}, {5, 4, 3}, {3}})
+    EXPECT_THAT([&] { resume("under_way", updates); }, refusal);
+  EXPECT_THAT(
+      [&] {
+        resume("under_way", {4, 5, 3}, 2);
+      },
+      testing::ThrowsMessage<UsageError>(testing::HasSubstr("ipq.reassign_updates: the run has")));
+  run(config("over", {4}));
+  for (const std::vector<int64_t>& updates : std::vector<std::vector<int64_t>>{{5}, {4, 4, 3}, {4, 5, 3}})
+    EXPECT_THAT([&] { resume("over", updates); }, refusal);
+  EXPECT_EQ(resume("over", {4}), 12);
+  EXPECT_EQ(resume("over", {4, 4, 6}), 14);
 }
 
 TEST(FinetuningConfig, TwoRecipesAtOnceAreRefused) {
