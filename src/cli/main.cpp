@@ -33,9 +33,8 @@ constexpr const char* kFooter =
 int run(int argc, char** argv, Communicator& comm) {
   CLI::App app(
       "Train language models, RoBERTa and translation with quantization noise, compress them by\n"
-      "iterative product quantization, and run "
-      "the packed file. Method: Fan, Stock et al., Training with Quantization Noise for Extreme Model\n"
-      "Compression, ICLR 2021.");
+      "iterative product quantization, and run the packed file. Method: Fan, Stock et al., Training\n"
+      "with Quantization Noise for Extreme Model Compression, ICLR 2021.");
   app.name("quantnoise");
   app.footer(kFooter);
   app.require_subcommand(1);
