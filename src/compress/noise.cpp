@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "compress/replacement_noise.h"
 #include "compress/scalar_noise.h"
@@ -308,6 +309,19 @@ void plan_noise(QuantizationPlan& plan, const NoiseConfig& config, const Quantiz
     weight.noise = noise;
   }
   warn_of_other_blocks(plan, config, later);
+}
+
+void warn_of_missing_noise(const QuantizationPlan& plan, const NoiseConfig& config) {
+  const auto noisy = [](const WeightPlan& weight) { return !weight.noise.form.empty(); };
+  if (std::any_of(plan.weights.begin(), plan.weights.end(), noisy)) return;
+  if (config.pq > 0.0 || config.scalar > 0.0 || !config.rates.empty()) {
+    std::set<std::string> groups;
+    for (const WeightPlan& weight : plan.weights) groups.insert(weight.group);
+    spdlog::warn("quant_noise: no weight gets noise; the groups of this model are {}: name some in quant_noise.groups",
+                 fmt::join(groups, ", "));
+  } else if (config.imitates()) {
+    spdlog::warn("quant_noise: no weight gets noise, because every rate is 0: set quant_noise.pq or rates");
+  }
 }
 
 void check_noise_schedule(const NoiseConfig& config, int64_t total_updates) {

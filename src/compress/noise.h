@@ -87,6 +87,9 @@ void plan_noise(QuantizationPlan& plan, const NoiseConfig& config, const Quantiz
 /// Throws qn::UsageError when the noise depends on how many updates the run has, and that is not known (0).
 void check_noise_schedule(const NoiseConfig& config, int64_t total_updates);
 
+/// Warns where a configuration asks for noise and no weight of the plan gets any.
+void warn_of_missing_noise(const QuantizationPlan& plan, const NoiseConfig& config);
+
 /// Gives a dense weight the noise that is planned for it; its values are never written. Returns whether there is any.
 /// Throws qn::Error for unknown forms. Those with codebooks draw nothing before RunNoise (run_noise.h) has made them.
 bool apply_noise(Weight& weight, const QuantizationPlan& plan);

@@ -98,6 +98,7 @@ void Trainer::plan_weights(const StateDict& state) {
     ipq_.emplace(config_.ipq, module_, comm_, static_cast<uint64_t>(config_.seed), plan_, importance);
   } else {
     check_noise_schedule(config_.quant_noise, max_updates());
+    warn_of_missing_noise(plan_, config_.quant_noise);
   }
   noise_.emplace(module_, comm_, plan_,
                  RunNoiseOptions{.seed = static_cast<uint64_t>(config_.seed),

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "models/golden_seq2seq.h"
+#include "support/capture.h"
 #include "support/golden.h"
 #include "support/tolerance.h"
 
@@ -256,6 +257,24 @@ TEST(NoisePlacement, SingleGroups) {
   own_output.share_input_output = false;
   EXPECT_THAT(noised(own_output, noise_on({"softmax"})), testing::ElementsAre("decoder.output_projection.weight"));
   EXPECT_THAT(expand_groups({"ffn", "fairseq", "ffn"}), testing::ElementsAre("ffn", "cross_attn", "embed_proj"));
+}
+
+TEST(NoisePlacement, SaysWhereNoWeightGetsAny) {
+  const auto model = make_language_model(plain_config(), 70, 16);
+  const auto said = [&](const NoiseConfig& config) {
+    QuantizationPlan plan = make_plan(default_quantize_rules(), infos_of(model->weights()));
+    plan_noise(plan, config);
+    const LogCapture log;
+    warn_of_missing_noise(plan, config);
+    return log.text();
+  };
+  EXPECT_THAT(said(noise_on({"embed_proj"})), testing::HasSubstr("the groups of this model are attn, embed, ffn"));
+  EXPECT_THAT(said(noise_on({})), testing::HasSubstr("no weight gets noise"));
+  NoiseConfig unrated;
+  unrated.form = BlockNoise::exact;
+  EXPECT_THAT(said(unrated), testing::HasSubstr("every rate is 0"));
+  EXPECT_EQ(said(noise_on({"ffn"})), "");
+  EXPECT_EQ(said({}), "");
 }
 
 TEST(NoisePlacement, WhatCutTiesBringGetsTheNoiseOfItsGroup) {
