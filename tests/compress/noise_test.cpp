@@ -268,7 +268,7 @@ TEST(NoisePlacement, SaysWhereNoWeightGetsAny) {
     warn_of_missing_noise(plan, config);
     return log.text();
   };
-  EXPECT_THAT(said(noise_on({"embed_proj"})), testing::HasSubstr("the groups of this model are attn, embed, ffn"));
+  EXPECT_THAT(said(noise_on({"softmax"})), testing::HasSubstr("the groups of this model are attn, embed"));
   EXPECT_THAT(said(noise_on({})), testing::HasSubstr("no weight gets noise"));
   NoiseConfig unrated;
   unrated.form = BlockNoise::exact;
