@@ -1,77 +1,17 @@
 #include "data/byte_pairs.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <queue>
 #include <utility>
 
 #include "core/error.h"
-#include "core/file_io.h"
 #include "core/file_kind.h"
-#include "core/strict_json.h"
-#include "core/text.h"
-#include "data/text_scanner.h"
-#include "data/word_pattern.h"
+#include "data/byte_level.h"
 
 namespace qn {
 namespace {
 
-/// Of words: contractions, then letters, digits or other signs, each with a blank before them; of white space in a row
-/// the last one goes to what follows. \s is Unicode's property White_Space, which PCRE2's \s is not quite.
-std::string word_expression() {
-  const std::string space = R"(\t-\r\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-  return R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}++| ?\p{N}++| ?[^\p{L}\p{N})" + space + "]++|[" + space + "]+(?=[" + space +
-         R"(]|\z)|[)" + space + "]++";
-}
-
-constexpr int32_t kMostTokens = 1 << 24;                             // ids of a vocabulary; more is damage
 constexpr size_t kKnownWords = size_t{1} << 20, kLongestKnown = 64;  // of an encoder's memory
-
-/// GPT-2's printable character for every byte: itself where that is one, otherwise 256, 257, ... in order of bytes.
-struct ByteCharacters {
-  std::array<uint32_t, 256> character{};
-  std::vector<int32_t> byte = std::vector<int32_t>(512, -1);  ///< by character
-  std::vector<uint8_t> order;                                 ///< bytes in the order of GPT-2's ids
-};
-
-const ByteCharacters& byte_characters() {
-  static const ByteCharacters all = [] {
-    ByteCharacters made;
-    const auto printable = [](int b) { return (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae; };
-    uint32_t next = 256;
-    for (const bool themselves : {true, false})
-      for (int b = 0; b < 256; ++b) {
-        if (printable(b) != themselves) continue;
-        const uint32_t c = themselves ? static_cast<uint32_t>(b) : next++;
-        made.character[static_cast<size_t>(b)] = c;
-        made.byte[c] = b;
-        made.order.push_back(static_cast<uint8_t>(b));
-      }
-    return made;
-  }();
-  return all;
-}
-
-/// The character of a byte, which is below U+0800, in UTF-8.
-std::string spelled(uint8_t byte) {
-  const uint32_t c = byte_characters().character[byte];
-  if (c < 0x80) return {static_cast<char>(c)};
-  return {static_cast<char>(0xc0 | c >> 6), static_cast<char>(0x80 | (c & 0x3f))};
-}
-
-/// The bytes that a token stands for; what is not spelled in GPT-2's characters stands for itself.
-std::string bytes_of(const std::string& token) {
-  std::string bytes;
-  for (std::string_view rest = token; !rest.empty();) {
-    int length = 0;
-    const uint32_t c = decode_utf8(rest, length);
-    const int32_t byte = length > 0 && c < byte_characters().byte.size() ? byte_characters().byte[c] : -1;
-    if (byte < 0) return token;
-    bytes += static_cast<char>(byte);
-    rest.remove_prefix(static_cast<size_t>(length));
-  }
-  return bytes;
-}
 
 uint64_t pair_key(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
@@ -79,33 +19,27 @@ uint64_t pair_key(int32_t left, int32_t right) {
 
 }  // namespace
 
-struct BytePairs::Pattern {
-  WordPattern words{word_expression()};
-};
-
-struct BytePairs::Encoder::Matcher {
-  WordPattern::Matcher words;
-};
-
-BytePairs::BytePairs(const std::filesystem::path& vocabulary, const std::filesystem::path& merges)
-    : files_{vocabulary, merges}, pattern_(std::make_unique<Pattern>()) {
-  read_vocabulary(vocabulary);
-  read_merges(merges);
+BytePairs::BytePairs(BytePairModel model, std::vector<TokenizerFile> files)
+    : files_(std::move(files)),
+      prefix_space_(model.prefix_space),
+      pattern_(model.by_words ? byte_level_words() : one_word()) {
+  take_vocabulary(model);
+  take_merges(model);
+  check_merges_are_complete(model);
   name_words();
 }
 
-BytePairs::~BytePairs() = default;
+BytePairs::BytePairs(const TokenizerFile& vocabulary, const TokenizerFile& merges)
+    : BytePairs(read_byte_pairs(vocabulary, merges), {vocabulary, merges}) {}
 
-void BytePairs::read_vocabulary(const std::filesystem::path& path) {
-  const std::string name = path.string();
-  const auto json = parse_strict_json<nlohmann::json>(read_text_file(path), name);
-  QN_CHECK(json.is_object() && !json.empty(), "{} is no vocabulary: an object of tokens and their ids is due", name);
+BytePairs::BytePairs(const std::filesystem::path& vocabulary, const std::filesystem::path& merges)
+    : BytePairs(TokenizerFile{vocabulary, read_text_file(vocabulary)}, TokenizerFile{merges, read_text_file(merges)}) {}
+
+void BytePairs::take_vocabulary(BytePairModel& model) {
+  ids_ = std::move(model.ids);
+  const std::string& name = model.vocabulary_name;
   int32_t largest = 0;
-  for (const auto& [token, value] : json.items()) {
-    const int64_t id = json_integer(value, fmt::format("{}: the id of '{}'", name, token), 0, kMostTokens - 1);
-    ids_.emplace(token, static_cast<int32_t>(id));
-    largest = std::max(largest, static_cast<int32_t>(id));
-  }
+  for (const auto& entry : ids_) largest = std::max(largest, entry.second);
   QN_CHECK(largest < 2 * std::ssize(ids_), "{} has {} tokens with ids up to {}: most ids have no token", name,
            ids_.size(), largest);
   texts_.resize(static_cast<size_t>(largest) + 1);
@@ -114,47 +48,48 @@ void BytePairs::read_vocabulary(const std::filesystem::path& path) {
     const auto i = static_cast<size_t>(id);
     QN_CHECK(!taken[i], "{}: two tokens have the id {}, one of them '{}'", name, id, token);
     taken[i] = true;
-    texts_[i] = bytes_of(token);
+    texts_[i] = bytes_of_token(token);
   }
   for (int b = 0; b < 256; ++b) {
-    const auto found = ids_.find(spelled(static_cast<uint8_t>(b)));
+    const std::string token = spelled_byte(static_cast<uint8_t>(b));
+    const auto found = ids_.find(token);
     QN_CHECK(found != ids_.end(),
-             "{} has no token '{}' for the byte 0x{:02x}: it is no byte-level vocabulary like GPT-2's", name,
-             spelled(static_cast<uint8_t>(b)), b);
+             "{} has no token '{}' for the byte 0x{:02x}: it is no byte-level vocabulary like GPT-2's", name, token, b);
     byte_ids_[static_cast<size_t>(b)] = found->second;
   }
 }
 
-void BytePairs::read_merges(const std::filesystem::path& path) {
-  const std::string text = read_text_file(path);
-  int64_t line = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    std::string_view content(text.data() + begin, end - begin);
-    if (content.ends_with('\r')) content.remove_suffix(1);
-    ++line;
-    if (!content.empty() && !(line == 1 && content.starts_with("#version")))
-      add_merge(content, fmt::format("{}:{}", path.string(), line));
-    begin = end + 1;
+void BytePairs::take_merges(const BytePairModel& model) {
+  for (const auto& [left, right, number] : model.merges) {
+    const auto where = [&, n = number] { return fmt::format("{}{}", model.merge_prefix, n); };
+    const auto id_of = [&](const std::string& token) {
+      const auto found = ids_.find(token);
+      QN_CHECK(found != ids_.end(), "{}: {} has no token '{}': vocabulary and merges do not belong together", where(),
+               model.vocabulary_name, token);
+      return found->second;
+    };
+    const Merge merge{static_cast<int32_t>(merged_.size()), id_of(left + right)};
+    const bool added = merges_.emplace(pair_key(id_of(left), id_of(right)), merge).second;
+    QN_CHECK(added, "{}: the pair '{} {}' is there twice", where(), left, right);
+    merged_.push_back(merge.id);
   }
 }
 
-void BytePairs::add_merge(std::string_view line, const std::string& where) {
-  const size_t space = line.find(' ');
-  QN_CHECK(space != std::string_view::npos && space > 0 && space + 1 < line.size() &&
-               line.find(' ', space + 1) == std::string_view::npos,
-           "{}: expected two tokens with a space between them, found '{}'", where, line);
-  const std::string left(line.substr(0, space)), right(line.substr(space + 1));
-  const auto id_of = [&](const std::string& token) {
-    const auto found = ids_.find(token);
-    QN_CHECK(found != ids_.end(), "{}: {} has no token '{}': the two files do not belong together", where,
-             files_[0].string(), token);
-    return found->second;
-  };
-  const Merge merge{static_cast<int32_t>(merged_.size()), id_of(left + right)};
-  const bool added = merges_.emplace(pair_key(id_of(left), id_of(right)), merge).second;
-  QN_CHECK(added, "{}: the pair '{}' is there twice", where, line);
-  merged_.push_back(merge.id);
+void BytePairs::check_merges_are_complete(const BytePairModel& model) const {
+  std::vector<bool> made(texts_.size());
+  for (const int32_t id : byte_ids_) made[static_cast<size_t>(id)] = true;
+  for (const int32_t id : merged_) made[static_cast<size_t>(id)] = true;
+  const std::pair<const std::string, int32_t>* first = nullptr;
+  int64_t count = 0;
+  for (const auto& entry : ids_) {
+    if (made[static_cast<size_t>(entry.second)] || model.is_special(entry.first)) continue;
+    ++count;
+    if (first == nullptr || entry.second < first->second) first = &entry;
+  }
+  QN_CHECK(count == 0,
+           "{} has {} merges, none of which makes '{}' or {} other tokens of {}: the list is cut short, or the files "
+           "do not belong together",
+           model.merges_name, merged_.size(), first->first, count - 1, model.vocabulary_name);
 }
 
 void BytePairs::name_words() {
@@ -165,7 +100,7 @@ void BytePairs::name_words() {
   } else {
     for (const auto& [token, id] : ids_) words_[static_cast<size_t>(id)] = token;
     int32_t number = 0;
-    for (const uint8_t byte : byte_characters().order)
+    for (const uint8_t byte : byte_level_order())
       words_[static_cast<size_t>(byte_ids_[byte])] = std::to_string(number++);
     for (const int32_t id : merged_) words_[static_cast<size_t>(id)] = std::to_string(number++);
     if (const auto end = find("<|endoftext|>")) words_[static_cast<size_t>(*end)] = std::to_string(number);
@@ -193,7 +128,15 @@ std::string BytePairs::join(std::span<const std::string_view> words) const {
   for (const std::string_view word : words)
     if (const auto found = ids_of_words_.find(word); found != ids_of_words_.end())
       text += texts_[static_cast<size_t>(found->second)];
+  if (prefix_space_ && text.starts_with(' ')) text.erase(0, 1);
   return text;
+}
+
+std::vector<std::string_view> BytePairs::words() const {
+  std::vector<std::string_view> words;
+  for (const std::string& word : words_)
+    if (!word.empty()) words.push_back(word);
+  return words;
 }
 
 bool BytePairs::begins_word(std::string_view word) const {
@@ -240,11 +183,6 @@ void BytePairs::merge(std::vector<int32_t>& ids, size_t begin) const {
   ids.erase(std::remove(ids.begin() + static_cast<std::ptrdiff_t>(begin), ids.end(), -1), ids.end());
 }
 
-BytePairs::Encoder::Encoder(const BytePairs& pairs)
-    : pairs_(pairs), matcher_(new Matcher{WordPattern::Matcher(pairs.pattern_->words)}) {}
-
-BytePairs::Encoder::~Encoder() = default;
-
 void BytePairs::Encoder::encode_word(std::string_view word, std::vector<int32_t>& ids) {
   if (const auto known = known_.find(word); known != known_.end()) {
     const auto begin = known_ids_.begin() + known->second.begin;
@@ -260,7 +198,11 @@ void BytePairs::Encoder::encode_word(std::string_view word, std::vector<int32_t>
 }
 
 void BytePairs::Encoder::encode(std::string_view text, std::vector<int32_t>& ids) {
-  matcher_->words.for_each(text, [&](std::string_view word) { encode_word(word, ids); });
+  if (pairs_.prefix_space_ && !text.empty() && !text.starts_with(' ')) {
+    with_blank_.assign(" ").append(text);
+    text = with_blank_;
+  }
+  matcher_.for_each(text, [&](std::string_view word) { encode_word(word, ids); });
 }
 
 void BytePairs::Encoder::split(std::string_view text, std::vector<std::string_view>& words) {

@@ -1,6 +1,5 @@
-// Byte-level byte-pair encoding as of GPT-2 (Radford et al. 2019; fairseq semantics 6.7): text is cut into words by a
-// regular expression, the bytes of a word are the first tokens, and the pair of neighbours that comes first in the list
-// of merges becomes one token, until no pair is in the list.
+// Byte-level byte-pair encoding as of GPT-2 (data/byte_level.h): the bytes of a word are the first tokens, and the pair
+// of neighbours that comes first in the list of merges becomes one token, until no pair is in the list.
 #pragma once
 
 #include <array>
@@ -10,7 +9,9 @@
 #include <unordered_map>
 #include <vector>
 
+#include "data/byte_pair_model.h"
 #include "data/tokenizer.h"
+#include "data/word_pattern.h"
 
 namespace qn {
 
@@ -19,21 +20,20 @@ namespace qn {
 /// first), GPT-2's number follows from the place in the list of merges, so both lead to the same dictionary.
 class BytePairs : public Tokenizer {
  public:
-  /// `vocabulary`: JSON of tokens and ids, bytes written as GPT-2's printable characters; `merges`: a pair per line.
-  /// Throws qn::Error naming file and line or token when they are damaged or do not belong together.
+  /// `files` are what the model was read from. Throws qn::Error naming file and line or token when vocabulary and
+  /// merges are damaged or do not belong together: every token has to be a byte, special, or come from a merge.
+  BytePairs(BytePairModel model, std::vector<TokenizerFile> files);
+  /// Of a vocabulary's JSON and a list of merges.
   BytePairs(const std::filesystem::path& vocabulary, const std::filesystem::path& merges);
-  ~BytePairs() override;
 
   class Encoder : public Splitter {
    public:
-    explicit Encoder(const BytePairs& pairs);
-    ~Encoder() override;
+    explicit Encoder(const BytePairs& pairs) : pairs_(pairs), matcher_(pairs.pattern_) {}
     /// Appends the ids of `text`. Throws qn::Error when it is no UTF-8.
     void encode(std::string_view text, std::vector<int32_t>& ids);
     void split(std::string_view text, std::vector<std::string_view>& words) override;
 
    private:
-    struct Matcher;
     struct Range {
       uint32_t begin = 0, size = 0;
     };
@@ -44,7 +44,8 @@ class BytePairs : public Tokenizer {
     void encode_word(std::string_view word, std::vector<int32_t>& ids);
 
     const BytePairs& pairs_;
-    std::unique_ptr<Matcher> matcher_;
+    WordPattern::Matcher matcher_;
+    std::string with_blank_;
     std::unordered_map<std::string, Range, Hash, std::equal_to<>> known_;  // into known_ids_
     std::vector<int32_t> known_ids_, ids_;
   };
@@ -63,29 +64,31 @@ class BytePairs : public Tokenizer {
   std::string join(std::span<const std::string_view> words) const override;
   bool contains(std::string_view word) const override { return ids_of_words_.contains(word); }
   bool begins_word(std::string_view word) const override;
-  std::vector<std::filesystem::path> files() const override { return files_; }
+  std::vector<std::string_view> words() const override;
+  const std::vector<TokenizerFile>& files() const override { return files_; }
 
  private:
   struct Merge {
     int32_t rank = 0, id = 0;
   };
-  struct Pattern;
-  void read_vocabulary(const std::filesystem::path& path);
-  void read_merges(const std::filesystem::path& path);
-  void add_merge(std::string_view line, const std::string& where);
+  BytePairs(const TokenizerFile& vocabulary, const TokenizerFile& merges);
+  void take_vocabulary(BytePairModel& model);
+  void take_merges(const BytePairModel& model);
+  void check_merges_are_complete(const BytePairModel& model) const;
   void name_words();
   /// Merges the tokens of one word from `begin` on.
   void merge(std::vector<int32_t>& ids, size_t begin) const;
   const Merge* merge_of(int32_t left, int32_t right) const;
 
-  std::vector<std::filesystem::path> files_;
+  std::vector<TokenizerFile> files_;
+  bool prefix_space_;
+  const WordPattern& pattern_;
   std::unordered_map<std::string, int32_t> ids_;  // by the vocabulary's spelling
   std::vector<std::string> texts_, words_;        // bytes and dictionary's words, by id
   std::unordered_map<std::string_view, int32_t> ids_of_words_;
   std::array<int32_t, 256> byte_ids_{};
   std::unordered_map<uint64_t, Merge> merges_;  // by pair of ids
   std::vector<int32_t> merged_;                 // ids by rank
-  std::unique_ptr<Pattern> pattern_;
 };
 
 }  // namespace qn

@@ -11,6 +11,12 @@
 
 namespace qn {
 
+/// One of the files that a tokenizer is made from.
+struct TokenizerFile {
+  std::filesystem::path path;  ///< its name says what it is; the folder is for messages
+  std::string text;
+};
+
 class Tokenizer {
  public:
   /// Belongs to one thread: it remembers what it has computed.
@@ -28,12 +34,18 @@ class Tokenizer {
   virtual bool contains(std::string_view word) const = 0;
   /// Whether what stands between spaces begins with this piece: where masking of whole words may begin.
   virtual bool begins_word(std::string_view word) const = 0;
-  /// What it was read from.
-  virtual std::vector<std::filesystem::path> files() const = 0;
+  /// All words that it can make, in the order of its ids.
+  virtual std::vector<std::string_view> words() const = 0;
+  /// What it was made from: make_tokenizer() makes the same of them.
+  virtual const std::vector<TokenizerFile>& files() const = 0;
 };
 
+/// The tokenizer of these files, which must be what find_tokenizer() looks for. Throws qn::Error naming what is wrong.
+std::unique_ptr<Tokenizer> make_tokenizer(std::vector<TokenizerFile> files);
+
 /// The tokenizer whose files are in `folder`: encoder.json and vocab.bpe (fairseq, GPT-2), vocab.json and merges.txt
-/// (Hugging Face's names for the same), or vocab.txt (BERT). Throws qn::Error naming what is missing or wrong.
+/// (Hugging Face's names for the same), vocab.txt (BERT), or tokenizer.json (all of these). Throws qn::Error naming
+/// what is missing or wrong.
 std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& folder);
 /// The same; nothing where there are no such files.
 std::unique_ptr<Tokenizer> find_tokenizer(const std::filesystem::path& folder);

@@ -7,7 +7,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/file_kind.h"
 #include "core/strict_json.h"
 #include "data/text_scanner.h"
 
@@ -52,32 +51,38 @@ bool option_of(const nlohmann::json& config, const char* key, bool otherwise, co
 
 }  // namespace
 
-WordPieceOptions WordPieceOptions::read(const std::filesystem::path& path) {
+WordPieceOptions WordPieceOptions::read(const TokenizerFile& file) {
   WordPieceOptions options;
-  if (!std::filesystem::exists(path)) return options;
-  const auto config = parse_strict_json<nlohmann::json>(read_text_file(path), path.string());
-  QN_CHECK(config.is_object(), "{} is no object of options", path.string());
-  options.lower_case = option_of(config, "do_lower_case", true, path.string());
-  options.strip_accents = option_of(config, "strip_accents", options.lower_case, path.string());
-  options.split_cjk = option_of(config, "tokenize_chinese_chars", true, path.string());
+  const std::string name = file.path.string();
+  const auto config = parse_strict_json<nlohmann::json>(file.text, name);
+  QN_CHECK(config.is_object(), "{} is no object of options", name);
+  options.lower_case = option_of(config, "do_lower_case", true, name);
+  options.strip_accents = option_of(config, "strip_accents", options.lower_case, name);
+  options.split_cjk = option_of(config, "tokenize_chinese_chars", true, name);
   return options;
 }
 
-WordPieces::WordPieces(const std::filesystem::path& vocabulary, const WordPieceOptions& options)
-    : files_{vocabulary}, options_(options), text_(read_text_file(vocabulary)) {
-  const std::filesystem::path config = vocabulary.parent_path() / "tokenizer_config.json";
-  if (std::filesystem::exists(config)) files_.push_back(config);
+WordPieces::WordPieces(std::string pieces, const std::string& name, const WordPieceOptions& options,
+                       std::vector<TokenizerFile> files)
+    : files_(std::move(files)), options_(options), text_(std::move(pieces)) {
   for (std::string_view rest = text_; !rest.empty();) {
     const size_t end = std::min(rest.find('\n'), rest.size());
     std::string_view token = rest.substr(0, end);
     if (token.ends_with('\r')) token.remove_suffix(1);
-    add_token(token, fmt::format("{}:{}", vocabulary.string(), tokens_.size() + 1));
+    add_token(token, fmt::format("{}{}", name, tokens_.size() + 1));
     rest.remove_prefix(std::min(end + 1, rest.size()));
   }
   const auto found = first_.find(kUnknownPiece);
-  QN_CHECK(found != first_.end(), "{} has no line {}: it is no vocabulary of word pieces like BERT's",
-           vocabulary.string(), kUnknownPiece);
+  QN_CHECK(found != first_.end(), "{} has no piece {}: it is no vocabulary of word pieces like BERT's",
+           files_.front().path.string(), kUnknownPiece);
   unknown_ = found->second;
+}
+
+std::vector<std::string_view> WordPieces::words() const {
+  std::vector<std::string_view> words;
+  for (const std::string_view token : tokens_)
+    if (token != kUnknownPiece) words.push_back(token);
+  return words;
 }
 
 void WordPieces::add_token(std::string_view token, const std::string& where) {

@@ -16,16 +16,18 @@ struct WordPieceOptions {
   bool strip_accents = true;  ///< all that Unicode calls a nonspacing mark, after canonical decomposition
   bool split_cjk = true;      ///< a CJK ideograph is a word by itself
 
-  /// As tokenizer_config.json of Hugging Face says (do_lower_case, strip_accents, tokenize_chinese_chars); without that
-  /// file, or without its keys, lower case without accents. Throws qn::Error naming file and key.
-  static WordPieceOptions read(const std::filesystem::path& config);
+  /// As tokenizer_config.json of Hugging Face says (do_lower_case, strip_accents, tokenize_chinese_chars); without its
+  /// keys, lower case without accents. Throws qn::Error naming file and key.
+  static WordPieceOptions read(const TokenizerFile& config);
 };
 
 /// As a tokenizer its words are the pieces as vocab.txt has them, but for [UNK], which is the dictionary's <unk>.
 class WordPieces : public Tokenizer {
  public:
-  /// `vocabulary`: a piece per line; its id is the line's number from 0. Throws qn::Error naming file and line.
-  WordPieces(const std::filesystem::path& vocabulary, const WordPieceOptions& options);
+  /// `pieces`: one per line; its id is the line's number from 0. `files` are what they were read from. Throws qn::Error
+  /// naming file and line, which is `name` and a number behind it.
+  WordPieces(std::string pieces, const std::string& name, const WordPieceOptions& options,
+             std::vector<TokenizerFile> files);
 
   class Encoder : public Splitter {
    public:
@@ -58,14 +60,15 @@ class WordPieces : public Tokenizer {
   std::string join(std::span<const std::string_view> words) const override;
   bool contains(std::string_view word) const override;
   bool begins_word(std::string_view word) const override { return !word.starts_with("##"); }
-  std::vector<std::filesystem::path> files() const override { return files_; }
+  std::vector<std::string_view> words() const override;
+  const std::vector<TokenizerFile>& files() const override { return files_; }
 
  private:
   void add_token(std::string_view token, const std::string& where);
   /// Appends the pieces of a word of `characters` characters.
   void cut(std::string_view word, int64_t characters, std::vector<int32_t>& ids) const;
 
-  std::vector<std::filesystem::path> files_;
+  std::vector<TokenizerFile> files_;
   WordPieceOptions options_;
   std::string text_;                                             // of the vocabulary
   std::vector<std::string_view> tokens_;                         // in text_

@@ -137,12 +137,12 @@ Json roberta_json(const ModelConfig& m, bool tied, const PackedMetadata& about) 
 void copy_tokenizer(const fs::path& from, const fs::path& out) {
   const auto tokenizer = find_tokenizer(from);
   if (!tokenizer) return;
-  for (const fs::path& file : tokenizer->files()) {
-    const std::string name = file.filename().string();
-    atomic_write(out / (name == "encoder.json" ? "vocab.json"
-                        : name == "vocab.bpe"  ? "merges.txt"
-                                               : name),
-                 read_file_bytes(file));
+  for (const TokenizerFile& file : tokenizer->files()) {
+    const std::string name = file.path.filename().string();
+    atomic_write_text(out / (name == "encoder.json" ? "vocab.json"
+                             : name == "vocab.bpe"  ? "merges.txt"
+                                                    : name),
+                      file.text);
   }
 }
 

@@ -45,7 +45,7 @@ std::unique_ptr<BytePairs> byte_pairs_of(const std::filesystem::path& folder, in
            folder.string());
   tokenizer.release();  // pairs has it now
   QN_CHECK(pairs->size() <= size, "{} has {} tokens, but the model only {}: the files do not belong together",
-           pairs->files().front().string(), pairs->size(), size);
+           pairs->files().front().path.string(), pairs->size(), size);
   return pairs;
 }
 
@@ -84,7 +84,8 @@ HfVocabulary gpt2_vocabulary(const std::filesystem::path& folder, int64_t size) 
     const bool named = id < pairs->size() && !pairs->word(id).empty();
     vocabulary.dictionary.add(named ? std::string(pairs->word(id)) : fmt::format("madeupword{:04d}", padding++), 0);
   }
-  QN_CHECK(vocabulary.dictionary.size() == size, "{} gives two tokens the same name", pairs->files().front().string());
+  QN_CHECK(vocabulary.dictionary.size() == size, "{} gives two tokens the same name",
+           pairs->files().front().path.string());
   return vocabulary;
 }
 
@@ -97,7 +98,7 @@ HfVocabulary roberta_vocabulary(const std::filesystem::path& folder, int64_t siz
     add_numbers(vocabulary.dictionary, size - 1);
     return vocabulary;
   }
-  const std::string file = pairs->files().front().string();
+  const std::string file = pairs->files().front().path.string();
   QN_CHECK(
       pairs->find("<s>") == kBosId && pairs->find("<pad>") == kPadId && pairs->find("</s>") == kEosId &&
           pairs->find("<unk>") == kUnkId && pairs->find(kMask) == size - 1,

@@ -128,9 +128,15 @@ TEST_F(TinyPairs, DamagedFilesAreNamed) {
   EXPECT_THAT(opening_error(encoder, merges + "low\n"), AllOf(HasSubstr("vocab.bpe:8"), HasSubstr("'low'")));
   EXPECT_THAT(opening_error(encoder, merges + "l o\n"), HasSubstr("twice"));
   EXPECT_THAT(opening_error(encoder, merges + "o o\n"), AllOf(HasSubstr("'oo'"), HasSubstr("belong together")));
+  // Cut at the end of a line, or empty: tokens are left that nothing makes.
+  EXPECT_THAT(opening_error(encoder, merges.substr(0, merges.rfind("w e"))),
+              AllOf(HasSubstr("vocab.bpe has 5 merges"), HasSubstr("'we' or 0 other"), HasSubstr("cut short")));
+  EXPECT_THAT(opening_error(encoder, ""), AllOf(HasSubstr("vocab.bpe has 0 merges"), HasSubstr("'lo' or 5 other")));
   std::filesystem::remove(dir_ / "vocab.bpe");
   EXPECT_THAT(error_of([&] { open_tokenizer(dir_.path()); }), HasSubstr("encoder.json and vocab.bpe"));
   EXPECT_THAT(error_of([&] { open_tokenizer(dir_ / "none"); }), HasSubstr("no such folder"));
+  EXPECT_THAT(error_of([&] { open_tokenizer(dir_ / "encoder.json"); }),
+              AllOf(HasSubstr("is a file"), HasSubstr("name the folder"), HasSubstr(dir_.path().string() + ")")));
 }
 
 TEST_F(TinyPairs, LinesAreSplitInParallelAndInOrder) {

@@ -38,7 +38,7 @@ TEST(WordPieces, EqualTheTokenizersPackage) {
   ASSERT_EQ(golden["ids"].size(), options.size());
   const auto texts = golden["texts"].get<std::vector<std::string>>();
   for (const auto& [name, expected] : golden["ids"].items()) {
-    const WordPieces pieces(dir / "vocab.txt", options.at(name));
+    const WordPieces pieces(read_text(dir / "vocab.txt"), "vocab.txt:", options.at(name), {{"vocab.txt", ""}});
     ASSERT_EQ(expected.size(), texts.size());
     for (size_t i = 0; i < texts.size(); ++i)
       EXPECT_EQ(encode(pieces, texts[i]), expected[i].get<std::vector<int32_t>>()) << name << ": " << texts[i];
@@ -67,9 +67,9 @@ TEST(WordPieces, OptionsComeFromTheConfiguration) {
   write_vocabulary(dir.path(), {"[UNK]", "\xc3\x89t\xc3\xa9", "ete", "Ete"});
   const auto id_with = [&](const std::string& config) {
     write_text(dir / "tokenizer_config.json", config);
-    const WordPieces pieces(dir / "vocab.txt", WordPieceOptions::read(dir / "tokenizer_config.json"));
-    EXPECT_EQ(pieces.files().size(), 2u);
-    return encode(pieces, "\xc3\x89t\xc3\xa9").at(0);
+    const auto tokenizer = open_tokenizer(dir.path());
+    EXPECT_EQ(tokenizer->files().size(), 2u);
+    return encode(dynamic_cast<const WordPieces&>(*tokenizer), "\xc3\x89t\xc3\xa9").at(0);
   };
   EXPECT_EQ(id_with("{}"), 2);
   EXPECT_EQ(id_with(R"({"do_lower_case": false, "strip_accents": null, "model_max_length": 512})"), 1);
