@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/usage.h"
 #include "core/text.h"
+#include "data/byte_pair_model.h"
 #include "data/prepare_pairs.h"
 #include "data/prepare_table.h"
 
@@ -22,7 +23,20 @@ void warn_of_specials(const SplitSummary& split) {
   warn(kEosId, "</s>", "they become the end of a line, beside the real ones");
 }
 
-void report(const PrepareSummary& summary, const std::string& types, const std::string& dictionary) {
+void report_training(const TrainedBytePairs& trained, int64_t asked, const std::filesystem::path& folder) {
+  spdlog::info("tokenizer: {} tokens of {} different words; the last pair occurs {} times -> {}",
+               group_digits(trained.size), group_digits(trained.words), group_digits(trained.frequency),
+               folder.string());
+  if (trained.size < asked)
+    spdlog::warn(
+        "the training text gives {} tokens, not {}: no other pair occurs often enough (--min-frequency); take more "
+        "text or ask for fewer",
+        group_digits(trained.size), group_digits(asked));
+}
+
+void report(const PrepareSummary& summary, const PrepareOptions& options, const std::string& types,
+            const std::string& dictionary) {
+  if (summary.trained) report_training(*summary.trained, options.training.size, options.destdir / kTokenizerFolder);
   spdlog::info("dictionary: {} types -> {}", types, dictionary);
   for (const SplitSummary& split : summary.splits) {
     spdlog::info("{}: {} sentences, {} tokens, {:.2f} % unknown ({})", split.name, group_digits(split.sentences),
@@ -47,7 +61,8 @@ void run_table(Options& options) {
     spdlog::info("{}: {} samples of {}{}", split.name, group_digits(split.samples), split.columns,
                  split.labelled ? "" : "; no labels");
   for (const auto& [label, count] : summary.labels) spdlog::info("class {}: {} samples", label, group_digits(count));
-  report(summary.text, group_digits(summary.text.types), (options.text.destdir / "input0" / "dict.txt").string());
+  report(summary.text, options.text, group_digits(summary.text.types),
+         (options.text.destdir / "input0" / "dict.txt").string());
 }
 
 void run_pairs(Options& options) {
@@ -58,7 +73,7 @@ void run_pairs(Options& options) {
   const std::string types = options.pairs.joined ? group_digits(summary.types)
                                                  : group_digits(summary.types) + " and " + group_digits(target_types);
   report(
-      summary, types,
+      summary, options.text, types,
       (options.text.destdir / fmt::format("dict.{{{},{}}}.txt", options.pairs.source, options.pairs.target)).string());
 }
 
@@ -74,7 +89,7 @@ void run(Options& options) {
   if (options.is_table) return run_table(options);
   if (!options.languages.empty()) return run_pairs(options);
   const PrepareSummary summary = prepare(options.text);
-  report(summary, group_digits(summary.types), (options.text.destdir / "dict.txt").string());
+  report(summary, options.text, group_digits(summary.types), (options.text.destdir / "dict.txt").string());
 }
 
 void add_tables(CLI::App& app, Options& options) {
@@ -122,8 +137,20 @@ Command add_prepare(CLI::App& app) {
   app.add_option(
       "--tokenizer", all->tokenizer,
       "Folder of a tokenizer, which cuts words into known pieces: encoder.json and vocab.bpe or vocab.json and "
-      "merges.txt (byte pairs of GPT-2 and RoBERTa), or vocab.txt (word pieces of BERT). Its files are "
-      "copied to OUT/tokenizer");
+      "merges.txt (byte pairs of GPT-2 and RoBERTa), vocab.txt (word pieces of BERT), or tokenizer.json (either). Its "
+      "files are copied to OUT/tokenizer");
+  CLI::Option* const training =
+      app.add_option(
+             "--train-tokenizer", options->training.size,
+             "Make such a tokenizer of the training text (of both sentences, of both languages), with this many "
+             "byte pairs, the 256 bytes among them, in OUT/tokenizer; all are in the dictionary. Other texts "
+             "get the same pieces by --tokenizer OUT/tokenizer --dict OUT/dict.txt")
+          ->check(whole_number(256, kMostTokens));
+  app.add_option("--min-frequency", options->training.min_frequency,
+                 "With --train-tokenizer: pairs that occur less often in the text are not joined")
+      ->check(whole_number(1))
+      ->needs(training)
+      ->capture_default_str();
   app.add_option("--threshold", options->limits.threshold, "Words counted less often become <unk>")
       ->check(whole_number(0))
       ->capture_default_str();

@@ -73,8 +73,7 @@ void check_folder(const PreparePairsOptions& options, const std::array<Side, 2>&
   check_outputs(inputs, outputs, {});
 }
 
-void make_dictionaries(const PreparePairsOptions& options, std::array<Side, 2>& sides) {
-  const Tokenizer* const tokenizer = options.text.tokenizer.get();
+void make_dictionaries(const PreparePairsOptions& options, std::array<Side, 2>& sides, const Tokenizer* tokenizer) {
   Dictionary joined;
   for (Side& side : sides) {
     if (!side.dict.empty()) {
@@ -84,10 +83,10 @@ void make_dictionaries(const PreparePairsOptions& options, std::array<Side, 2>& 
     const SplitText& train = side.texts.front();
     Dictionary& dictionary = options.joined ? joined : side.dictionary;
     count_tokens(train.text, train.source.string(), dictionary, tokenizer);
-    if (!options.joined) dictionary.finalize(options.text.limits);
+    if (!options.joined) finish_dictionary(dictionary, options.text, tokenizer);
   }
   if (!options.joined || !options.text.srcdict.empty()) return;
-  joined.finalize(options.text.limits);
+  finish_dictionary(joined, options.text, tokenizer);
   for (Side& side : sides) side.dictionary = joined;
 }
 
@@ -116,23 +115,28 @@ PrepareSummary prepare_pairs(const PreparePairsOptions& options, int64_t& target
   QN_CHECK_USAGE(!options.text.destdir.empty(), "name the directory to write the prepared data to");
   QN_CHECK_USAGE(!options.joined || options.target_dict.empty(),
                  "with one dictionary for both languages there is no target's: leave --target-dict out");
+  QN_CHECK_USAGE(options.text.training.size == 0 || options.target_dict.empty(),
+                 "a tokenizer that is trained brings its own dictionaries: leave --target-dict out");
   std::array<Side, 2> sides{
       open_side(options, options.source, options.text.srcdict),
       open_side(options, options.target, options.joined ? options.text.srcdict : options.target_dict)};
   check_lines(sides[0], sides[1]);
   check_folder(options, sides);
-  make_dictionaries(options, sides);
+  PrepareSummary summary;
+  const auto owner = tokenizer_for(options.text, {{sides[0].texts.front().text, sides[1].texts.front().text}}, summary);
+  const Tokenizer* const tokenizer = owner.get();
+  make_dictionaries(options, sides, tokenizer);
   const fs::path& folder = options.text.destdir;
   make_folder(folder);
   const FolderLock lock(folder, "the folder");
   check_all_leftovers(options, sides);
-  save_tokenizer(folder, options.text.tokenizer.get());
+  save_tokenizer(folder, tokenizer);
   for (const Side& side : sides) save_dictionary(side.dictionary, dictionary_file(folder, side.language));
-  PrepareSummary summary{sides[0].dictionary.size(), sides[0].dictionary.hash(), {}};
+  summary.types = sides[0].dictionary.size();
+  summary.dictionary_hash = sides[0].dictionary.hash();
   target_types = sides[1].dictionary.size();
   for (const Side& side : sides)
-    for (const SplitText& text : side.texts)
-      summary.splits.push_back(write_split(text, side.dictionary, options.text.tokenizer.get()));
+    for (const SplitText& text : side.texts) summary.splits.push_back(write_split(text, side.dictionary, tokenizer));
   return summary;
 }
 

@@ -86,13 +86,20 @@ std::vector<SplitText> sentences(const fs::path& folder, const std::vector<Table
   return texts;
 }
 
-Dictionary sentence_dictionary(const PrepareOptions& options, const std::vector<SplitText>& texts) {
-  const Tokenizer* const tokenizer = options.tokenizer.get();
+std::vector<std::string_view> training_texts(const std::vector<SplitText>& texts) {
+  std::vector<std::string_view> training;
+  for (const SplitText& text : texts)
+    if (text.name.starts_with("train")) training.push_back(text.text);
+  return training;
+}
+
+Dictionary sentence_dictionary(const PrepareOptions& options, const std::vector<SplitText>& texts,
+                               const Tokenizer* tokenizer) {
   if (!options.srcdict.empty()) return load_dictionary(options.srcdict, tokenizer);
   Dictionary dictionary;
   for (const SplitText& text : texts)
     if (text.name.starts_with("train")) count_tokens(text.text, text.source.string(), dictionary, tokenizer);
-  dictionary.finalize(options.limits);
+  finish_dictionary(dictionary, options, tokenizer);
   return dictionary;
 }
 
@@ -134,7 +141,10 @@ PrepareTableSummary prepare_table(const PrepareTableOptions& options) {
   if (!options.regression) labels = label_dictionary(options, tables);
   for (const TableSplit& split : tables)
     if (options.regression) check_scores(split);
-  const Dictionary dictionary = sentence_dictionary(options.text, texts);
+  PrepareTableSummary summary;
+  const auto owner = tokenizer_for(options.text, training_texts(texts), summary.text);
+  const Tokenizer* const tokenizer = owner.get();
+  const Dictionary dictionary = sentence_dictionary(options.text, texts, tokenizer);
 
   make_folder(folder);
   const FolderLock lock(folder, "the folder");
@@ -147,13 +157,11 @@ PrepareTableSummary prepare_table(const PrepareTableOptions& options) {
     if (!of_labels) save_dictionary(dictionary, folder / part / "dict.txt");
   }
   if (!options.regression) save_dictionary(labels, folder / "label" / "dict.txt");
-  save_tokenizer(folder, options.text.tokenizer.get());
+  save_tokenizer(folder, tokenizer);
 
-  PrepareTableSummary summary;
   summary.text.types = dictionary.size();
   summary.text.dictionary_hash = dictionary.hash();
-  for (const SplitText& text : texts)
-    summary.text.splits.push_back(write_split(text, dictionary, options.text.tokenizer.get()));
+  for (const SplitText& text : texts) summary.text.splits.push_back(write_split(text, dictionary, tokenizer));
   for (const TableSplit& split : tables) {
     summary.splits.push_back({split.name, split.table.columns, split.table.samples, split.table.labelled});
     if (!split.table.labelled) continue;

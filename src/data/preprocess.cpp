@@ -34,20 +34,38 @@ std::vector<SplitInput> list_splits(const PrepareOptions& options) {
   return splits;
 }
 
+std::shared_ptr<const Tokenizer> tokenizer_for(const PrepareOptions& options, std::span<const std::string_view> texts,
+                                               PrepareSummary& summary) {
+  if (options.training.size == 0) return options.tokenizer;
+  QN_CHECK_USAGE(!options.train.empty(), "a tokenizer is trained on the training text: name one");
+  QN_CHECK_USAGE(options.tokenizer == nullptr && options.srcdict.empty(),
+                 "a tokenizer that is trained brings its own dictionary: name no other tokenizer and no dict.txt");
+  summary.trained = train_byte_pairs(texts, options.training);
+  return make_tokenizer(summary.trained->files);
+}
+
+void finish_dictionary(Dictionary& dictionary, const PrepareOptions& options, const Tokenizer* tokenizer) {
+  if (options.training.size > 0)
+    for (const std::string_view word : tokenizer->words()) dictionary.add(word, 0);
+  dictionary.finalize(options.limits);
+}
+
 PrepareSummary prepare(const PrepareOptions& options) {
   const std::vector<SplitInput> splits = list_splits(options);
   QN_CHECK(!options.destdir.empty(), "name the directory to write the prepared data to");
   check_folder(options, splits);
-  const Tokenizer* const tokenizer = options.tokenizer.get();
   std::vector<SplitText> texts;
   for (const SplitInput& split : splits) {
     texts.push_back({options.destdir / split.name, split.name, split.text.path(), split.text.view()});
     check_encoding(texts.back());
   }
+  PrepareSummary result;
+  const auto owner = tokenizer_for(options, {{texts.front().text}}, result);
+  const Tokenizer* const tokenizer = owner.get();
   Dictionary dictionary;
   if (options.srcdict.empty()) {
     count_tokens(texts.front().text, texts.front().source.string(), dictionary, tokenizer);
-    dictionary.finalize(options.limits);
+    finish_dictionary(dictionary, options, tokenizer);
   } else {
     dictionary = load_dictionary(options.srcdict, tokenizer);
   }
@@ -58,7 +76,8 @@ PrepareSummary prepare(const PrepareOptions& options) {
   check_leftovers(options.destdir, names, dictionary.hash());
   save_tokenizer(options.destdir, tokenizer);
   save_dictionary(dictionary, options.destdir / "dict.txt");
-  PrepareSummary result{dictionary.size(), dictionary.hash(), {}};
+  result.types = dictionary.size();
+  result.dictionary_hash = dictionary.hash();
   for (const SplitText& text : texts) result.splits.push_back(write_split(text, dictionary, tokenizer));
   return result;
 }

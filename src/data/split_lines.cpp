@@ -12,15 +12,6 @@ namespace {
 
 constexpr size_t kPieceBytes = size_t{1} << 20;  // of text, for one thread at a time
 
-/// Whole lines of about kPieceBytes, taken off the beginning of `text`.
-std::string_view take_piece(std::string_view& text) {
-  std::string_view rest = text.substr(std::min(kPieceBytes, text.size()));
-  take_line(rest);
-  const std::string_view piece = text.substr(0, text.size() - rest.size());
-  text = rest;
-  return piece;
-}
-
 struct Piece {
   std::string_view text;
   std::vector<std::string_view> words;
@@ -38,6 +29,14 @@ struct Piece {
 };
 
 }  // namespace
+
+std::string_view take_piece(std::string_view& text) {
+  std::string_view rest = text.substr(std::min(kPieceBytes, text.size()));
+  take_line(rest);
+  const std::string_view piece = text.substr(0, text.size() - rest.size());
+  text = rest;
+  return piece;
+}
 
 std::string_view take_line(std::string_view& text) {
   const size_t end = std::min(text.find_first_of("\r\n"), text.size());

@@ -15,6 +15,9 @@ namespace qn {
 void split_lines(std::string_view text, const Tokenizer& tokenizer,
                  const std::function<void(std::span<const std::string_view> words)>& line);
 
+/// Whole lines of about a mebibyte, what one thread takes at a time, taken off the beginning of `text`.
+std::string_view take_piece(std::string_view& text);
+
 /// The line at the beginning of `text` (not empty), which is taken off together with its end.
 std::string_view take_line(std::string_view& text);
 
