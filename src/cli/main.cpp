@@ -72,6 +72,7 @@ int run(int argc, char** argv, Communicator& comm) {
     return cli::report_usage(app, error);
   }
   init_logging(comm.rank(), comm.size(), level);
+  cli::refuse_empty_values(app);
   for (const Subcommand& command : commands) {
     if (!command.options->parsed()) continue;
     if (!command.saves) cli::end_on_stop_signals();

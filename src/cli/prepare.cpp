@@ -51,6 +51,12 @@ struct Options {
   PrepareTableOptions table;
   PreparePairsOptions pairs;
   bool is_table = false;
+  std::vector<const CLI::Option*> limits;
+
+  /// Whether no dictionary is made, because all are given.
+  bool has_dictionaries() const {
+    return !text.srcdict.empty() && (languages.empty() || pairs.joined || !pairs.target_dict.empty());
+  }
 };
 
 void run_table(Options& options) {
@@ -85,6 +91,11 @@ void run(Options& options) {
       "--columns, --regression and --label-dict are for tables (--table)");
   QN_CHECK_USAGE(!options.languages.empty() || (!options.pairs.joined && options.pairs.target_dict.empty()),
                  "--joined-dict and --target-dict are for pairs of texts (--pairs)");
+  for (const CLI::Option* limit : options.limits)
+    QN_CHECK_USAGE(limit->count() == 0 || !options.has_dictionaries(),
+                   "{} is for a dictionary that is made of the training text; that of --dict stays as it is: leave one "
+                   "of the two out",
+                   limit->get_name());
   if (!options.tokenizer.empty()) options.text.tokenizer = open_tokenizer(options.tokenizer);
   if (options.is_table) return run_table(options);
   if (!options.languages.empty()) return run_pairs(options);
@@ -151,16 +162,13 @@ Command add_prepare(CLI::App& app) {
       ->check(whole_number(1))
       ->needs(training)
       ->capture_default_str();
-  app.add_option("--threshold", options->limits.threshold, "Words counted less often become <unk>")
-      ->check(whole_number(0))
-      ->capture_default_str();
-  app.add_option("--nwords", options->limits.nwords, "Keep at most this many words (-1: all)")
-      ->check(whole_number(-1))
-      ->capture_default_str();
-  app.add_option("--padding-factor", options->limits.padding_factor,
-                 "Fill the dictionary up to a multiple of this with unused words")
-      ->check(whole_number(1))
-      ->capture_default_str();
+  const auto limit = [&](const char* name, int64_t& value, int64_t least, const char* doc) {
+    all->limits.push_back(app.add_option(name, value, doc)->check(whole_number(least))->capture_default_str());
+  };
+  limit("--threshold", options->limits.threshold, 0, "Words counted less often become <unk>");
+  limit("--nwords", options->limits.nwords, -1, "Keep at most this many words (-1: all)");
+  limit("--padding-factor", options->limits.padding_factor, 1,
+        "Fill the dictionary up to a multiple of this with unused words");
   add_tables(app, *all);
   add_pairs(app, *all);
   app.footer("The result is what fairseq-preprocess --only-source makes; folders made by it are read as well.");

@@ -93,6 +93,13 @@ CLI::Validator log_level() {
   return CLI::Validator(check, "");
 }
 
+void refuse_empty_values(const CLI::App& app) {
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& value : option->results())
+      QN_CHECK_USAGE(!value.empty(), "{} is empty: give it a value, or leave it out", option->get_name());
+  for (const CLI::App* command : app.get_subcommands()) refuse_empty_values(*command);
+}
+
 int report_usage(const CLI::App& app, const CLI::ParseError& error) {
   const std::string unknown = error.get_exit_code() == 0 ? "" : unknown_word(app);
   if (unknown.empty()) return app.exit(error) == 0 ? kSuccess : kUsage;

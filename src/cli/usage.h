@@ -27,6 +27,10 @@ CLI::Validator watchdog_seconds();
 /// The check of --log-level.
 CLI::Validator log_level();
 
+/// Throws UsageError where an option or argument of the command line was given an empty value, as scripts do whose
+/// variable is not set: it would count as not given.
+void refuse_empty_values(const CLI::App& app);
+
 /// Prints what is wrong with the command line, or the help that was asked for; returns the exit code. A command or an
 /// option that does not exist is named with the nearest that does.
 int report_usage(const CLI::App& app, const CLI::ParseError& error);

@@ -91,12 +91,16 @@ void make_dictionaries(const PreparePairsOptions& options, std::array<Side, 2>& 
 }
 
 /// Splits that stay in the folder must fit the dictionaries that it gets.
-void check_all_leftovers(const PreparePairsOptions& options, const std::array<Side, 2>& sides) {
+void check_all_leftovers(const PreparePairsOptions& options, const std::array<Side, 2>& sides,
+                         const Tokenizer* tokenizer) {
+  std::vector<std::string> all;
   for (const Side& side : sides) {
     std::vector<std::string> written;
     for (const SplitText& text : side.texts) written.push_back(text.name);
     check_leftovers(options.text.destdir, written, side.dictionary.hash(), "." + side.language);
+    all.insert(all.end(), written.begin(), written.end());
   }
+  check_tokenizer_of_rest(options.text.destdir, all, tokenizer);
 }
 
 }  // namespace
@@ -129,7 +133,7 @@ PrepareSummary prepare_pairs(const PreparePairsOptions& options, int64_t& target
   const fs::path& folder = options.text.destdir;
   make_folder(folder);
   const FolderLock lock(folder, "the folder");
-  check_all_leftovers(options, sides);
+  check_all_leftovers(options, sides, tokenizer);
   save_tokenizer(folder, tokenizer);
   for (const Side& side : sides) save_dictionary(side.dictionary, dictionary_file(folder, side.language));
   summary.types = sides[0].dictionary.size();

@@ -1,7 +1,10 @@
 #include "data/prepare_table.h"
 
+#include <fmt/ranges.h>
+
 #include <charconv>
 #include <cmath>
+#include <set>
 
 #include "core/error.h"
 #include "core/folder_lock.h"
@@ -23,14 +26,18 @@ std::vector<TableSplit> read_tables(const PrepareTableOptions& options) {
   std::vector<TableSplit> tables;
   for (const SplitInput& split : list_splits(options.text)) {
     check_encoding({{}, split.name, split.text.path(), split.text.view()});
-    tables.push_back({split.name, split.text.path(), read_sentence_table(split, options.columns)});
+    const bool may_lack_labels = split.name.starts_with("test");
+    // A name of the labels that no table has is misspelt.
+    const bool named_elsewhere = !tables.empty() && tables.front().table.labelled;
+    tables.push_back({split.name, split.text.path(),
+                      read_sentence_table(split, options.columns, may_lack_labels && named_elsewhere)});
     const SentenceTable& first = tables.front().table;
     const SentenceTable& table = tables.back().table;
     QN_CHECK(table.pairs == first.pairs, "{} has {} of sentences, but {} has {}: name the columns (--columns)",
              split.text.name(), table.columns, tables.front().source.string(), first.columns);
-    QN_CHECK(table.labelled || split.name.starts_with("test"),
-             "{} has no column of labels (its sentences: {}): name it, for instance --columns label=NAME",
-             split.text.name(), table.columns);
+    QN_CHECK_USAGE(table.labelled || may_lack_labels,
+                   "{} has no column of labels (its sentences: {}): name it, for instance --columns label=NAME",
+                   split.text.name(), table.columns);
   }
   return tables;
 }
@@ -60,7 +67,9 @@ Dictionary label_dictionary(const PrepareTableOptions& options, const std::vecto
     labels.finalize({.padding_factor = 1});
   }
   const int64_t classes = labels.size() - kSpecialCount;
-  QN_CHECK(classes >= 2, "{} has {} classes, two at least are due", tables.front().source.string(), classes);
+  QN_CHECK(classes >= 2, "{} has {}: two classes at least are due",
+           (options.label_dict.empty() ? tables.front().source : options.label_dict).string(),
+           classes == 0 ? "no classes" : fmt::format("one class only, '{}'", labels.symbol(kSpecialCount)));
   QN_CHECK(classes <= 10000, "{} has {} classes: these are no classes; use --regression, or name another column",
            tables.front().source.string(), classes);
   for (const TableSplit& split : tables) {
@@ -119,14 +128,80 @@ void check_folder(const PrepareTableOptions& options, const std::vector<TableSpl
   }
   for (const SplitText& text : texts) add_outputs(outputs, text.prefix);
   check_outputs(inputs, outputs, {});
-  QN_CHECK_USAGE(!fs::exists(folder / "label" / "dict.txt") || !options.regression,
-                 "{} holds sentences with classes, not scores; choose another folder", folder.string());
+}
+
+/// Splits that stay in the folder must be of the same kind as those that it gets: as many sentences, labels or scores.
+void check_kind_of_rest(const fs::path& folder, const std::vector<std::string>& written, bool pairs, bool regression) {
+  const auto rest = [&](const char* part, const char* extension) {
+    std::set<std::string> names;
+    if (fs::is_directory(folder / part))
+      for (const auto& entry : fs::directory_iterator(folder / part))
+        if (entry.path().extension() == extension) names.insert(entry.path().stem().string());
+    for (const std::string& name : written) names.erase(name);
+    return names;
+  };
+  const auto refuse = [&](const std::set<std::string>& strange, const char* theirs, const char* ours) {
+    QN_CHECK(
+        strange.empty(),
+        "{} holds splits that have {}: {}. The table that is prepared has {}: prepare theirs as well, remove them, "
+        "or choose another folder",
+        folder.string(), theirs, fmt::join(strange, ", "), ours);
+  };
+  std::set<std::string> first = rest("input0", ".idx");
+  const std::set<std::string> second = rest("input1", ".idx");
+  if (pairs) {
+    for (const std::string& name : second) first.erase(name);
+    refuse(first, "one sentence", "two sentences");
+  } else {
+    refuse(second, "two sentences", "one sentence");
+  }
+  if (regression)
+    refuse(rest("label", ".idx"), "classes", "scores");
+  else
+    refuse(rest("label", ".label"), "scores", "classes");
+}
+
+/// What the folder still has of the same splits as they were before: it would be taken for a part of the new ones.
+void remove_old_parts(const fs::path& folder, const std::vector<TableSplit>& tables, bool regression) {
+  const auto remove = [](const fs::path& path) {
+    std::error_code ignored;
+    fs::remove(path, ignored);
+  };
+  const auto remove_dictionary = [&](const fs::path& part) {
+    for (const char* name : {"dict.txt", "dict.sum"}) remove(part / name);
+  };
+  for (const TableSplit& split : tables) {
+    if (!split.table.pairs) remove_split(folder / "input1" / split.name);
+    if (!split.table.labelled || regression) remove_split(folder / "label" / split.name);
+    if (split.table.labelled && regression) continue;
+    for (const char* ending : {".label", ".label.sum"}) remove(folder / "label" / (split.name + ending));
+  }
+  if (!tables.front().table.pairs) {
+    remove_dictionary(folder / "input1");
+    remove(folder / "input1");  // unless there is something else in it
+  }
+  if (regression) remove_dictionary(folder / "label");
 }
 
 std::vector<std::string> names_of(const std::vector<TableSplit>& tables) {
   std::vector<std::string> names;
   for (const TableSplit& split : tables) names.push_back(split.name);
   return names;
+}
+
+/// Nothing that stays in the folder is misunderstood when it gets these tables.
+void check_folder_of_tables(const PrepareTableOptions& options, const std::vector<TableSplit>& tables,
+                            const Dictionary& dictionary, const Dictionary& labels, const Tokenizer* tokenizer) {
+  const fs::path& folder = options.text.destdir;
+  const std::vector<std::string> written = names_of(tables);
+  const bool pairs = tables.front().table.pairs;
+  check_kind_of_rest(folder, written, pairs, options.regression);
+  for (const char* part : {"input0", "input1"}) check_leftovers(folder / part, written, dictionary.hash());
+  if (!options.regression) check_leftovers(folder / "label", written, labels.hash());
+  std::vector<std::string> parts;
+  for (const std::string& name : written)
+    for (const char* part : {"input0/", "input1/"}) parts.push_back(part + name);
+  check_tokenizer_of_rest(folder, parts, tokenizer);
 }
 
 }  // namespace
@@ -148,13 +223,13 @@ PrepareTableSummary prepare_table(const PrepareTableOptions& options) {
 
   make_folder(folder);
   const FolderLock lock(folder, "the folder");
-  std::vector<const char*> parts{"input0", "label"};
-  if (tables.front().table.pairs) parts.push_back("input1");
-  for (const char* part : parts) {
-    const bool of_labels = std::string_view(part) == "label";
-    check_leftovers(folder / part, names_of(tables), (of_labels ? labels : dictionary).hash());
+  check_folder_of_tables(options, tables, dictionary, labels, tokenizer);
+  remove_old_parts(folder, tables, options.regression);
+  make_folder(folder / "label");
+  for (const char* part : {"input0", "input1"}) {
+    if (part == std::string_view("input1") && !tables.front().table.pairs) continue;
     make_folder(folder / part);
-    if (!of_labels) save_dictionary(dictionary, folder / part / "dict.txt");
+    save_dictionary(dictionary, folder / part / "dict.txt");
   }
   if (!options.regression) save_dictionary(labels, folder / "label" / "dict.txt");
   save_tokenizer(folder, tokenizer);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 
 #include "core/error.h"
 #include "core/file_io.h"
@@ -53,6 +54,14 @@ struct BinarizingVisitor {
     writer.end_sentence();
   }
 };
+
+/// What the tokenizer of a folder was made of, whatever the files are called; nothing where there is none.
+std::multiset<std::string> texts_of(const Tokenizer* tokenizer) {
+  std::multiset<std::string> texts;
+  if (tokenizer != nullptr)
+    for (const TokenizerFile& file : tokenizer->files()) texts.insert(file.text);
+  return texts;
+}
 
 /// The dictionary that a split of a folder was made with: its own word for it, or that of the folder's dict.txt.
 std::optional<uint64_t> dictionary_of(const std::filesystem::path& prefix) {
@@ -108,6 +117,31 @@ void check_leftovers(const fs::path& folder, const std::vector<std::string>& wri
       "{} holds splits that were made with another dictionary: {}. Their ids would mean other words: prepare their "
       "texts as well, remove their .bin and .idx files, or choose another folder",
       folder.string(), fmt::join(strange, ", "));
+}
+
+void check_tokenizer_of_rest(const fs::path& folder, const std::vector<std::string>& written,
+                             const Tokenizer* tokenizer) {
+  std::vector<std::string> rest;
+  for (const std::string part : {"", "input0/", "input1/"}) {
+    if (!fs::is_directory(folder / part)) continue;
+    for (const std::string& name : splits_in(folder / part))
+      if (std::find(written.begin(), written.end(), part + name) == written.end()) rest.push_back(part + name);
+  }
+  if (rest.empty()) return;
+  const std::unique_ptr<Tokenizer> present = find_tokenizer(folder / kTokenizerFolder);
+  QN_CHECK(texts_of(present.get()) == texts_of(tokenizer),
+           "{} holds splits whose words were cut {}: {}. They would be taken for words of {}: prepare their texts as "
+           "well, {}, or choose another folder",
+           folder.string(), present ? "by its own tokenizer/" : "without a tokenizer", fmt::join(rest, ", "),
+           tokenizer != nullptr ? "another one" : "none",
+           present ? fmt::format("use --tokenizer {}", (folder / kTokenizerFolder).string()) : "use no tokenizer");
+}
+
+void remove_split(const fs::path& prefix) {
+  std::vector<fs::path> files;
+  add_outputs(files, prefix);
+  std::error_code ignored;
+  for (const fs::path& file : files) fs::remove(file, ignored);
 }
 
 void check_encoding(const SplitText& text) { scan_text(text.text, text.source.string(), CheckingVisitor{}); }

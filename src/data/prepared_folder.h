@@ -57,6 +57,14 @@ void make_folder(const std::filesystem::path& folder);
 void check_leftovers(const std::filesystem::path& folder, const std::vector<std::string>& written, uint64_t dictionary,
                      const std::string& ending = "");
 
+/// Splits of any kind that stay in the prepared `folder`, of which those named in `written` ("train", "input0/train")
+/// are made anew, must have been cut by the tokenizer that it gets. Throws qn::Error naming them.
+void check_tokenizer_of_rest(const std::filesystem::path& folder, const std::vector<std::string>& written,
+                             const Tokenizer* tokenizer);
+
+/// Removes the files of a split, where there are any.
+void remove_split(const std::filesystem::path& prefix);
+
 /// Throws qn::Error naming file and line where a text is no UTF-8.
 void check_encoding(const SplitText& text);
 

@@ -74,6 +74,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
   std::vector<std::string> names;
   for (const SplitInput& split : splits) names.push_back(split.name);
   check_leftovers(options.destdir, names, dictionary.hash());
+  check_tokenizer_of_rest(options.destdir, names, tokenizer);
   save_tokenizer(options.destdir, tokenizer);
   save_dictionary(dictionary, options.destdir / "dict.txt");
   result.types = dictionary.size();

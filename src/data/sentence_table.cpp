@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <optional>
+#include <set>
 
 #include "core/error.h"
 #include "data/split_lines.h"
@@ -18,6 +19,8 @@ const std::vector<std::string_view> kFirst = {"sentence1", "question1", "premise
 const std::vector<std::string_view> kSecond = {"sentence2", "question2", "hypothesis",
                                                "#2 string", "text_b",    "sentence"};
 const std::vector<std::string_view> kLabel = {"gold_label", "label", "quality", "is_duplicate", "score"};
+
+const std::set<std::string_view> kSpecialNames = {"<s>", "<pad>", "</s>", "<unk>"};
 
 using Cells = std::vector<std::string_view>;
 
@@ -50,16 +53,17 @@ class ColumnFinder {
     for (const std::string_view cell : first_row) names_.push_back(lower(cell));
   }
 
-  Places find(const TableColumns& asked) {
+  Places find(const TableColumns& asked, bool may_lack_labels) {
     Places places;
     places.columns = names_.size();
     const bool named = is_name(asked.input0) || is_name(asked.input1) || is_name(asked.label);
-    places.header = named || known(kFirst) || known(kLabel);
+    places.header = named || has_one_of(kFirst) || has_one_of(kLabel);
     if (places.header) {
-      places.input0 = known(kFirst);
-      places.input1 = known(kSecond);
+      // Who names one sentence names both.
+      if (asked.input0.empty()) places.input0 = known(kFirst);
+      if (asked.input0.empty() && asked.input1.empty()) places.input1 = known(kSecond);
       if (places.input1 == places.input0) places.input1.reset();
-      places.label = known(kLabel);
+      if (asked.label.empty()) places.label = known(kLabel);
     } else if (asked.input0.empty()) {
       QN_CHECK_USAGE(names_.size() <= 3,
                      "{} has {} columns and no header that tells which ones are sentences and labels: name them by "
@@ -69,12 +73,9 @@ class ColumnFinder {
       if (names_.size() == 3) places.input1 = 1;
       if (names_.size() > 1) places.label = names_.size() - 1;
     }
-    if (!asked.input0.empty()) {
-      places.input0 = place(asked.input0);
-      places.input1.reset();  // who names one sentence names both
-    }
+    if (!asked.input0.empty()) places.input0 = place(asked.input0);
     if (!asked.input1.empty()) places.input1 = place(asked.input1);
-    if (!asked.label.empty()) places.label = find_label(asked.label);
+    if (!asked.label.empty() && (!may_lack_labels || exists(asked.label))) places.label = place(asked.label);
     QN_CHECK_USAGE(places.input0,
                    "{}: none of the columns ({}) is known to hold sentences: name one, for instance "
                    "--columns input0={}",
@@ -89,9 +90,18 @@ class ColumnFinder {
     const auto [stop, error] = std::from_chars(column.data(), column.data() + column.size(), value);
     return error == std::errc() && stop == column.data() + column.size() ? std::optional(value) : std::nullopt;
   }
+  bool has(std::string_view name) const { return std::find(names_.begin(), names_.end(), name) != names_.end(); }
+  bool has_one_of(const std::vector<std::string_view>& names) const {
+    return std::any_of(names.begin(), names.end(), [&](std::string_view name) { return has(name); });
+  }
   std::optional<size_t> place_of(std::string_view name) const {
     const auto found = std::find(names_.begin(), names_.end(), name);
-    return found == names_.end() ? std::nullopt : std::optional(static_cast<size_t>(found - names_.begin()));
+    if (found == names_.end()) return std::nullopt;
+    const auto other = std::find(found + 1, names_.end(), name);
+    QN_CHECK_USAGE(other == names_.end(),
+                   "{}: columns {} and {} are both called '{}': say by number which one is meant (--columns)", file_,
+                   found - names_.begin() + 1, other - names_.begin() + 1, name);
+    return static_cast<size_t>(found - names_.begin());
   }
   std::optional<size_t> known(const std::vector<std::string_view>& candidates) const {
     for (const std::string_view name : candidates)
@@ -109,16 +119,21 @@ class ColumnFinder {
                    fmt::join(names_, ", "));
     return *found;
   }
-  /// Tables of test splits may lack it.
-  std::optional<size_t> find_label(const std::string& column) const {
+  bool exists(const std::string& column) const {
     const auto value = number(column);
-    if (value ? *value > names_.size() : !place_of(lower(column))) return std::nullopt;
-    return place(column);
+    return value ? *value <= names_.size() : has(lower(column));
   }
 
   const std::string& file_;
   std::vector<std::string> names_;
 };
+
+/// Of any kind: what would cut it into words.
+bool has_space(std::string_view text) {
+  for (int length = 0; !text.empty(); text.remove_prefix(static_cast<size_t>(std::max(length, 1))))
+    if (is_unicode_space(decode_utf8(text, length))) return true;
+  return false;
+}
 
 void append_line(std::string& lines, std::string_view cell) { lines.append(strip(cell)) += '\n'; }
 
@@ -144,7 +159,7 @@ TableColumns TableColumns::parse(const std::string& text) {
   return columns;
 }
 
-SentenceTable read_sentence_table(const SplitInput& split, const TableColumns& columns) {
+SentenceTable read_sentence_table(const SplitInput& split, const TableColumns& columns, bool may_lack_labels) {
   SentenceTable table;
   const std::string file = split.text.name();
   std::string_view rest = split.text.view();
@@ -153,7 +168,7 @@ SentenceTable read_sentence_table(const SplitInput& split, const TableColumns& c
   for (int64_t line = 1; !rest.empty(); ++line) {
     const Cells cells = cells_of(take_line(rest));
     if (!places) {
-      places = ColumnFinder(file, cells).find(columns);
+      places = ColumnFinder(file, cells).find(columns, may_lack_labels);
       const auto name = [&](size_t place) {
         return places->header ? fmt::format("'{}'", strip(cells[place])) : fmt::format("column {}", place + 1);
       };
@@ -170,8 +185,9 @@ SentenceTable read_sentence_table(const SplitInput& split, const TableColumns& c
     if (places->input1) append_line(table.input1, cells[*places->input1]);
     if (places->label) {
       const std::string_view label = strip(cells[*places->label]);
-      QN_CHECK(!label.empty() && label.find(' ') == std::string_view::npos, "{}:{}: '{}' is no label: one word is due",
-               file, line, label);
+      QN_CHECK(!label.empty() && !has_space(label), "{}:{}: '{}' is no label: one word is due", file, line, label);
+      QN_CHECK(!kSpecialNames.contains(label),
+               "{}:{}: '{}' is the name of a special symbol, no label can be called so: rename it", file, line, label);
       append_line(table.labels, label);
     }
     ++table.samples;

@@ -28,7 +28,8 @@ struct SentenceTable {
 };
 
 /// Reads the table of a split. Throws qn::Error naming file, line and column: rows of another number of columns, labels
-/// that are empty or hold spaces, no sentences to be found.
-SentenceTable read_sentence_table(const SplitInput& split, const TableColumns& columns);
+/// that are empty, hold spaces or are called like special symbols, columns that are not there or there twice, no
+/// sentences to be found. `may_lack_labels`: a column of labels that `columns` names need not be there.
+SentenceTable read_sentence_table(const SplitInput& split, const TableColumns& columns, bool may_lack_labels);
 
 }  // namespace qn

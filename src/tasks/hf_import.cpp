@@ -249,8 +249,11 @@ ImportSummary import_hf(const fs::path& source, HfKind kind, const fs::path& out
                 std::vector<fs::path>{out / "dict.txt", out / kImportedCheckpoint, out / kImportedConfig}, {});
   make_folder(out);
   const FolderLock lock(out, "the folder");
+  const std::unique_ptr<Tokenizer> tokenizer = vocabulary.known ? find_tokenizer(folder) : nullptr;
+  check_leftovers(out, {}, vocabulary.dictionary.hash());
+  check_tokenizer_of_rest(out, {}, tokenizer.get());
   save_dictionary(vocabulary.dictionary, out / "dict.txt");
-  save_tokenizer(out, vocabulary.known ? find_tokenizer(folder).get() : nullptr);
+  save_tokenizer(out, tokenizer.get());
   save_state(out / kImportedCheckpoint, state);
   atomic_write_text(out / kImportedConfig, continued(config, out));
   return {name_of(config.task.type), module.parameters().elements(), blueprint.vocabulary, config.model.max_positions,

@@ -56,6 +56,23 @@ TEST_F(CliTest, NamingWhatIsNotThereIsWrongUsage) {
   expect_prepare({"--joined-dict"}, "are for pairs");
   expect_prepare({"--pairs", "deen"}, "SOURCE-TARGET");
   expect_prepare({"--table", "--columns", "input3=x"}, "input0=NAME");
+  expect_prepare({"--tokenizer", config}, "is a file: name the folder");
+  expect_prepare({"--train-tokenizer", "255"}, "--train-tokenizer: must be a whole number, at least 256");
+  expect_prepare({"--min-frequency", "3"}, "--min-frequency requires --train-tokenizer");
+  expect_prepare({"--train-tokenizer", "300", "--dict", config}, "brings its own dictionary");
+  for (const char* limit : {"--nwords", "--threshold", "--padding-factor"}) {
+    expect_prepare({limit, "8", "--dict", config}, fmt::format("{} is for a dictionary that is made", limit));
+    expect_prepare({limit, "8", "--dict", config, "--pairs", "de-en", "--joined-dict"}, limit);
+  }
+  // A script's variable that is not set.
+  for (const std::vector<std::string>& empty : std::vector<std::vector<std::string>>{{"prepare", "-o", ""},
+                                                                                     {"train", "-c", ""},
+                                                                                     {"train", "--layers-to-keep", ""},
+                                                                                     {"quantize", "--from", ""},
+                                                                                     {"inspect", ""}})
+    expect_usage(empty, " is empty: give it a value, or leave it out");
+  expect_prepare({"--tokenizer", ""}, "--tokenizer is empty");
+  expect_prepare({"--table", "--columns", ""}, "--columns is empty");
   for (const bool check : {false, true})
     for (const auto& [set, message] : {std::pair{"data.valid=nothing", "has no split 'nothing'"},
                                        {"model.adaptive.cutoffs=[20,4000]", "cutoff 4000 exceeds the vocabulary"},

@@ -1,5 +1,7 @@
 #include "data/sentence_pairs.h"
 
+#include <set>
+
 #include "data/prepare_table.h"
 #include "data_test_util.h"
 #include "support/golden.h"
@@ -122,7 +124,13 @@ TEST_F(Table, BadTablesAreNamedAndNothingIsWritten) {
   train("sentence\tlabel\na\t\nb\t0\n");
   EXPECT_THAT(error(), AllOf(HasSubstr("train.tsv:2"), HasSubstr("no label")));
   train("sentence\tlabel\na\t1\nb\t1\n");
-  EXPECT_THAT(error(), HasSubstr("1 classes"));
+  EXPECT_THAT(error(), AllOf(HasSubstr("train.tsv has one class only, '1'"), HasSubstr("two")));
+  train("sentence\tlabel\na\t<s>\nb\t<unk>\n");
+  EXPECT_THAT(error(), AllOf(HasSubstr("train.tsv:2"), HasSubstr("'<s>' is the name of a special symbol")));
+  train("sentence\tlabel\na\tvery\xc2\xa0good\nb\tbad\n");
+  EXPECT_THAT(error(), AllOf(HasSubstr("train.tsv:2"), HasSubstr("one word")));
+  train("label\tsentence\tlabel\n1\ta\t1\n");
+  EXPECT_THAT(error(), AllOf(HasSubstr("columns 1 and 3 are both called 'label'"), HasSubstr("--columns")));
   train("sentence\nb\n");
   EXPECT_THAT(error(), HasSubstr("no column of labels"));
   train("index\tlabel\n0\t1\n");
@@ -140,6 +148,112 @@ TEST_F(Table, BadTablesAreNamedAndNothingIsWritten) {
   options_.regression = true;
   train("sentence\tlabel\na\t1\nb\tgood\n");
   EXPECT_THAT(error(), AllOf(HasSubstr("sample 2"), HasSubstr("'good'")));
+}
+
+TEST_F(Table, AMisspeltColumnOfLabelsIsNoTableWithout) {
+  train("sentence\tkind\na\tx\nb\ty\n");
+  options_.columns = TableColumns::parse("label=knid");
+  const auto usage_error = [&] {
+    EXPECT_THROW(prepare_table(options_), UsageError);
+    return error();
+  };
+  EXPECT_THAT(usage_error(), AllOf(HasSubstr("train.tsv has no column 'knid'"), HasSubstr("sentence, kind")));
+  options_.columns = TableColumns::parse("label=3");
+  EXPECT_THAT(usage_error(), HasSubstr("no number 3"));
+  options_.columns = TableColumns::parse("label=kind");
+  options_.text.valid = {write("dev.tsv", "sentence\tkin\na\tx\n")};
+  EXPECT_THAT(usage_error(), HasSubstr("dev.tsv has no column 'kind'"));
+  // Only a table of a test split may lack it, if there is another that has it.
+  options_.text.valid.clear();
+  options_.text.test = {write("test.tsv", "sentence\na\n")};
+  prepare_table(options_);
+  EXPECT_FALSE(open("test").labelled());
+  options_.text.srcdict = dir_ / "data" / "input0" / "dict.txt";
+  options_.label_dict = dir_ / "data" / "label" / "dict.txt";
+  options_.text.train.clear();
+  EXPECT_THROW(prepare_table(options_), UsageError);
+}
+
+/// A folder that had other tables before holds the new ones only.
+TEST_F(Table, NothingOfAnEarlierTableIsMixedIn) {
+  const auto files_of = [&](const char* part) {
+    std::set<std::string> names;
+    if (std::filesystem::exists(dir_ / "data" / part))
+      for (const auto& entry : std::filesystem::directory_iterator(dir_ / "data" / part))
+        names.insert(entry.path().filename().string());
+    return names;
+  };
+  const std::string pairs = "sentence1\tsentence2\tlabel\na\tb\t1\nb\ta\t0\n", single = "sentence\tlabel\na\t1\nb\t0\n";
+  train(pairs);
+  options_.text.test = {write("test.tsv", pairs)};
+  prepare_table(options_);
+  EXPECT_TRUE(open("test").labelled());
+
+  // One sentence instead of two, in all splits; the test without labels.
+  train(single);
+  options_.text.test = {write("test.tsv", "sentence\na\n")};
+  prepare_table(options_);
+  EXPECT_FALSE(open("train").pairs());
+  EXPECT_FALSE(open("test").labelled());
+  EXPECT_THAT(files_of("input1"), testing::IsEmpty());
+  EXPECT_FALSE(files_of("label").contains("test.idx"));
+
+  // Scores instead of classes, and back.
+  options_.regression = true;
+  prepare_table(options_);
+  EXPECT_TRUE(SentencePairFolder(dir_ / "data").regression);
+  EXPECT_THAT(files_of("label"), ElementsAre("train.label", "train.label.sum"));
+  options_.regression = false;
+  prepare_table(options_);
+  EXPECT_EQ(open("train").label(0), 1);
+  EXPECT_FALSE(files_of("label").contains("train.label"));
+
+  // What is not prepared anew has to be of the same kind.
+  const auto refusal = [&] {
+    const std::string before = read_text(dir_ / "data" / "input0" / "train.sum");
+    const std::string message = error_of([&] { prepare_table(options_); });
+    EXPECT_EQ(read_text(dir_ / "data" / "input0" / "train.sum"), before);
+    return message;
+  };
+  options_.text.test.clear();
+  train(pairs);
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("one sentence: test"), HasSubstr("has two sentences")));
+  options_.text.valid = {write("dev.tsv", single)};
+  train(single);
+  prepare_table(options_);
+  options_.text.valid.clear();
+  options_.regression = true;
+  EXPECT_THAT(refusal(), AllOf(HasSubstr("classes: valid"), HasSubstr("has scores")));
+  options_.regression = false;
+  prepare_table(options_);
+  EXPECT_EQ(open("valid").size(), 2);  // the same dictionaries
+}
+
+TEST_F(Table, ATokenizerThatOthersNeedStays) {
+  write_tiny_pairs(dir_ / "pairs");
+  options_.text.tokenizer = open_tokenizer(dir_ / "pairs");
+  train("sentence\tlabel\nlow lower\t1\n we\t0\n");
+  options_.text.valid = {write("dev.tsv", "sentence\tlabel\nlow\t1\n")};
+  prepare_table(options_);
+  options_.text.valid.clear();
+  options_.text.srcdict = dir_ / "data" / "input0" / "dict.txt";
+  options_.text.tokenizer = nullptr;
+  EXPECT_THAT(error_of([&] { prepare_table(options_); }),
+              AllOf(HasSubstr("input0/valid"), HasSubstr("its own tokenizer/"), HasSubstr("--tokenizer")));
+  EXPECT_TRUE(find_tokenizer(dir_ / "data" / "tokenizer")->contains("260"));
+  // Also when it is a text that is put beside.
+  PrepareOptions text;
+  text.train = write("train.txt", "low lower\n");
+  text.destdir = dir_ / "data";
+  EXPECT_THAT(error_of([&] { prepare(text); }), HasSubstr("input0/train, input0/valid"));
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "data" / "dict.txt"));
+  // The same one by other names is the same one.
+  std::filesystem::create_directories(dir_ / "names");
+  std::filesystem::copy(dir_ / "pairs" / "encoder.json", dir_ / "names" / "vocab.json");
+  std::filesystem::copy(dir_ / "pairs" / "vocab.bpe", dir_ / "names" / "merges.txt");
+  text.tokenizer = open_tokenizer(dir_ / "names");
+  prepare(text);
+  EXPECT_TRUE(find_tokenizer(dir_ / "data" / "tokenizer")->contains("260"));
 }
 
 TEST_F(Table, PiecesOfATokenizer) {
