@@ -149,7 +149,10 @@ std::vector<std::vector<BeamHypothesis>> beam_search(TokenModel& model, std::spa
       }
     if (tokens.empty()) break;
     const Tensor scores = model.next(tokens, parents, owners);
-    for (Sentence& sentence : sentences) {
+    const auto count = static_cast<int64_t>(sentences.size());
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t i = 0; i < count; ++i) {
+      Sentence& sentence = sentences[static_cast<size_t>(i)];
       if (sentence.finished()) continue;
       scores.dtype == DType::f64 ? sentence.step(scores.as<double>(), scores.cols(), done)
                                  : sentence.step(scores.as<float>(), scores.cols(), done);

@@ -19,7 +19,8 @@ Tensor Seq2SeqTokens::next(std::span<const int32_t> tokens, std::span<const int3
                            std::span<const int32_t> sentences) {
   scores_.reset();
   if (kept_) tape_.arena.rewind(*kept_);
-  DecodingStep step = cache_.advance(tape_, parents);
+  const std::vector<int32_t> none(cache_.lengths().empty() ? tokens.size() : 0, -1), ones(tokens.size(), 1);
+  DecodingStep step = cache_.advance(tape_, none.empty() ? parents : none, ones);
   std::vector<int32_t> begins(encoded_.sentences.begins.size()), counts(begins.size());
   for (size_t row = sentences.size(); row-- > 0;) {
     const auto sentence = static_cast<size_t>(sentences[row]);
@@ -28,8 +29,7 @@ Tensor Seq2SeqTokens::next(std::span<const int32_t> tokens, std::span<const int3
   }
   step.hypotheses = {begins, counts, *std::max_element(counts.begin(), counts.end())};
   step.sentences = encoded_.sentences;
-  const std::vector<int32_t> positions(tokens.size(), static_cast<int32_t>(cache_.length() - 1));
-  const Var features = model_.step(tape_, tokens, positions, step, cache_.memories());
+  const Var features = model_.step(tape_, tokens, cache_.positions(), step, cache_.memories());
   const Tensor scores = model_.head().log_probabilities(tape_, features);
   if (!kept_) kept_ = tape_.arena.mark();
   return scores_.emplace(tape_.k, scores).view();

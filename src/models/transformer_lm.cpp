@@ -55,17 +55,37 @@ TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary) : co
   }
 }
 
-Var TransformerLm::embed(Tape& tape, const TokenBatch& batch) {
+Var TransformerLm::embed_tokens(Tape& tape, std::span<const int32_t> tokens) {
   const double scale = config_.scale_embedding ? std::sqrt(static_cast<double>(config_.embed_dim)) : 1.0;
-  Var x = embedding_->forward(tape, batch.source, scale);
+  Var x = embedding_->forward(tape, tokens, scale);
   if (noise_projection_) x = (*noise_projection_)(tape, x);
-  if (project_in_) x = (*project_in_)(tape, x);
-  x = positions_->forward(tape, x, batch.source, batch.cols);
+  return project_in_ ? (*project_in_)(tape, x) : x;
+}
+
+Var TransformerLm::embed(Tape& tape, const TokenBatch& batch) {
+  const Var x = positions_->forward(tape, embed_tokens(tape, batch.source), batch.source, batch.cols);
   return dropout(tape, x, {config_.dropout, kEmbeddingSite});
 }
 
 Var TransformerLm::features(Tape& tape, const TokenBatch& batch, std::vector<Tensor>* inner_states) {
-  Var x = layers_->forward(tape, embed(tape, batch), EqualSequences{batch.rows, batch.cols}, inner_states);
+  return finish(tape, layers_->forward(tape, embed(tape, batch), EqualSequences{batch.rows, batch.cols}, inner_states));
+}
+
+Var TransformerLm::step(Tape& tape, std::span<const int32_t> tokens, std::span<const int32_t> positions,
+                        const DecodingStep& step, std::span<const DecodingMemory> memories) {
+  return finish(tape, layers_->step(tape, positions_->at(tape, embed_tokens(tape, tokens), positions), step, memories));
+}
+
+std::vector<int32_t> TransformerLm::token_of_every_band() const {
+  const std::optional<Bands>& bands = embedding_->bands();
+  if (!bands) return {kEosId};
+  std::vector<int32_t> tokens;
+  for (int64_t band = 0; band < bands->count(); ++band) tokens.push_back(static_cast<int32_t>(bands->first(band)));
+  return tokens;
+}
+
+/// What is behind the layers.
+Var TransformerLm::finish(Tape& tape, Var x) {
   if (final_norm_) x = (*final_norm_)(tape, x);
   if (project_out_) x = (*project_out_)(tape, x);
   return x;

@@ -24,12 +24,22 @@ class TransformerLm : public LanguageModel {
   /// [rows * cols, output width]. `inner_states`, if given, receives the state after the embedding sum and after each
   /// layer that runs.
   Var features(Tape& tape, const TokenBatch& batch, std::vector<Tensor>* inner_states = nullptr);
+  /// Features of the next tokens of hypotheses, for going on token by token. `positions` are those of the tokens,
+  /// counted from 0; see TransformerLayer::step().
+  Var step(Tape& tape, std::span<const int32_t> tokens, std::span<const int32_t> positions, const DecodingStep& step,
+           std::span<const DecodingMemory> memories);
   OutputHead& head() { return *head_; }
+  const TransformerStack& layers() const { return *layers_; }
+  /// One token of every frequency band of the adaptive input: all that a pass may look up.
+  std::vector<int32_t> token_of_every_band() const;
+  int64_t width() const { return config_.embed_dim; }
   Positions& positions() { return *positions_; }
   LayerDrop& layer_drop() { return layers_->layer_drop(); }
 
  private:
+  Var embed_tokens(Tape& tape, std::span<const int32_t> tokens);
   Var embed(Tape& tape, const TokenBatch& batch);
+  Var finish(Tape& tape, Var x);
 
   ModelConfig config_;
   std::unique_ptr<TokenEmbedding> embedding_;
