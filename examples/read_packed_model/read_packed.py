@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Reads a packed model and prints its perplexity, without quantnoise.
+"""Reads a packed model and evaluates it, without quantnoise.
 
 Written from docs/formats.md with numpy alone, as a start for readers of your own; Python is no part of the product.
 Meant to be clear rather than fast: it scores one block at a time. Quantized activations are not supported.
 
 Usage: read_packed.py FILE.safetensors DATA [--split test] [--tokens-per-sample N] [--context-window C]
-DATA is a folder made by `quantnoise prepare`. The number is that of `quantnoise eval` with the same options.
+DATA is a folder made by `quantnoise prepare`. The number is that of `quantnoise eval` with the same options: of language
+models and translators the perplexity, of classifiers of sentences the accuracy in percent, of regressions Pearson's r.
 """
 import argparse
 import functools
@@ -13,6 +14,7 @@ import json
 import math
 import pathlib
 import re
+import sys
 
 import numpy as np
 
@@ -78,31 +80,117 @@ def log_softmax(x):
     return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
-class Model:
-    """Section 6: from token ids to log-probabilities. Shapes are [tokens, width]."""
+class Network:
+    """Section 6: what all networks are made of. Shapes are [tokens, width]; names are below `prefix`."""
 
-    def __init__(self, file):
-        self.file, self.m = file, read_model_section(file.metadata["model"])
-        if self.m["type"] != "transformer_lm":
-            raise SystemExit(f"this reader computes language models, not {self.m['type']}; the weights it can read")
+    def __init__(self, file, prefix):
+        self.file, self.m, self.prefix = file, read_model_section(file.metadata["model"]), prefix
         self.d, self.v = self.m["embed_dim"], int(file.metadata["vocabulary"])
-        self.input_dim, self.output_dim = (self.m[key] or self.d for key in ("input_dim", "output_dim"))
-        ends = [c for c in self.m["adaptive.cutoffs"] if c < self.v] + [self.v]
-        self.bands = list(zip(range(len(ends)), [0] + ends, ends))  # number, first id, last id + 1
-        self.shrink = lambda width, b: int(width / self.m["adaptive.factor"] ** b)
 
     def weight(self, name, *shape):
-        return self.file.weight(f"decoder.{name}.weight", shape)
+        return self.file.weight(f"{self.prefix}{name}.weight", shape)
+
+    def bias(self, name):
+        return self.file.weight(f"{self.prefix}{name}.bias", ())
 
     def linear(self, name, x, rows):
         """W x + bias; without bias, or x as it is, where the file has none of that name."""
-        matrix, bias = self.weight(name, rows, x.shape[-1]), self.file.weight(f"decoder.{name}.bias", ())
+        matrix, bias = self.weight(name, rows, x.shape[-1]), self.bias(name)
         return x if matrix is None else x @ matrix.T + (0 if bias is None else bias)
 
     def norm(self, name, x):
         x = x - x.mean(-1, keepdims=True)
-        scale = self.weight(name) / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(1e-5))
-        return x * scale + self.file.weight(f"decoder.{name}.bias", ())
+        return x * (self.weight(name) / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(1e-5))) + self.bias(name)
+
+    def positions(self, count):
+        if self.m["type"] == "roberta" or self.m["learned_positions"]:
+            return self.weight("embed_positions")[2 : count + 2]
+        k, step = np.arange(self.d // 2, dtype=np.float32), np.float32(math.log(10000) / (self.d // 2 - 1))
+        angles = np.arange(2, count + 2, dtype=np.float32)[:, None] * np.exp(-k * step)
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+    def attention(self, name, x, seen, causal):
+        """x sees `seen`: itself, or an encoder's result."""
+        q, k, v = (self.linear(f"{name}.{part}_proj", y, self.d).reshape(len(y), self.m["heads"], -1).transpose(1, 0, 2)
+                   for part, y in (("q", x), ("k", seen), ("v", seen)))
+        scores = q @ k.transpose(0, 2, 1) / np.float32(math.sqrt(q.shape[-1]))
+        if causal:
+            scores[:, np.triu(np.ones((len(x), len(x)), bool), 1)] = -np.inf
+        mixed = (np.exp(log_softmax(scores)) @ v).transpose(1, 0, 2).reshape(x.shape)
+        return self.linear(f"{name}.out_proj", mixed, self.d)
+
+    def activation(self, x):
+        if self.m["activation"] == "relu": return np.maximum(x, 0)
+        exact = self.m["activation"] == "gelu"
+        return x * (1 + (ERF(x / math.sqrt(2)) if exact else np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))) / 2
+
+    def layers(self, x, count, ffn, causal, encoded=None):
+        shared = self.m.get("share_layers", 1)
+        for layer in (f"layers.{n - n % shared}" for n in range(count)):
+            parts = [("self_attn_layer_norm", lambda y: self.attention(f"{layer}.self_attn", y, y, causal)),
+                     ("encoder_attn_layer_norm", lambda y: self.attention(f"{layer}.encoder_attn", y, encoded, False)),
+                     ("final_layer_norm",
+                      lambda y: self.linear(f"{layer}.fc2", self.activation(self.linear(f"{layer}.fc1", y, ffn)), self.d))]
+            if encoded is None:
+                del parts[1]
+            for name, part in parts:
+                norm = lambda y: self.norm(f"{layer}.{name}", y)
+                x = x + part(norm(x)) if self.m["prenorm"] else norm(x + part(x))
+        return x
+
+
+class Roberta(Network):
+    """An encoder whose first state is classified."""
+
+    def __init__(self, file):
+        super().__init__(file, "encoder.sentence_encoder.")
+
+    def features(self, ids):
+        x = self.weight("embed_tokens")[ids] + self.positions(len(ids))
+        x = x if self.m["prenorm"] else self.norm("layernorm_embedding", x)
+        x = self.layers(self.linear("quant_noise", x, self.d), self.m["layers"], self.m["ffn_dim"], causal=False)
+        return self.norm("layer_norm", x) if self.m["prenorm"] else x
+
+    def logits(self, ids):
+        head, x = Network(self.file, "classification_heads.sentence_classification_head."), self.features(ids)[:1]
+        return head.linear("out_proj", np.tanh(head.linear("dense", x, self.d)), self.d)[0]
+
+
+class Translator:
+    """An encoder, and a decoder that sees its result."""
+
+    def __init__(self, file):
+        self.encoder, self.decoder = Network(file, "encoder."), Network(file, "decoder.")
+        self.m = self.encoder.m
+
+    def embed(self, side, table, ids, noise_first):
+        x = table[ids] * np.float32(math.sqrt(side.d) if self.m["scale_embedding"] else 1)
+        steps = [lambda y: side.linear("quant_noise", y, side.d), lambda y: y + side.positions(len(ids))]
+        for step in steps if noise_first else reversed(steps):
+            x = step(x)
+        return x
+
+    def log_probabilities(self, source, previous):
+        m, norm = self.m, lambda side, x: side.norm("layer_norm", x) if self.m["prenorm"] else x
+        table = self.encoder.weight("embed_tokens")
+        z = self.encoder.layers(self.embed(self.encoder, table, source, False), m["encoder_layers"] or m["layers"],
+                                m["encoder_ffn_dim"] or m["ffn_dim"], causal=False)
+        table = table if m["share_all_embeddings"] else self.decoder.weight("embed_tokens")
+        x = self.decoder.layers(self.embed(self.decoder, table, previous, True), m["layers"], m["ffn_dim"], True,
+                                norm(self.encoder, z))
+        own = self.decoder.weight("output_projection")
+        return log_softmax(norm(self.decoder, x) @ (table if own is None else own).T)
+
+
+class LanguageModel(Network):
+    """From token ids to log-probabilities of the next ones."""
+
+    def __init__(self, file):
+        super().__init__(file, "decoder.")
+        self.input_dim, self.output_dim = (self.m[key] or self.d for key in ("input_dim", "output_dim"))
+        ends = [c for c in self.m["adaptive.cutoffs"] if c < self.v] + [self.v]
+        self.bands = list(zip(range(len(ends)), [0] + ends, ends))  # number, first id, last id + 1
+        self.shrink = lambda width, b: int(width / self.m["adaptive.factor"] ** b)
 
     def band(self, b, part):
         """Part 0, the table of band b, or 1, its projection."""
@@ -120,38 +208,8 @@ class Model:
             x[here] = scale * self.band(b, 0)[ids[here] - begin] @ self.band(b, 1).T
         return x
 
-    def positions(self, count):
-        if self.m["learned_positions"]:
-            return self.weight("embed_positions")[2 : count + 2]
-        k, step = np.arange(self.d // 2, dtype=np.float32), np.float32(math.log(10000) / (self.d // 2 - 1))
-        angles = np.arange(2, count + 2, dtype=np.float32)[:, None] * np.exp(-k * step)
-        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-
-    def attention(self, layer, x):
-        q, k, v = (self.linear(f"{layer}.self_attn.{part}_proj", x, self.d)
-                   .reshape(len(x), self.m["heads"], -1).transpose(1, 0, 2) for part in "qkv")
-        scores = q @ k.transpose(0, 2, 1) / np.float32(math.sqrt(q.shape[-1]))
-        scores[:, np.triu(np.ones((len(x), len(x)), bool), 1)] = -np.inf
-        mixed = (np.exp(log_softmax(scores)) @ v).transpose(1, 0, 2).reshape(x.shape)
-        return self.linear(f"{layer}.self_attn.out_proj", mixed, self.d)
-
-    def activation(self, x):
-        if self.m["activation"] == "relu": return np.maximum(x, 0)
-        exact = self.m["activation"] == "gelu"
-        return x * (1 + (ERF(x / math.sqrt(2)) if exact else np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))) / 2
-
-    def feed_forward(self, layer, x):
-        x = self.linear(f"{layer}.fc1", x, self.m["ffn_dim"])
-        x = self.activation(x)
-        return self.linear(f"{layer}.fc2", x, self.d)
-
     def features(self, ids):
-        x = self.embed(ids) + self.positions(len(ids))
-        shared = self.m.get("share_layers", 1)
-        for layer in (f"layers.{n - n % shared}" for n in range(self.m["layers"])):
-            for block, name in ((self.attention, "self_attn_layer_norm"), (self.feed_forward, "final_layer_norm")):
-                norm = lambda y: self.norm(f"{layer}.{name}", y)
-                x = x + block(layer, norm(x)) if self.m["prenorm"] else norm(x + block(layer, x))
+        x = self.layers(self.embed(ids) + self.positions(len(ids)), self.m["layers"], self.m["ffn_dim"], causal=True)
         x = self.norm("layer_norm", x) if self.m["final_norm"] else x
         return self.linear("project_out_dim", x, self.output_dim)
 
@@ -183,11 +241,38 @@ class Model:
         return result
 
 
-def read_tokens(stem):
-    """Section 3: the ids of a split as one stream."""
-    index = stem.with_suffix(".idx").read_bytes()
+def read_lines(stem):
+    """Section 3: the ids of every line of a split."""
+    index = pathlib.Path(f"{stem}.idx").read_bytes()
     assert index[:17] == b"MMIDIDX\0\0" + (1).to_bytes(8, "little"), f"{stem}.idx is not an index of version 1"
-    return np.fromfile(stem.with_suffix(".bin"), ID_TYPES[index[17]]).astype(np.int64)
+    ids = np.fromfile(f"{stem}.bin", ID_TYPES[index[17]]).astype(np.int64)
+    sizes = np.frombuffer(index, "<i4", int.from_bytes(index[18:26], "little"), 26)
+    return np.split(ids, np.cumsum(sizes)[:-1])
+
+
+def correctness(model, folder, split):
+    """Of a classifier of sentences: accuracy, or of a regression the correlation."""
+    task = dict(re.findall(r"^(\w+): (\S+)", model.file.metadata["task"], re.MULTILINE))
+    first, separator = [int(task["init_token"])], [int(task["separator_token"])]
+    inputs = [[first, ids] for ids in read_lines(folder / "input0" / split)]
+    if (folder / "input1").is_dir():
+        inputs = [parts + [separator, ids] for parts, ids in zip(inputs, read_lines(folder / "input1" / split))]
+    logits = [model.logits(np.concatenate(parts).astype(np.int64)) for parts in inputs]
+    if not model.file.metadata["labels"]:
+        return np.corrcoef(np.array(logits)[:, 0], np.loadtxt(folder / "label" / f"{split}.label"))[0, 1]
+    labels = [line[0] - 4 for line in read_lines(folder / "label" / split)]
+    return 100 * np.mean(np.argmax(logits, axis=1) == labels)
+
+
+def translation_perplexity(model, folder, split):
+    stems = sorted({path.with_suffix("") for path in folder.glob(f"{split}.*-*.*.idx")})
+    source, target = (next(s for s in stems if s.name.split(".")[1].split("-")[side] == s.suffix[1:]) for side in (0, 1))
+    loss = count = 0
+    for x, y in zip(read_lines(source), read_lines(target)):
+        scores = model.log_probabilities(x, np.concatenate([[END_OF_LINE], y[:-1]]))
+        loss -= scores[np.arange(len(y)), y].sum(dtype=np.float64)
+        count += len(y)
+    return math.exp(loss / count)
 
 
 def perplexity(model, ids, length, context):
@@ -207,6 +292,15 @@ if __name__ == "__main__":
     parser.add_argument("--tokens-per-sample", type=int)
     parser.add_argument("--context-window", type=int, default=0)
     options = parser.parse_args()
-    model = Model(PackedFile(options.file))
-    length = options.tokens_per_sample or int(model.file.metadata["tokens_per_sample"])
-    print(perplexity(model, read_tokens(options.data / options.split), length, options.context_window))
+    file = PackedFile(options.file)
+    kind = read_model_section(file.metadata["model"])["type"]
+    if kind == "transformer":
+        print(translation_perplexity(Translator(file), options.data, options.split))
+    elif kind == "roberta" and "type: sentence_prediction" in file.metadata["task"]:
+        print(correctness(Roberta(file), options.data, options.split))
+    elif kind == "roberta":
+        sys.exit("what a masked language model is asked is drawn by quantnoise: this reader gives Roberta.features() only")
+    else:
+        model, ids = LanguageModel(file), np.concatenate(read_lines(options.data / options.split))
+        length = options.tokens_per_sample or int(file.metadata["tokens_per_sample"])
+        print(perplexity(model, ids, length, options.context_window))
