@@ -9,6 +9,7 @@
 #include "cli/config_options.h"
 #include "core/file_io.h"
 #include "core/text.h"
+#include "tasks/generate_config.h"
 #include "tasks/model_file.h"
 #include "train/precision.h"
 
@@ -33,15 +34,29 @@ struct OptionChecker : ConfigChecker {
   }
 };
 
-void print(const std::vector<Translated>& found, const GenerateArguments& a) {
-  for (size_t i = 0; i < found.size() && static_cast<int64_t>(i) < a.best; ++i) {
+/// What was written for a line, whose number counts from 1.
+void print(const std::vector<Generated>& found, int64_t line, const GenerateArguments& a) {
+  const int64_t most = std::max(a.best, a.config.samples);
+  for (size_t i = 0; i < found.size() && static_cast<int64_t>(i) < most; ++i) {
     if (a.json)
-      std::cout << nlohmann::ordered_json{{"text", found[i].text}, {"score", found[i].score}}.dump() << '\n';
+      std::cout << nlohmann::ordered_json{{"line", line},
+                                          {"text", found[i].text},
+                                          {"score", found[i].score},
+                                          {"tokens", found[i].token_scores.size()},
+                                          {"token_scores", found[i].token_scores},
+                                          {"finished", found[i].finished}}
+                       .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
+                << '\n';
     else if (a.best > 1)
       std::cout << fmt::format("{:.4f}\t{}\n", found[i].score, found[i].text);
     else
       std::cout << found[i].text << '\n';
   }
+}
+
+std::string key_of(std::string option) {
+  std::replace(option.begin(), option.end(), '-', '_');
+  return option;
 }
 
 /// Up to `count` lines.
@@ -54,7 +69,7 @@ std::vector<std::string> read_lines(std::istream& in, int64_t count) {
   return lines;
 }
 
-void translate_text(const GenerateArguments& a, RunTask& task, const Kernels& kernels, DType dtype) {
+void write_text(GenerateArguments& a, RunTask& task, const Kernels& kernels, DType dtype) {
   std::ifstream file;
   if (a.text != "-") {
     file.open(a.text);
@@ -62,7 +77,8 @@ void translate_text(const GenerateArguments& a, RunTask& task, const Kernels& ke
   }
   std::istream& in = a.text == "-" ? std::cin : file;
   for (std::vector<std::string> lines; !(lines = read_lines(in, a.config.batch)).empty();) {
-    for (const std::vector<Translated>& found : task.generate(a.data, lines, a.config, kernels, dtype)) print(found, a);
+    for (const std::vector<Generated>& found : task.generate(a.data, lines, a.config, kernels, dtype))
+      print(found, ++a.config.lines_before, a);
     std::cout.flush();
   }
 }
@@ -88,7 +104,7 @@ void translate_split(const GenerateArguments& a, RunTask& task, const Kernels& k
             << std::endl;
 }
 
-int run_generate(const GenerateArguments& a, const Kernels& kernels, Communicator& comm) {
+int run_generate(GenerateArguments& a, const Kernels& kernels, Communicator& comm) {
   if (!comm.is_root()) return kSuccess;
   QN_CHECK_USAGE(a.text.empty() != a.split.empty(),
                  "name a text (--text FILE, - for standard input) or a prepared "
@@ -98,7 +114,7 @@ int run_generate(const GenerateArguments& a, const Kernels& kernels, Communicato
   const ModelFile model = load_model_file(a.file, kernels);
   set_product_precision(a.precision, kernels);
   const DType dtype = activation_type(a.precision, kernels, comm);
-  a.text.empty() ? translate_split(a, *model.task, kernels, dtype) : translate_text(a, *model.task, kernels, dtype);
+  a.text.empty() ? translate_split(a, *model.task, kernels, dtype) : write_text(a, *model.task, kernels, dtype);
   return kSuccess;
 }
 
@@ -106,10 +122,15 @@ int run_generate(const GenerateArguments& a, const Kernels& kernels, Communicato
 
 Command add_generate(CLI::App& app) {
   auto a = std::make_shared<GenerateArguments>();
-  app.add_option("file", a->file, "Packed model (.safetensors) or checkpoint (.h5) of task translation")->required();
-  app.add_option("-d,--data", a->data, "Folder made by `prepare --pairs`: its dictionaries, tokenizer and splits")
+  app.add_option("file", a->file,
+                 "Packed model (.safetensors) or checkpoint (.h5), of task translation or language_modeling")
       ->required();
-  app.add_option("-t,--text", a->text, "Text to translate line by line; - is standard input");
+  app.add_option("-d,--data", a->data,
+                 "Folder of prepared data: for --split, for packed files that carry no vocabulary, and for checkpoints "
+                 "whose data are elsewhere by now");
+  app.add_option("-t,--text", a->text,
+                 "Text to translate line by line, or of prompts to go on from, which may be empty lines; - is standard "
+                 "input");
   app.add_option("--split", a->split, "Prepared split to translate, and to compare with its translations: BLEU");
   app.add_option("--out", a->out, "With --split: file for the translations");
   add_config_options(app, a->config);
@@ -118,13 +139,20 @@ Command add_generate(CLI::App& app) {
   add_choice(app, "--precision", a->precision,
              "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
              "else fp32; bf16_always: on any processor; fp16: GPUs only");
-  app.add_flag("--json", a->json, "Print JSON: an object per translation, or one for a split");
+  app.add_flag("--json", a->json, "Print JSON: an object per text with its scores, or one for a split");
   a->compute.add_to(app);
   app.footer(
-      "Beam search as fairseq-generate does it. BLEU is that of sacreBLEU with tokenisation 13a, over the text as it "
+      "Translations: beam search as fairseq-generate does it. BLEU is that of sacreBLEU with tokenisation 13a, over "
+      "the text as it "
       "is\n"
-      "in the folder: what was tokenised before `prepare` stays so.");
-  return [a](Communicator& comm) {
+      "in the folder: what was tokenised before `prepare` stays so.\n"
+      "Language models draw token by token until the line ends, or search when --beam is given. Random numbers are of\n"
+      "seed, line, sample and place: other lines, --batch and threads change nothing. Scores are natural logarithms "
+      "of\n"
+      "what the model gives, whatever was left out of the drawing; a search divides them as it compares them.");
+  return [a, &app](Communicator& comm) {
+    for (const CLI::Option* option : app.get_options())
+      if (option->count() > 0 && !option->get_lnames().empty()) a->config.given.insert(key_of(option->get_lnames()[0]));
     return a->compute.run(comm, [&](const Kernels& k) { return run_generate(*a, k, comm); });
   };
 }

@@ -38,6 +38,8 @@ void inspect_packed(const std::string& path, bool json) {
   std::cout << report.to_table();
   std::cout << fmt::format("{} bytes on disk; {}\n\n", group_digits(static_cast<int64_t>(file.file_size())),
                            file.has_checksums() ? "every checksum holds" : "no checksums");
+  if (const std::string words = describe_vocabulary(file); !words.empty())
+    std::cout << fmt::format("carries its vocabulary: {}\n\n", words);
   const auto is_long = [](const std::string& key) { return key == "model" || key == kOriginKey || key == kChecksums; };
   for (const auto& [key, value] : file.metadata())
     if (!is_long(key)) std::cout << fmt::format("{}: {}\n", key, value);
@@ -88,6 +90,7 @@ void check_file(const std::string& path, bool json) {
     const SafetensorsReader file(path);
     check_packed_format(file, path);
     packed_sizes(file);  // whether the quantized weights are complete
+    describe_vocabulary(file);
     checksums = file.has_checksums();
     tensors = file.tensors().size();
   }

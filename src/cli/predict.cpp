@@ -66,8 +66,9 @@ Command add_predict(CLI::App& app) {
   auto a = std::make_shared<PredictArguments>();
   app.add_option("file", a->file, "Packed model (.safetensors) or checkpoint (.h5) of task sentence_prediction")
       ->required();
-  app.add_option("-d,--data", a->data, "Folder made by `prepare --table`: its dictionary, tokenizer and labels")
-      ->required();
+  app.add_option("-d,--data", a->data,
+                 "Folder made by `prepare --table`, for its dictionary and tokenizer: only for packed files that carry "
+                 "none, and for checkpoints whose data are elsewhere by now");
   app.add_option("-t,--text", a->text,
                  "Text with a sentence per line, or with two that a tabulator divides where the model takes pairs; - "
                  "is standard input")

@@ -37,8 +37,12 @@ void dry_run(const QuantizeArguments& a, const RunConfig& config) {
   const QuantizationPlan plan = make_run_plan(model, config.quant_noise, &config.ipq);
   Finetuning(config.ipq, plan, config.optimizer, config.schedule);  // are there entries for all stages?
   const int64_t parameters = model.parameters().elements();
-  const SizeReport sizes =
-      predict_packed_sizes(model, plan, packed_metadata(*task, parameters, config.ipq.centroid_gradient, plan));
+  const bool known = a.vocabulary == 0;  // the words, and not only how many there are
+  if (!known && config.ipq.vocabulary.value_or(task->packs_vocabulary()))
+    spdlog::info("sizes are told without the vocabulary that the file will carry: it depends on the data (data.path)");
+  const PackedVocabulary vocabulary = packed_vocabulary(*task, known ? config.ipq.vocabulary : false);
+  const SizeReport sizes = predict_packed_sizes(
+      model, plan, packed_metadata(*task, parameters, config.ipq.centroid_gradient, plan), vocabulary.tensors());
   if (a.json) {
     nlohmann::ordered_json weights = nlohmann::ordered_json::array();
     for (const WeightPlan& w : plan.quantized())
@@ -91,17 +95,18 @@ class UnverifiedFile {
 };
 
 /// Writes the packed file and reads it as a user will (from disk).
-ModelFile write_and_load(Trainer& trainer, const PackedMetadata& metadata, const PackedStorage& storage,
-                         const std::filesystem::path& out, const Kernels& kernels, Communicator& comm) {
+ModelFile write_and_load(Trainer& trainer, const PackedMetadata& metadata, const PackedVocabulary& vocabulary,
+                         const PackedStorage& storage, const std::filesystem::path& out, const Kernels& kernels,
+                         Communicator& comm) {
   const ProfileScope phase(Phase::checkpoint);
-  if (comm.is_root()) write_packed(out, trainer.module(), metadata, storage);
+  if (comm.is_root()) write_packed(out, trainer.module(), metadata, storage, vocabulary.tensors());
   comm.barrier();
   return load_model_file(out, kernels);
 }
 
 /// Packs the model, evaluates the file, and makes sure that it computes what the model in memory does.
-void pack(Trainer& trainer, RunTask& task, const RunConfig& config, const std::filesystem::path& out,
-          const Kernels& kernels, Communicator& comm) {
+void pack(Trainer& trainer, RunTask& task, const PackedVocabulary& vocabulary, const RunConfig& config,
+          const std::filesystem::path& out, const Kernels& kernels, Communicator& comm) {
   const int64_t parameters = trainer.original_parameters();
   const Evaluation before = trainer.validate_now();
   const PackedStorage storage = packed_storage(config.ipq);
@@ -114,8 +119,8 @@ void pack(Trainer& trainer, RunTask& task, const RunConfig& config, const std::f
       rounded.text(), before.text(), out.string());
   const UnverifiedFile unverified(out, comm);
   const ModelFile file =
-      write_and_load(trainer, packed_metadata(task, parameters, config.ipq.centroid_gradient, trainer.plan()), storage,
-                     unverified.path(), kernels, comm);
+      write_and_load(trainer, packed_metadata(task, parameters, config.ipq.centroid_gradient, trainer.plan()),
+                     vocabulary, storage, unverified.path(), kernels, comm);
   const Evaluation from_file = task.evaluate_module(file.module(), kernels, comm, trainer.dtype());
   QN_CHECK(agree(from_file, rounded),
            "the packed file evaluates to {}, the model in memory to {}: {} is not written; report this",
@@ -126,6 +131,9 @@ void pack(Trainer& trainer, RunTask& task, const RunConfig& config, const std::f
                group_digits(static_cast<int64_t>(bytes)), format_bytes(bytes),
                4.0 * static_cast<double>(parameters) / static_cast<double>(bytes),
                format_bytes(static_cast<uint64_t>(parameters) * 4));
+  if (const uint64_t words = packed_sizes(SafetensorsReader(out)).vocabulary_bytes(); words > 0)
+    spdlog::info("{} bytes of it are the vocabulary, with which the file needs no --data (ipq.vocabulary)",
+                 group_digits(static_cast<int64_t>(words)));
   spdlog::info("{} {}: {} finetuned, {} rounded to storage, {} from the file", config.data.valid,
                before.headline().title_or_name(), value_text(before.headline()), value_text(rounded.headline()),
                value_text(from_file.headline()));
@@ -143,6 +151,7 @@ int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicato
   problems.fail_if_any();
   const auto watchdog = start_watchdog(comm, config.comm.watchdog_seconds);
   const std::unique_ptr<RunTask> task = make_task(config);
+  const PackedVocabulary vocabulary = packed_vocabulary(*task, config.ipq.vocabulary);  // now, because data may go away
   Trainer trainer(config, dump_config(config), *task, comm,
                   {.quantize = true,
                    .resume = !a.fresh,
@@ -155,7 +164,7 @@ int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicato
     return kStopped;
   }
   end_on_stop_signals(kStopped);  // all is saved
-  pack(trainer, *task, config, out, kernels, comm);
+  pack(trainer, *task, vocabulary, config, out, kernels, comm);
   return kSuccess;
 }
 

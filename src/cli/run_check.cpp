@@ -30,9 +30,11 @@ void check_task(ProblemList& problems, const RunConfig& config, bool quantize) {
 /// Of the file that the run will write. The trainer's own module may be quantized already.
 uint64_t packed_bytes(const RunConfig& config, const Trainer& trainer) {
   const auto fresh = make_task(config);
+  const PackedVocabulary vocabulary = packed_vocabulary(*fresh, config.ipq.vocabulary);
   return predict_packed_sizes(
              fresh->module(), trainer.plan(),
-             packed_metadata(*fresh, trainer.original_parameters(), config.ipq.centroid_gradient, trainer.plan()))
+             packed_metadata(*fresh, trainer.original_parameters(), config.ipq.centroid_gradient, trainer.plan()),
+             vocabulary.tensors())
       .total_bytes();
 }
 

@@ -45,7 +45,7 @@ uint64_t export_plain(const SafetensorsReader& file, const std::string& path, co
     for (const std::string& part : tensor_names(name, packed)) done.insert(part);
   }
   for (const StoredTensor& tensor : file.tensors()) {
-    if (done.contains(tensor.name)) continue;
+    if (done.contains(tensor.name) || is_vocabulary(tensor.name, file.metadata())) continue;
     const StoredType target = target_type(type, origin ? tensor.type : StoredType::f32);
     if (!is_weight_type(tensor.type) || tensor.type == target)
       writer.add(tensor.name, tensor.type, tensor.shape, tensor.bytes);

@@ -69,6 +69,9 @@ void IpqConfig::visit(ConfigVisitor& v) {
   v.choice("centroids", centroids, {ValueStorage::f16, ValueStorage::int8}, "storage of centroids in the packed file");
   v.choice("dense", dense, {ValueStorage::f16, ValueStorage::f32},
            "storage of everything that is not quantized in the packed file");
+  v.field("vocabulary", vocabulary,
+          "the packed file carries its dictionary and tokenizer, so that predict and generate need no --data (unset: "
+          "for sentence_prediction and translation)");
 }
 
 void IpqConfig::validate(const ConfigChecker& c) const {

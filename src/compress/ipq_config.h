@@ -43,6 +43,7 @@ struct IpqConfig {
   bool restart_schedule = false;
   int64_t save_every_kmeans_iterations = 0;
   ValueStorage centroids = ValueStorage::f16, dense = ValueStorage::f16;
+  std::optional<bool> vocabulary;  ///< unset: the task decides
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "compress/packed_origin.h"
 #include "compress/packed_tensors.h"
 #include "compress/representation.h"
 #include "compress/storable.h"
@@ -112,7 +113,8 @@ void read_into(const SafetensorsReader& file, const std::string& path, const std
 }
 
 /// A tensor that a file holds as it is.
-void add_stored(const StoredTensor& tensor, SizeReport& report) {
+void add_stored(const StoredTensor& tensor, const PackedMetadata& metadata, SizeReport& report) {
+  if (is_vocabulary(tensor.name, metadata)) return report.add_vocabulary_bytes(tensor.bytes.size());
   const bool plain = tensor.type == StoredType::f32 || tensor.type == StoredType::f16;
   report.add_stored(tensor.name, plain ? name_of(stored_as(tensor.type)) : name_of(tensor.type), tensor.elements(),
                     tensor.bytes.size());
@@ -149,6 +151,10 @@ uint64_t write_packed(const std::filesystem::path& path, const Module& module, c
     tensors.add_values(b->name, b->shape, floats_of(kernels, b->value.view()), ValueStorage::f32);
   for (const StoredTensor& t : raw) tensors.add_raw(t);
   return tensors.write(path);
+}
+
+bool is_vocabulary(const std::string& tensor, const std::map<std::string, std::string>& metadata) {
+  return tensor.starts_with(kVocabularyPrefix) && !metadata.contains(kOriginKey);
 }
 
 void check_packed_format(const SafetensorsReader& file, const std::string& path) {
@@ -199,7 +205,7 @@ SizeReport packed_sizes(const SafetensorsReader& file) {
     listed.insert(listed.end(), own.begin(), own.end());
   }
   for (const StoredTensor& t : file.tensors())
-    if (std::find(listed.begin(), listed.end(), t.name) == listed.end()) add_stored(t, report);
+    if (std::find(listed.begin(), listed.end(), t.name) == listed.end()) add_stored(t, file.metadata(), report);
   return report;
 }
 
@@ -233,7 +239,7 @@ SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& pl
   if (module.buffers().all().empty())  // a module whose activations are yet to be quantized
     for (const ActivationPlan& a : plan.activations) add_dense(range_name(a.name), {kRangeNumbers}, ValueStorage::f32);
   for (const StoredTensor& t : raw) {
-    add_stored(t, report);
+    add_stored(t, metadata, report);
     tensors.plan_raw(t);
   }
   report.set_header_bytes(tensors.header_bytes());

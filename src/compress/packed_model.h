@@ -49,6 +49,11 @@ SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& pl
 /// module gets memory.
 void check_fits(const Module& module, const SafetensorsReader& file);
 
+/// Tensors that begin so are of no module: they are a model's vocabulary, which whoever packs it hands over as raw
+/// tensors. Files of other programs' weights have none.
+inline constexpr const char* kVocabularyPrefix = "vocabulary.";
+bool is_vocabulary(const std::string& tensor, const std::map<std::string, std::string>& metadata);
+
 /// Of a module, as far as files may claim.
 inline constexpr int64_t kMostValues = int64_t{1} << 48;
 /// Metadata that must be a whole number out of [least, most]. Throws qn::Error naming file and key.

@@ -62,7 +62,7 @@ void SizeReport::add_stored(const std::string& name, const std::string& storage,
 SizeEntry SizeReport::total() const {
   SizeEntry sum;
   sum.name = "total";
-  sum.other_bytes = header_bytes_;
+  sum.other_bytes = header_bytes_ + vocabulary_bytes_;
   for (const SizeEntry& entry : entries_) {
     sum.values += entry.values;
     sum.code_bytes += entry.code_bytes;
@@ -82,14 +82,18 @@ double SizeReport::ratio() const {
 }
 
 std::string SizeReport::to_table() const {
-  size_t name_width = 6;
+  size_t name_width = 10;
   for (const SizeEntry& entry : entries_) name_width = std::max(name_width, entry.name.size());
   std::string text = fmt::format("{:<{}}  {:<18} {:>14} {:>12} {:>12} {:>12} {:>12} {:>7}\n", "tensor", name_width,
                                  "storage", "values", "codes", "side", "dense", "bytes", "bits");
   for (const SizeEntry& entry : entries_) text += table_line(entry, name_width);
-  if (header_bytes_ > 0)
-    text += fmt::format("{:<{}}  {:<18} {:>66}\n", "header", name_width, "names, metadata",
-                        group_digits(static_cast<int64_t>(header_bytes_)));
+  const auto add_other = [&](const char* name, const char* content, uint64_t bytes) {
+    if (bytes > 0)
+      text +=
+          fmt::format("{:<{}}  {:<18} {:>66}\n", name, name_width, content, group_digits(static_cast<int64_t>(bytes)));
+  };
+  add_other("vocabulary", "words, compressed", vocabulary_bytes_);
+  add_other("header", "names, metadata", header_bytes_);
   text += table_line(total(), name_width);
   text += fmt::format("{}; in float32 {}; {:.2f} times smaller\n", format_bytes(total_bytes()),
                       format_bytes(original_bytes()), ratio());
@@ -101,6 +105,7 @@ std::string SizeReport::to_json() const {
   report["tensors"] = nlohmann::ordered_json::array();
   for (const SizeEntry& entry : entries_) report["tensors"].push_back(to_json_object(entry));
   report["total"] = to_json_object(total());
+  report["vocabulary_bytes"] = vocabulary_bytes_;
   report["header_bytes"] = header_bytes_;
   report["file_bytes"] = total_bytes();
   report["original_bytes"] = original_bytes();

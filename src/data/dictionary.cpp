@@ -111,6 +111,16 @@ void Dictionary::save(const std::filesystem::path& path) const {
   atomic_write_text(path, out);
 }
 
+Dictionary Dictionary::of_tokens(std::span<const std::string_view> tokens) {
+  Dictionary dictionary;
+  for (const std::string_view token : tokens) {
+    const bool known = dictionary.contains(token);
+    const int32_t id = dictionary.append(token, 0);
+    if (known) dictionary.overwriting_.push_back(id);
+  }
+  return dictionary;
+}
+
 int32_t Dictionary::add(std::string_view token, int64_t count) {
   const int32_t id = find(token, hash_of(token));
   if (id < 0) return append(token, count);

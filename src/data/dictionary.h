@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,9 @@ class Dictionary {
   static Dictionary load(const std::filesystem::path& path);
   /// Writes dict.txt so that load() gives the same entries. The file appears complete or not at all.
   void save(const std::filesystem::path& path) const;
+
+  /// The specials, then `tokens` in this order, with count 0; a token that comes again takes over.
+  static Dictionary of_tokens(std::span<const std::string_view> tokens);
 
   /// Adds `count` to the token's count, appending the token if it is new. Returns its id.
   int32_t add(std::string_view token, int64_t count = 1);

@@ -15,6 +15,8 @@ namespace {
 
 constexpr int64_t kLongestWord = 100;  // in characters; longer ones are unknown, as in BERT
 constexpr size_t kKnownWords = size_t{1} << 20;
+constexpr const char *kLowerCase = "do_lower_case", *kStripAccents = "strip_accents",
+                     *kSplitCjk = "tokenize_chinese_chars";  // as Hugging Face names them
 constexpr std::string_view kUnknownPiece = "[UNK]", kUnknownWord = "<unk>", kLater = "##";
 
 /// Of control characters three; the others, though Unicode counts some as white space, are dropped.
@@ -56,10 +58,14 @@ WordPieceOptions WordPieceOptions::read(const TokenizerFile& file) {
   const std::string name = file.path.string();
   const auto config = parse_strict_json<nlohmann::json>(file.text, name);
   QN_CHECK(config.is_object(), "{} is no object of options", name);
-  options.lower_case = option_of(config, "do_lower_case", true, name);
-  options.strip_accents = option_of(config, "strip_accents", options.lower_case, name);
-  options.split_cjk = option_of(config, "tokenize_chinese_chars", true, name);
+  options.lower_case = option_of(config, kLowerCase, true, name);
+  options.strip_accents = option_of(config, kStripAccents, options.lower_case, name);
+  options.split_cjk = option_of(config, kSplitCjk, true, name);
   return options;
+}
+
+std::string WordPieceOptions::text() const {
+  return nlohmann::json{{kLowerCase, lower_case}, {kStripAccents, strip_accents}, {kSplitCjk, split_cjk}}.dump();
 }
 
 WordPieces::WordPieces(std::string pieces, const std::string& name, const WordPieceOptions& options,

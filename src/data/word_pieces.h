@@ -19,6 +19,8 @@ struct WordPieceOptions {
   /// As tokenizer_config.json of Hugging Face says (do_lower_case, strip_accents, tokenize_chinese_chars); without its
   /// keys, lower case without accents. Throws qn::Error naming file and key.
   static WordPieceOptions read(const TokenizerFile& config);
+  /// Such a file's text with these options.
+  std::string text() const;
 };
 
 /// As a tokenizer its words are the pieces as vocab.txt has them, but for [UNK], which is the dictionary's <unk>.
@@ -53,6 +55,7 @@ class WordPieces : public Tokenizer {
 
   int32_t size() const { return static_cast<int32_t>(tokens_.size()); }
   int32_t unknown() const { return unknown_; }
+  const WordPieceOptions& options() const { return options_; }
   std::string_view token(int32_t id) const { return tokens_[static_cast<size_t>(id)]; }
 
   std::unique_ptr<Splitter> splitter() const override { return std::make_unique<Encoder>(*this); }

@@ -18,6 +18,8 @@ inline MicroBatch micro_batch_of(LanguageModel& model, const TokenBatch& batch, 
   return {[&model, batch](Tape& tape) { return model.losses(tape, batch); }, tokens};
 }
 
+class TransformerLm;
+
 class LanguageModeling : public TextTask {
  public:
   /// Opens data.path's dictionary and builds the model; parameters have shapes but no memory yet.
@@ -41,12 +43,18 @@ class LanguageModeling : public TextTask {
   /// Metrics "loss" (bits per token) and "ppl".
   Evaluation evaluate_module(Module& module, const Kernels& kernels, Communicator& comm, DType dtype) override;
   EvalReport score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) override;
+  std::vector<std::vector<Generated>> generate(const std::string& data, std::span<const std::string> lines,
+                                               const GenerateConfig& config, const Kernels& kernels,
+                                               DType dtype) override;
+  TranslationReport generate_split(const std::string& data, const std::string& split, const GenerateConfig& config,
+                                   const Kernels& kernels, DType dtype) override;
   void learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) override;
 
  private:
   LanguageModeling(TextBlueprint plan, std::string data_path);
   LanguageModeling(const RunConfig& config, Corpus corpus);
   std::vector<int64_t> count_tokens() const override;
+  TransformerLm& decoder();
 
   std::optional<Corpus> corpus_;  // none where the task comes from a file
   std::unique_ptr<LanguageModel> model_;

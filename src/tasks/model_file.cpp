@@ -97,6 +97,10 @@ PackedMetadata packed_metadata(const RunTask& task, int64_t parameters, Centroid
   return metadata;
 }
 
+PackedVocabulary packed_vocabulary(RunTask& task, std::optional<bool> wanted) {
+  return PackedVocabulary(wanted.value_or(task.packs_vocabulary()) ? task.vocabulary_parts({}) : VocabularyParts());
+}
+
 QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& config, const Module& module) {
   const auto stored = state.texts.find("plan");
   const bool quantizes = state.ints.contains("ipq/stages_done");

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "compress/run_plan.h"
+#include "tasks/packed_vocabulary.h"
 #include "tasks/run_task.h"
 
 namespace qn {
@@ -40,6 +41,10 @@ ModelFileKind kind_of_model_file(const std::filesystem::path& path);
 /// ModelFile.
 PackedMetadata packed_metadata(const RunTask& task, int64_t parameters, CentroidGradient gradient,
                                const QuantizationPlan& plan);
+
+/// The vocabulary that a packed file of this task gets, `wanted` being ipq.vocabulary: none where neither that nor the
+/// task says so. Throws qn::Error naming what is missing or wrong.
+PackedVocabulary packed_vocabulary(RunTask& task, std::optional<bool> wanted);
 
 /// What a checkpoint does to the weights of its model; one without a plan is planned from its configuration.
 QuantizationPlan plan_of_checkpoint(const StateDict& state, const RunConfig& config, const Module& module);

@@ -21,40 +21,31 @@ std::vector<double> softmax(std::span<const double> logits) {
   return p;
 }
 
-}  // namespace
-
-struct SentencePrediction::Reader {
-  explicit Reader(const std::string& path)
-      : data(path), folder(path), tokenizer(find_tokenizer(folder.path / kTokenizerFolder)) {}
-  std::string data;
-  SentencePairFolder folder;
-  std::unique_ptr<Tokenizer> tokenizer;
-};
-
-std::vector<int32_t> SentencePrediction::read_line(const std::string& line, const std::string& name,
-                                                   const SentenceInputs& how) {
-  const bool pairs = reader_->folder.pairs;
+std::vector<int32_t> read_line(const Vocabulary& words, bool pairs, const std::string& line, const std::string& name,
+                               const SentenceInputs& how) {
   const size_t tab = line.find('\t');
   QN_CHECK((tab != std::string::npos) == pairs, "{}: this model takes {}", name,
            pairs ? "two sentences with a tabulator between them" : "one sentence in a line, without tabulators");
-  LineReader reader(reader_->folder.dictionary, reader_->tokenizer.get());
+  LineReader reader(words.dictionary, words.tokenizer.get());
   const std::vector<int32_t> first = reader.read(std::string_view(line).substr(0, tab), name);
   const std::vector<int32_t> second =
       pairs ? reader.read(std::string_view(line).substr(tab + 1), name) : std::vector<int32_t>();
   return how.compose(first, second, pairs);
 }
 
+}  // namespace
+
 std::vector<Prediction> SentencePrediction::predict(const std::string& data, std::span<const std::string> lines,
                                                     const Kernels& kernels, DType dtype) {
-  if (reader_ == nullptr || reader_->data != data) {
-    reader_ = std::make_shared<Reader>(data);
-    check_folder(reader_->folder);
-  }
+  const Vocabulary& words = vocabulary(data);
+  QN_CHECK(pairs_,
+           "this model's file does not say whether it takes pairs of sentences: name the folder of prepared "
+           "data (--data FOLDER)");
   SentenceInputs how = inputs(blueprint().tokens_per_sample);
   how.shorten = Shorten::truncate;  // there has to be an answer
   SentenceBatchData batch;
   for (size_t i = 0; i < lines.size(); ++i)
-    batch.sentences.add(read_line(lines[i], fmt::format("line {}", i + 1), how));
+    batch.sentences.add(read_line(words, *pairs_, lines[i], fmt::format("line {}", i + 1), how));
   Arena arena(*kernels.memory);
   Tape tape(kernels, arena, dtype, {});
   const Var logits = model_->sentence_logits(tape, view_of(batch.sentences));

@@ -2,13 +2,14 @@
 // what was written. tasks/run.* finds the kind of task that a configuration or a file is for.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "compress/packed_model.h"
-#include "models/beam_search.h"
+#include "data/vocabulary.h"
 #include "tasks/run_config.h"
 #include "train/metrics_log.h"
 #include "train/task.h"
@@ -28,21 +29,15 @@ struct Prediction {
   std::vector<std::pair<std::string, double>> probabilities;  ///< of every class; none for a regression
 };
 
-/// How to translate. What visit() lists becomes an option each of `generate`.
-struct GenerateConfig : BeamSearchConfig {
-  double max_length_a = 0.0;
-  int64_t max_length_b = 200;
-  int64_t batch = 64;
-  std::string bpe_marker;
-  void visit(ConfigVisitor& v);
-  void validate(const ConfigChecker& c) const;
+/// A text that a model wrote: a translation, or what goes on from a prompt.
+struct Generated {
+  std::string text;
+  double score = 0.0;                ///< see beam_search(); of a sampled text the sum of `token_scores`
+  std::vector<double> token_scores;  ///< log p of every token behind those before it, the end mark's included
+  bool finished = true;              ///< it ends with an end mark, and not because it was long enough
 };
 
-/// A translation, and its score in the search.
-struct Translated {
-  std::string text;
-  double score = 0.0;
-};
+struct GenerateConfig;  // tasks/generate_config.h
 
 /// What `generate` made of a split, and how that compares with its translations.
 struct TranslationReport {
@@ -58,6 +53,15 @@ class RunTask : public Task {
   /// section of the configuration, and "task", likewise, which may be left out for the default task of the model.
   virtual PackedMetadata packed_metadata() const = 0;
 
+  /// What turns text into the module's tokens and back, as a packed file can carry it. `data` as in predict(). Throws
+  /// qn::Error naming what is missing or wrong, and UsageError where a task has no such thing.
+  virtual VocabularyParts vocabulary_parts(const std::string& data) {
+    (void)data;
+    throw UsageError("ipq.vocabulary: this task has no vocabulary that a file could carry");
+  }
+  /// Whether packed files carry it where nothing is said (ipq.vocabulary).
+  virtual bool packs_vocabulary() const { return false; }
+
   /// evaluate() with another module of the same kind: one that was read from a file.
   virtual Evaluation evaluate_module(Module& module, const Kernels& kernels, Communicator& comm, DType dtype) = 0;
   Evaluation evaluate(const Kernels& kernels, Communicator& comm, DType dtype) override {
@@ -69,19 +73,21 @@ class RunTask : public Task {
   virtual EvalReport score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) = 0;
 
   /// What the module says of lines of text. `data` is a prepared folder of the task, whose dictionary and tokenizer
-  /// turn text into tokens. Throws qn::Error when it is not for this module, and UsageError where a task says nothing
-  /// of lines.
+  /// turn text into tokens; where it is empty they are those that the module's file carries, or of the folder that a
+  /// checkpoint was trained on. Throws qn::Error when it is not for this module, and UsageError where a task says
+  /// nothing of lines.
   virtual std::vector<Prediction> predict(const std::string& data, std::span<const std::string> lines,
                                           const Kernels& kernels, DType dtype) {
     (void)data, (void)lines, (void)kernels, (void)dtype;
     throw UsageError("this model does not classify sentences: `predict` is for models of task sentence_prediction");
   }
 
-  /// The best translations of lines of text, best first. `data` is a prepared folder of the task. Throws qn::Error when
-  /// it is not for this module, and UsageError where a task writes no text.
-  virtual std::vector<std::vector<Translated>> generate(const std::string& data, std::span<const std::string> lines,
-                                                        const GenerateConfig& config, const Kernels& kernels,
-                                                        DType dtype) {
+  /// What the module writes for lines of text: their best translations, best first, or texts that go on from them.
+  /// `data` as in predict(). Throws qn::Error when it is not for this module, and UsageError where a task writes no
+  /// text, or has no use for an option that was given.
+  virtual std::vector<std::vector<Generated>> generate(const std::string& data, std::span<const std::string> lines,
+                                                       const GenerateConfig& config, const Kernels& kernels,
+                                                       DType dtype) {
     (void)data, (void)lines, (void)config, (void)kernels, (void)dtype;
     throw UsageError(kWritesNothing);
   }
@@ -94,7 +100,7 @@ class RunTask : public Task {
 
  private:
   static constexpr const char* kWritesNothing =
-      "this model translates nothing: `generate` is for models of task translation";
+      "this model writes no text: `generate` is for models of the tasks translation and language_modeling";
 };
 
 }  // namespace qn

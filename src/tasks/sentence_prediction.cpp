@@ -18,7 +18,8 @@
 namespace qn {
 namespace {
 
-constexpr const char *kLabels = "labels", *kHead = "classification_heads.", *kParameters = "parameters/";
+constexpr const char *kLabels = "labels", *kPairs = "pairs", *kHead = "classification_heads.",
+                     *kParameters = "parameters/";
 
 std::vector<std::string> split_lines(const std::string& text) {
   std::vector<std::string> lines;
@@ -48,6 +49,7 @@ SentencePrediction::SentencePrediction(const RunConfig& config, SentencePairFold
           TextBlueprint::of_config(config, vocabulary_with_mask(folder.dictionary), folder.dictionary.hash()),
           folder.labels, config.data.path) {
   data_config_ = config.data;
+  pairs_ = folder.pairs;
   folder_ = std::move(folder);
   seed_ = static_cast<uint64_t>(config.seed);
 }
@@ -78,13 +80,17 @@ std::unique_ptr<RunTask> SentencePrediction::from_checkpoint(const RunConfig& co
 }
 
 std::unique_ptr<RunTask> SentencePrediction::from_packed(const SafetensorsReader& file, const std::string& path) {
-  return std::unique_ptr<RunTask>(
+  std::unique_ptr<SentencePrediction> task(
       new SentencePrediction(TextBlueprint::of_packed(file, path), split_lines(file.metadata_at(kLabels)), {}));
+  if (const auto pairs = file.metadata().find(kPairs); pairs != file.metadata().end())
+    task->pairs_ = pairs->second == "true";
+  return task;
 }
 
 PackedMetadata SentencePrediction::packed_metadata() const {
   PackedMetadata metadata = TextTask::packed_metadata();
   metadata[kLabels] = labels_text(labels_);
+  if (pairs_) metadata[kPairs] = *pairs_ ? "true" : "false";
   return metadata;
 }
 
@@ -312,6 +318,15 @@ void SentencePrediction::check_folder(const SentencePairFolder& folder) const {
            "training data",
            folder.path.string(), folder.regression ? "numbers" : fmt::format("{}", fmt::join(folder.labels, ", ")),
            regression() ? "numbers" : fmt::format("{}", fmt::join(labels_, ", ")));
+}
+
+Vocabulary SentencePrediction::open_vocabulary(const std::string& path) {
+  SentencePairFolder folder(path);
+  check_folder(folder);
+  QN_CHECK(!pairs_ || folder.pairs == *pairs_, "{} holds {}, but this model takes {}", path,
+           folder.pairs ? "pairs of sentences" : "single sentences", *pairs_ ? "pairs" : "single ones");
+  pairs_ = folder.pairs;
+  return {find_tokenizer(folder.path / kTokenizerFolder), std::move(folder.dictionary), {}};
 }
 
 EvalReport SentencePrediction::score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm,

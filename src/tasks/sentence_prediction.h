@@ -42,6 +42,7 @@ class SentencePrediction : public TextTask {
                                   DType dtype) override;
 
   PackedMetadata packed_metadata() const override;
+  bool packs_vocabulary() const override { return true; }
   void save(StateDict& state) const override;
   void adapt_weights(StateDict& state) const override;
 
@@ -58,7 +59,6 @@ class SentencePrediction : public TextTask {
     double loss = 0.0;
     std::vector<double> values;  ///< the class that is most likely, or the number
   };
-  struct Reader;  // of lines of text
   SentencePrediction(TextBlueprint plan, Labels labels, std::string data_path);
   SentencePrediction(const RunConfig& config, SentencePairFolder folder);
   std::vector<int64_t> count_tokens() const override;
@@ -75,9 +75,10 @@ class SentencePrediction : public TextTask {
   Evaluation judge(const SentencePairs& data, const BatchList& batches, const Outputs& outputs) const;
   void check_folder(const SentencePairFolder& folder) const;
 
-  std::vector<int32_t> read_line(const std::string& line, const std::string& name, const SentenceInputs& how);
+  Vocabulary open_vocabulary(const std::string& folder) override;
 
   Labels labels_;
+  std::optional<bool> pairs_;  // whether inputs are pairs; unset until a folder says so, where the file does not
   std::unique_ptr<Roberta> model_;
   std::optional<DataConfig> data_config_;  // these four where the task comes from a configuration
   std::optional<SentencePairFolder> folder_;
@@ -85,7 +86,6 @@ class SentencePrediction : public TextTask {
   BatchList valid_batches_;
   uint64_t seed_ = 1;
   SentenceBatchData batch_;
-  std::shared_ptr<Reader> reader_;  // what predict() used last
 };
 
 /// [rows, cols] as doubles, on the host.

@@ -8,8 +8,12 @@ namespace qn {
 namespace {
 
 struct StoredData {
+  std::string path;
   int64_t tokens_per_sample = DataConfig{}.tokens_per_sample;
-  void visit(ConfigVisitor& v) { v.field("tokens_per_sample", tokens_per_sample, ""); }
+  void visit(ConfigVisitor& v) {
+    v.field("path", path, "");
+    v.field("tokens_per_sample", tokens_per_sample, "");
+  }
   void validate(const ConfigChecker& c) const {
     c.check(tokens_per_sample >= 2 && tokens_per_sample <= kMostPositions, "tokens_per_sample",
             "must be in 2 to {}, got {}", kMostPositions, tokens_per_sample);
@@ -63,10 +67,11 @@ ConfigTree stored_sections(const std::string& text, const std::string& where,
 
 RunConfig read_stored_run(const std::string& text, const std::string& where, bool plans) {
   const auto read = read_stored<StoredRun>(stored_sections(
-      text, where, {{"model"}, {"task"}, {"data", {"tokens_per_sample"}}, {"ipq", {"centroid_gradient"}}}));
+      text, where, {{"model"}, {"task"}, {"data", {"path", "tokens_per_sample"}}, {"ipq", {"centroid_gradient"}}}));
   RunConfig config;
   config.model = read.model;
   config.task = read.task;
+  config.data.path = read.data.path;
   config.data.tokens_per_sample = read.data.tokens_per_sample;
   if (plans) {
     const auto planned = read_stored<StoredPlans>(stored_sections(text, where, {{"quant_noise"}, {"ipq"}}));

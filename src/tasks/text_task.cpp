@@ -17,14 +17,22 @@ TextBlueprint TextBlueprint::of_config(const RunConfig& config, int64_t vocabula
 }
 
 TextBlueprint TextBlueprint::of_checkpoint(const RunConfig& config, const StateDict& state) {
-  return {config.model, config.task, state.integer("vocabulary"), state.text("dictionary_hash"),
-          config.data.tokens_per_sample};
+  return {.model = config.model,
+          .task = config.task,
+          .vocabulary = state.integer("vocabulary"),
+          .dictionary_hash = state.text("dictionary_hash"),
+          .tokens_per_sample = config.data.tokens_per_sample,
+          .training_data = config.data.path};
 }
 
 TextBlueprint TextBlueprint::of_packed(const SafetensorsReader& file, const std::string& path) {
-  return {packed_model_config(file, path), packed_task_config(file, path),
-          metadata_integer(file, "vocabulary", kUnkId + 1, INT32_MAX), file.metadata_at("dictionary_hash"),
-          metadata_integer(file, "tokens_per_sample", 2, kMostPositions)};
+  return {.model = packed_model_config(file, path),
+          .task = packed_task_config(file, path),
+          .vocabulary = metadata_integer(file, "vocabulary", kUnkId + 1, INT32_MAX),
+          .dictionary_hash = file.metadata_at("dictionary_hash"),
+          .tokens_per_sample = metadata_integer(file, "tokens_per_sample", 2, kMostPositions),
+          .file = path,
+          .vocabulary_in_file = vocabulary_streams(file)};
 }
 
 void check_vocabulary_known(const RunConfig& config, int64_t vocabulary) {
@@ -77,6 +85,59 @@ Dictionary TextTask::open_dictionary(const std::string& folder) const {
   Dictionary dictionary = Dictionary::load(std::filesystem::path(folder) / "dict.txt");
   check_dictionary(dictionary, folder);
   return dictionary;
+}
+
+Vocabulary TextTask::open_vocabulary(const std::string& folder) {
+  Vocabulary vocabulary;
+  vocabulary.dictionary = open_dictionary(folder);
+  vocabulary.tokenizer = find_tokenizer(std::filesystem::path(folder) / kTokenizerFolder);
+  return vocabulary;
+}
+
+VocabularyParts TextTask::vocabulary_parts(const std::string& data) {
+  if (data.empty() && !blueprint_.vocabulary_in_file.empty())
+    return decompress_parts(blueprint_.vocabulary_in_file, blueprint_.file);
+  return parts_of(open_vocabulary(folder_of(data)));
+}
+
+std::string TextTask::folder_of(const std::string& data) const {
+  if (!data.empty()) return data;
+  const std::string& training = data_path_.empty() ? blueprint_.training_data : data_path_;
+  QN_CHECK_USAGE(!training.empty(),
+                 "this model's file carries no vocabulary: name the folder of prepared data whose dictionary it was "
+                 "trained with (--data FOLDER)");
+  std::error_code error;
+  QN_CHECK_USAGE(
+      std::filesystem::is_directory(training, error),
+      "the folder {} that this checkpoint was trained on is not there: name it, or another one prepared with "
+      "the same dictionary (--data FOLDER)",
+      training);
+  return training;
+}
+
+const Vocabulary& TextTask::vocabulary(const std::string& data) {
+  if (vocabulary_ && vocabulary_data_ == data) return *vocabulary_;
+  const bool in_file = !blueprint_.vocabulary_in_file.empty();
+  const VocabularyParts parts =
+      in_file ? decompress_parts(blueprint_.vocabulary_in_file, blueprint_.file) : VocabularyParts();
+  Vocabulary found;
+  if (in_file && data.empty()) {
+    found = vocabulary_of(parts, blueprint_.file);
+    QN_CHECK(hex64(found.dictionary.hash()) == blueprint_.dictionary_hash,
+             "{}: the dictionary that it carries is not the one of its model: the file is damaged", blueprint_.file);
+    check_source(found, blueprint_.file);
+  } else {
+    const std::string folder = folder_of(data);
+    found = open_vocabulary(folder);
+    // The dictionaries are known to agree.
+    QN_CHECK(!in_file || parts_of(found) == parts_of(vocabulary_of(parts, blueprint_.file)),
+             "{} cuts text into words in another way than the model ({} carries what it was trained with): prepare the "
+             "data with the tokenizer of the training data, or leave --data out",
+             folder, blueprint_.file);
+  }
+  vocabulary_ = std::move(found);
+  vocabulary_data_ = data;
+  return *vocabulary_;
 }
 
 void TextTask::save(StateDict& state) const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/dictionary.h"
+#include "tasks/packed_vocabulary.h"
 #include "tasks/run_task.h"
 #include "tasks/sampled_updates.h"
 
@@ -19,6 +20,10 @@ struct TextBlueprint {
   int64_t vocabulary = 0;  ///< of the model
   std::string dictionary_hash;
   int64_t tokens_per_sample = 0;  ///< of training: what a model has positions for, and the default for eval
+  /// Where a packed file's vocabulary is, or that of a checkpoint:
+  std::string file = {};  ///< for messages
+  VocabularyStreams vocabulary_in_file = {};
+  std::string training_data = {};  ///< data.path
 
   static TextBlueprint of_config(const RunConfig& config, int64_t vocabulary, uint64_t dictionary_hash);
   static TextBlueprint of_checkpoint(const RunConfig& config, const StateDict& state);
@@ -35,6 +40,7 @@ class TextTask : public RunTask {
   bool end_of_epoch() const override { return updates_->end_of_epoch(); }
 
   PackedMetadata packed_metadata() const override;
+  VocabularyParts vocabulary_parts(const std::string& data) override;
   void save(StateDict& state) const override;
   void load(const StateDict& state) override;
   void check_weights(const StateDict& state) const override;
@@ -56,6 +62,17 @@ class TextTask : public RunTask {
   /// That of a prepared folder, which must be the model's. Throws qn::Error when it is another.
   Dictionary open_dictionary(const std::string& folder) const;
 
+  /// What turns text into the model's ids and back; `data` as in predict().
+  const Vocabulary& vocabulary(const std::string& data);
+  /// That of a prepared folder, which must be the model's. Throws qn::Error when it is another.
+  virtual Vocabulary open_vocabulary(const std::string& folder);
+  /// Throws qn::Error unless the source language's dictionary of a file is the model's, where it has one.
+  virtual void check_source(const Vocabulary& vocabulary, const std::string& where) const {
+    (void)vocabulary, (void)where;
+  }
+  /// `data`, or where that is empty the folder that the model was trained on. Throws UsageError where there is none.
+  std::string folder_of(const std::string& data) const;
+
   /// How often each id occurs in the training text, [vocabulary]. Called once.
   virtual std::vector<int64_t> count_tokens() const = 0;
   /// Takes what does not decide which function weights are of out of a model's configuration.
@@ -69,6 +86,8 @@ class TextTask : public RunTask {
   std::optional<SampledUpdates> updates_;
   uint64_t train_checksum_ = 0, valid_checksum_ = 0;
   mutable std::vector<int64_t> token_counts_;  // filled when first needed
+  std::optional<Vocabulary> vocabulary_;       // what vocabulary() gave last, and for which data
+  std::string vocabulary_data_;
 };
 
 /// (count + 1)^exponent of the token of every row of a token table, scaled to mean 1. `token_counts` [vocabulary].

@@ -7,42 +7,11 @@
 #include "core/text.h"
 #include "models/seq2seq_tokens.h"
 #include "tasks/bleu.h"
+#include "tasks/generate_config.h"
 #include "tasks/line_reader.h"
 #include "tasks/translation.h"
 
 namespace qn {
-
-struct Translation::Reader {
-  explicit Reader(const std::string& path)
-      : data(path), folder(path), tokenizer(find_tokenizer(folder.path / kTokenizerFolder)) {}
-
-  /// The text of the target language's ids, up to the end mark.
-  std::string text_of(std::span<const int32_t> ids, const std::string& marker) const {
-    std::vector<std::string_view> words;
-    for (const int32_t id : ids)
-      if (id != kEosId) words.push_back(folder.target.symbol(id));
-    if (tokenizer != nullptr) return tokenizer->join(words);
-    std::string text;
-    for (size_t i = 0; i < words.size(); ++i) {
-      const bool goes_on = !marker.empty() && words[i].ends_with(marker);
-      text += goes_on ? words[i].substr(0, words[i].size() - marker.size()) : words[i];
-      if (!goes_on && i + 1 < words.size()) text += ' ';
-    }
-    return text;
-  }
-
-  std::string data;
-  ParallelFolder folder;
-  std::unique_ptr<Tokenizer> tokenizer;
-};
-
-Translation::Reader& Translation::reader_of(const std::string& data) {
-  if (reader_ == nullptr || reader_->data != data) {
-    reader_ = std::make_shared<Reader>(data);
-    check_folder(reader_->folder);
-  }
-  return *reader_;
-}
 
 std::vector<std::vector<BeamHypothesis>> Translation::search(const std::vector<std::vector<int32_t>>& sources,
                                                              const GenerateConfig& config, const Kernels& kernels,
@@ -86,30 +55,34 @@ void check_length(size_t tokens, int64_t most, const std::string& name) {
 
 }  // namespace
 
-std::vector<std::vector<Translated>> Translation::generate(const std::string& data, std::span<const std::string> lines,
-                                                           const GenerateConfig& config, const Kernels& kernels,
-                                                           DType dtype) {
-  Reader& reader = reader_of(data);
-  LineReader ids(reader.folder.source, reader.tokenizer.get());
+std::vector<std::vector<Generated>> Translation::generate(const std::string& data, std::span<const std::string> lines,
+                                                          const GenerateConfig& config, const Kernels& kernels,
+                                                          DType dtype) {
+  config.refuse({"temperature", "top_k", "top_p", "seed", "unknown_words", "max_length", "samples"},
+                "is for language models; this model translates");
+  const Vocabulary& words = vocabulary(data);
+  LineReader ids(words.source_dictionary(), words.tokenizer.get());
   std::vector<std::vector<int32_t>> sources;
   for (size_t i = 0; i < lines.size(); ++i) {
     const std::string name = fmt::format("line {}", i + 1);
     sources.push_back(ids.read(lines[i], name));
     check_length(sources.back().size(), model_->max_positions(), name);
   }
-  std::vector<std::vector<Translated>> results;
+  std::vector<std::vector<Generated>> results;
   for (const std::vector<BeamHypothesis>& found : search(sources, config, kernels, dtype)) {
-    std::vector<Translated>& best = results.emplace_back();
+    std::vector<Generated>& best = results.emplace_back();
     for (const BeamHypothesis& hypothesis : found)
-      best.push_back({reader.text_of(hypothesis.tokens, config.bpe_marker), hypothesis.score});
+      best.push_back(
+          {words.text_of(hypothesis.tokens, config.bpe_marker), hypothesis.score, hypothesis.positional_scores});
   }
   return results;
 }
 
 TranslationReport Translation::generate_split(const std::string& data, const std::string& split,
                                               const GenerateConfig& config, const Kernels& kernels, DType dtype) {
-  Reader& reader = reader_of(data);
-  const ParallelText text(reader.folder, split);
+  const std::string folder = folder_of(data);
+  const Vocabulary& words = vocabulary(folder);
+  const ParallelText text(ParallelFolder(folder), split);
   std::vector<std::vector<int32_t>> sources;
   for (int64_t i = 0; i < text.size(); ++i) {
     sources.push_back(text.source(i));
@@ -119,8 +92,8 @@ TranslationReport Translation::generate_split(const std::string& data, const std
   Bleu bleu;
   const auto found = search(sources, config, kernels, dtype);
   for (int64_t i = 0; i < text.size(); ++i) {
-    result.lines.push_back(reader.text_of(found[static_cast<size_t>(i)][0].tokens, config.bpe_marker));
-    bleu.add(result.lines.back(), reader.text_of(text.target(i), config.bpe_marker));
+    result.lines.push_back(words.text_of(found[static_cast<size_t>(i)][0].tokens, config.bpe_marker));
+    bleu.add(result.lines.back(), words.text_of(text.target(i), config.bpe_marker));
   }
   const auto precisions = bleu.precisions();
   result.report = {

@@ -23,11 +23,20 @@ ParallelFolder open_folder(const RunConfig& config) {
 
 SourceDictionary source_of(const Dictionary& dictionary) { return {dictionary.size(), hex64(dictionary.hash())}; }
 
-/// Counts of a row's targets: how many are the most likely word, and the sum of their losses.
+/// log p of the target in every row, and in how many rows it is the most likely word.
 template <typename P>
-void count_row(const P* log_p, int64_t words, int32_t target, double& loss, int64_t& right) {
-  loss -= static_cast<double>(log_p[target]);
-  right += std::max_element(log_p, log_p + words) == log_p + target ? 1 : 0;
+int64_t count_rows(const Tensor& scores, std::span<const int32_t> targets, std::vector<double>& log_p) {
+  const int64_t words = scores.cols(), rows = scores.rows();
+  const P* const all = scores.as<P>();
+  int64_t right = 0;
+  log_p.resize(targets.size());
+#pragma omp parallel for reduction(+ : right)
+  for (int64_t row = 0; row < rows; ++row) {
+    const P *own = all + row * words, *target = own + targets[static_cast<size_t>(row)];
+    log_p[static_cast<size_t>(row)] = static_cast<double>(*target);
+    right += std::max_element(own, own + words) == target ? 1 : 0;
+  }
+  return right;
 }
 
 }  // namespace
@@ -188,12 +197,10 @@ Translation::Counts Translation::score(Seq2Seq& model, const ParallelText& data,
     const Var features = model.features(tape, batch, model.encode(tape, batch.source, batch.sources));
     const HostView view(kernels, model.head().log_probabilities(tape, features));
     const Tensor& scores = view.view();
-    for (int64_t row = 0; row < scores.rows(); ++row) {
-      const int32_t target = batch.target[static_cast<size_t>(row)];
-      scores.dtype == DType::f64
-          ? count_row(scores.as<double>() + row * scores.cols(), scores.cols(), target, counts.loss, counts.right)
-          : count_row(scores.as<float>() + row * scores.cols(), scores.cols(), target, counts.loss, counts.right);
-    }
+    std::vector<double> log_p;
+    counts.right += scores.dtype == DType::f64 ? count_rows<double>(scores, batch.target, log_p)
+                                               : count_rows<float>(scores, batch.target, log_p);
+    for (const double target : log_p) counts.loss -= target;
     counts.tokens += scores.rows();
     arena.reset();
   }
@@ -228,6 +235,20 @@ void Translation::check_folder(const ParallelFolder& folder) const {
   };
   check(folder.source, folder.source_language, source_.hash);
   check(folder.target, folder.target_language, blueprint().dictionary_hash);
+}
+
+Vocabulary Translation::open_vocabulary(const std::string& path) {
+  ParallelFolder folder(path);
+  check_folder(folder);
+  Vocabulary vocabulary{find_tokenizer(folder.path / kTokenizerFolder), std::move(folder.target), {}};
+  if (vocabulary.dictionary.hash() != folder.source.hash()) vocabulary.source = std::move(folder.source);
+  return vocabulary;
+}
+
+void Translation::check_source(const Vocabulary& vocabulary, const std::string& where) const {
+  QN_CHECK(hex64(vocabulary.source_dictionary().hash()) == source_.hash,
+           "{}: the dictionary of the source language that it carries is not the one of its model: the file is damaged",
+           where);
 }
 
 EvalReport Translation::score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) {

@@ -9,6 +9,7 @@
 
 #include "data/joined_sentences.h"
 #include "data/parallel_text.h"
+#include "models/beam_search.h"
 #include "models/seq2seq.h"
 #include "tasks/text_task.h"
 
@@ -42,13 +43,14 @@ class Translation : public TextTask {
   Evaluation evaluate_module(Module& module, const Kernels& kernels, Communicator& comm, DType dtype) override;
   EvalReport score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) override;
 
-  std::vector<std::vector<Translated>> generate(const std::string& data, std::span<const std::string> lines,
-                                                const GenerateConfig& config, const Kernels& kernels,
-                                                DType dtype) override;
+  std::vector<std::vector<Generated>> generate(const std::string& data, std::span<const std::string> lines,
+                                               const GenerateConfig& config, const Kernels& kernels,
+                                               DType dtype) override;
   TranslationReport generate_split(const std::string& data, const std::string& split, const GenerateConfig& config,
                                    const Kernels& kernels, DType dtype) override;
 
   PackedMetadata packed_metadata() const override;
+  bool packs_vocabulary() const override { return true; }
   void save(StateDict& state) const override;
   void check_weights(const StateDict& state) const override;
   void prune(StateDict& state, const std::string& layers_to_keep) const override;
@@ -64,7 +66,6 @@ class Translation : public TextTask {
     double loss = 0.0;
     int64_t tokens = 0, right = 0;
   };
-  struct Reader;  // of a prepared folder, for text
 
   Translation(TextBlueprint plan, SourceDictionary source, std::string data_path);
   Translation(const RunConfig& config, ParallelFolder folder);
@@ -78,7 +79,8 @@ class Translation : public TextTask {
                Communicator& comm, DType dtype) const;
   static Evaluation judge(const Counts& counts);
   void check_folder(const ParallelFolder& folder) const;
-  Reader& reader_of(const std::string& data);
+  Vocabulary open_vocabulary(const std::string& folder) override;
+  void check_source(const Vocabulary& vocabulary, const std::string& where) const override;
   /// The best hypotheses for sources of ids.
   std::vector<std::vector<BeamHypothesis>> search(const std::vector<std::vector<int32_t>>& sources,
                                                   const GenerateConfig& config, const Kernels& kernels, DType dtype);
@@ -91,7 +93,6 @@ class Translation : public TextTask {
   BatchList valid_batches_;
   uint64_t seed_ = 1;
   Pairs pairs_;
-  std::shared_ptr<Reader> reader_;  // what generate() used last
 };
 
 }  // namespace qn

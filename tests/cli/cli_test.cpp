@@ -1,6 +1,7 @@
 // The program as a user meets it: what commands do and print.
 #include <array>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "cli_program.h"
 #include "compress/representation.h"
@@ -82,6 +83,61 @@ TEST_F(CliTest, WholeJob) {
     EXPECT_NE(run({"explain", subject}).out.find("zero_blocks p=0.2 d=4"), std::string::npos) << subject;
   }
   EXPECT_EQ(run({"eval", checkpoint, "--data", (dir_ / "data").string()}).code, 0);
+}
+
+TEST_F(CliTest, WritesWithNothingButTheFile) {
+  const std::string checkpoint = dense(), packed = (dir_ / "m.safetensors").string();
+  const std::string config = config_file("ipq", tiny_ipq_config(dir_.path(), "ipq", checkpoint));
+  const auto planned =
+      nlohmann::json::parse(run({"quantize", "-c", config, "--dry-run", "--json", "--set", "ipq.vocabulary=true"}).out);
+  const Result quantized = run({"quantize", "-c", config, "-o", packed, "--set", "ipq.vocabulary=true"});
+  ASSERT_EQ(quantized.code, 0) << quantized.err;
+  EXPECT_EQ(planned["predicted_bytes"], std::filesystem::file_size(packed));
+  const auto vocabulary = planned["sizes"]["vocabulary_bytes"].get<uint64_t>();
+  EXPECT_NE(quantized.err.find(fmt::format("{} bytes of it are the vocabulary", vocabulary)), std::string::npos)
+      << quantized.err;
+  EXPECT_NE(run({"inspect", packed}).out.find("carries its vocabulary: 72 words"), std::string::npos);
+  const std::string data = (dir_ / "data").string(), prompts = (dir_ / "prompts").string();
+  std::ofstream(prompts) << "w1 w2\n\nw3\n";
+  const std::vector<std::string> generate{"generate", packed, "--text", prompts, "--samples", "2", "--max-length", "9"};
+  const auto with = [](std::vector<std::string> all, const std::vector<std::string>& more) {
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  std::filesystem::rename(dir_ / "data", dir_ / "elsewhere");
+  const Result written = run(generate), by_one = run(with(generate, {"--batch", "1"}));
+  ASSERT_EQ(written.code, 0) << written.err;
+  EXPECT_EQ(std::count(written.out.begin(), written.out.end(), '\n'), 6);
+  EXPECT_EQ(written.out, by_one.out);
+  std::istringstream lines(run(with(generate, {"--json"})).out);
+  std::string line;
+  ASSERT_TRUE(std::getline(lines, line));
+  const auto json = nlohmann::json::parse(line);
+  EXPECT_EQ(json["text"], written.out.substr(0, written.out.find('\n')));
+  EXPECT_EQ(json["tokens"], json["token_scores"].size());
+  EXPECT_LT(json["score"], 0.0);
+  EXPECT_EQ(run({"generate", packed, "--text", prompts, "--beam", "3", "--best", "2", "--max-length", "9"}).code, 0);
+  const Result refused = run({"generate", packed, "--text", prompts, "--best", "2"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.err.find("--best is for a search"), std::string::npos) << refused.err;
+  EXPECT_EQ(run({"predict", packed, "--text", prompts}).code, 2);
+  const Result away = run({"generate", checkpoint, "--text", prompts});
+  EXPECT_EQ(away.code, 2);
+  EXPECT_NE(away.err.find("that this checkpoint was trained on is not there"), std::string::npos) << away.err;
+  std::filesystem::rename(dir_ / "elsewhere", dir_ / "data");
+  EXPECT_EQ(run({"generate", checkpoint, "--text", prompts}).code, 0);
+
+  // Out of the file and in again.
+  const std::string bare = (dir_ / "bare.safetensors").string(), again = (dir_ / "again.safetensors").string();
+  ASSERT_EQ(run({"export", packed, "--packed", "--no-vocabulary", "-o", bare}).code, 0);
+  EXPECT_LT(std::filesystem::file_size(bare), std::filesystem::file_size(packed) - vocabulary);
+  EXPECT_EQ(run({"generate", bare, "--text", prompts}).code, 2);
+  EXPECT_EQ(run(with({"generate", bare, "--data", data}, {generate.begin() + 2, generate.end()})).out, written.out);
+  ASSERT_EQ(run({"export", bare, "--packed", "--vocabulary", data, "-o", again}).code, 0);
+  EXPECT_EQ(text_of(again), text_of(packed));
+  const std::string plain = (dir_ / "plain.safetensors").string();
+  ASSERT_EQ(run({"export", packed, "-o", plain}).code, 0);
+  expect_exported(packed, plain);
 }
 
 TEST_F(CliTest, PrunesWhatWasTrained) {

@@ -200,7 +200,12 @@ TEST(SentenceRun, IsQuantizedPackedEvaluatedAndAsked) {
   ASSERT_EQ(trainer->run(), Outcome::finished);
   trainer->round_weights(packed_storage(config.ipq));
   const auto path = dir.path() / "model.safetensors";
-  if (comm().is_root()) write_packed_file(path, trainer, config);
+  const auto bare = dir.path() / "bare.safetensors";
+  if (comm().is_root()) {
+    EXPECT_EQ(write_packed_file(path, trainer, config), predicted_bytes(trainer, config));
+    config.ipq.vocabulary = false;
+    EXPECT_LT(write_packed_file(bare, trainer, config), std::filesystem::file_size(path));
+  }
   comm().barrier();
   const ModelFile file = load_model_file(path);
   EXPECT_TRUE(
@@ -215,6 +220,12 @@ TEST(SentenceRun, IsQuantizedPackedEvaluatedAndAsked) {
   const std::vector<std::string> lines{"w10 w1 w1\tw1 w1 w12", "w2 w2\tnever seen"};
   const auto said = file.task->predict(config.data.path, lines, cpu_kernels(), DType::f32);
   ASSERT_EQ(said.size(), 2u);
+  const auto unaided = file.task->predict("", lines, cpu_kernels(), DType::f32);  // by the words in the file
+  for (size_t i = 0; i < said.size(); ++i) EXPECT_EQ(unaided[i].probabilities, said[i].probabilities);
+  EXPECT_THAT([&] { load_model_file(bare).task->predict("", lines, cpu_kernels(), DType::f32); },
+              testing::ThrowsMessage<UsageError>(HasSubstr("carries no vocabulary")));
+  EXPECT_EQ(load_model_file(bare).task->predict(config.data.path, lines, cpu_kernels(), DType::f32)[0].label,
+            said[0].label);
   for (const Prediction& prediction : said) {
     double sum = 0.0, largest = 0.0;
     std::string likeliest;

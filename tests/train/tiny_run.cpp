@@ -93,21 +93,35 @@ namespace {
 PackedMetadata metadata_of(TinyTrainer& trainer, const RunConfig& config) {
   return packed_metadata(trainer.task(), trainer.original_parameters(), config.ipq.centroid_gradient, trainer.plan());
 }
+PackedMetadata metadata_of(TaskTrainer& trainer, const RunConfig& config) {
+  return packed_metadata(trainer.task(), trainer->original_parameters(), config.ipq.centroid_gradient, trainer->plan());
+}
 }  // namespace
 
 uint64_t write_packed_file(const std::filesystem::path& path, TinyTrainer& trainer, const RunConfig& config) {
-  return write_packed(path, trainer.model(), metadata_of(trainer, config), packed_storage(config.ipq));
+  const PackedVocabulary vocabulary = packed_vocabulary(trainer.task(), config.ipq.vocabulary);
+  return write_packed(path, trainer.model(), metadata_of(trainer, config), packed_storage(config.ipq),
+                      vocabulary.tensors());
 }
 
 uint64_t write_packed_file(const std::filesystem::path& path, TaskTrainer& trainer, const RunConfig& config) {
-  const PackedMetadata metadata =
-      packed_metadata(trainer.task(), trainer->original_parameters(), config.ipq.centroid_gradient, trainer->plan());
-  return write_packed(path, trainer->module(), metadata, packed_storage(config.ipq));
+  const PackedVocabulary vocabulary = packed_vocabulary(trainer.task(), config.ipq.vocabulary);
+  return write_packed(path, trainer->module(), metadata_of(trainer, config), packed_storage(config.ipq),
+                      vocabulary.tensors());
+}
+
+uint64_t predicted_bytes(TaskTrainer& trainer, const RunConfig& config) {
+  const PackedVocabulary vocabulary = packed_vocabulary(trainer.task(), config.ipq.vocabulary);
+  return predict_packed_sizes(make_task(config)->module(), trainer->plan(), metadata_of(trainer, config),
+                              vocabulary.tensors())
+      .total_bytes();
 }
 
 uint64_t predicted_bytes(TinyTrainer& trainer, const RunConfig& config) {
   const auto fresh = preview_task(config, trainer.corpus().dictionary().size());
-  return predict_packed_sizes(fresh->module(), trainer.plan(), metadata_of(trainer, config)).total_bytes();
+  const PackedVocabulary vocabulary = packed_vocabulary(trainer.task(), config.ipq.vocabulary);
+  return predict_packed_sizes(fresh->module(), trainer.plan(), metadata_of(trainer, config), vocabulary.tensors())
+      .total_bytes();
 }
 
 std::function<bool()> stop_at(int n) {

@@ -62,6 +62,8 @@ class TaskTrainer {
 
 /// Writes the run's packed file as `quantize` does; returns its size.
 uint64_t write_packed_file(const std::filesystem::path& path, TaskTrainer& trainer, const RunConfig& config);
+/// What `quantize --dry-run` would say of that size.
+uint64_t predicted_bytes(TaskTrainer& trainer, const RunConfig& config);
 
 /// The model of a file.
 inline LanguageModel& model_of(const ModelFile& file) { return dynamic_cast<LanguageModel&>(file.module()); }

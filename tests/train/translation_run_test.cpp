@@ -8,6 +8,7 @@
 #include "shared_dir.h"
 #include "support/test_comm.h"
 #include "support/tolerance.h"
+#include "tasks/generate_config.h"
 #include "tasks/translation.h"
 #include "tiny_run.h"
 
@@ -141,7 +142,9 @@ TEST(TranslationRun, IsQuantizedPackedEvaluatedAndTranslates) {
   ASSERT_EQ(trainer->run(), Outcome::finished);
   trainer->round_weights(packed_storage(config.ipq));
   const auto path = dir.path() / "model.safetensors";
-  if (comm().is_root()) write_packed_file(path, trainer, config);
+  if (comm().is_root()) {
+    EXPECT_EQ(write_packed_file(path, trainer, config), predicted_bytes(trainer, config));
+  }
   comm().barrier();
   const ModelFile file = load_model_file(path);
   EXPECT_TRUE(
@@ -157,7 +160,7 @@ TEST(TranslationRun, IsQuantizedPackedEvaluatedAndTranslates) {
   together.max_length_b = alone.max_length_b = 10;
   alone.batch = 1;
   const auto a = file.task->generate(config.data.path, lines, together, cpu_kernels(), DType::f32);
-  const auto b = file.task->generate(config.data.path, lines, alone, cpu_kernels(), DType::f32);
+  const auto b = file.task->generate("", lines, alone, cpu_kernels(), DType::f32);  // by the words in the file
   for (size_t i = 0; i < lines.size(); ++i) {
     EXPECT_EQ(a[i][0].text, b[i][0].text);
     EXPECT_NEAR(a[i][0].score, b[i][0].score, 1e-4);
@@ -167,6 +170,9 @@ TEST(TranslationRun, IsQuantizedPackedEvaluatedAndTranslates) {
                                                             "a5 a6 a7 a8 a9 a1 a2 a3"},
                                    together, cpu_kernels(), DType::f32),
                Error);
+  together.given = {"temperature"};
+  EXPECT_THROW(file.task->generate("", lines, together, cpu_kernels(), DType::f32), UsageError);
+  EXPECT_EQ(describe_vocabulary(SafetensorsReader(path)), "16 words, 16 of the source language");
 }
 
 TEST(TranslationRun, TellsDictionariesApart) {
