@@ -1,9 +1,9 @@
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "cli/choice_option.h"
 #include "cli/commands.h"
+#include "cli/line_input.h"
 #include "core/text.h"
 #include "tasks/model_file.h"
 #include "train/precision.h"
@@ -30,28 +30,13 @@ void print(const Prediction& prediction, bool json) {
   std::cout << '\n';
 }
 
-/// Up to `count` lines.
-std::vector<std::string> read_lines(std::istream& in, size_t count) {
-  std::vector<std::string> lines;
-  for (std::string line; lines.size() < count && std::getline(in, line);) {
-    if (line.ends_with('\r')) line.pop_back();
-    lines.push_back(std::move(line));
-  }
-  return lines;
-}
-
 int run_predict(const PredictArguments& a, const Kernels& kernels, Communicator& comm) {
   if (!comm.is_root()) return kSuccess;
-  std::ifstream file;
-  if (a.text != "-") {
-    file.open(a.text);
-    QN_CHECK_USAGE(file.good(), "--text: cannot read {}", a.text);
-  }
-  std::istream& in = a.text == "-" ? std::cin : file;
+  LineInput input(a.text, "--text");
   const ModelFile model = load_model_file(a.file, kernels);
   set_product_precision(a.precision, kernels);
-  constexpr size_t kLines = 64;
-  for (std::vector<std::string> lines; !(lines = read_lines(in, kLines)).empty();) {
+  constexpr size_t kMost = 1024;  // enough for batches of lines of equal length
+  for (std::vector<std::string> lines; !(lines = input.next(kMost)).empty();) {
     for (const Prediction& prediction :
          model.task->predict(a.data, lines, kernels, activation_type(a.precision, kernels, comm)))
       print(prediction, a.json);

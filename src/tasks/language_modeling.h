@@ -15,7 +15,7 @@ namespace qn {
 
 /// A batch with `tokens` targets, ready to go through the model. Both must outlive what is returned.
 inline MicroBatch micro_batch_of(LanguageModel& model, const TokenBatch& batch, int64_t tokens) {
-  return {[&model, batch](Tape& tape) { return model.losses(tape, batch); }, tokens};
+  return {[&model, batch](Tape& tape) { return model.losses(tape, batch); }, tokens, tokens};
 }
 
 class TransformerLm;

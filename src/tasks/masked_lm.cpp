@@ -137,12 +137,17 @@ MicroBatch MaskedLm::micro_batch(int64_t index, const RandomKey&) {
   const ProfileScope reading(Phase::data, index);
   batch_ = masked_batch(corpus_->train().blocks(), updates().micro_batch(index),
                         {.seed = seed_, .epoch = updates().drawn_epoch()});
-  return {[this](Tape& tape) { return losses(*model_, tape, batch_); }, std::ssize(batch_.rows)};
+  return ready();
+}
+
+MicroBatch MaskedLm::ready() {
+  return {[this](Tape& tape) { return losses(*model_, tape, batch_); }, std::ssize(batch_.rows),
+          std::ssize(batch_.sentences.tokens)};
 }
 
 MicroBatch MaskedLm::example(int64_t i, int64_t count) {
   batch_ = masked_batch(corpus_->train().blocks(), updates().example(i, count), kScored);
-  return {[this](Tape& tape) { return losses(*model_, tape, batch_); }, std::ssize(batch_.rows)};
+  return ready();
 }
 
 MaskedLm::Sums MaskedLm::score(Roberta& model, const TokenBlocks& blocks, const BatchList& batches,

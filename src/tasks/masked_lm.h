@@ -64,6 +64,7 @@ class MaskedLm : public TextTask {
   void set_masking(const Dictionary& dictionary, const std::string& folder);
   MaskedBatch masked_batch(const TokenBlocks& blocks, std::span<const int64_t> items, const MaskSource& masks) const;
   static Tensor losses(Roberta& model, Tape& tape, const MaskedBatch& batch);
+  MicroBatch ready();  ///< of batch_
   struct Sums {
     double loss = 0.0;
     int64_t masked = 0;

@@ -211,14 +211,17 @@ Tensor SentencePrediction::losses(Tape& tape, const Var& logits, const SentenceB
 MicroBatch SentencePrediction::micro_batch(int64_t index, const RandomKey&) {
   const ProfileScope reading(Phase::data, index);
   batch_ = batch_of(*train_, updates().micro_batch(index), inputs(data_config_->tokens_per_sample));
+  return ready();
+}
+
+MicroBatch SentencePrediction::ready() {
   return {[this](Tape& tape) { return losses(tape, model_->sentence_logits(tape, view_of(batch_.sentences)), batch_); },
-          batch_.sentences.count()};
+          batch_.sentences.count(), std::ssize(batch_.sentences.tokens)};
 }
 
 MicroBatch SentencePrediction::example(int64_t i, int64_t count) {
   batch_ = batch_of(*train_, updates().example(i, count), inputs(data_config_->tokens_per_sample));
-  return {[this](Tape& tape) { return losses(tape, model_->sentence_logits(tape, view_of(batch_.sentences)), batch_); },
-          batch_.sentences.count()};
+  return ready();
 }
 
 std::vector<double> host_doubles(Tape& tape, const Tensor& x) {

@@ -70,12 +70,15 @@ class SentencePrediction : public TextTask {
   SentenceBatchData batch_of(const SentencePairs& data, std::span<const int64_t> items,
                              const SentenceInputs& how) const;
   Tensor losses(Tape& tape, const Var& logits, const SentenceBatchData& batch) const;
+  MicroBatch ready();  ///< of batch_
   Outputs run(Roberta& model, const SentencePairs& data, const BatchList& batches, const SentenceInputs& how,
               const Kernels& kernels, Communicator& comm, DType dtype) const;
   Evaluation judge(const SentencePairs& data, const BatchList& batches, const Outputs& outputs) const;
   void check_folder(const SentencePairFolder& folder) const;
 
   Vocabulary open_vocabulary(const std::string& folder) override;
+  std::vector<Prediction> answers(const std::vector<std::vector<int32_t>>& items, const Kernels& kernels, DType dtype);
+  Prediction prediction_of(std::span<const double> logits) const;
 
   Labels labels_;
   std::optional<bool> pairs_;  // whether inputs are pairs; unset until a folder says so, where the file does not
@@ -86,6 +89,8 @@ class SentencePrediction : public TextTask {
   BatchList valid_batches_;
   uint64_t seed_ = 1;
   SentenceBatchData batch_;
+  std::unique_ptr<Arena> arena_;  // memory of predict()
+  const Memory* arena_memory_ = nullptr;
 };
 
 /// [rows, cols] as doubles, on the host.

@@ -172,7 +172,7 @@ MicroBatch Translation::learn(Pairs pairs) {
   return {[this](Tape& tape) {
             return model_->losses(tape, batch_of(pairs_), blueprint().task.translation.label_smoothing);
           },
-          std::ssize(pairs_.target.tokens)};
+          std::ssize(pairs_.target.tokens), std::ssize(pairs_.source.tokens) + std::ssize(pairs_.target.tokens)};
 }
 
 MicroBatch Translation::micro_batch(int64_t index, const RandomKey&) {

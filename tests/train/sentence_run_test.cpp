@@ -237,6 +237,18 @@ TEST(SentenceRun, IsQuantizedPackedEvaluatedAndAsked) {
     EXPECT_NEAR(sum, 1.0, 1e-9);
     EXPECT_EQ(prediction.label, likeliest);
   }
+  // Whatever else is asked beside it, and however many batches that takes.
+  std::vector<std::string> many;
+  for (int i = 0; i < 600; ++i) many.push_back(lines[static_cast<size_t>(i % 2)] + (i % 3 == 0 ? " w2" : ""));
+  const auto all = file.task->predict(config.data.path, many, cpu_kernels(), DType::f32);
+  ASSERT_EQ(all.size(), many.size());
+  for (size_t i : {size_t{1}, size_t{2}, size_t{599}}) {
+    const auto alone = file.task->predict(config.data.path, std::span(&many[i], 1), cpu_kernels(), DType::f32);
+    EXPECT_EQ(all[i].label, alone[0].label);
+    for (size_t c = 0; c < alone[0].probabilities.size(); ++c)
+      EXPECT_NEAR(all[i].probabilities[c].second, alone[0].probabilities[c].second, 1e-5);
+  }
+
   const auto expect_refused = [&](const std::string& data, const std::string& line, const std::string& message) {
     EXPECT_THAT([&] { file.task->predict(data, std::vector{line}, cpu_kernels(), DType::f32); },
                 testing::ThrowsMessage<Error>(HasSubstr(message)));
