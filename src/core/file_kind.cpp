@@ -24,9 +24,9 @@ constexpr std::array kSignatures = {
     Signature{kCheckpointMagic, FileKind::checkpoint}, Signature{kTokenIndexMagic, FileKind::token_index},
     Signature{kProfileBeginning, FileKind::profile},   Signature{"\x1f\x8b"sv, FileKind::gzip},
     Signature{"\x28\xb5\x2f\xfd"sv, FileKind::zstd},   Signature{"\xfd\x37zXZ\0"sv, FileKind::xz},
-    Signature{"PK\x03\x04"sv, FileKind::zip},          Signature{"\xff\xfe\0\0"sv, FileKind::utf32},
-    Signature{"\0\0\xfe\xff"sv, FileKind::utf32},      Signature{"\xff\xfe"sv, FileKind::utf16},
-    Signature{"\xfe\xff"sv, FileKind::utf16}};
+    Signature{"PK\x03\x04"sv, FileKind::zip},          Signature{"version https://git-lfs"sv, FileKind::git_lfs},
+    Signature{"\xff\xfe\0\0"sv, FileKind::utf32},      Signature{"\0\0\xfe\xff"sv, FileKind::utf32},
+    Signature{"\xff\xfe"sv, FileKind::utf16},          Signature{"\xfe\xff"sv, FileKind::utf16}};
 
 bool is_hdf5(std::string_view head) {
   constexpr auto kMagic = "\x89HDF\r\n\x1a\n"sv;
@@ -65,6 +65,9 @@ bool is_token_stream(const std::filesystem::path& path) {
   return kind_of({reinterpret_cast<const char*>(head.data()), head.size()}) == FileKind::token_index;
 }
 
+/// Protocol 2 to 5, which begins with its number.
+bool is_pickle(std::string_view head) { return head.size() > 2 && head[0] == '\x80' && head[1] >= 2 && head[1] <= 5; }
+
 bool is_text(std::string_view head) {
   return std::none_of(head.begin(), head.end(), [](char c) {
     const auto byte = static_cast<unsigned char>(c);
@@ -81,6 +84,7 @@ FileKind kind_of(std::string_view head) {
   if (head.starts_with("BZh") && head.substr(4).starts_with("1AY&SY")) return FileKind::bzip2;
   if (is_hdf5(head)) return FileKind::hdf5;
   if (is_safetensors(head)) return FileKind::safetensors;
+  if (is_pickle(head)) return FileKind::pickle;
   return is_text(head) ? FileKind::text : wide_text(head);
 }
 
@@ -139,6 +143,10 @@ const char* description(FileKind kind) {
       return "compressed with xz";
     case FileKind::zip:
       return "a zip archive (PyTorch's checkpoints are, too)";
+    case FileKind::pickle:
+      return "a pickle of Python's (PyTorch's older checkpoints are)";
+    case FileKind::git_lfs:
+      return "Git LFS's note of where the file is, not the file";
     case FileKind::utf16:
     case FileKind::utf16_big:
       return "text in UTF-16";
@@ -151,6 +159,27 @@ const char* description(FileKind kind) {
       return "a binary file of no known kind";
   }
   QN_ASSERT(false, "unknown kind");
+}
+
+const char* way_to_safetensors(FileKind kind) {
+  switch (kind) {
+    case FileKind::zip:
+    case FileKind::pickle:
+      return "; if it is PyTorch's, write it anew with save_file() of its package safetensors.torch";
+    case FileKind::hdf5:
+      return "; write it anew with the package safetensors of the program that made it";
+    case FileKind::checkpoint:
+      return "; `quantnoise quantize` makes a packed file of a checkpoint, `quantnoise export --to hf` a plain one";
+    case FileKind::gzip:
+    case FileKind::zstd:
+    case FileKind::bzip2:
+    case FileKind::xz:
+      return "; unpack it first";
+    case FileKind::git_lfs:
+      return "; get it with `git lfs pull`";
+    default:
+      return "";
+  }
 }
 
 const char* command_to_text(FileKind kind) {

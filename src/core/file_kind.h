@@ -21,8 +21,10 @@ enum class FileKind : uint8_t {
   zstd,
   bzip2,
   xz,
-  zip,    ///< also PyTorch's checkpoints
-  utf16,  ///< with a byte order mark, or in the order of most machines
+  zip,      ///< also PyTorch's checkpoints
+  pickle,   ///< of Python; also PyTorch's older checkpoints
+  git_lfs,  ///< what Git has in place of a large file
+  utf16,    ///< with a byte order mark, or in the order of most machines
   utf32,
   utf16_big,  ///< the other order, without a mark
   utf32_big,
@@ -50,6 +52,9 @@ std::string read_text_file(const std::filesystem::path& path);
 
 /// "a safetensors file", "compressed with gzip"
 const char* description(FileKind kind);
+/// What to do with a file of this kind where weights in safetensors are due: "; unpack it first". Empty where there is
+/// nothing to say.
+const char* way_to_safetensors(FileKind kind);
 /// The command that makes UTF-8 text of such a file, with {} for its name, or nullptr.
 const char* command_to_text(FileKind kind);
 

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "core/error.h"
+#include "core/file_kind.h"
 #include "core/strict_json.h"
 #include "core/text.h"
 
@@ -151,6 +152,11 @@ void SafetensorsReader::read_header() {
   QN_CHECK(all.size() >= kLengthField, "'{}' is no safetensors file: {} bytes are too short", path_, all.size());
   uint64_t length = 0;
   std::memcpy(&length, all.data(), sizeof length);
+  // What is in the place of the length of another kind of file is none.
+  const FileKind kind = kind_of_file(path_, {reinterpret_cast<const char*>(all.data()), all.size()});
+  QN_CHECK(kind == FileKind::safetensors || (kind == FileKind::binary && length <= kMaxHeader),
+           "'{}' is no safetensors file{}: it is {}{}", path_, kind == FileKind::binary ? " or is cut off" : "",
+           description(kind), way_to_safetensors(kind));
   QN_CHECK(length <= kMaxHeader && length <= all.size() - kLengthField,
            "'{}' is no safetensors file or is cut off: it announces a header of {} bytes in a file of {}", path_,
            length, all.size());

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/file_io.h"
+#include "core/file_kind.h"
 #include "core/strict_json.h"
 
 namespace qn {
@@ -22,8 +23,12 @@ fs::path file_in(const fs::path& folder) {
   QN_CHECK(found.size() <= 1, "there are {} index files in {}, for instance {}: name the one to read", found.size(),
            folder.string(), found.begin()->filename().string());
   if (!found.empty()) return *found.begin();
-  QN_CHECK(fs::exists(folder / kSingleFile), "there is neither *{} nor {} in {}: name a file", kIndexEnding,
-           kSingleFile, folder.string());
+  const fs::path torch = folder / "pytorch_model.bin";
+  QN_CHECK(fs::exists(folder / kSingleFile), "there is neither *{} nor {} in {}{}", kIndexEnding, kSingleFile,
+           folder.string(),
+           fs::exists(torch) ? fmt::format(", but {}, which is {}{}", torch.filename().string(),
+                                           description(kind_of_file(torch)), way_to_safetensors(kind_of_file(torch)))
+                             : ": name a file");
   return folder / kSingleFile;
 }
 

@@ -116,7 +116,8 @@ ModelFileKind kind_of_model_file(const std::filesystem::path& path) {
   const FileKind kind = kind_of_file(path);
   if (kind == FileKind::checkpoint || kind == FileKind::hdf5) return ModelFileKind::checkpoint;
   if (kind == FileKind::safetensors) return ModelFileKind::packed;
-  fail("{} is neither a checkpoint (.h5) nor a packed model (safetensors): it is {}", path.string(), description(kind));
+  fail("{} is neither a checkpoint (.h5) nor a packed model (safetensors): it is {}{}", path.string(),
+       description(kind), way_to_safetensors(kind));
 }
 
 ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels,

@@ -38,6 +38,8 @@ TEST(FileKind, IsToldByTheFirstBytes) {
       {"BZh is a word", FileKind::text},
       {"\xfd\x37zXZ\0"s, FileKind::xz},
       {"PK\x03\x04"s, FileKind::zip},
+      {"\x80\x02\x8a\x0a"s, FileKind::pickle},
+      {"version https://git-lfs.github.com/spec/v1\n", FileKind::git_lfs},
       {"\xff\xfe" + wide(words, 2, false), FileKind::utf16},
       {wide(words, 2, false), FileKind::utf16},
       {wide(words, 2, true), FileKind::utf16_big},

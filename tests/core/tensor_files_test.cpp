@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "core/bfloat16.h"
@@ -13,10 +14,39 @@
 #include "core/file_io.h"
 #include "core/half.h"
 #include "core/stored_values.h"
+#include "support/capture.h"
 #include "support/temp_dir.h"
 
 namespace qn::test {
 namespace {
+
+/// A file of another kind is named as what it is, with a way out, instead of by the header that its bytes would
+/// announce.
+TEST(TensorFiles, OtherKindsOfFilesAreNamed) {
+  using namespace std::string_literals;
+  const TempDir dir;
+  const auto error = [&](const std::string& content) {
+    std::ofstream(dir / "weights", std::ios::binary) << content << std::string(64, '\0');
+    return error_of([&] { TensorFiles files(dir / "weights"); });
+  };
+  using testing::AllOf;
+  using testing::HasSubstr;
+  EXPECT_THAT(error("PK\x03\x04\x14\0\0\0"s), AllOf(HasSubstr("a zip archive"), HasSubstr("safetensors.torch")));
+  EXPECT_THAT(error("\x80\x02\x8a\x0a"s), AllOf(HasSubstr("a pickle"), HasSubstr("safetensors.torch")));
+  EXPECT_THAT(error("\x89HDF\r\n\x1a\n"s), HasSubstr("an HDF5 file"));
+  EXPECT_THAT(error("\x1f\x8b\x08\0\0\0\0\0"s), AllOf(HasSubstr("gzip"), HasSubstr("unpack it first")));
+  EXPECT_THAT(error("quantnoise-checkpoint    1\n"),
+              AllOf(HasSubstr("a quantnoise checkpoint"), HasSubstr("quantize")));
+  EXPECT_THAT(error("\xf0\xf1\xf2\xf3\xf4\xf5\xf6\xf7"), HasSubstr("a binary file of no known kind"));
+  EXPECT_THAT(error("\x40\0\0\0\0\0\0\1{\"a\""s), HasSubstr("no safetensors file"));
+  EXPECT_THAT(error("\0\0\1\0\0\0\0\0{\"a\""s), AllOf(HasSubstr("cut off"), HasSubstr("a header of 65536 bytes")));
+  std::ofstream(dir / "text") << "version https://git-lfs.github.com/spec/v1\noid sha256:1\n";
+  EXPECT_THAT(error_of([&] { TensorFiles files(dir / "text"); }), HasSubstr("git lfs pull"));
+  std::ofstream(dir / "pytorch_model.bin", std::ios::binary) << "PK\x03\x04\x14\0\0\0"s;
+  EXPECT_THAT(
+      error_of([&] { TensorFiles files(dir.path()); }),
+      AllOf(HasSubstr("neither"), HasSubstr("pytorch_model.bin, which is a zip archive"), HasSubstr("save_file")));
+}
 
 using nlohmann::json;
 using std::filesystem::path;
