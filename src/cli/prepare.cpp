@@ -24,9 +24,11 @@ void warn_of_specials(const SplitSummary& split) {
 }
 
 void report_training(const TrainedBytePairs& trained, int64_t asked, const std::filesystem::path& folder) {
-  spdlog::info("tokenizer: {} tokens of {} different words; the last pair occurs {} times -> {}",
-               group_digits(trained.size), group_digits(trained.words), group_digits(trained.frequency),
-               folder.string());
+  const std::string last = trained.frequency == 0
+                               ? "no pairs"
+                               : fmt::format("the last pair occurs {} times", group_digits(trained.frequency));
+  spdlog::info("tokenizer: {} tokens of {} different words; {} -> {}", group_digits(trained.size),
+               group_digits(trained.words), last, folder.string());
   if (trained.size < asked)
     spdlog::warn(
         "the training text gives {} tokens, not {}: no other pair occurs often enough (--min-frequency); take more "
@@ -155,7 +157,7 @@ Command add_prepare(CLI::App& app) {
              "--train-tokenizer", options->training.size,
              "Make such a tokenizer of the training text (of both sentences, of both languages), with this many "
              "byte pairs, the 256 bytes among them, in OUT/tokenizer; all are in the dictionary. Other texts "
-             "get the same pieces by --tokenizer OUT/tokenizer --dict OUT/dict.txt")
+             "get the same pieces by --tokenizer OUT/tokenizer --dict OUT/dict.txt (of a table OUT/input0/dict.txt)")
           ->check(whole_number(256, kMostTokens));
   app.add_option("--min-frequency", options->training.min_frequency,
                  "With --train-tokenizer: pairs that occur less often in the text are not joined")

@@ -2,8 +2,6 @@
 
 #include <fmt/ranges.h>
 
-#include <charconv>
-#include <cmath>
 #include <set>
 
 #include "core/error.h"
@@ -47,9 +45,7 @@ void check_scores(const TableSplit& split) {
   std::string_view rest = split.table.labels;
   for (int64_t sample = 1; !rest.empty(); ++sample) {
     const std::string_view word = take_line(rest);
-    float score = 0;
-    const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), score);
-    QN_CHECK(error == std::errc() && stop == word.data() + word.size() && std::isfinite(score),
+    QN_CHECK(score_of(word).has_value(),
              "{}: the label of sample {} is '{}', a number is due: leave --regression out if labels are classes",
              split.source.string(), sample, word);
   }

@@ -130,10 +130,10 @@ void check_tokenizer_of_rest(const fs::path& folder, const std::vector<std::stri
   if (rest.empty()) return;
   const std::unique_ptr<Tokenizer> present = find_tokenizer(folder / kTokenizerFolder);
   QN_CHECK(texts_of(present.get()) == texts_of(tokenizer),
-           "{} holds splits whose words were cut {}: {}. They would be taken for words of {}: prepare their texts as "
+           "{} holds splits whose words were cut {}: {}. They would be taken for words {}: prepare their texts as "
            "well, {}, or choose another folder",
            folder.string(), present ? "by its own tokenizer/" : "without a tokenizer", fmt::join(rest, ", "),
-           tokenizer != nullptr ? "another one" : "none",
+           tokenizer != nullptr ? "of another one" : "as texts have them",
            present ? fmt::format("use --tokenizer {}", (folder / kTokenizerFolder).string()) : "use no tokenizer");
 }
 

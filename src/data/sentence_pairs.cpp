@@ -1,11 +1,9 @@
 #include "data/sentence_pairs.h"
 
-#include <charconv>
-#include <cmath>
-
 #include "core/error.h"
 #include "core/file_kind.h"
 #include "core/text.h"
+#include "data/sentence_table.h"
 #include "data/split_checksum.h"
 #include "data/split_lines.h"
 
@@ -105,11 +103,10 @@ void SentencePairs::read_scores(const fs::path& path) {
   check_text_checksum(path, text);
   for (std::string_view rest = text; !rest.empty();) {
     const std::string_view word = strip(take_line(rest));
-    float score = 0;
-    const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), score);
-    QN_CHECK(error == std::errc() && stop == word.data() + word.size() && std::isfinite(score),
-             "{}:{}: '{}' is no score: one number is due on every line", path.string(), scores_.size() + 1, word);
-    scores_.push_back(score);
+    const std::optional<float> score = score_of(word);
+    QN_CHECK(score, "{}:{}: '{}' is no score: one number is due on every line", path.string(), scores_.size() + 1,
+             word);
+    scores_.push_back(*score);
   }
 }
 

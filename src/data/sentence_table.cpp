@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <optional>
 #include <set>
 
@@ -138,6 +139,14 @@ bool has_space(std::string_view text) {
 void append_line(std::string& lines, std::string_view cell) { lines.append(strip(cell)) += '\n'; }
 
 }  // namespace
+
+std::optional<float> score_of(std::string_view word) {
+  if (word.starts_with('+') && !word.starts_with("+-")) word.remove_prefix(1);
+  float score = 0;
+  const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), score);
+  const bool number = error == std::errc() && stop == word.data() + word.size() && std::isfinite(score);
+  return number ? std::optional(score) : std::nullopt;
+}
 
 TableColumns TableColumns::parse(const std::string& text) {
   TableColumns columns;

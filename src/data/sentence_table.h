@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/prepared_folder.h"
@@ -18,6 +20,9 @@ struct TableColumns {
   /// "input0=sentence1,label=4". Throws qn::UsageError for anything else.
   static TableColumns parse(const std::string& text);
 };
+
+/// A label that is a number, of all of `word`; nothing for what is none, or not finite.
+std::optional<float> score_of(std::string_view word);
 
 /// The columns that count, a line per sample.
 struct SentenceTable {

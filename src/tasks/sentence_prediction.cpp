@@ -163,7 +163,10 @@ void SentencePrediction::open_training() {
                         .seed = seed_};
   const auto open = [&](const std::string& split) {
     SentencePairs data(*folder_, split);
-    QN_CHECK(data.labelled(), "{} has no labels: training and validation need them", data.name());
+    QN_CHECK_USAGE(data.labelled(),
+                   "{} has no labels, which training and validation need: prepare a table that has a column of them "
+                   "(prepare --columns label=NAME), or name another split (data.valid)",
+                   data.name());
     return data;
   };
   train_ = open("train");
@@ -339,8 +342,9 @@ EvalReport SentencePrediction::score_data(const EvalConfig& config, const Kernel
   const SentencePairFolder folder(config.data);
   check_folder(folder);
   const SentencePairs data(folder, config.split);
-  QN_CHECK(data.labelled(), "{} has no labels to compare with: `quantnoise predict` prints what the model says of it",
-           data.name());
+  QN_CHECK_USAGE(data.labelled(),
+                 "{} has no labels to compare with: `quantnoise predict` prints what the model says of it",
+                 data.name());
   const SentenceInputs how = inputs(config.tokens_per_sample.value_or(blueprint().tokens_per_sample));
   const BatchList batches = freeze(
       data, how, {.limits = {.max_tokens = config.max_tokens, .required_multiple = 1}, .over_long = OverLong::error});

@@ -100,7 +100,7 @@ TEST_F(Table, ColumnsByNumberAndByName) {
 }
 
 TEST_F(Table, Scores) {
-  train("sentence1\tsentence2\tscore\na\tb\t4.25\nb\tb\t-1e-1\n");
+  train("sentence1\tsentence2\tscore\na\tb\t+4.25\nb\tb\t-1e-1\n");
   options_.regression = true;
   EXPECT_TRUE(prepare_table(options_).labels.empty());
   const SentencePairFolder folder(dir_ / "data");
@@ -108,7 +108,7 @@ TEST_F(Table, Scores) {
   const SentencePairs samples(folder, "train");
   EXPECT_FLOAT_EQ(samples.score(0), 4.25f);
   EXPECT_FLOAT_EQ(samples.score(1), -0.1f);
-  EXPECT_EQ(read_text(dir_ / "data" / "label" / "train.label"), "4.25\n-1e-1\n");
+  EXPECT_EQ(read_text(dir_ / "data" / "label" / "train.label"), "+4.25\n-1e-1\n");
   write_text(dir_ / "data" / "label" / "train.label", "4.25\n-1e-2\n");
   EXPECT_THAT(error_of([&] { open("train"); }), AllOf(HasSubstr("train.label"), HasSubstr("not as it was prepared")));
   std::filesystem::remove(dir_ / "data" / "label" / "train.label.sum");
