@@ -14,12 +14,16 @@ namespace {
 constexpr const char* kDenseRemedy = "keep what is not quantized in fp32 (ipq.dense: fp32)";
 constexpr const char* kSideRemedy = "store centroids as int8, which have a scale (ipq.centroids: int8)";
 
+/// What is added to all keys alike adds the same to all scores of a query, which softmax takes away again: its gradient
+/// is zero but for rounding, and so is what training makes of it.
+bool is_without_effect(const std::string& name) { return name.ends_with("k_proj.bias"); }
+
 void check_values(const std::string& name, std::span<const float> values, ValueStorage storage, const char* remedy) {
   const std::string reason = not_storable(values, storage);
   const bool finite = first_non_finite(view_of(values.data(), {std::ssize(values)})) < 0;
   QN_CHECK(finite, "{} is not finite ({}): the model has diverged and cannot be packed", name, reason);
   QN_CHECK(reason.empty(), "{} cannot be stored as {}: {}; {}", name, name_of(storage), reason, remedy);
-  if (underflow(values, storage))
+  if (!is_without_effect(name) && underflow(values, storage))
     spdlog::warn("{}: all {} values are so small that {} makes zeros of them; {}", name, values.size(),
                  name_of(storage), remedy);
 }

@@ -47,8 +47,7 @@ std::shared_ptr<const Quantizer> make_quantizer(const std::string& type, const Q
     if (type == t.name) return t.make(options);
     known.emplace_back(t.name);
   }
-  fail("there is no quantizer of type '{}'; this program knows {}: use a newer quantnoise", type,
-       fmt::join(known, ", "));
+  fail("there is no quantizer of type '{}' in this version of quantnoise; it knows {}", type, fmt::join(known, ", "));
 }
 
 std::shared_ptr<const Quantizer> quantizer_from_text(const std::string& text, const std::string& where) {
@@ -112,7 +111,7 @@ int64_t OptionReader::integer(const std::string& key) {
 }
 
 void OptionReader::finish() const {
-  QN_CHECK(left_.empty(), "a quantizer of type '{}' has no option '{}': use a newer quantnoise", type_,
+  QN_CHECK(left_.empty(), "a quantizer of type '{}' has no option '{}' in this version of quantnoise", type_,
            left_.begin()->first);
 }
 

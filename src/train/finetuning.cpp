@@ -1,7 +1,14 @@
 #include "train/finetuning.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
+#include <set>
+
+#include "core/file_io.h"
+#include "core/text.h"
+#include "quant/quantizer.h"
 
 namespace qn {
 namespace {
@@ -86,6 +93,58 @@ Finetuning::Finetuning(const QuantizeConfig& config, const QuantizationPlan& pla
       own.input_exponent = entry_of(config.input_exponent, stage, plan.stages, "input_exponent");
     stages_.push_back(std::move(own));
   }
+}
+
+std::string teacher_contents(const QuantizeConfig& config) {
+  std::set<std::string> sums;
+  for (const std::string& path : config.teacher) {
+    const MappedFile file(path);
+    sums.insert(hex64(hash_bytes(file.bytes().data(), file.size())));
+  }
+  return fmt::format("{}", fmt::join(sums, " "));
+}
+
+std::vector<std::string> options_without_effect(const QuantizeConfig& config, const QuantizationPlan& plan,
+                                                const Finetuning& finetuning) {
+  const QuantizeConfig usual;
+  std::vector<std::string> lines;
+  const auto idle = [&](bool said, bool used, const char* key, const std::string& reason) {
+    if (said && !used) lines.push_back(fmt::format("ipq.{} has no effect: {}", key, reason));
+  };
+  bool product = false, moves = false;
+  for (int64_t stage = 0; stage < plan.stages; ++stage) {
+    const auto weights = plan.stage(stage);
+    const bool here = std::any_of(weights.begin(), weights.end(),
+                                  [](const WeightPlan& weight) { return weight.quantizer->kmeans().has_value(); });
+    product |= here;
+    // The last blocks move so many updates before the end that they can find their place.
+    const int64_t updates = finetuning.start_of(stage + 1) - finetuning.start_of(stage);
+    moves |= here && config.reassign_updates > 0 && updates >= 2 * config.reassign_updates;
+  }
+  const bool trains = finetuning.total() > 0, by_method = config.quantizer.empty();
+  const bool integers = by_method && config.method == QuantizeMethod::integer;
+  const std::string no_product = "it is for product quantization, and no weight gets that";
+  const std::string no_updates = "no stage has updates (ipq.stage_updates)";
+  const std::string no_integers = "it is for ipq.method int";
+  idle(config.bits != usual.bits, integers, "bits", no_integers);
+  idle(config.range != usual.range, integers, "range", no_integers);
+  idle(config.centroid_gradient != usual.centroid_gradient, product, "centroid_gradient", no_product);
+  idle(config.centroids != usual.centroids, product, "centroids", no_product);
+  idle(config.kmeans_iterations != usual.kmeans_iterations, product, "kmeans_iterations", no_product);
+  idle(config.frequency_exponent != usual.frequency_exponent, product, "frequency_exponent", no_product);
+  idle(config.reassign_updates > 0, moves, "reassign_updates",
+       product ? "no stage of product quantization has twice as many updates" : no_product);
+  idle(config.reassign_share != usual.reassign_share, config.reassign_updates > 0, "reassign_share",
+       "ipq.reassign_updates is 0");
+  const bool activations = config.activations != Activations::none;
+  idle(config.activation_bits != usual.activation_bits, activations, "activation_bits", "ipq.activations is none");
+  idle(config.activation_range != usual.activation_range, activations, "activation_range", "ipq.activations is none");
+  idle(config.teacher_weight != usual.teacher_weight, !config.teacher.empty(), "teacher_weight",
+       "there is no ipq.teacher");
+  idle(!config.teacher.empty(), trains && config.teacher_weight > 0.0, "teacher",
+       trains ? "ipq.teacher_weight is 0" : no_updates);
+  idle(config.average_decay > 0.0, trains, "average_decay", no_updates);
+  return lines;
 }
 
 double Finetuning::learning_rate(int64_t stage, int64_t update) const {

@@ -63,4 +63,12 @@ class Finetuning {
   bool restart_schedule_ = false;
 };
 
+/// What tells the files of ipq.teacher from others, in any order; empty where there are none.
+std::string teacher_contents(const QuantizeConfig& config);
+
+/// What the section `ipq` says that does nothing beside its other keys and for the weights of this plan, a line each:
+/// warnings, because configurations are inherited.
+std::vector<std::string> options_without_effect(const QuantizeConfig& config, const QuantizationPlan& plan,
+                                                const Finetuning& finetuning);
+
 }  // namespace qn

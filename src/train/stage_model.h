@@ -17,6 +17,8 @@ class StageModel {
       : module_(module), decay_(average_decay), keep_best_(keep_best) {}
 
   bool keeps_best() const { return keep_best_; }
+  /// Between begin() and finish().
+  bool active() const { return active_; }
   /// A stage's finetuning begins: parameters have been laid out anew.
   void begin();
   /// After an update.

@@ -65,6 +65,7 @@ Trainer::Trainer(const TrainerConfig& config, std::string config_text, Task& tas
   task_.open_training();
   if (options_.quantize && !config_.ipq.teacher.empty())
     task_.learn_from(config_.ipq.teacher, config_.ipq.teacher_weight, kernels_);
+  if (options_.quantize && comm_.is_root()) teacher_ = teacher_contents(config_.ipq);
   prepare_module();
   start_or_resume();
   log_start();
@@ -93,6 +94,7 @@ void Trainer::plan_weights(const StateDict& state) {
     finetuning_ = Finetuning(config_.ipq, plan_, config_.optimizer, config_.schedule);
     check_stage_starts(finetuning_, plan_.stages, config_.ipq, state);
     check_latent_values(plan_, config_.ipq, state);
+    for (const std::string& line : options_without_effect(config_.ipq, plan_, finetuning_)) spdlog::warn("{}", line);
     stage_model_.emplace(module_, config_.ipq.average_decay,
                          config_.ipq.keep_best.value_or(!config_.ipq.updates_per_stage));
     ipq_.emplace(config_.ipq, module_, comm_, static_cast<uint64_t>(config_.seed), plan_, importance);
@@ -211,6 +213,7 @@ void Trainer::resume(const StateDict& state) {
   if (comm_.is_root())
     for (const std::string& line : diff_config(state.text("config"), config_text_))
       spdlog::warn("changed since the checkpoint: {}", line);
+  check_teacher(state);
   load_module(module_, state);
   check_optimizer(current_optimizer(), state);
   optimizer_->load(module_.parameters(), state);
@@ -238,6 +241,7 @@ StateDict Trainer::capture() {
   state.texts["config"] = config_text_;
   if (!source_.empty()) state.texts["source"] = source_;
   if (!source_layers_.empty()) state.texts["source_layers"] = source_layers_;
+  if (!teacher_.empty()) state.texts["teacher"] = teacher_;
   return state;
 }
 
@@ -313,6 +317,7 @@ void Trainer::finish_saving() {
 }
 
 Outcome Trainer::run_to_end() {
+  go_on_with_last_stage();
   if (!run_due_stages()) return Outcome::stopped;
   while (!finished()) {
     if (!one_update()) {

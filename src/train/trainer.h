@@ -78,6 +78,7 @@ class Trainer {
   void initialize_weights();
   void forget_other_ranges(const StateDict& source);
   void resume(const StateDict& state);
+  void check_teacher(const StateDict& state) const;
   StateDict capture();
   void save(const SaveReason& reason);
   void finish_saving();
@@ -86,6 +87,7 @@ class Trainer {
   double time_update(int64_t per_rank);
   Outcome run_to_end();
   bool run_due_stages();
+  void go_on_with_last_stage();
   int64_t current_stage() const;
   const OptimizerConfig& current_optimizer() const;
   void renew_optimizer();
@@ -146,6 +148,7 @@ class Trainer {
   int64_t original_parameters_ = 0;
   std::string source_;         // identity of checkpoint.init_from when the run began; rank 0
   std::string source_layers_;  // those of its layers that the run began with, if not all; rank 0
+  std::string teacher_;        // contents of ipq.teacher; rank 0
   RunState state_;
   int64_t count_ = 0, last_count_ = 0;    // micro-batches of the update that was started last, and of the one before
   std::deque<Started> unreported_;        // oldest first

@@ -1,4 +1,5 @@
 // What a trainer does beside updates when it quantizes: stages, and what the finetuning after each is about.
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -68,6 +69,24 @@ bool Trainer::run_due_stages() {
     save({});
   }
   return true;
+}
+
+/// A run that was finished and gets more updates in its last stage: what it ended with, its best model or the average,
+/// is what the stage goes on from and has to be better than.
+void Trainer::go_on_with_last_stage() {
+  if (!ipq_ || stage_model_->active() || ipq_->stages_done() < ipq_->stages() || finished()) return;
+  stage_model_->begin();
+  if (stage_model_->keeps_best()) validate_now();
+}
+
+/// Another list of teachers is a change of the configuration, of which the log tells; other files by the same names are
+/// told by nothing else.
+void Trainer::check_teacher(const StateDict& state) const {
+  if (teacher_.empty() || !state.texts.contains("teacher")) return;
+  QN_CHECK_USAGE(state.text("teacher") == teacher_,
+                 "ipq.teacher: {} {} not what the run has learned from so far (its checkpoint remembers the checksum): "
+                 "put the old file back, or start anew with --fresh",
+                 fmt::join(config_.ipq.teacher, ", "), config_.ipq.teacher.size() == 1 ? "is" : "are");
 }
 
 /// Evaluation passes over training micro-batches, which ranks share; after(i) is called on every rank.

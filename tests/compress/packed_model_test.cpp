@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 
 #include "compress/ipq.h"
+#include "compress/storable.h"
 #include "core/half.h"
 #include "quant/bit_packing.h"
 #include "small_net.h"
+#include "support/capture.h"
 #include "support/temp_dir.h"
 
 namespace qn::test {
@@ -178,6 +180,33 @@ TEST(PackedModel, ValuesThatNoFileCanHoldAreNamedBeforeThereIsAFile) {
   expect("net.fc2.centroids", -1e30f, halves, "ipq.centroids: int8");
   const float most = std::numeric_limits<float>::max();
   expect("net.fc2.centroids", most, {.side = ValueStorage::int8, .dense = ValueStorage::f32}, "beyond what bytes");
+}
+
+/// One weight and its bias, which is called as one of attention's.
+class OneProjection : public Module {
+ public:
+  explicit OneProjection(const std::string& name) {
+    projection_ =
+        Linear::build(root().in("self_attn"), name, groups::kAttention, 8, 8, init::normal(1.0), init::normal(1.0));
+    allocate(DType::f32, cpu_kernels());
+    parameters().initialize(1);
+    for (float& value : parameters().find("self_attn." + name + ".bias")->value.span<float>()) value = 1e-12f;
+  }
+
+ private:
+  Linear projection_;
+};
+
+/// A value that softmax takes away may become zero; others are told.
+TEST(PackedModel, BiasesOfKeysAreZeroWithoutAWarning) {
+  const auto warnings = [](const std::string& name) {
+    const OneProjection module(name);
+    const LogCapture log;
+    check_storable(module, PackedStorage{.side = ValueStorage::f16, .dense = ValueStorage::f16});
+    return log.text();
+  };
+  EXPECT_EQ(warnings("k_proj"), "");
+  EXPECT_THAT(warnings("v_proj"), testing::AllOf(HasSubstr("self_attn.v_proj.bias"), HasSubstr("makes zeros")));
 }
 
 /// The file with other metadata, as another program would write it.

@@ -9,8 +9,10 @@
 #include <nlohmann/json.hpp>
 
 #include "compress/representation.h"
+#include "quant/quantizer.h"
 #include "tasks/run.h"
 #include "tiny_run.h"
+#include "train/checkpoint_file.h"
 
 namespace qn::test {
 namespace {
@@ -300,6 +302,78 @@ TEST_F(FinetuningTest, StagesThatAreOverKeepTheirUpdates) {
     EXPECT_THAT([&] { resume("over", updates); }, refusal);
   EXPECT_EQ(resume("over", {4}), 12);
   EXPECT_EQ(resume("over", {4, 4, 6}), 14);
+}
+
+/// What a finished run ended with counts as one of the models of its last stage when that gets more updates.
+TEST_F(FinetuningTest, ALastStageThatIsMadeLongerKeepsItsBest) {
+  RunConfig c = config("longer", {2});
+  auto first = run(c);
+  const double found = first->validate_now().at("loss");
+  const int64_t updates = first->update();
+  const std::vector<float> values = parameter_values(first->model());
+  first.reset();  // it has the folder
+  c.ipq.stage_updates.assign(3, 2);
+  c.ipq.stage_updates.back() = 5;
+  c.ipq.schedule = {.name = Schedule::fixed, .lr = 0.5};  // ruins everything
+  const auto second = run(c);
+  EXPECT_EQ(second->update(), updates + 3);
+  EXPECT_EQ(second->validate_now().at("loss"), found);
+  EXPECT_EQ(parameter_values(second->model()), values);
+}
+
+TEST_F(FinetuningTest, AnotherTeacherByTheSameNameIsNoticed) {
+  const std::filesystem::path teacher = dir_ / "teacher.h5";
+  std::filesystem::copy_file(dense_, teacher);
+  RunConfig c = config("taught", {4});
+  c.ipq.teacher = {teacher.string()};
+  {
+    TinyTrainer stopped(c, *local_, {.quantize = true, .stop_requested = stop_at(12)});
+    ASSERT_EQ(stopped.run(), Outcome::stopped);
+  }
+  StateDict state = load_state(teacher);
+  state.floats["training_seconds"] += 1.0;
+  save_state(teacher, state);
+  EXPECT_THAT([&] { run(c); }, testing::ThrowsMessage<UsageError>(
+                                   testing::AllOf(testing::HasSubstr("teacher.h5 is not what the run has learned from"),
+                                                  testing::HasSubstr("--fresh"))));
+  c.ipq.teacher = {dense_.string()};  // the same content by another name
+  EXPECT_EQ(run(c)->update(), 12);
+}
+
+/// Lines of options_without_effect() for a section `ipq`, on a small model.
+TEST(FinetuningConfig, WhatDoesNothingIsSaid) {
+  const auto lines = [](const std::string& text) {
+    const auto read = read_config<RunConfig>(config_tree_from_text("ipq: {" + text + "}\n", "x.yaml"));
+    QuantizationPlan plan;
+    plan.stages = 1;
+    WeightPlan weight;
+    weight.name = "fc.weight";
+    weight.rows = weight.cols = 8;
+    weight.stage = 0;
+    const bool integers = read.ipq.method == QuantizeMethod::integer;
+    weight.quantizer = make_quantizer(integers ? "int" : "pq",
+                                      integers ? QuantizerOptions{{"bits", "8"}, {"range", "tensor"}}
+                                               : QuantizerOptions{{"block_size", "8"}, {"n_centroids", "16"}});
+    plan.weights.push_back(weight);
+    return options_without_effect(read.ipq, plan, Finetuning(read.ipq, plan, {}, {}));
+  };
+  const auto one = [](const char* key, const char* reason) {
+    return testing::ElementsAre(
+        testing::AllOf(testing::StartsWith(fmt::format("ipq.{} has no effect", key)), testing::HasSubstr(reason)));
+  };
+  EXPECT_THAT(lines(""), testing::IsEmpty());
+  EXPECT_THAT(lines("method: int"), testing::IsEmpty());
+  EXPECT_THAT(lines("reassign_updates: 20, reassign_share: 0.1, centroids: int8"), testing::IsEmpty());
+  EXPECT_THAT(lines("method: int, reassign_updates: 20"), one("reassign_updates", "no weight gets that"));
+  EXPECT_THAT(lines("method: int, centroid_gradient: mean"), one("centroid_gradient", "product quantization"));
+  EXPECT_THAT(lines("method: int, centroids: int8"), one("centroids", "product quantization"));
+  EXPECT_THAT(lines("reassign_updates: 200"), one("reassign_updates", "twice as many"));
+  EXPECT_THAT(lines("reassign_share: 0.1"), one("reassign_share", "reassign_updates is 0"));
+  EXPECT_THAT(lines("teacher_weight: 0.7"), one("teacher_weight", "no ipq.teacher"));
+  EXPECT_THAT(lines("teacher: [a.h5], stage_updates: [0]"), one("teacher", "no stage has updates"));
+  EXPECT_THAT(lines("bits: 4"), one("bits", "method int"));
+  EXPECT_THAT(lines("activation_bits: 4"), one("activation_bits", "activations is none"));
+  EXPECT_THAT(lines("average_decay: 0.9, stage_updates: [0]"), one("average_decay", "no stage has updates"));
 }
 
 TEST(FinetuningConfig, TwoRecipesAtOnceAreRefused) {
