@@ -1,12 +1,12 @@
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "cli/choice_option.h"
 #include "cli/commands.h"
 #include "cli/config_options.h"
+#include "cli/line_input.h"
 #include "core/file_io.h"
 #include "core/text.h"
 #include "tasks/generate_config.h"
@@ -59,24 +59,9 @@ std::string key_of(std::string option) {
   return option;
 }
 
-/// Up to `count` lines.
-std::vector<std::string> read_lines(std::istream& in, int64_t count) {
-  std::vector<std::string> lines;
-  for (std::string line; std::ssize(lines) < count && std::getline(in, line);) {
-    if (line.ends_with('\r')) line.pop_back();
-    lines.push_back(std::move(line));
-  }
-  return lines;
-}
-
 void write_text(GenerateArguments& a, RunTask& task, const Kernels& kernels, DType dtype) {
-  std::ifstream file;
-  if (a.text != "-") {
-    file.open(a.text);
-    QN_CHECK_USAGE(file.good(), "--text: cannot read {}", a.text);
-  }
-  std::istream& in = a.text == "-" ? std::cin : file;
-  for (std::vector<std::string> lines; !(lines = read_lines(in, a.config.batch)).empty();) {
+  LineInput in(a.text, "--text");
+  for (std::vector<std::string> lines; !(lines = in.next(static_cast<size_t>(a.config.batch))).empty();) {
     for (const std::vector<Generated>& found : task.generate(a.data, lines, a.config, kernels, dtype))
       print(found, ++a.config.lines_before, a);
     std::cout.flush();
@@ -149,7 +134,8 @@ Command add_generate(CLI::App& app) {
       "Language models draw token by token until the line ends, or search when --beam is given. Random numbers are of\n"
       "seed, line, sample and place: other lines, --batch and threads change nothing. Scores are natural logarithms "
       "of\n"
-      "what the model gives, whatever was left out of the drawing; a search divides them as it compares them.");
+      "what the model gives, whatever was left out of the drawing; a search divides them as it compares them. A text\n"
+      "that outgrows the model's positions goes on from its last half; a search ends there.");
   return [a, &app](Communicator& comm) {
     for (const CLI::Option* option : app.get_options())
       if (option->count() > 0 && !option->get_lnames().empty()) a->config.given.insert(key_of(option->get_lnames()[0]));

@@ -32,7 +32,7 @@ VocabularyParts parts_of(const Vocabulary& vocabulary);
 /// The vocabulary of such texts, which may be from anywhere. Throws qn::Error beginning with `where`.
 Vocabulary vocabulary_of(const VocabularyParts& parts, const std::string& where);
 
-/// Largest size of a part, in bytes.
+/// Most bytes of all parts together.
 inline constexpr size_t kMostVocabularyBytes = size_t{64} << 20;
 
 }  // namespace qn

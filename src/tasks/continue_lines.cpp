@@ -88,11 +88,13 @@ class Step {
 };
 
 /// Lines as the model reads them, behind the end of the line before.
-std::vector<std::vector<int32_t>> read_prompts(const Vocabulary& words, std::span<const std::string> lines) {
+std::vector<std::vector<int32_t>> read_prompts(const Vocabulary& words, std::span<const std::string> lines,
+                                               int64_t lines_before) {
   LineReader reader(words.dictionary, words.tokenizer.get());
   std::vector<std::vector<int32_t>> prompts;
   for (size_t i = 0; i < lines.size(); ++i) {
-    std::vector<int32_t> ids = reader.read(lines[i], fmt::format("line {}", i + 1));
+    std::vector<int32_t> ids =
+        reader.read(lines[i], fmt::format("line {}", lines_before + static_cast<int64_t>(i) + 1));
     std::rotate(ids.begin(), ids.end() - 1, ids.end());
     prompts.push_back(std::move(ids));
   }
@@ -186,7 +188,8 @@ Texts LanguageModeling::generate(const std::string& data, std::span<const std::s
     config.refuse({"length_penalty", "unk_penalty", "no_repeat_ngram", "best"},
                   "is for a search: name the width of its beam (--beam), or else leave it out");
   const Vocabulary& words = vocabulary(data);
-  return (searches ? search : sample)(decoder(), words, read_prompts(words, lines), config, kernels, dtype);
+  return (searches ? search : sample)(decoder(), words, read_prompts(words, lines, config.lines_before), config,
+                                      kernels, dtype);
 }
 
 TranslationReport LanguageModeling::generate_split(const std::string&, const std::string&, const GenerateConfig&,

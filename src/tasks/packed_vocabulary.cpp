@@ -20,9 +20,11 @@ VocabularyStreams vocabulary_streams(const SafetensorsReader& file) {
 
 VocabularyParts decompress_parts(const VocabularyStreams& streams, const std::string& where) {
   VocabularyParts parts;
-  for (const auto& [name, stream] : streams)
-    parts[name] = decompress_bytes(stream, kMostVocabularyBytes,
-                                   fmt::format("'{}': tensor {}{}", where, kVocabularyPrefix, name));
+  size_t left = kMostVocabularyBytes;
+  for (const auto& [name, stream] : streams) {
+    parts[name] = decompress_bytes(stream, left, fmt::format("'{}': tensor {}{}", where, kVocabularyPrefix, name));
+    left -= parts[name].size();
+  }
   return parts;
 }
 

@@ -102,6 +102,47 @@ TEST_F(GenerateRun, FilesCarryTheirVocabulary) {
   EXPECT_EQ(write(load_model_file(checkpoint()), lines, config).size(), 2u);
 }
 
+/// A packed file with these tensors in place of its vocabulary.
+void write_with(const std::filesystem::path& from, const std::filesystem::path& to,
+                std::span<const StoredTensor> tensors) {
+  const SafetensorsReader file(from);
+  SafetensorsWriter copy;
+  for (const StoredTensor& t : file.tensors())
+    if (!is_vocabulary(t.name, file.metadata())) copy.add(t.name, t.type, t.shape, t.bytes);
+  for (const StoredTensor& t : tensors) copy.add(t.name, t.type, t.shape, t.bytes);
+  for (const auto& [key, value] : file.metadata())
+    if (key != kChecksums) copy.set_metadata(key, value);
+  copy.set_checksummed();
+  copy.write(to);
+}
+
+TEST_F(GenerateRun, RefusesAVocabularyThatIsNotTheModels) {
+  const auto path = *dir_ / "other.safetensors";
+  const auto refused = [&](std::span<const StoredTensor> tensors, const std::string& message,
+                           const std::string& data = "") {
+    write_with(*dir_ / "packed.safetensors", path, tensors);
+    EXPECT_THAT([&] { write(load_model_file(path), {"w1"}, {}, data); }, ThrowsMessage<Error>(HasSubstr(message)));
+  };
+  const VocabularyParts good = packed().task->vocabulary_parts("");
+  EXPECT_THAT(good, testing::SizeIs(1));
+  refused(PackedVocabulary(VocabularyParts{{"words", "some\nother\nwords\n"}}).tensors(), "not the one of its model");
+  refused(PackedVocabulary(VocabularyParts{{"word", good.at("words")}}).tensors(), "has no part 'words'");
+  const std::vector<std::byte> bytes(20, std::byte{'x'});
+  const StoredTensor rubbish{"vocabulary.words", StoredType::u8, {20}, bytes};
+  refused({&rubbish, 1}, "tensor vocabulary.words is no intact zlib stream");
+  EXPECT_THAT([&] { describe_vocabulary(SafetensorsReader(path)); }, ThrowsMessage<Error>(HasSubstr("zlib")));
+  EXPECT_NO_THROW(load_model_file(path));  // to evaluate it, words are not needed
+  const StoredTensor floats{"vocabulary.words", StoredType::f32, {5}, bytes};
+  refused({&floats, 1}, "must be a stream of bytes");
+  // The same words from another tokenizer than that of the data.
+  Vocabulary cut;
+  cut.tokenizer = make_tokenizer({{"vocab.txt", "[UNK]\nw1\n"}});
+  cut.dictionary = Dictionary::load(*dir_ / "data" / "dict.txt");
+  const PackedVocabulary pieces(parts_of(cut));
+  refused(pieces.tensors(), "cuts text into words in another way", (*dir_ / "data").string());
+  EXPECT_EQ(write(load_model_file(path), {"w1"}, {}).size(), 1u);
+}
+
 TEST_F(GenerateRun, SaysHowProbableATextIs) {
   for (const ModelFile& file : {packed(), load_model_file(checkpoint())}) {
     GenerateConfig config;
