@@ -1,5 +1,7 @@
 #include "models/roberta.h"
 
+#include <algorithm>
+
 #include "core/special_tokens.h"
 
 namespace qn {
@@ -51,14 +53,35 @@ Var Roberta::features(Tape& tape, const SentenceBatch& batch, std::vector<Tensor
   return final_norm_ ? (*final_norm_)(tape, x) : x;
 }
 
+Var Roberta::features_of(Tape& tape, const SentenceBatch& batch, std::span<const int32_t> rows) {
+  const Sequences& sentences = batch.sentences;
+  wanted_begins_.clear();
+  wanted_lengths_.clear();
+  size_t next = 0;
+  for (int64_t i = 0; i < sentences.count(); ++i) {
+    const auto s = static_cast<size_t>(i);
+    wanted_begins_.push_back(static_cast<int32_t>(next));
+    while (next < rows.size() && rows[next] >= sentences.begins[s] &&
+           rows[next] < sentences.begins[s] + sentences.lengths[s])
+      ++next;
+    wanted_lengths_.push_back(static_cast<int32_t>(next) - wanted_begins_.back());
+  }
+  QN_ASSERT(std::all_of(rows.begin() + static_cast<std::ptrdiff_t>(next), rows.end(), [](int32_t r) { return r < 0; }),
+            "rows that do not ascend");
+  // The longest run of rows is any number; that of the sentences hardly changes, and passes are recorded by shapes.
+  const Var x = layers_->forward(tape, embed(tape, batch), sentences,
+                                 WantedRows{rows, {wanted_begins_, wanted_lengths_, sentences.longest}});
+  return final_norm_ ? (*final_norm_)(tape, x) : x;
+}
+
 Var Roberta::masked_logits(Tape& tape, const SentenceBatch& batch, std::span<const int32_t> rows) {
   QN_ASSERT(masked_lm_, "built without a masked-LM head");
-  return masked_lm_->logits(tape, select_rows(tape, features(tape, batch), rows));
+  return masked_lm_->logits(tape, features_of(tape, batch, rows));
 }
 
 Var Roberta::sentence_logits(Tape& tape, const SentenceBatch& batch) {
   QN_ASSERT(classification_, "built without a classification head");
-  return classification_->logits(tape, select_rows(tape, features(tape, batch), batch.sentences.begins));
+  return classification_->logits(tape, features_of(tape, batch, batch.sentences.begins));
 }
 
 std::unique_ptr<Roberta> make_roberta(const ModelConfig& config, int64_t vocabulary, int64_t default_positions,

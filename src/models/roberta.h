@@ -32,7 +32,8 @@ class Roberta : public Module {
 
   /// [tokens, width]. `inner_states`, if given, receives the state after the embedding and after each layer that runs.
   Var features(Tape& tape, const SentenceBatch& batch, std::vector<Tensor>* inner_states = nullptr);
-  /// Of every word in the place of the tokens `rows` (negative: of nothing): [rows.size(), vocabulary].
+  /// Of every word in the place of the tokens `rows`, which ascend (negative ones behind them: of nothing):
+  /// [rows.size(), vocabulary].
   Var masked_logits(Tape& tape, const SentenceBatch& batch, std::span<const int32_t> rows);
   /// Of every class, for every sentence: [sentences, classes].
   Var sentence_logits(Tape& tape, const SentenceBatch& batch);
@@ -42,6 +43,8 @@ class Roberta : public Module {
 
  private:
   Var embed(Tape& tape, const SentenceBatch& batch);
+  /// features() of rows that ascend: what the last layer does behind attention, it does for these only.
+  Var features_of(Tape& tape, const SentenceBatch& batch, std::span<const int32_t> rows);
 
   ModelConfig config_;
   std::unique_ptr<TokenEmbedding> embedding_;
@@ -51,6 +54,7 @@ class Roberta : public Module {
   std::unique_ptr<TransformerStack> layers_;
   std::optional<MaskedLmHead> masked_lm_;
   std::optional<ClassificationHead> classification_;
+  std::vector<int32_t> wanted_begins_, wanted_lengths_;  // of the pass under way
 };
 
 /// The model of a configuration; parameters have shapes but no memory yet. `default_positions` is used when the

@@ -261,5 +261,33 @@ TEST(Roberta, StartsAsBert) {
   }
 }
 
+/// What is not asked for is not computed, and changes nothing; whether the last layer runs or is left out.
+TEST(Roberta, RowsDoNotDependOnWhatElseIsAsked) {
+  const std::vector<int32_t> tokens{0, 7, 8, 2, 0, 9, 2, 0, 5, 6, 7, 2}, begins{0, 4, 7}, lengths{4, 3, 5};
+  const SentenceBatch batch{tokens, {begins, lengths, 5}};
+  const std::vector<int32_t> all{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, some{1, 3, 8, 11, -1};
+  for (const bool prenorm : {false, true}) {
+    ModelConfig config(ModelType::roberta);
+    config.layers = 2, config.embed_dim = 16, config.ffn_dim = 32, config.heads = 2, config.prenorm = prenorm;
+    config.dropout = config.attention_dropout = 0.0;
+    config.layerdrop = 0.5;
+    const auto model = make_roberta(config, 12, 30, {.masked_lm = true});
+    model->allocate(DType::f64, cpu_kernels());
+    model->parameters().initialize(1);
+    for (uint32_t update = 0; update < 8; ++update) {
+      const auto logits = [&](const std::vector<int32_t>& rows) {
+        Arena arena;
+        Tape tape(cpu_kernels(), arena, DType::f64, {.training = true, .update = update});
+        return to_doubles(model->masked_logits(tape, batch, rows).value);
+      };
+      const std::vector<double> expected = logits(all), found = logits(some);
+      ASSERT_EQ(found.size(), some.size() * 12);
+      for (size_t i = 0; i + 1 < some.size(); ++i)
+        for (size_t word = 0; word < 12; ++word)
+          EXPECT_NEAR(found[i * 12 + word], expected[static_cast<size_t>(some[i]) * 12 + word], 1e-12);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace qn::test

@@ -147,6 +147,18 @@ Var TransformerLayer::forward(Tape& tape, const Var& x, const RowLayout& rows, c
       });
 }
 
+Var TransformerLayer::forward(Tape& tape, const Var& x, const Sequences& sequences, const WantedRows& wanted) const {
+  QN_ASSERT(!options_.causal && !options_.cross_attention);
+  const Var all = options_.prenorm ? attention_norm_(tape, x) : x;
+  return around(
+      tape, select_rows(tape, x, wanted.rows),
+      [&](const Var& z) {
+        return cross_attention(tape, own_.queries(tape, z), own_.keys(tape, all), wanted.sequences, sequences,
+                               options_.heads, site(options_.attention_dropout, 0));
+      },
+      [](const Var& z) { return z; });
+}
+
 Var TransformerLayer::step(Tape& tape, const Var& x, const DecodingStep& step, const DecodingMemory& memory) const {
   QN_ASSERT(!tape.recording());
   return around(

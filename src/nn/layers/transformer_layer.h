@@ -34,6 +34,12 @@ struct EqualSequences {
 /// What the rows of a matrix are.
 using RowLayout = std::variant<EqualSequences, Sequences>;
 
+/// Rows that are all that is asked of a layer, in the order of their sequences.
+struct WantedRows {
+  std::span<const int32_t> rows;  ///< negative ones, behind the others, are rows of nothing
+  Sequences sequences;            ///< which of `rows` belong to each sequence
+};
+
 /// What a decoder attends to: an encoder's result. Sequence i of the decoder's rows sees sequence i.
 struct Encoded {
   Var states;  ///< [rows of the sentences, width]
@@ -65,6 +71,9 @@ class TransformerLayer {
 
   /// x [rows, width] -> the same shape. With cross-attention `encoded` is needed, and rows are Sequences.
   Var forward(Tape& tape, const Var& x, const RowLayout& rows, const Encoded* encoded = nullptr) const;
+  /// The same of some rows only, without cross-attention: x [rows, width] -> [wanted rows, width]. Every row is a key,
+  /// but queries and all that comes behind attention are of wanted rows.
+  Var forward(Tape& tape, const Var& x, const Sequences& sequences, const WantedRows& wanted) const;
   /// The same for one row x [hypotheses, width] of each hypothesis, the rows before it being remembered. For passes
   /// that record no gradient.
   Var step(Tape& tape, const Var& x, const DecodingStep& step, const DecodingMemory& memory) const;

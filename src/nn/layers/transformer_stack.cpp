@@ -20,12 +20,20 @@ Var TransformerStack::forward(Tape& tape, const Var& input, const RowLayout& row
   Var x = input;
   if (inner_states != nullptr) inner_states->push_back(x.value);
   for (size_t i = 0; i < layers_.size(); ++i) {
-    // Layers that share weights are left out together, as pruning takes them away.
-    if (!layer_drop_.runs(tape, first_index_ + static_cast<int64_t>(i) / share_layers_)) continue;
+    if (!runs(tape, i)) continue;
     x = layers_[i]->forward(tape, x, rows, encoded);
     if (inner_states != nullptr) inner_states->push_back(x.value);
   }
   return x;
+}
+
+Var TransformerStack::forward(Tape& tape, const Var& input, const Sequences& sequences,
+                              const WantedRows& wanted) const {
+  const size_t last = layers_.size() - 1;
+  Var x = input;
+  for (size_t i = 0; i < last; ++i)
+    if (runs(tape, i)) x = layers_[i]->forward(tape, x, sequences);
+  return runs(tape, last) ? layers_[last]->forward(tape, x, sequences, wanted) : select_rows(tape, x, wanted.rows);
 }
 
 Var TransformerStack::step(Tape& tape, const Var& input, const DecodingStep& step,

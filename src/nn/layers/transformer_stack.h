@@ -26,12 +26,19 @@ class TransformerStack {
   /// `encoded`: see TransformerLayer::forward().
   Var forward(Tape& tape, const Var& x, const RowLayout& rows, std::vector<Tensor>* inner_states = nullptr,
               const Encoded* encoded = nullptr) const;
+  /// Of some rows only: [wanted rows, width]. The last layer computes nothing else.
+  Var forward(Tape& tape, const Var& x, const Sequences& sequences, const WantedRows& wanted) const;
   /// The next row of each hypothesis; see TransformerLayer::step(). `memories` has one for each layer.
   Var step(Tape& tape, const Var& x, const DecodingStep& step, std::span<const DecodingMemory> memories) const;
   const std::vector<std::unique_ptr<TransformerLayer>>& layers() const { return layers_; }
   LayerDrop& layer_drop() { return layer_drop_; }
 
  private:
+  /// Layers that share weights are left out together, as pruning takes them away.
+  bool runs(const Tape& tape, size_t layer) const {
+    return layer_drop_.runs(tape, first_index_ + static_cast<int64_t>(layer) / share_layers_);
+  }
+
   int64_t share_layers_, first_index_;
   std::vector<std::unique_ptr<TransformerLayer>> layers_;
   LayerDrop layer_drop_;
