@@ -4,8 +4,6 @@
 namespace qn {
 namespace {
 
-constexpr double kLayerNormEps = 1e-5;
-
 /// Keep bits and scale of one dropout; no bits and scale 1 when it is inactive.
 struct Mask {
   const uint64_t* bits = nullptr;
@@ -46,11 +44,11 @@ void add_bias_grad(Tape& tape, const Var& bias, const Tensor& grad) {
 
 }  // namespace
 
-Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
+Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias, double eps) {
   const int64_t n = x.value.rows();
   const Var y = tape.result({n, x.value.cols()});
   const Tensor mean = tape.parameter_tensor({n}), rstd = tape.parameter_tensor({n});
-  tape.k.layer_norm(y.value, mean, rstd, x.value, weight.value, bias.value, kLayerNormEps);
+  tape.k.layer_norm(y.value, mean, rstd, x.value, weight.value, bias.value, eps);
   tape.on_backward([&tape, x, y, weight, bias, mean, rstd] {
     if (!Tape::has_grad(y)) return;
     // The kernel makes all three together: what comes from outside of the network gets a gradient that nobody reads.
@@ -58,6 +56,18 @@ Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
     const Tape::Slot dw = tape.slot(weight), db = tape.slot(bias);
     tape.k.layer_norm_grad(dx.grad, dx.beta, dw.grad, dw.beta, db.grad, db.beta, y.slot->grad, x.value, mean, rstd,
                            weight.value);
+  });
+  return y;
+}
+
+Var normalize_rows(Tape& tape, const Var& x) {
+  const Var y = tape.result(x.value.shape);
+  const Tensor inverse = tape.parameter_tensor({x.value.rows()});
+  tape.k.normalize_rows(y.value, inverse, x.value);
+  tape.on_backward([&tape, x, y, inverse] {
+    if (!Tape::has_grad(y) || x.slot == nullptr) return;
+    const Tape::Slot dx = tape.slot(x);
+    tape.k.normalize_rows_grad(dx.grad, dx.beta, y.slot->grad, y.value, inverse);
   });
   return y;
 }

@@ -13,6 +13,7 @@ namespace qn {
 #define QN_EACH_KERNEL(X)                                                                            \
   X(upload) X(download) X(start_download) X(mark) X(wait)                                            \
   X(fill) X(copy) X(axpy) X(matmul) X(add_bias) X(bias_grad) X(layer_norm) X(layer_norm_grad)        \
+  X(normalize_rows) X(normalize_rows_grad)                                                           \
   X(keep_bits) X(masked_axpy) X(residual_add) X(activation) X(activation_grad) X(gather_rows)        \
   X(scatter_add_rows) X(scatter_rows) X(attention) X(attention_grad) X(cross_entropy) X(log_softmax) \
   X(block_noise) X(replace_blocks) X(fake_quantize) X(fake_quantize_grad) X(value_range)             \

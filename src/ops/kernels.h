@@ -165,6 +165,10 @@ struct Kernels {
   void (*layer_norm_grad)(const Tensor& dx, int beta_x, const Tensor& dweight, int beta_w, const Tensor& dbias,
                           int beta_b, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
                           const Tensor& weight);
+  /// y[r, :] = inverse[r] * x[r, :] with inverse[r] = 1 / max(|x[r, :]|, 1e-12). x, y and their gradients T; inverse P.
+  void (*normalize_rows)(const Tensor& y, const Tensor& inverse, const Tensor& x);
+  /// dx = beta * dx + inverse * (dy - y * <y, dy>), row by row
+  void (*normalize_rows_grad)(const Tensor& dx, int beta, const Tensor& dy, const Tensor& y, const Tensor& inverse);
 
   /// Keep bits of inverted dropout for elements [0, n): bit i is 1 with probability 1 - p (to 2^-16). `bits` holds
   /// keep_words(n) 64-bit words.

@@ -36,10 +36,14 @@ void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::spa
 }
 
 Tensor squared_error(Tape& tape, const Var& y, std::span<const float> targets) {
+  return squared_error(tape, y, input_values(tape, targets, y.value.shape));
+}
+
+Tensor squared_error(Tape& tape, const Var& y, const Tensor& targets) {
   QN_CHECK_USAGE(tape.pass().loss_scale == nullptr, "a squared error cannot be trained in fp16: use bf16 or fp32");
   const Tensor difference = tape.parameter_tensor(y.value.shape);
   tape.k.copy(difference, y.value);
-  tape.k.axpy(difference, input_values(tape, targets, y.value.shape), -1.0, 1);
+  tape.k.axpy(difference, targets, -1.0, 1);
   const Tensor loss = tape.arena.tensor({1}, DType::f64);
   tape.k.sum_of_squares(loss.as<double>(), difference);
   tape.on_backward([&tape, y, difference] {

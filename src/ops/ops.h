@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "ops/norm_limits.h"
 #include "ops/tape.h"
 
 namespace qn {
@@ -39,8 +40,10 @@ void multiply_into(Tape& tape, const Tensor& y, int64_t column, const Var& x, co
 /// y[N, sum(out_i)] = the linear results of several weights side by side. `biases` is empty or as long as `weights`.
 Var linear_concat(Tape& tape, const Var& x, std::span<const Var> weights, std::span<const Var> biases);
 
-/// Normalises rows of x[N, D] (eps 1e-5), then scales and shifts.
-Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias);
+/// Normalises rows of x[N, D], then scales and shifts.
+Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias, double eps = kNormEps);
+/// Rows of x[N, D], each divided by its Euclidean norm; a row of zeros stays one.
+Var normalize_rows(Tape& tape, const Var& x);
 /// Inverted dropout.
 Var dropout(Tape& tape, const Var& x, const Dropout& drop);
 /// residual + dropout(x + bias). `bias` [D] may be undefined, here and below.
@@ -77,7 +80,10 @@ void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::spa
 /// The same for one target per row of logits: returns the losses, f64 [N].
 Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets, double smoothing = 0.0);
 
-/// The sum of (y[i, j] - targets[i * cols + j])^2: f64 [1]. Not with a loss scale, which is on the device (fp16).
+/// The sum of (y[i, j] - targets[i, j])^2: f64 [1]. `targets` [N, D] is T or P. Not with a loss scale, which is on the
+/// device (fp16).
+Tensor squared_error(Tape& tape, const Var& y, const Tensor& targets);
+/// The same for values of the host, row by row.
 Tensor squared_error(Tape& tape, const Var& y, std::span<const float> targets);
 
 /// `weight` in the tape's type: itself, or a copy that shares its gradient slot.

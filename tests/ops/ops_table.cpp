@@ -86,6 +86,13 @@ void add_layer_norm(Cases& cases) {
                      .forward = [](Tape& t, Inputs x) { return std::vector{layer_norm(t, x[0], x[1], x[2])}; }});
 }
 
+void add_normalize_rows(Cases& cases) {
+  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 2}, {3, 7}, {18, 65}, {33, 520}})
+    cases.push_back({.name = "normalize_rows_" + std::to_string(n) + "x" + std::to_string(d),
+                     .inputs = {{{n, d}}},
+                     .forward = [](Tape& t, Inputs x) { return std::vector{normalize_rows(t, x[0])}; }});
+}
+
 void add_dropout(Cases& cases) {
   for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {7, 37}, {5, 64}, {130, 131}}) {
     const std::string size = std::to_string(n) + "x" + std::to_string(d);
@@ -502,9 +509,10 @@ void add_types(Cases& cases) {
 const std::vector<OpCase>& ops_table() {
   static const Cases table = [] {
     Cases cases;
-    for (const auto add : {add_linear, add_layer_norm, add_dropout, add_rows, add_attention, add_sequences,
-                           add_cross_entropy, add_squared_error, add_block_noise, add_replace_blocks, add_fake_quantize,
-                           add_pq_weight, add_scale_rows, add_decisions, add_kernels, add_types, add_int8})
+    for (const auto add :
+         {add_linear, add_layer_norm, add_normalize_rows, add_dropout, add_rows, add_attention, add_sequences,
+          add_cross_entropy, add_squared_error, add_block_noise, add_replace_blocks, add_fake_quantize, add_pq_weight,
+          add_scale_rows, add_decisions, add_kernels, add_types, add_int8})
       add(cases);
     return cases;
   }();

@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "ops/cpu/cpu_kernels.h"
 #include "ops/cpu/parallel.h"
+#include "ops/norm_limits.h"
 
 namespace qn::cpu {
 
@@ -85,6 +87,48 @@ void layer_norm_grad(const Tensor& dx, int beta_x, const Tensor& dweight, int be
       dw[c] = w;
       db[c] = b;
     }
+  });
+}
+
+void normalize_rows(const Tensor& y, const Tensor& inverse, const Tensor& x) {
+  dispatch_float(x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    using P = ParameterOf<T>;
+    const int64_t d = x.cols();
+    const T* xs = x.as<T>();
+    T* ys = y.as<T>();
+    P* inverses = inverse.as<P>();
+    parallel_rows(x.rows(), d, [=](int64_t r) {
+      const T* in = xs + r * d;
+      P squares = 0;
+#pragma omp simd reduction(+ : squares)
+      for (int64_t c = 0; c < d; ++c) squares += in[c] * in[c];
+      const P inv = P{1} / std::max(std::sqrt(squares), static_cast<P>(kSmallestNorm));
+      for (int64_t c = 0; c < d; ++c) ys[r * d + c] = static_cast<T>(in[c] * inv);
+      inverses[r] = inv;
+    });
+  });
+}
+
+void normalize_rows_grad(const Tensor& dx, int beta, const Tensor& dy, const Tensor& y, const Tensor& inverse) {
+  dispatch_float(y.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    using P = ParameterOf<T>;
+    const int64_t d = y.cols();
+    const T *ys = y.as<T>(), *dys = dy.as<T>();
+    const P* inverses = inverse.as<P>();
+    T* dxs = dx.as<T>();
+    parallel_rows(y.rows(), d, [=](int64_t r) {
+      const T *out = ys + r * d, *grad = dys + r * d;
+      P along = 0;
+#pragma omp simd reduction(+ : along)
+      for (int64_t c = 0; c < d; ++c) along += out[c] * grad[c];
+      T* into = dxs + r * d;
+      for (int64_t c = 0; c < d; ++c) {
+        const P g = inverses[r] * (grad[c] - out[c] * along);
+        into[c] = static_cast<T>(beta != 0 ? into[c] + g : g);
+      }
+    });
   });
 }
 

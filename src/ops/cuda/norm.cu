@@ -3,6 +3,7 @@
 #include "ops/cuda/cuda_kernels.h"
 #include "ops/cuda/reduce.cuh"
 #include "ops/cuda/types.cuh"
+#include "ops/norm_limits.h"
 
 namespace qn::cuda {
 namespace {
@@ -53,6 +54,34 @@ __global__ void layer_norm_dx_kernel(T* dx, int beta, const T* dy, const T* x, c
   }
 }
 
+template <typename T, typename P>
+__global__ void normalize_rows_kernel(T* y, P* inverses, const T* x, P smallest, int64_t cols) {
+  const int64_t row = blockIdx.x;
+  x += row * cols;
+  y += row * cols;
+  P squares = 0;
+  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) squares += static_cast<P>(x[c]) * static_cast<P>(x[c]);
+  const P norm = sqrt(block_sum(squares));
+  const P inverse = P{1} / (norm > smallest ? norm : smallest);
+  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) y[c] = static_cast<T>(static_cast<P>(x[c]) * inverse);
+  if (threadIdx.x == 0) inverses[row] = inverse;
+}
+
+template <typename T, typename P>
+__global__ void normalize_rows_grad_kernel(T* dx, int beta, const T* dy, const T* y, const P* inverses, int64_t cols) {
+  const int64_t row = blockIdx.x;
+  dx += row * cols;
+  dy += row * cols;
+  y += row * cols;
+  P sum = 0;
+  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) sum += static_cast<P>(y[c]) * static_cast<P>(dy[c]);
+  const P along = block_sum(sum);
+  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
+    const P g = inverses[row] * (static_cast<P>(dy[c]) - static_cast<P>(y[c]) * along);
+    dx[c] = static_cast<T>(beta != 0 ? static_cast<P>(dx[c]) + g : g);
+  }
+}
+
 /// Shares of one element in the gradients of weight and bias.
 template <typename T, typename P>
 struct WeightTerm {
@@ -93,6 +122,24 @@ void layer_norm_grad(const Tensor& dx, int beta_x, const Tensor& dweight, int be
     column_sums(data_of<P>(dbias), PlainTerm<T, P>{data_of<T>(dy), cols}, rows, cols, beta_b);
     launch(layer_norm_dx_kernel<T, P>, dim3(static_cast<unsigned>(rows)), kThreads, data_of<T>(dx), beta_x,
            data_of<T>(dy), data_of<T>(x), data_of<P>(mean), data_of<P>(rstd), data_of<P>(weight), cols);
+  });
+}
+
+void normalize_rows(const Tensor& y, const Tensor& inverse, const Tensor& x) {
+  dispatch_float(x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    using P = ParameterOf<T>;
+    launch(normalize_rows_kernel<T, P>, dim3(static_cast<unsigned>(x.rows())), kThreads, data_of<T>(y),
+           data_of<P>(inverse), data_of<T>(x), static_cast<P>(kSmallestNorm), x.cols());
+  });
+}
+
+void normalize_rows_grad(const Tensor& dx, int beta, const Tensor& dy, const Tensor& y, const Tensor& inverse) {
+  dispatch_float(y.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    using P = ParameterOf<T>;
+    launch(normalize_rows_grad_kernel<T, P>, dim3(static_cast<unsigned>(y.rows())), kThreads, data_of<T>(dx), beta,
+           data_of<T>(dy), data_of<T>(y), data_of<P>(inverse), y.cols());
   });
 }
 
