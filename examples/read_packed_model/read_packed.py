@@ -300,6 +300,8 @@ if __name__ == "__main__":
         print(correctness(Roberta(file), options.data, options.split))
     elif kind == "roberta":
         sys.exit("what a masked language model is asked is drawn by quantnoise: this reader gives Roberta.features() only")
+    elif kind == "bert":
+        sys.exit("this reader does not compute BERT, which adds types of tokens to RoBERTa; it decodes its weights")
     else:
         model, ids = LanguageModel(file), np.concatenate(read_lines(options.data / options.split))
         length = options.tokens_per_sample or int(file.metadata["tokens_per_sample"])

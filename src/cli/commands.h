@@ -25,6 +25,7 @@ Command add_train(CLI::App& app);
 Command add_quantize(CLI::App& app);
 Command add_eval(CLI::App& app);
 Command add_predict(CLI::App& app);
+Command add_embed(CLI::App& app);
 Command add_generate(CLI::App& app);
 Command add_import(CLI::App& app);
 Command add_export(CLI::App& app);

@@ -85,7 +85,7 @@ Command add_export(CLI::App& app) {
   app.add_option("-o,--out", a->out, "Plain safetensors file to write; with --to hf the folder")->required();
   add_choice_option(
       app, "--to", [a](const std::string& name) { a->target = name == "hf" ? Target::hf : Target::safetensors; },
-      "hf: a folder that transformers loads, for models of GPT-2's and RoBERTa's form", {"safetensors", "hf"});
+      "hf: a folder that transformers loads, for models of GPT-2's, RoBERTa's and BERT's form", {"safetensors", "hf"});
   app.add_option(
       "--vocabulary", a->vocabulary,
       "With --to hf: the folder of the import, or of prepared data, whose dict.txt and tokenizer/ tell which "

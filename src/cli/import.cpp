@@ -20,9 +20,8 @@ void run_import(const ImportArguments& a) {
                a.out, kImportedCheckpoint);
   if (!summary.tokenizer)
     spdlog::warn(
-        "there are no tokenizer's files beside the model (vocab.json and merges.txt): ids are taken as they are, and 0 "
-        "to "
-        "3 are <s>, <pad>, </s> and <unk>");
+        "there are no tokenizer's files beside the model (vocab.json and merges.txt, or vocab.txt): ids are taken as "
+        "they are, and 0 to 3 are <s>, <pad>, </s> and <unk>");
   spdlog::info("text for it: quantnoise prepare{} --dict {}/dict.txt ...",
                summary.tokenizer ? fmt::format(" --tokenizer {}/tokenizer", a.out) : "", a.out);
   spdlog::info("to go on: quantnoise train -c {}/{} --set data.path=FOLDER", a.out, kImportedConfig);
@@ -35,13 +34,15 @@ Command add_import(CLI::App& app) {
   app.add_option(
          "model", a->source,
          "Folder of a Hugging Face model (config.json, model.safetensors or several files with an index, and the "
-         "tokenizer's vocab.json and merges.txt), or its safetensors file or index")
+         "tokenizer's vocab.json and merges.txt or vocab.txt), or its safetensors file or index")
       ->required();
   add_choice(app, "--as", a->kind, "What it is")->required();
   app.add_option("-o,--out", a->out, "Folder to write the checkpoint, a configuration, dict.txt and tokenizer/ to")
       ->required();
   app.footer(
       "The checkpoint is evaluated, quantized (--from) and trained further (checkpoint.init_from) like one of train.\n"
+      "BERT and RoBERTa become masked language models, classifiers of sentences or, without a head, models that make\n"
+      "vectors of sentences (task sentence_embedding), by the tensors in the file.\n"
       "Example: quantnoise import gpt2 --as gpt2 -o runs/gpt2");
   return [a](Communicator& comm) {
     if (comm.is_root()) run_import(*a);

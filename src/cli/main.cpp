@@ -60,6 +60,7 @@ int run(int argc, char** argv, Communicator& comm) {
   add("quantize", "Compress a trained model by iterative product quantization", cli::add_quantize, true);
   add("eval", "Perplexity, accuracy, ... of a checkpoint or a packed file", cli::add_eval);
   add("predict", "Labels and their probabilities for lines of text", cli::add_predict);
+  add("embed", "Vectors of lines of text, by a model of sentences", cli::add_embed);
   add("generate", "Translations of lines of text, and their BLEU", cli::add_generate);
   add("import", "A model of Hugging Face's transformers to a checkpoint", cli::add_import);
   add("export", "A packed file back to a plain safetensors file, or a model to transformers", cli::add_export);

@@ -27,6 +27,8 @@ struct SentenceInputs {
   int32_t length(int32_t first, int32_t second) const;
   /// <s> first </s>, or <s> first </s> </s> second </s>; both sentences come with their </s>.
   std::vector<int32_t> compose(std::span<const int32_t> first, std::span<const int32_t> second, bool pair) const;
+  /// Where the second sentence of a pair begins in what compose() makes, if it is not cut off before.
+  size_t second_begin(size_t first) const { return first + (init_token >= 0 ? 1 : 0) + (separator_token >= 0 ? 1 : 0); }
 };
 
 }  // namespace qn

@@ -102,11 +102,14 @@ void WordPieces::add_token(std::string_view token, const std::string& where) {
   tokens_.push_back(token);
 }
 
-bool WordPieces::contains(std::string_view word) const {
-  if (word == kUnknownPiece) return false;
-  return word.starts_with(kLater) && word.size() > kLater.size() ? later_.contains(word.substr(kLater.size()))
-                                                                 : first_.contains(word);
+int32_t WordPieces::find(std::string_view token) const {
+  const bool later = token.starts_with(kLater) && token.size() > kLater.size();
+  const auto& table = later ? later_ : first_;
+  const auto found = table.find(later ? token.substr(kLater.size()) : token);
+  return found == table.end() ? -1 : found->second;
 }
+
+bool WordPieces::contains(std::string_view word) const { return word != kUnknownPiece && find(word) >= 0; }
 
 std::string WordPieces::join(std::span<const std::string_view> words) const {
   std::string text;

@@ -57,6 +57,8 @@ class WordPieces : public Tokenizer {
   int32_t unknown() const { return unknown_; }
   const WordPieceOptions& options() const { return options_; }
   std::string_view token(int32_t id) const { return tokens_[static_cast<size_t>(id)]; }
+  /// The id of a piece as vocab.txt spells it; -1: there is none.
+  int32_t find(std::string_view token) const;
 
   std::unique_ptr<Splitter> splitter() const override { return std::make_unique<Encoder>(*this); }
   /// With a space between words, also before punctuation.

@@ -36,7 +36,7 @@ void AdaptiveConfig::validate(const ConfigChecker& c) const {
 
 namespace {
 
-/// RoBERTa of the paper (Liu et al. 2019).
+/// Of the papers (Devlin et al. 2018, Liu et al. 2019): both have the same sizes.
 void take_preset(ModelConfig& m) {
   const bool large = m.preset == ModelPreset::large;
   m.layers = large ? 24 : 12;
@@ -63,10 +63,14 @@ const std::vector<Activation> kActivations = {Activation::relu, Activation::gelu
 }  // namespace
 
 ModelConfig::ModelConfig(ModelType of) : type(of) {
-  if (type != ModelType::roberta) return;
+  if (type != ModelType::roberta && type != ModelType::bert) return;
   activation = Activation::gelu;
   attention_dropout = 0.1;
   take_preset(*this);
+  if (type == ModelType::roberta) return;
+  pooler_dropout = 0.1;
+  token_types = 2;
+  norm_eps = 1e-12;
 }
 
 /// Values that depend on `type` and `preset` change when these are read, before the keys behind them are.
@@ -78,7 +82,8 @@ void ModelConfig::visit(ConfigVisitor& v) {
     case ModelType::transformer_lm:
       return visit_language_model(v);
     case ModelType::roberta:
-      return visit_roberta(v);
+    case ModelType::bert:
+      return visit_encoder(v);
     case ModelType::transformer:
       return visit_transformer(v);
   }
@@ -108,7 +113,8 @@ void ModelConfig::visit_language_model(ConfigVisitor& v) {
   v.section("adaptive", adaptive, "frequency bands");
 }
 
-void ModelConfig::visit_roberta(ConfigVisitor& v) {
+void ModelConfig::visit_encoder(ConfigVisitor& v) {
+  const bool bert = type == ModelType::bert;
   const ModelPreset before = preset;
   v.choice("preset", preset, "sizes of the published models, for those of the next four keys that are not given");
   if (preset != before) take_preset(*this);
@@ -116,21 +122,28 @@ void ModelConfig::visit_roberta(ConfigVisitor& v) {
   v.field("embed_dim", embed_dim, kEmbedDim);
   v.field("ffn_dim", ffn_dim, kFfnDim);
   v.field("heads", heads, kHeads);
-  v.field("max_positions", max_positions, "longest sequence, <s> included (0: data.tokens_per_sample)");
+  v.field("max_positions", max_positions, "longest sequence, <s> ([CLS]) included (0: data.tokens_per_sample)");
   v.field("dropout", dropout, kDropout);
   v.field("attention_dropout", attention_dropout, kAttentionDropout);
   v.field("activation_dropout", activation_dropout, kActivationDropout);
   v.choice("activation", activation, kActivations, kActivation);
-  v.field("prenorm", prenorm,
-          "LayerNorm before each sub-block and after the last one, instead of after the embedding and after each "
-          "residual sum (fairseq: roberta_prenorm)");
+  if (bert) {
+    v.field("token_types", token_types,
+            "vectors of which one is added to every token: that of first sentences, and that of second ones");
+    v.field("norm_eps", norm_eps, "what LayerNorm adds to variances");
+  } else {
+    v.field("prenorm", prenorm,
+            "LayerNorm before each sub-block and after the last one, instead of after the embedding and after each "
+            "residual sum (fairseq: roberta_prenorm)");
+  }
   v.field("untie_output", untie_output,
           "the masked-LM head has an output matrix of its own instead of the token table (fairseq: "
           "--untie-weights-roberta)");
-  v.field("pooler_dim", pooler_dim, "hidden width of the classification head (0: embed_dim)");
+  if (!bert) v.field("pooler_dim", pooler_dim, "hidden width of the classification head (0: embed_dim)");
   v.field("pooler_dropout", pooler_dropout, "dropout in the classification head");
-  v.field("noise_projection", noise_projection,
-          "the extra embed_dim x embed_dim layer that fairseq adds after the embedding when it trains with noise");
+  if (!bert)
+    v.field("noise_projection", noise_projection,
+            "the extra embed_dim x embed_dim layer that fairseq adds after the embedding when it trains with noise");
   v.field("layerdrop", layerdrop, kLayerdrop);
   v.field("share_layers", share_layers, kShareLayers);
 }
@@ -182,6 +195,8 @@ void ModelConfig::validate(const ConfigChecker& c) const {
     within("pooler_dim", pooler_dim, 0, kMostWidth);
     c.check(pooler_dropout >= 0.0 && pooler_dropout < 1.0, "pooler_dropout", "must be in [0, 1), got {}",
             pooler_dropout);
+    within("token_types", token_types, 0, kMostTokenTypes);
+    c.check(norm_eps > 0.0 && norm_eps < 1.0, "norm_eps", "must be in (0, 1), got {}", norm_eps);
   }
   c.check(heads >= 1 && embed_dim % heads == 0, "heads", "must divide embed_dim = {}, got {}", embed_dim, heads);
   for (const auto& [name, p] : {std::pair{"dropout", dropout},

@@ -6,12 +6,13 @@
 
 #include "core/config.h"
 #include "ops/kernels.h"
+#include "ops/norm_limits.h"
 
 namespace qn {
 
 /// Limits of what a configuration may ask for, far beyond what anyone trains: a slip of the keyboard or a damaged file
 /// is told by its key and not by what the machine does when it runs out of memory.
-inline constexpr int64_t kMostLayers = 10'000, kMostWidth = 1 << 20, kMostPositions = 1 << 24;
+inline constexpr int64_t kMostTokenTypes = 16, kMostLayers = 10'000, kMostWidth = 1 << 20, kMostPositions = 1 << 24;
 
 /// Frequency bands of adaptive input and output.
 struct AdaptiveConfig {
@@ -26,12 +27,13 @@ struct AdaptiveConfig {
   void validate(const ConfigChecker& c) const;
 };
 
-enum class ModelType { transformer_lm, roberta, transformer };
+enum class ModelType { transformer_lm, roberta, transformer, bert };
 template <>
 struct EnumNames<ModelType> {
   static constexpr EnumName<ModelType> kAll[] = {{ModelType::transformer_lm, "transformer_lm"},
                                                  {ModelType::roberta, "roberta"},
-                                                 {ModelType::transformer, "transformer"}};
+                                                 {ModelType::transformer, "transformer"},
+                                                 {ModelType::bert, "bert"}};
 };
 
 /// Sizes of published models.
@@ -66,18 +68,21 @@ struct ModelConfig {
   // above
   int64_t encoder_layers = 0, encoder_ffn_dim = 0;
   bool share_all_embeddings = false;
-  // roberta
+  // roberta and bert
   ModelPreset preset = ModelPreset::base;
   bool untie_output = false;
   int64_t pooler_dim = 0;
   double pooler_dropout = 0.0;
+  // bert
+  int64_t token_types = 0;
+  double norm_eps = kNormEps;
 
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 
  private:
   void visit_language_model(ConfigVisitor& v);
-  void visit_roberta(ConfigVisitor& v);
+  void visit_encoder(ConfigVisitor& v);
   void visit_transformer(ConfigVisitor& v);
   void validate_language_model(const ConfigChecker& c) const;
 };

@@ -18,33 +18,27 @@ const char* activation_name(Activation activation) {
   return activation == Activation::gelu_tanh ? "gelu_new" : activation == Activation::gelu ? "gelu" : "relu";
 }
 
-/// Whether transformers has a model of this form.
-class FormCheck {
- public:
-  FormCheck(const ModelConfig& model, const std::string& name) : m_(model), name_(name) {
-    check(!m_.noise_projection, "model.noise_projection", "false");
-    check(m_.share_layers == 1, "model.share_layers", "1");
-  }
-  void gpt2() const {
-    check(m_.prenorm && m_.final_norm, "model.prenorm and model.final_norm", "true");
-    check(m_.learned_positions, "model.learned_positions", "true");
-    check(!m_.scale_embedding, "model.scale_embedding", "false");
-    check(!m_.adaptive.input && !m_.adaptive.softmax, "model.adaptive.input and model.adaptive.softmax", "false");
-    check((m_.input_dim == 0 || m_.input_dim == m_.embed_dim) && (m_.output_dim == 0 || m_.output_dim == m_.embed_dim),
+/// Throws UsageError unless transformers has a model of this form.
+void check_form(const ModelConfig& m, const std::string& name) {
+  const auto check = [&](bool good, const char* key, const char* due) {
+    QN_CHECK_USAGE(good, "{}: transformers has no model of this form: {} would have to be {}", name, key, due);
+  };
+  check(!m.noise_projection, "model.noise_projection", "false");
+  check(m.share_layers == 1, "model.share_layers", "1");
+  check(m.type != ModelType::transformer, "model.type", "transformer_lm, roberta or bert");
+  if (m.type == ModelType::transformer_lm) {
+    check(m.prenorm && m.final_norm, "model.prenorm and model.final_norm", "true");
+    check(m.learned_positions, "model.learned_positions", "true");
+    check(!m.scale_embedding, "model.scale_embedding", "false");
+    check(!m.adaptive.input && !m.adaptive.softmax, "model.adaptive.input and model.adaptive.softmax", "false");
+    check((m.input_dim == 0 || m.input_dim == m.embed_dim) && (m.output_dim == 0 || m.output_dim == m.embed_dim),
           "model.input_dim and model.output_dim", "0 or embed_dim");
+  } else {
+    check(!m.prenorm, "model.prenorm", "false");
+    check(m.pooler_dim == 0 || m.pooler_dim == m.embed_dim, "model.pooler_dim", "0 or embed_dim");
+    check(m.type == ModelType::roberta || m.token_types > 0, "model.token_types", "1 at least");
   }
-  void roberta() const {
-    check(!m_.prenorm, "model.prenorm", "false");
-    check(m_.pooler_dim == 0 || m_.pooler_dim == m_.embed_dim, "model.pooler_dim", "0 or embed_dim");
-  }
-
- private:
-  void check(bool good, const char* key, const char* due) const {
-    QN_CHECK_USAGE(good, "{}: transformers has no model of this form: {} would have to be {}", name_, key, due);
-  }
-  const ModelConfig& m_;
-  const std::string& name_;
-};
+}
 
 /// Values of weights as the model computes with them, and of other parameters.
 class Values {
@@ -66,7 +60,9 @@ class Values {
 
 /// Which of their ids our entries are. A folder without a tokenizer says only that its dictionary is the model's.
 HfVocabulary vocabulary_of(ModelType type, const fs::path& folder, int64_t size, const std::string& dictionary_hash) {
-  const auto of = type == ModelType::roberta ? roberta_vocabulary : gpt2_vocabulary;
+  const auto of = type == ModelType::roberta ? roberta_vocabulary
+                  : type == ModelType::bert  ? bert_vocabulary
+                                             : gpt2_vocabulary;
   if (folder.empty()) return of({}, size);
   const std::string hash = hex64(Dictionary::load(folder / "dict.txt").hash());
   QN_CHECK_USAGE(hash == dictionary_hash, "{}/dict.txt is not the dictionary of this model (hash {}, the model has {})",
@@ -100,25 +96,33 @@ Json gpt2_json(const ModelConfig& m, bool tied, int32_t end) {
           {"tie_word_embeddings", tied}};
 }
 
-Json roberta_json(const ModelConfig& m, bool tied, const PackedMetadata& about) {
+/// The class of transformers that has an encoder and this task's head.
+std::string architecture(const ModelConfig& m, TaskType task) {
+  const std::string family = m.type == ModelType::bert ? "Bert" : "Roberta";
+  return family + (task == TaskType::masked_lm             ? "ForMaskedLM"
+                   : task == TaskType::sentence_prediction ? "ForSequenceClassification"
+                                                           : "Model");
+}
+
+Json encoder_json(const ModelConfig& m, TaskType task, bool tied, const PackedMetadata& about, int32_t padding) {
   const auto labels = about.find("labels");
-  Json config{{"architectures", {labels == about.end() ? "RobertaForMaskedLM" : "RobertaForSequenceClassification"}},
-              {"model_type", "roberta"},
+  const bool bert = m.type == ModelType::bert;
+  Json config{{"architectures", {architecture(m, task)}},
+              {"model_type", name_of(m.type)},
               {"attention_probs_dropout_prob", m.attention_dropout},
-              {"bos_token_id", kBosId},
               {"classifier_dropout", m.pooler_dropout},
-              {"eos_token_id", kEosId},
               {"hidden_act", activation_name(m.activation)},
               {"hidden_dropout_prob", m.dropout},
               {"hidden_size", m.embed_dim},
               {"intermediate_size", m.ffn_dim},
-              {"layer_norm_eps", 1e-5},
-              {"max_position_embeddings", m.max_positions + kPadId + 1},
+              {"layer_norm_eps", m.norm_eps},
+              {"max_position_embeddings", m.max_positions + (bert ? 0 : kPadId + 1)},
               {"num_attention_heads", m.heads},
               {"num_hidden_layers", m.layers},
-              {"pad_token_id", kPadId},
+              {"pad_token_id", padding},
               {"tie_word_embeddings", tied},
-              {"type_vocab_size", 1}};
+              {"type_vocab_size", bert ? m.token_types : 1}};
+  if (!bert) config["bos_token_id"] = kBosId, config["eos_token_id"] = kEosId;
   if (labels == about.end()) return config;
   std::istringstream lines(labels->second);
   Json names = Json::object(), numbers = Json::object();
@@ -146,30 +150,59 @@ void copy_tokenizer(const fs::path& from, const fs::path& out) {
   }
 }
 
+/// What sentence-transformers wants to know of a model that makes vectors of sentences.
+void write_embedding(const TaskConfig& task, int64_t width, int64_t longest, const fs::path& out) {
+  const std::string module = "sentence_transformers.models.";
+  Json modules = Json::array();
+  for (const auto& [path, type] :
+       {std::pair("", "Transformer"), {"1_Pooling", "Pooling"}, {"2_Normalize", "Normalize"}})
+    modules.push_back(
+        {{"idx", modules.size()}, {"name", std::to_string(modules.size())}, {"path", path}, {"type", module + type}});
+  atomic_write_text(out / "modules.json", modules.dump(2) + "\n");
+  make_folder(out / "1_Pooling");
+  const bool mean = task.embedding.pooling == Pooling::mean;
+  atomic_write_text(
+      out / "1_Pooling" / "config.json",
+      Json{{"word_embedding_dimension", width}, {"pooling_mode_cls_token", !mean}, {"pooling_mode_mean_tokens", mean}}
+              .dump(2) +
+          "\n");
+  atomic_write_text(out / "sentence_bert_config.json", Json{{"max_seq_length", longest}}.dump() + "\n");
+}
+
+const HfFamily& family_of(ModelType type) {
+  return type == ModelType::bert ? bert_family() : type == ModelType::roberta ? roberta_family() : gpt2_family();
+}
+
 }  // namespace
 
 void export_hf(const ModelFile& model, const std::string& name, const fs::path& vocabulary, const fs::path& out) {
   const PackedMetadata about = model.task->packed_metadata();
   auto config = read_stored<ModelConfig>(config_tree_from_text(about.at("model"), name + " (model)"));
-  const bool roberta = config.type == ModelType::roberta;
-  const FormCheck form(config, name);
-  roberta ? form.roberta() : form.gpt2();
-  if (config.max_positions == 0) config.max_positions = std::stoll(about.at("tokens_per_sample"));
+  const auto stored = about.find("task");
+  const TaskConfig task = stored == about.end()
+                              ? TaskConfig(default_task(config.type), config.type)
+                              : read_stored<TaskConfig>(config_tree_from_text(stored->second, name + " (task)"));
+  check_form(config, name);
+  const auto longest = static_cast<int64_t>(std::stoll(about.at("tokens_per_sample")));
+  if (config.max_positions == 0) config.max_positions = longest;
   const int64_t size = std::stoll(about.at("vocabulary"));
   const HfVocabulary ids = vocabulary_of(config.type, vocabulary, size, about.at("dictionary_hash"));
+  const bool lm = config.type == ModelType::transformer_lm, embeds = task.type == TaskType::sentence_embedding;
   Module& module = model.module();
   Values values(module);
   SafetensorsWriter tensors;
   tensors.set_metadata("format", "pt");
-  export_tensors(roberta ? roberta_family() : gpt2_family(), config.layers, ids, module, values, tensors);
+  export_tensors(family_of(config.type), config.layers, ids, module, values, embeds, tensors);
   const bool tied =
-      module.weights().find(roberta ? "encoder.lm_head.weight" : "decoder.output_projection.weight") == nullptr;
-  Json json = roberta ? roberta_json(config, tied, about) : gpt2_json(config, tied, ids.theirs[kEosId]);
+      module.weights().find(lm ? "decoder.output_projection.weight" : "encoder.lm_head.weight") == nullptr;
+  Json json = lm ? gpt2_json(config, tied, ids.theirs[kEosId])
+                 : encoder_json(config, task.type, tied, about, ids.theirs[kPadId]);
   json["torch_dtype"] = "float32";
   json["vocab_size"] = size;
   make_folder(out);
   tensors.write(out / "model.safetensors");
   atomic_write_text(out / "config.json", json.dump(2) + "\n");
+  if (embeds) write_embedding(task, config.embed_dim, std::min(longest, config.max_positions), out);
   if (ids.known) copy_tokenizer(vocabulary / kTokenizerFolder, out);
 }
 

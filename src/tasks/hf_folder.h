@@ -10,10 +10,11 @@
 
 namespace qn {
 
-enum class HfKind : uint8_t { gpt2, roberta };
+enum class HfKind : uint8_t { gpt2, roberta, bert };
 template <>
 struct EnumNames<HfKind> {
-  static constexpr EnumName<HfKind> kAll[] = {{HfKind::gpt2, "gpt2"}, {HfKind::roberta, "roberta"}};
+  static constexpr EnumName<HfKind> kAll[] = {
+      {HfKind::gpt2, "gpt2"}, {HfKind::roberta, "roberta"}, {HfKind::bert, "bert"}};
 };
 
 /// What import_hf() writes into its folder, beside the tokenizer's files (data/tokenizer.h).

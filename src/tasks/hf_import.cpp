@@ -71,6 +71,11 @@ class HfConfig {
              "{}: {} is '{}'; gelu_new, gelu_pytorch_tanh, gelu and relu are possible", name_, key, kind);
     return kind == "gelu" ? Activation::gelu : Activation::relu;
   }
+  double eps(const char* key, double otherwise) const {
+    const double value = number(key, otherwise);
+    QN_CHECK(value > 0.0 && value < 1.0, "{}: {} is {}, a small number is due", name_, key, value);
+    return value;
+  }
   void check_eps(const char* key, double otherwise) const {
     const double eps = number(key, otherwise);
     QN_CHECK(std::abs(eps - 1e-5) < 1e-12, "{}: {} is {}, 1e-05 is possible here", name_, key, eps);
@@ -129,26 +134,70 @@ Blueprint read_gpt2(const HfConfig& config, const TensorFiles&) {
   m.scale_embedding = false;
   m.share_input_output = config.flag("tie_word_embeddings", true);
   config.check_heads(m);
+  blueprint.run.data.tokens_per_sample = m.max_positions;
   blueprint.vocabulary = config.integer("vocab_size", kSpecialCount + 1, INT32_MAX);
   return blueprint;
 }
 
-Blueprint read_roberta(const HfConfig& config, const TensorFiles& files) {
-  config.check_type("roberta");
+/// How a model of sentence-transformers makes its vectors, and of how many tokens; defaults where it says nothing.
+void read_embedding(const fs::path& folder, RunConfig& run) {
+  if (const fs::path path = folder / "modules.json"; fs::exists(path)) {
+    const Json modules = parse_strict_json<Json>(read_text_file(path), path.string());
+    for (const Json& module : modules) {
+      const std::string type = module.is_object() && module.contains("type") && module["type"].is_string()
+                                   ? module["type"].get<std::string>()
+                                   : module.dump();
+      QN_CHECK(type.ends_with(".Transformer") || type.ends_with(".Pooling") || type.ends_with(".Normalize"),
+               "{}: a model with a part {} is not possible here (Transformer, Pooling and Normalize are)",
+               path.string(), type);
+    }
+  }
+  if (const fs::path path = folder / "1_Pooling" / "config.json"; fs::exists(path)) {
+    const HfConfig pooling(path);
+    const bool mean = pooling.flag("pooling_mode_mean_tokens", false),
+               cls = pooling.flag("pooling_mode_cls_token", false);
+    QN_CHECK(mean != cls, "{}: vectors of the mean of all tokens, or of [CLS], are possible here", path.string());
+    pooling.require("pooling_mode_max_tokens", false);
+    pooling.require("pooling_mode_mean_sqrt_len_tokens", false);
+    pooling.require("pooling_mode_weightedmean_tokens", false);
+    pooling.require("pooling_mode_lasttoken", false);
+    run.task.embedding.pooling = cls ? Pooling::cls : Pooling::mean;
+  }
+  if (const fs::path path = folder / "sentence_bert_config.json"; fs::exists(path))
+    run.data.tokens_per_sample = std::min(run.data.tokens_per_sample,
+                                          HfConfig(path).integer_or("max_seq_length", kMostPositions, kMostPositions));
+}
+
+/// Which head a file has, by a tensor of each; and what config.json says of it.
+void read_head(const HfConfig& config, const TensorFiles& files, const char* classifier, const char* masked_lm,
+               Blueprint& blueprint) {
+  RunConfig& run = blueprint.run;
+  const bool classifies = files.tensors().contains(classifier), guesses = files.tensors().contains(masked_lm);
+  run.task = TaskConfig(classifies ? TaskType::sentence_prediction
+                        : guesses  ? TaskType::masked_lm
+                                   : TaskType::sentence_embedding,
+                        run.model.type);
+  if (!guesses) run.model.untie_output = false;
+  if (classifies) blueprint.labels = config.labels();
+  run.data.tokens_per_sample = run.model.max_positions;
+  if (run.task.type == TaskType::sentence_embedding) read_embedding(files.path().parent_path(), run);
+}
+
+/// What config.json of BERT and RoBERTa have in common. `reserved`: rows of the table of positions that stand for none.
+Blueprint read_encoder(const HfConfig& config, ModelType type, int64_t reserved) {
+  config.check_type(name_of(type));
   config.require("is_decoder", false);
   config.require("add_cross_attention", false);
-  config.check_eps("layer_norm_eps", 1e-12);
-  QN_CHECK(config.text("position_embedding_type", "absolute") == "absolute" &&
-               config.integer_or("type_vocab_size", 2, 100) == 1,
-           "{}: absolute positions and type_vocab_size 1 are possible here", config.name());
+  QN_CHECK(config.text("position_embedding_type", "absolute") == "absolute",
+           "{}: only position_embedding_type absolute is possible here", config.name());
   Blueprint blueprint;
-  blueprint.run.model = ModelConfig(ModelType::roberta);
+  blueprint.run.model = ModelConfig(type);
   ModelConfig& m = blueprint.run.model;
   m.layers = config.integer("num_hidden_layers", 1, kMostLayers);
   m.embed_dim = config.integer("hidden_size", 4, kMostWidth);
   m.heads = config.integer("num_attention_heads", 1, kMostWidth);
   m.ffn_dim = config.integer("intermediate_size", 1, kMostWidth);
-  m.max_positions = config.integer("max_position_embeddings", kPadId + 3, kMostPositions) - kPadId - 1;
+  m.max_positions = config.integer("max_position_embeddings", reserved + 2, kMostPositions) - reserved;
   m.dropout = config.dropout("hidden_dropout_prob");
   m.attention_dropout = config.dropout("attention_probs_dropout_prob");
   m.pooler_dropout = config.number("classifier_dropout", m.dropout);
@@ -156,12 +205,23 @@ Blueprint read_roberta(const HfConfig& config, const TensorFiles& files) {
   m.untie_output = !config.flag("tie_word_embeddings", true);
   config.check_heads(m);
   blueprint.vocabulary = config.integer("vocab_size", kSpecialCount + 2, INT32_MAX);
-  const bool classifies = files.tensors().contains("classifier.out_proj.weight");
-  blueprint.run.task = TaskConfig(classifies ? TaskType::sentence_prediction : TaskType::masked_lm);
-  if (classifies) {
-    m.untie_output = false;
-    blueprint.labels = config.labels();
-  }
+  return blueprint;
+}
+
+Blueprint read_roberta(const HfConfig& config, const TensorFiles& files) {
+  Blueprint blueprint = read_encoder(config, ModelType::roberta, kPadId + 1);
+  config.check_eps("layer_norm_eps", 1e-12);
+  QN_CHECK(config.integer_or("type_vocab_size", 2, 100) == 1, "{}: only type_vocab_size 1 is possible here",
+           config.name());
+  read_head(config, files, "classifier.out_proj.weight", "lm_head.dense.weight", blueprint);
+  return blueprint;
+}
+
+Blueprint read_bert(const HfConfig& config, const TensorFiles& files) {
+  Blueprint blueprint = read_encoder(config, ModelType::bert, 0);
+  blueprint.run.model.norm_eps = config.eps("layer_norm_eps", 1e-12);
+  blueprint.run.model.token_types = config.integer_or("type_vocab_size", 2, kMostTokenTypes);
+  read_head(config, files, "classifier.weight", "cls.predictions.transform.dense.weight", blueprint);
   return blueprint;
 }
 
@@ -177,6 +237,8 @@ Reader reader_of(HfKind kind) {
       return {gpt2_family(), read_gpt2, gpt2_vocabulary};
     case HfKind::roberta:
       return {roberta_family(), read_roberta, roberta_vocabulary};
+    case HfKind::bert:
+      return {bert_family(), read_bert, bert_vocabulary};
   }
   QN_ASSERT(false, "unknown kind");
 }
@@ -208,7 +270,9 @@ std::string continued(const RunConfig& config, const fs::path& out) {
   std::string text = "# An imported model. To train it further, set data.path to text that was prepared with\n";
   text += fmt::format("#{} --dict {}/dict.txt\n",
                       tokenizer ? fmt::format(" --tokenizer {}/{}", out.string(), kTokenizerFolder) : "", out.string());
-  text += dump_config(ModelAndTask{config.model, config.task});
+  ModelAndTask sections{config.model, config.task};
+  sections.task.embedding.teacher = (out / kImportedCheckpoint).string();  // whose vectors are to be kept
+  text += dump_config(sections);
   text += fmt::format("data:\n  tokens_per_sample: {}\n  max_tokens: {}\n", config.data.tokens_per_sample,
                       config.data.max_tokens);
   text += fmt::format("checkpoint:\n  init_from: \"{}\"\n  dir: \"{}\"\n", (out / kImportedCheckpoint).string(),
@@ -227,7 +291,6 @@ ImportSummary import_hf(const fs::path& source, HfKind kind, const fs::path& out
   Blueprint blueprint = reader.read(hf, files);
   RunConfig& config = blueprint.run;
   check_layers(config.model, files, hf);
-  config.data.tokens_per_sample = config.model.max_positions;
   config.data.max_tokens = std::max(config.data.max_tokens, config.data.tokens_per_sample);
   StateDict state;
   state.ints["vocabulary"] = blueprint.vocabulary;
@@ -241,6 +304,7 @@ ImportSummary import_hf(const fs::path& source, HfKind kind, const fs::path& out
   module.allocate(DType::f32, cpu_kernels());
   import_tensors(reader.family, config.model.layers, files, vocabulary, module);
   save_module(module, state);
+  keep_spare(reader.family, files, config.model.embed_dim, module, state);
   RunState().save(state);
   state.texts["config"] = dump_config(config);
   state.texts["plan"] = plan_to_text(make_run_plan(module, config.quant_noise, nullptr));

@@ -76,11 +76,12 @@ class Source {
 
   const StoredTensor* find(const std::string& name) {
     const std::string& prefix = family_.prefix;
-    for (const std::string& candidate : {name, name.substr(name.starts_with(prefix) ? prefix.size() : 0)})
-      if (const auto found = files_.tensors().find(candidate); found != files_.tensors().end()) {
-        used_.insert(candidate);
-        return found->second;
-      }
+    for (const std::string& own : {name, former(name)})
+      for (const std::string& candidate : {own, own.substr(own.starts_with(prefix) ? prefix.size() : 0)})
+        if (const auto found = files_.tensors().find(candidate); found != files_.tensors().end()) {
+          used_.insert(candidate);
+          return found->second;
+        }
     return nullptr;
   }
 
@@ -97,6 +98,12 @@ class Source {
   }
 
  private:
+  std::string former(const std::string& name) const {
+    for (const auto& [now, then] : family_.formerly)
+      if (name.ends_with(now)) return name.substr(0, name.size() - now.size()) + then;
+    return name;
+  }
+
   const HfFamily& family_;
   const TensorFiles& files_;
   std::set<std::string> used_;
@@ -181,8 +188,28 @@ void import_tensors(const HfFamily& family, int64_t layers, const TensorFiles& f
     QN_ASSERT(filled.contains(parameter->name), "{} is in no table", parameter->name);
 }
 
+void keep_spare(const HfFamily& family, const TensorFiles& files, int64_t width, const Module& module,
+                StateDict& state) {
+  Source source(family, files);
+  for (const HfName& name : family.names) {
+    const std::string& ours = name.ours.front();
+    const StoredTensor* tensor = name.spare ? source.find(name.theirs) : nullptr;
+    if (tensor == nullptr || module.parameters().find(ours) != nullptr) continue;
+    const Shape shape = ours.ends_with(".bias") ? Shape{width} : Shape{width, width};
+    const std::vector<float> values = values_of(
+        *tensor, {.theirs = {}, .second = {}, .ours = {ours}, .layout = {}, .part = shape}, files.path().string());
+    OwnedTensor kept(shape, DType::f32, host_memory());
+    std::copy(values.begin(), values.end(), kept.view().as<float>());
+    state.tensors["parameters/" + ours] = std::move(kept);
+  }
+}
+
 void export_tensors(const HfFamily& family, int64_t layers, const HfVocabulary& vocabulary, const Module& module,
-                    const std::function<std::vector<float>(const std::string&)>& value_of, SafetensorsWriter& out) {
+                    const std::function<std::vector<float>(const std::string&)>& value_of, bool bare,
+                    SafetensorsWriter& out) {
+  const auto named = [&](const std::string& name) {
+    return bare && name.starts_with(family.prefix) ? name.substr(family.prefix.size()) : name;
+  };
   for (const Entry& entry : entries(family, layers, module)) {
     const std::vector<int64_t> shape = entry.their_shape();
     std::vector<float> values;
@@ -195,8 +222,8 @@ void export_tensors(const HfFamily& family, int64_t layers, const HfVocabulary& 
       values.erase(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(kPaddingRows * entry.part[1]));
     if (entry.layout == HfLayout::tokens) values = vocabulary.to_theirs(values);
     if (entry.swaps()) values = transposed(values, shape[1], shape[0]);
-    out.add(entry.theirs, StoredType::f32, shape, values);
-    if (entry.both) out.add(entry.second, StoredType::f32, shape, values);
+    out.add(named(entry.theirs), StoredType::f32, shape, values);
+    if (entry.both) out.add(named(entry.second), StoredType::f32, shape, values);
   }
 }
 
@@ -205,6 +232,7 @@ const HfFamily& gpt2_family() {
   static const HfFamily family{
       "gpt2",
       "transformer.",
+      {},
       {{"transformer.wte.weight", {"decoder.embed_tokens.weight"}, tokens},
        {"transformer.wpe.weight", {"decoder.embed_positions.weight"}, positions},
        {"transformer.h.{}.ln_1.weight", {"decoder.layers.{}.self_attn_layer_norm.weight"}},
@@ -232,34 +260,76 @@ const HfFamily& gpt2_family() {
   return family;
 }
 
+namespace {
+
+const std::string kEncoder = "encoder.sentence_encoder.", kMaskedHead = "encoder.lm_head.",
+                  kClassifier = "classification_heads.sentence_classification_head.";
+
+/// A matrix or norm: weight and bias.
+void add_both(HfFamily& family, const std::string& theirs, const std::string& ours, bool spare = false) {
+  for (const char* part : {".weight", ".bias"})
+    family.names.push_back({.theirs = theirs + part, .ours = {ours + part}, .spare = spare});
+}
+
+/// What BERT and RoBERTa have in common. `types` is the line of the token types.
+HfFamily encoder_family(const std::string& name, const HfName& types) {
+  using enum HfLayout;
+  HfFamily made{name, name + ".", {}, {}, {name + ".embeddings.position_ids", name + ".embeddings.token_type_ids"}};
+  const std::string embeddings = name + ".embeddings.";
+  made.names = {{embeddings + "word_embeddings.weight", {kEncoder + "embed_tokens.weight"}, tokens},
+                {embeddings + "position_embeddings.weight",
+                 {kEncoder + "embed_positions.weight"},
+                 types.layout == added ? same : positions},
+                types};
+  add_both(made, embeddings + "LayerNorm", kEncoder + "layernorm_embedding");
+  for (const auto& [layer, own] : {std::pair("attention.self.query", "self_attn.q_proj"),
+                                   {"attention.self.key", "self_attn.k_proj"},
+                                   {"attention.self.value", "self_attn.v_proj"},
+                                   {"attention.output.dense", "self_attn.out_proj"},
+                                   {"attention.output.LayerNorm", "self_attn_layer_norm"},
+                                   {"intermediate.dense", "fc1"},
+                                   {"output.dense", "fc2"},
+                                   {"output.LayerNorm", "final_layer_norm"}})
+    add_both(made, name + ".encoder.layer.{}." + layer, kEncoder + "layers.{}." + own);
+  for (const char* part : {"weight", "bias"}) made.ignored.push_back(name + ".pooler.dense." + part);
+  return made;
+}
+
+}  // namespace
+
 const HfFamily& roberta_family() {
   static const HfFamily family = [] {
     using enum HfLayout;
-    HfFamily made{"roberta", "roberta.", {}, {"roberta.embeddings.position_ids"}};
-    const auto both = [&](const std::string& theirs, const std::string& ours) {
-      for (const char* part : {".weight", ".bias"}) made.names.push_back({theirs + part, {ours + part}});
-    };
-    const std::string theirs = "roberta.embeddings.", ours = "encoder.sentence_encoder.", head = "encoder.lm_head.";
-    made.names = {{theirs + "word_embeddings.weight", {ours + "embed_tokens.weight"}, tokens},
-                  {theirs + "position_embeddings.weight", {ours + "embed_positions.weight"}},
-                  {theirs + "token_type_embeddings.weight", {ours + "embed_positions.weight"}, added}};
-    both(theirs + "LayerNorm", ours + "layernorm_embedding");
-    for (const auto& [layer, own] : {std::pair("attention.self.query", "self_attn.q_proj"),
-                                     {"attention.self.key", "self_attn.k_proj"},
-                                     {"attention.self.value", "self_attn.v_proj"},
-                                     {"attention.output.dense", "self_attn.out_proj"},
-                                     {"attention.output.LayerNorm", "self_attn_layer_norm"},
-                                     {"intermediate.dense", "fc1"},
-                                     {"output.dense", "fc2"},
-                                     {"output.LayerNorm", "final_layer_norm"}})
-      both(std::string("roberta.encoder.layer.{}.") + layer, ours + "layers.{}." + own);
-    both("lm_head.dense", head + "dense");
-    both("lm_head.layer_norm", head + "layer_norm");
-    made.names.push_back({"lm_head.decoder.weight", {head + "weight"}, tokens});
-    made.names.push_back({"lm_head.bias", {head + "bias"}, same, "lm_head.decoder.bias", head + "weight"});
+    HfFamily made = encoder_family(
+        "roberta", {"roberta.embeddings.token_type_embeddings.weight", {kEncoder + "embed_positions.weight"}, added});
+    add_both(made, "lm_head.dense", kMaskedHead + "dense");
+    add_both(made, "lm_head.layer_norm", kMaskedHead + "layer_norm");
+    made.names.push_back({"lm_head.decoder.weight", {kMaskedHead + "weight"}, tokens});
+    made.names.push_back(
+        {"lm_head.bias", {kMaskedHead + "bias"}, same, "lm_head.decoder.bias", kMaskedHead + "weight"});
     for (const char* part : {"dense", "out_proj"})
-      both(std::string("classifier.") + part, std::string("classification_heads.sentence_classification_head.") + part);
-    for (const char* part : {"weight", "bias"}) made.ignored.push_back(std::string("roberta.pooler.dense.") + part);
+      add_both(made, std::string("classifier.") + part, kClassifier + part);
+    return made;
+  }();
+  return family;
+}
+
+const HfFamily& bert_family() {
+  static const HfFamily family = [] {
+    using enum HfLayout;
+    HfFamily made = encoder_family(
+        "bert", {"bert.embeddings.token_type_embeddings.weight", {kEncoder + "segment_embeddings.weight"}});
+    made.formerly = {{"LayerNorm.weight", "LayerNorm.gamma"}, {"LayerNorm.bias", "LayerNorm.beta"}};
+    const std::string head = "cls.predictions.";
+    add_both(made, head + "transform.dense", kMaskedHead + "dense");
+    add_both(made, head + "transform.LayerNorm", kMaskedHead + "layer_norm");
+    made.names.push_back({head + "decoder.weight", {kMaskedHead + "weight"}, tokens});
+    made.names.push_back(
+        {head + "bias", {kMaskedHead + "bias"}, tokens, head + "decoder.bias", kMaskedHead + "weight"});
+    add_both(made, "bert.pooler.dense", kClassifier + "dense", true);
+    add_both(made, "classifier", kClassifier + "out_proj");
+    for (const char* part : {"weight", "bias"})  // which sentence came next in pretraining
+      made.ignored.push_back(std::string("cls.seq_relationship.") + part);
     return made;
   }();
   return family;

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "data/byte_pairs.h"
+#include "data/word_pieces.h"
 
 namespace qn {
 namespace {
@@ -36,18 +37,23 @@ void add_numbers(Dictionary& dictionary, int64_t size) {
   while (dictionary.size() < size) dictionary.add(std::to_string(dictionary.size()), 0);
 }
 
-/// The byte pairs in a folder, if there are any.
-std::unique_ptr<BytePairs> byte_pairs_of(const std::filesystem::path& folder, int64_t size) {
+/// The tokenizer in a folder, if there is any: one of the model's kind.
+template <class Kind>
+std::unique_ptr<Kind> tokenizer_of(const std::filesystem::path& folder, int64_t size) {
   std::unique_ptr<Tokenizer> tokenizer = find_tokenizer(folder);
   if (!tokenizer) return nullptr;
-  std::unique_ptr<BytePairs> pairs(dynamic_cast<BytePairs*>(tokenizer.get()));
-  QN_CHECK(pairs != nullptr, "{} has word pieces, but this model has byte pairs: the files do not belong together",
-           folder.string());
-  tokenizer.release();  // pairs has it now
-  QN_CHECK(pairs->size() <= size, "{} has {} tokens, but the model only {}: the files do not belong together",
-           pairs->files().front().path.string(), pairs->size(), size);
-  return pairs;
+  std::unique_ptr<Kind> found(dynamic_cast<Kind*>(tokenizer.get()));
+  constexpr bool kPairs = std::is_same_v<Kind, BytePairs>;
+  QN_CHECK(found != nullptr, "{} has {}, but this model has {}: the files do not belong together", folder.string(),
+           kPairs ? "word pieces" : "byte pairs", kPairs ? "byte pairs" : "word pieces");
+  tokenizer.release();  // found has it now
+  QN_CHECK(found->size() <= size, "{} has {} tokens, but the model only {}: the files do not belong together",
+           found->files().front().path.string(), found->size(), size);
+  return found;
 }
+
+/// A word for a token without one.
+std::string filler(int64_t number) { return fmt::format("madeupword{:04d}", number); }
 
 /// Their tokens in the places of <s>, <pad>, </s> and <unk>.
 std::array<int32_t, kSpecialCount> special_tokens(const BytePairs& pairs) {
@@ -67,7 +73,7 @@ std::vector<float> HfVocabulary::to_theirs(const std::vector<float>& rows) const
 
 HfVocabulary gpt2_vocabulary(const std::filesystem::path& folder, int64_t size) {
   QN_CHECK(size > kSpecialCount, "a vocabulary of {} tokens is too small", size);
-  const std::unique_ptr<BytePairs> pairs = byte_pairs_of(folder, size);
+  const auto pairs = tokenizer_of<BytePairs>(folder, size);
   if (!pairs) {
     HfVocabulary vocabulary = same_ids(size);
     add_numbers(vocabulary.dictionary, size);
@@ -82,7 +88,7 @@ HfVocabulary gpt2_vocabulary(const std::filesystem::path& folder, int64_t size) 
     if (std::find(specials.begin(), specials.end(), id) != specials.end()) continue;
     vocabulary.theirs.push_back(id);
     const bool named = id < pairs->size() && !pairs->word(id).empty();
-    vocabulary.dictionary.add(named ? std::string(pairs->word(id)) : fmt::format("madeupword{:04d}", padding++), 0);
+    vocabulary.dictionary.add(named ? std::string(pairs->word(id)) : filler(padding++), 0);
   }
   QN_CHECK(vocabulary.dictionary.size() == size, "{} gives two tokens the same name",
            pairs->files().front().path.string());
@@ -93,7 +99,7 @@ HfVocabulary roberta_vocabulary(const std::filesystem::path& folder, int64_t siz
   constexpr const char* kMask = "<mask>";
   QN_CHECK(size > kSpecialCount + 1, "a vocabulary of {} tokens is too small", size);
   HfVocabulary vocabulary = same_ids(size);
-  const std::unique_ptr<BytePairs> pairs = byte_pairs_of(folder, size);
+  const auto pairs = tokenizer_of<BytePairs>(folder, size);
   if (!pairs) {
     add_numbers(vocabulary.dictionary, size - 1);
     return vocabulary;
@@ -107,9 +113,47 @@ HfVocabulary roberta_vocabulary(const std::filesystem::path& folder, int64_t siz
   vocabulary.known = true;
   for (int32_t id = kSpecialCount; id + 1 < size; ++id) {
     const std::string_view word = pairs->word(id);
-    vocabulary.dictionary.add(word.empty() ? fmt::format("madeupword{:04d}", id) : std::string(word), 0);
+    vocabulary.dictionary.add(word.empty() ? filler(id) : std::string(word), 0);
   }
   QN_CHECK(vocabulary.dictionary.size() == size - 1, "{} gives two tokens the same name", file);
+  return vocabulary;
+}
+
+namespace {
+
+/// Ids of the pieces that text cannot make, in the places of <s>, <pad>, </s> and <unk>, and behind them [MASK].
+std::array<int32_t, kSpecialCount + 1> special_pieces(const WordPieces& pieces) {
+  std::array<int32_t, kSpecialCount + 1> ids{};
+  constexpr std::array<std::string_view, kSpecialCount + 1> kNames{"[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"};
+  for (size_t i = 0; i < kNames.size(); ++i) {
+    ids[i] = pieces.find(kNames[i]);
+    QN_CHECK(ids[i] >= 0, "{} has no line {}: it is no vocabulary of a BERT", pieces.files().front().path.string(),
+             kNames[i]);
+  }
+  return ids;
+}
+
+}  // namespace
+
+HfVocabulary bert_vocabulary(const std::filesystem::path& folder, int64_t size) {
+  QN_CHECK(size > kSpecialCount + 1, "a vocabulary of {} tokens is too small", size);
+  HfVocabulary vocabulary = same_ids(size);
+  const auto pieces = tokenizer_of<WordPieces>(folder, size);
+  if (!pieces) {
+    add_numbers(vocabulary.dictionary, size - 1);
+    return vocabulary;
+  }
+  vocabulary.known = true;
+  const auto specials = special_pieces(*pieces);
+  vocabulary.theirs.assign(specials.begin(), specials.end() - 1);
+  for (int32_t id = 0; id < size; ++id) {
+    if (std::find(specials.begin(), specials.end(), id) != specials.end()) continue;
+    vocabulary.theirs.push_back(id);
+    vocabulary.dictionary.add(id < pieces->size() ? std::string(pieces->token(id)) : filler(id), 0);
+  }
+  vocabulary.theirs.push_back(specials.back());
+  QN_CHECK(vocabulary.dictionary.size() == size - 1, "{} has a piece that is spelled like {} here",
+           pieces->files().front().path.string(), "<s>, <pad>, </s> or <unk>");
   return vocabulary;
 }
 

@@ -30,4 +30,8 @@ HfVocabulary gpt2_vocabulary(const std::filesystem::path& folder, int64_t size);
 /// does: the task adds it.
 HfVocabulary roberta_vocabulary(const std::filesystem::path& folder, int64_t size);
 
+/// For BERT, of vocab.txt in `folder`. Our <s>, <pad>, </s> and <unk> are [CLS], [PAD], [SEP] and [UNK]; the other
+/// pieces follow in their order, and [MASK] is the last one, which the dictionary leaves out, as above.
+HfVocabulary bert_vocabulary(const std::filesystem::path& folder, int64_t size);
+
 }  // namespace qn

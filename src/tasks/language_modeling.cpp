@@ -57,7 +57,12 @@ MicroBatch LanguageModeling::micro_batch(int64_t index, const RandomKey&) {
   const ProfileScope reading(Phase::data, index);
   batch_ = corpus_->train().collate(updates().micro_batch(index));
   const TokenBatch batch = view_of(batch_);
-  return {[this, batch](Tape& tape) { return teachers_.losses(tape, *model_, batch); }, batch_.tokens};
+  return {[this, batch](Tape& tape) {
+            return teachers_.losses(tape, *model_, [&](Module& module, Tape& own) {
+              return dynamic_cast<LanguageModel&>(module).losses(own, batch);
+            });
+          },
+          batch_.tokens};
 }
 
 MicroBatch LanguageModeling::example(int64_t i, int64_t count) {
@@ -77,6 +82,7 @@ Evaluation LanguageModeling::evaluate_module(Module& module, const Kernels& kern
 
 EvalReport LanguageModeling::score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm,
                                         DType dtype) {
+  check_no_teacher(config);
   const Dictionary dictionary = open_dictionary(config.data);
   const TokenStream stream = TokenStream::open(config.data, config.split);
   stream.verify(dictionary);
@@ -105,8 +111,25 @@ EvalReport LanguageModeling::score_data(const EvalConfig& config, const Kernels&
   return report;
 }
 
+namespace {
+
+/// What decides which distributions a model's losses are made of.
+std::string bands_of(const ModelConfig& model) {
+  AdaptiveConfig bands;
+  if (model.adaptive.softmax) bands.cutoffs = model.adaptive.cutoffs;
+  return dump_config(bands);
+}
+
+}  // namespace
+
 void LanguageModeling::learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) {
-  teachers_ = Teachers(files, weight, blueprint().dictionary_hash, blueprint().model, kernels);
+  const auto check = [&](const RunTask& teacher, const std::string& path) {
+    const auto* other = dynamic_cast<const LanguageModeling*>(&teacher);
+    QN_CHECK_USAGE(other != nullptr, "ipq.teacher: {} is no language model", path);
+    QN_CHECK_USAGE(bands_of(other->blueprint().model) == bands_of(blueprint().model),
+                   "ipq.teacher: {} divides its words into other bands (model.adaptive.cutoffs, softmax)", path);
+  };
+  teachers_ = Teachers(files, weight, blueprint().dictionary_hash, check, kernels);
 }
 
 std::vector<int64_t> LanguageModeling::count_tokens() const {

@@ -29,8 +29,8 @@ int64_t vocabulary_with_mask(const Dictionary& dictionary) {
 
 MaskedLm::MaskedLm(TextBlueprint plan, std::string data_path)
     : TextTask(std::move(plan), std::move(data_path)),
-      model_(make_roberta(blueprint().model, blueprint().vocabulary, blueprint().tokens_per_sample,
-                          {.masked_lm = true})) {}
+      model_(make_sentence_encoder(blueprint().model, blueprint().vocabulary, blueprint().tokens_per_sample,
+                                   {.masked_lm = true})) {}
 
 MaskedLm::MaskedLm(const RunConfig& config)
     : MaskedLm(config, Corpus(with_room(config.data), static_cast<uint64_t>(config.seed))) {}
@@ -120,7 +120,7 @@ MaskedLm::MaskedBatch MaskedLm::masked_batch(const TokenBlocks& blocks, std::spa
 }
 
 /// Where graphs are recorded, the head's rows are filled up with rows of nothing, so that few different shapes exist.
-Tensor MaskedLm::losses(Roberta& model, Tape& tape, const MaskedBatch& batch) {
+Tensor MaskedLm::losses(SentenceEncoder& model, Tape& tape, const MaskedBatch& batch) {
   if (batch.rows.empty()) {
     const Tensor none = tape.arena.tensor({1}, DType::f64);
     tape.k.fill(none, 0.0);
@@ -141,8 +141,12 @@ MicroBatch MaskedLm::micro_batch(int64_t index, const RandomKey&) {
 }
 
 MicroBatch MaskedLm::ready() {
-  return {[this](Tape& tape) { return losses(*model_, tape, batch_); }, std::ssize(batch_.rows),
-          std::ssize(batch_.sentences.tokens)};
+  return {[this](Tape& tape) {
+            return teachers_.losses(tape, *model_, [this](Module& module, Tape& own) {
+              return losses(dynamic_cast<SentenceEncoder&>(module), own, batch_);
+            });
+          },
+          std::ssize(batch_.rows), std::ssize(batch_.sentences.tokens)};
 }
 
 MicroBatch MaskedLm::example(int64_t i, int64_t count) {
@@ -150,7 +154,7 @@ MicroBatch MaskedLm::example(int64_t i, int64_t count) {
   return ready();
 }
 
-MaskedLm::Sums MaskedLm::score(Roberta& model, const TokenBlocks& blocks, const BatchList& batches,
+MaskedLm::Sums MaskedLm::score(SentenceEncoder& model, const TokenBlocks& blocks, const BatchList& batches,
                                const Kernels& kernels, Communicator& comm, DType dtype) const {
   const ProfileScope phase(Phase::validation);
   Arena arena(*kernels.memory);
@@ -171,8 +175,8 @@ MaskedLm::Sums MaskedLm::score(Roberta& model, const TokenBlocks& blocks, const 
 }
 
 Evaluation MaskedLm::evaluate_module(Module& module, const Kernels& kernels, Communicator& comm, DType dtype) {
-  auto* model = dynamic_cast<Roberta*>(&module);
-  QN_ASSERT(model != nullptr, "not a RoBERTa");
+  auto* model = dynamic_cast<SentenceEncoder*>(&module);
+  QN_ASSERT(model != nullptr, "not an encoder of sentences");
   const Sums sums = score(*model, corpus_->valid().blocks(), corpus_->valid_batches(), kernels, comm, dtype);
   Evaluation result{.loss = sums.loss, .sample_size = sums.masked, .metrics = {}};
   result.metrics = {{.name = "loss", .value = result.base2()},
@@ -181,6 +185,7 @@ Evaluation MaskedLm::evaluate_module(Module& module, const Kernels& kernels, Com
 }
 
 EvalReport MaskedLm::score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) {
+  check_no_teacher(config);
   QN_CHECK_USAGE(config.context_window == 0 && config.bpe_marker.empty(),
                  "--context-window and --bpe-marker are for models that read a text from left to right");
   const Dictionary dictionary = open_dictionary(config.data);
@@ -201,6 +206,14 @@ EvalReport MaskedLm::score_data(const EvalConfig& config, const Kernels& kernels
   return {.amount = group_digits(sums.masked) + " masked tokens",
           .result = fmt::format("loss {:.4f} bits, perplexity {:.2f}", base2, std::exp2(base2)),
           .fields = {{"masked_tokens", sums.masked}, {"loss_base2", base2}, {"perplexity", std::exp2(base2)}}};
+}
+
+void MaskedLm::learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) {
+  const auto check = [](const RunTask& teacher, const std::string& path) {
+    QN_CHECK_USAGE(dynamic_cast<const MaskedLm*>(&teacher) != nullptr, "ipq.teacher: {} is no masked language model",
+                   path);
+  };
+  teachers_ = Teachers(files, weight, blueprint().dictionary_hash, check, kernels);
 }
 
 std::vector<int64_t> MaskedLm::count_tokens() const {

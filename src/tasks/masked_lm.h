@@ -8,14 +8,15 @@
 
 #include "data/joined_sentences.h"
 #include "data/masking.h"
-#include "models/roberta.h"
+#include "models/sentence_encoder.h"
 #include "tasks/corpus.h"
+#include "tasks/teachers.h"
 #include "tasks/text_task.h"
 
 namespace qn {
 
-/// A batch of RoBERTa's. The sentences must outlive it.
-inline SentenceBatch view_of(const JoinedSentences& s) { return {s.tokens, {s.begins, s.lengths, s.longest}}; }
+/// A batch of an encoder's. The sentences must outlive it.
+inline SentenceBatch view_of(const JoinedSentences& s) { return {s.tokens, {s.begins, s.lengths, s.longest}, s.types}; }
 
 /// A dictionary with the symbol <mask> behind its others, unless it has one already; what RoBERTa's vocabulary is.
 inline constexpr const char* kMaskSymbol = "<mask>";
@@ -36,7 +37,7 @@ class MaskedLm : public TextTask {
   static std::unique_ptr<RunTask> from_packed(const SafetensorsReader& file, const std::string& path);
 
   Module& module() override { return *model_; }
-  Roberta& model() { return *model_; }
+  SentenceEncoder& model() { return *model_; }
 
   SampleWords sample_words() const override {
     return {.one = "masked token", .many = "masked_tokens", .briefly = "masked tok"};
@@ -50,6 +51,7 @@ class MaskedLm : public TextTask {
   /// Metrics "loss" (bits per masked token) and "ppl". What is masked is always the same.
   Evaluation evaluate_module(Module& module, const Kernels& kernels, Communicator& comm, DType dtype) override;
   EvalReport score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) override;
+  void learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) override;
 
  private:
   /// Blocks with <s> in front, some of whose tokens are masked.
@@ -63,19 +65,20 @@ class MaskedLm : public TextTask {
 
   void set_masking(const Dictionary& dictionary, const std::string& folder);
   MaskedBatch masked_batch(const TokenBlocks& blocks, std::span<const int64_t> items, const MaskSource& masks) const;
-  static Tensor losses(Roberta& model, Tape& tape, const MaskedBatch& batch);
+  static Tensor losses(SentenceEncoder& model, Tape& tape, const MaskedBatch& batch);
   MicroBatch ready();  ///< of batch_
   struct Sums {
     double loss = 0.0;
     int64_t masked = 0;
   };
-  Sums score(Roberta& model, const TokenBlocks& blocks, const BatchList& batches, const Kernels& kernels,
+  Sums score(SentenceEncoder& model, const TokenBlocks& blocks, const BatchList& batches, const Kernels& kernels,
              Communicator& comm, DType dtype) const;
 
   std::optional<Corpus> corpus_;  // none where the task comes from a file
-  std::unique_ptr<Roberta> model_;
+  std::unique_ptr<SentenceEncoder> model_;
   std::optional<Masking> masking_;
   int64_t seed_ = 1;
+  Teachers teachers_;
   MaskedBatch batch_;
 };
 

@@ -2,6 +2,7 @@
 
 #include "tasks/language_modeling.h"
 #include "tasks/masked_lm.h"
+#include "tasks/sentence_embedding.h"
 #include "tasks/sentence_prediction.h"
 #include "tasks/stored_config.h"
 #include "tasks/translation.h"
@@ -31,6 +32,8 @@ const TaskKind& kind_of(TaskType type) {
       return kKind<SentencePrediction>;
     case TaskType::translation:
       return kKind<Translation>;
+    case TaskType::sentence_embedding:
+      return kKind<SentenceEmbedding>;
   }
   QN_ASSERT(false, "unknown task");
 }

@@ -1,5 +1,7 @@
 #include "tasks/run_config.h"
 
+#include <algorithm>
+
 namespace qn {
 
 void DataConfig::visit(ConfigVisitor& v) {
@@ -36,6 +38,8 @@ void EvalConfig::visit(ConfigVisitor& v) {
   v.field("max_tokens", max_tokens, "Tokens per batch");
   v.field("bpe_marker", bpe_marker,
           "Tokens ending in this belong to the next one, e.g. \"@@\": perplexity is then per word");
+  v.field("teacher", teacher,
+          "Models of task sentence_embedding: the model file with whose vectors those of this one are compared");
 }
 
 void RunConfig::validate(const ConfigChecker& c) const {
@@ -45,25 +49,35 @@ void RunConfig::validate(const ConfigChecker& c) const {
 
 namespace {
 
-/// The keys of two sections that depend on their types.
-struct ModelAndTask {
-  ModelConfig model;
-  TaskConfig task;
+/// The keys of a section that depend on its type.
+template <class Config>
+struct TypedSection {
+  const char* section;
+  Config config;
   void visit(ConfigVisitor& v) {
-    v.section("model", model, fmt::format("where model.type is {}", name_of(model.type)));
-    v.section("task", task, fmt::format("where task.type is {}", name_of(task.type)));
+    v.section(section, config, fmt::format("where {}.type is {}", section, name_of(config.type)));
   }
 };
+
+template <class Config>
+std::string described(const char* section, const Config& config) {
+  TypedSection<Config> typed{section, config};
+  return '\n' + describe_config_walk([&](ConfigVisitor& v) { v.visit_body(typed); });
+}
 
 }  // namespace
 
 std::string describe_run_config() {
   std::string text = describe_config<RunConfig>();
   const RunConfig defaults;
-  for (const TaskType task : all_values<TaskType>()) {
-    if (task == defaults.task.type) continue;
-    ModelAndTask other{ModelConfig(model_of(task)), TaskConfig(task)};
-    text += '\n' + describe_config_walk([&](ConfigVisitor& v) { v.visit_body(other); });
+  std::vector<TaskType> told{defaults.task.type};
+  for (const ModelType model : all_values<ModelType>()) {
+    if (model != defaults.model.type) text += described("model", ModelConfig(model));
+    for (const TaskType task : tasks_of(model)) {
+      if (std::find(told.begin(), told.end(), task) != told.end()) continue;
+      told.push_back(task);
+      text += described("task", TaskConfig(task, model));
+    }
   }
   return text;
 }

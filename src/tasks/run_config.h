@@ -34,6 +34,7 @@ struct EvalConfig {
   BreakMode break_mode = BreakMode::none;
   int64_t max_tokens = 8192;
   std::string bpe_marker;
+  std::string teacher;
   void visit(ConfigVisitor& v);
 };
 

@@ -82,6 +82,13 @@ class RunTask : public Task {
     throw UsageError("this model does not classify sentences: `predict` is for models of task sentence_prediction");
   }
 
+  /// A vector of length 1 for every line of text. `data` as in predict().
+  virtual std::vector<std::vector<float>> embed(const std::string& data, std::span<const std::string> lines,
+                                                const Kernels& kernels, DType dtype) {
+    (void)data, (void)lines, (void)kernels, (void)dtype;
+    throw UsageError("this model makes no vectors of sentences: `embed` is for models of task sentence_embedding");
+  }
+
   /// What the module writes for lines of text: their best translations, best first, or texts that go on from them.
   /// `data` as in predict(). Throws qn::Error when it is not for this module, and UsageError where a task writes no
   /// text, or has no use for an option that was given.
@@ -96,6 +103,12 @@ class RunTask : public Task {
                                            const GenerateConfig& config, const Kernels& kernels, DType dtype) {
     (void)data, (void)split, (void)config, (void)kernels, (void)dtype;
     throw UsageError(kWritesNothing);
+  }
+
+ protected:
+  /// For tasks whose evaluation knows what is right.
+  static void check_no_teacher(const EvalConfig& config) {
+    QN_CHECK_USAGE(config.teacher.empty(), "--teacher is for models of task sentence_embedding");
   }
 
  private:

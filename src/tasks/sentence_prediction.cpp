@@ -19,7 +19,7 @@ namespace qn {
 namespace {
 
 constexpr const char *kLabels = "labels", *kPairs = "pairs", *kHead = "classification_heads.",
-                     *kParameters = "parameters/";
+                     *kHeadName = "sentence_classification_head", *kParameters = "parameters/";
 
 std::vector<std::string> split_lines(const std::string& text) {
   std::vector<std::string> lines;
@@ -40,8 +40,8 @@ SentencePrediction::SentencePrediction(TextBlueprint plan, Labels labels, std::s
   QN_CHECK_USAGE(
       any || is_of_regression(metric) == regression(), "task.metric: {} does not judge {}", name_of(metric),
       regression() ? "numbers, which these data have for labels" : "classes, which these data have for labels");
-  model_ = make_roberta(blueprint().model, blueprint().vocabulary, blueprint().tokens_per_sample,
-                        {.classes = regression() ? 1 : std::ssize(labels_)});
+  model_ = make_sentence_encoder(blueprint().model, blueprint().vocabulary, blueprint().tokens_per_sample,
+                                 {.classes = regression() ? 1 : std::ssize(labels_)});
 }
 
 SentencePrediction::SentencePrediction(const RunConfig& config, SentencePairFolder folder)
@@ -105,6 +105,11 @@ void SentencePrediction::forget_unused(ModelConfig& model) const {
   model.pooler_dim = 0;
 }
 
+/// The first half of BERT's head was pretrained, for whatever classes.
+bool SentencePrediction::keeps_pooler(const std::string& name) const {
+  return blueprint().model.type == ModelType::bert && name.starts_with(std::string(kHead) + kHeadName + ".dense.");
+}
+
 /// A head for other classes is of no use here: the new one begins as it was drawn.
 void SentencePrediction::adapt_weights(StateDict& state) const {
   const auto labels = state.texts.find(kLabels);
@@ -121,8 +126,13 @@ void SentencePrediction::adapt_weights(StateDict& state) const {
     spdlog::info("the classification head is that of the checkpoint: it has the same classes");
     return;
   }
+  bool pooler = false;
   for (const auto& p : store.all()) {
     if (!p->name.starts_with(kHead)) continue;
+    if (keeps_pooler(p->name) && fits(kParameters + p->name, p->shape)) {
+      pooler = true;
+      continue;
+    }
     OwnedTensor fresh(p->shape, DType::f32, host_memory());
     const std::vector<float> values = store.values_of(*p);
     std::copy(values.begin(), values.end(), fresh.view().as<float>());
@@ -132,7 +142,7 @@ void SentencePrediction::adapt_weights(StateDict& state) const {
     if (const std::string entry = "buffers/" + buffer->name;
         buffer->name.starts_with(kHead) && !state.tensors.contains(entry))
       state.tensors[entry] = copy_of(HostView(store.kernels(), buffer->value.view()).view());
-  spdlog::info("the classification head begins anew: {}",
+  spdlog::info("the classification head begins anew{}: {}", pooler ? ", but for the pooler" : "",
                labels == state.texts.end() ? "the checkpoint is of a model without one"
                                            : "that of the checkpoint is for other classes or of another shape");
 }
@@ -196,8 +206,9 @@ SentencePrediction::SentenceBatchData SentencePrediction::batch_of(const Sentenc
                                                                    const SentenceInputs& how) const {
   SentenceBatchData batch;
   for (const int64_t item : items) {
-    const std::vector<int32_t> second = data.pairs() ? data.input1(item) : std::vector<int32_t>();
-    batch.sentences.add(how.compose(data.input0(item), second, data.pairs()));
+    const std::vector<int32_t> first = data.input0(item),
+                               second = data.pairs() ? data.input1(item) : std::vector<int32_t>();
+    batch.sentences.add(how.compose(first, second, data.pairs()), how.second_begin(first.size()));
     if (!data.labelled()) continue;
     if (regression())
       batch.scores.push_back(data.score(item));
@@ -218,7 +229,12 @@ MicroBatch SentencePrediction::micro_batch(int64_t index, const RandomKey&) {
 }
 
 MicroBatch SentencePrediction::ready() {
-  return {[this](Tape& tape) { return losses(tape, model_->sentence_logits(tape, view_of(batch_.sentences)), batch_); },
+  return {[this](Tape& tape) {
+            return teachers_.losses(tape, *model_, [this](Module& module, Tape& own) {
+              auto& model = dynamic_cast<SentenceEncoder&>(module);
+              return losses(own, model.sentence_logits(own, view_of(batch_.sentences)), batch_);
+            });
+          },
           batch_.sentences.count(), std::ssize(batch_.sentences.tokens)};
 }
 
@@ -235,9 +251,9 @@ std::vector<double> host_doubles(Tape& tape, const Tensor& x) {
   return {view.span<float>().begin(), view.span<float>().end()};
 }
 
-SentencePrediction::Outputs SentencePrediction::run(Roberta& model, const SentencePairs& data, const BatchList& batches,
-                                                    const SentenceInputs& how, const Kernels& kernels,
-                                                    Communicator& comm, DType dtype) const {
+SentencePrediction::Outputs SentencePrediction::run(SentenceEncoder& model, const SentencePairs& data,
+                                                    const BatchList& batches, const SentenceInputs& how,
+                                                    const Kernels& kernels, Communicator& comm, DType dtype) const {
   const ProfileScope phase(Phase::validation);
   Arena arena(*kernels.memory);
   Tape tape(kernels, arena, dtype, {});
@@ -311,8 +327,8 @@ Evaluation SentencePrediction::judge(const SentencePairs& data, const BatchList&
 
 Evaluation SentencePrediction::evaluate_module(Module& module, const Kernels& kernels, Communicator& comm,
                                                DType dtype) {
-  auto* model = dynamic_cast<Roberta*>(&module);
-  QN_ASSERT(model != nullptr, "not a RoBERTa");
+  auto* model = dynamic_cast<SentenceEncoder*>(&module);
+  QN_ASSERT(model != nullptr, "not an encoder of sentences");
   const SentenceInputs how = inputs(data_config_->tokens_per_sample);
   return judge(*valid_, valid_batches_, run(*model, *valid_, valid_batches_, how, kernels, comm, dtype));
 }
@@ -337,6 +353,7 @@ Vocabulary SentencePrediction::open_vocabulary(const std::string& path) {
 
 EvalReport SentencePrediction::score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm,
                                           DType dtype) {
+  check_no_teacher(config);
   QN_CHECK_USAGE(config.context_window == 0 && config.bpe_marker.empty() && config.break_mode == BreakMode::none,
                  "--context-window, --bpe-marker and --break-mode are for texts, this model scores single sentences");
   const SentencePairFolder folder(config.data);
@@ -353,6 +370,16 @@ EvalReport SentencePrediction::score_data(const EvalConfig& config, const Kernel
   report.fields.emplace_back("sentences", found.sample_size);
   for (const Metric& metric : found.metrics) report.fields.emplace_back(metric.name, metric.value);
   return report;
+}
+
+void SentencePrediction::learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) {
+  QN_CHECK_USAGE(!regression(), "ipq.teacher: only classes have distributions to learn, these data have numbers");
+  const auto check = [&](const RunTask& teacher, const std::string& path) {
+    const auto* other = dynamic_cast<const SentencePrediction*>(&teacher);
+    QN_CHECK_USAGE(other != nullptr && other->labels_ == labels_,
+                   "ipq.teacher: {} is no model of task sentence_prediction with the same classes", path);
+  };
+  teachers_ = Teachers(files, weight, blueprint().dictionary_hash, check, kernels);
 }
 
 std::vector<int64_t> SentencePrediction::count_tokens() const {

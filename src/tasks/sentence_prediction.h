@@ -11,7 +11,9 @@
 #include "data/joined_sentences.h"
 #include "data/sentence_inputs.h"
 #include "data/sentence_pairs.h"
-#include "models/roberta.h"
+#include "models/sentence_encoder.h"
+#include "tasks/line_batches.h"
+#include "tasks/teachers.h"
 #include "tasks/text_task.h"
 
 namespace qn {
@@ -41,6 +43,7 @@ class SentencePrediction : public TextTask {
   std::vector<Prediction> predict(const std::string& data, std::span<const std::string> lines, const Kernels& kernels,
                                   DType dtype) override;
 
+  void learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) override;
   PackedMetadata packed_metadata() const override;
   bool packs_vocabulary() const override { return true; }
   void save(StateDict& state) const override;
@@ -65,32 +68,32 @@ class SentencePrediction : public TextTask {
   void forget_unused(ModelConfig& model) const override;
 
   bool regression() const { return labels_.empty(); }
+  bool keeps_pooler(const std::string& name) const;
   SentenceInputs inputs(int64_t longest) const;
   BatchList freeze(const SentencePairs& data, const SentenceInputs& how, FreezeOptions options) const;
   SentenceBatchData batch_of(const SentencePairs& data, std::span<const int64_t> items,
                              const SentenceInputs& how) const;
   Tensor losses(Tape& tape, const Var& logits, const SentenceBatchData& batch) const;
   MicroBatch ready();  ///< of batch_
-  Outputs run(Roberta& model, const SentencePairs& data, const BatchList& batches, const SentenceInputs& how,
+  Outputs run(SentenceEncoder& model, const SentencePairs& data, const BatchList& batches, const SentenceInputs& how,
               const Kernels& kernels, Communicator& comm, DType dtype) const;
   Evaluation judge(const SentencePairs& data, const BatchList& batches, const Outputs& outputs) const;
   void check_folder(const SentencePairFolder& folder) const;
 
   Vocabulary open_vocabulary(const std::string& folder) override;
-  std::vector<Prediction> answers(const std::vector<std::vector<int32_t>>& items, const Kernels& kernels, DType dtype);
   Prediction prediction_of(std::span<const double> logits) const;
 
   Labels labels_;
   std::optional<bool> pairs_;  // whether inputs are pairs; unset until a folder says so, where the file does not
-  std::unique_ptr<Roberta> model_;
+  std::unique_ptr<SentenceEncoder> model_;
   std::optional<DataConfig> data_config_;  // these four where the task comes from a configuration
   std::optional<SentencePairFolder> folder_;
   std::optional<SentencePairs> train_, valid_;
   BatchList valid_batches_;
   uint64_t seed_ = 1;
+  Teachers teachers_;
   SentenceBatchData batch_;
-  std::unique_ptr<Arena> arena_;  // memory of predict()
-  const Memory* arena_memory_ = nullptr;
+  LineBatches batches_;  // of predict()
 };
 
 /// [rows, cols] as doubles, on the host.

@@ -88,7 +88,10 @@ ModelConfig packed_model_config(const SafetensorsReader& file, const std::string
 
 TaskConfig packed_task_config(const SafetensorsReader& file, const std::string& path) {
   const auto stored = file.metadata().find("task");
-  if (stored == file.metadata().end()) return TaskConfig(default_task(packed_model_config(file, path).type));
+  if (stored == file.metadata().end()) {
+    const ModelType model = packed_model_config(file, path).type;
+    return TaskConfig(default_task(model), model);
+  }
   return read_stored<TaskConfig>(config_tree_from_text(stored->second, path + " (metadata 'task')"));
 }
 

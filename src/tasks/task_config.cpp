@@ -6,36 +6,28 @@
 #include <vector>
 
 namespace qn {
-namespace {
 
-/// What models of a type can learn, the default first.
 const std::vector<TaskType>& tasks_of(ModelType model) {
   static const std::vector<TaskType> kLanguageModel{TaskType::language_modeling},
-      kRoberta{TaskType::masked_lm, TaskType::sentence_prediction}, kTransformer{TaskType::translation};
+      kEncoder{TaskType::masked_lm, TaskType::sentence_prediction, TaskType::sentence_embedding},
+      kTransformer{TaskType::translation};
   switch (model) {
     case ModelType::transformer_lm:
       return kLanguageModel;
     case ModelType::roberta:
-      return kRoberta;
+    case ModelType::bert:
+      return kEncoder;
     case ModelType::transformer:
       return kTransformer;
   }
   QN_ASSERT(false, "unknown model type");
 }
 
-}  // namespace
-
 TaskType default_task(ModelType model) { return tasks_of(model).front(); }
 
 bool learns(ModelType model, TaskType task) {
   const std::vector<TaskType>& possible = tasks_of(model);
   return std::find(possible.begin(), possible.end(), task) != possible.end();
-}
-
-ModelType model_of(TaskType task) {
-  for (const ModelType model : all_values<ModelType>())
-    if (learns(model, task)) return model;
-  QN_ASSERT(false, "no model learns {}", name_of(task));
 }
 
 void MaskedLmConfig::visit(ConfigVisitor& v) {
@@ -88,10 +80,25 @@ void TranslationConfig::validate(const ConfigChecker& c) const {
           label_smoothing);
 }
 
+void SentenceEmbeddingConfig::visit(ConfigVisitor& v) {
+  v.choice(
+      "pooling", pooling,
+      "the vector of a sentence: the mean of its tokens' features, or those of <s> ([CLS]); divided by its length");
+  v.field(
+      "teacher", teacher,
+      "model file, usually of the dense model, whose vectors of the same sentences are to be met: the loss is 2 (1 - "
+      "cosine). Validation says how near they are");
+}
+
+/// BERT's pairs are [CLS] a [SEP] b [SEP], RoBERTa's <s> a </s> </s> b </s>.
+TaskConfig::TaskConfig(TaskType of, ModelType of_model) : type(of), model_(of_model) {
+  if (of_model == ModelType::bert) sentences.separator_token = -1;
+}
+
 void TaskConfig::visit(ConfigVisitor& v) {
   const TaskType before = type;
   v.choice("type", type, "what the model learns (default: what its model.type is for); it decides which keys follow");
-  if (type != before) *this = TaskConfig(type);
+  if (type != before) *this = TaskConfig(type, model_);
   switch (type) {
     case TaskType::language_modeling:
       return;
@@ -101,13 +108,15 @@ void TaskConfig::visit(ConfigVisitor& v) {
       return v.visit_body(sentences);
     case TaskType::translation:
       return v.visit_body(translation);
+    case TaskType::sentence_embedding:
+      return v.visit_body(embedding);
   }
 }
 
 void visit_model_and_task(ConfigVisitor& v, ModelConfig& model, TaskConfig& task) {
   const ModelType before = model.type;
   v.section("model", model, "the network");
-  if (model.type != before) task = TaskConfig(default_task(model.type));
+  if (model.type != before) task = TaskConfig(default_task(model.type), model.type);
   v.section("task", task, "what it learns");
 }
 

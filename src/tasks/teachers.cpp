@@ -5,54 +5,44 @@
 #include <filesystem>
 #include <utility>
 
-#include "core/config.h"
 #include "ops/soft_targets.h"
 
 namespace qn {
-namespace {
 
-/// What decides which distributions a model's losses are made of.
-std::string output_of(ModelConfig model) {
-  AdaptiveConfig bands;
-  if (model.adaptive.softmax) bands.cutoffs = model.adaptive.cutoffs;
-  return dump_config(bands);
+ModelFile load_teacher(const std::string& path, const std::string& key, const std::string& dictionary_hash,
+                       const Kernels& kernels) {
+  QN_CHECK_USAGE(std::filesystem::is_regular_file(path), "{}: there is no file {}", key, path);
+  ModelFile file = load_model_file(path, kernels);
+  const PackedMetadata metadata = file.task->packed_metadata();
+  const auto hash = metadata.find("dictionary_hash");
+  QN_CHECK_USAGE(hash != metadata.end() && hash->second == dictionary_hash,
+                 "{}: {} was trained with another dictionary", key, path);
+  spdlog::info("teacher: {} ({})", path, file.state);
+  return file;
 }
 
-}  // namespace
-
 Teachers::Teachers(const std::vector<std::string>& files, double weight, const std::string& dictionary_hash,
-                   const ModelConfig& student, const Kernels& kernels)
+                   const Check& check, const Kernels& kernels)
     : weight_(weight) {
   for (const std::string& path : files) {
-    QN_CHECK_USAGE(std::filesystem::is_regular_file(path), "ipq.teacher: there is no file {}", path);
-    ModelFile file = load_model_file(path, kernels);
-    auto* model = dynamic_cast<LanguageModel*>(&file.module());
-    QN_CHECK_USAGE(model != nullptr, "ipq.teacher: {} is no language model", path);
-    const PackedMetadata metadata = file.task->packed_metadata();
-    QN_CHECK_USAGE(metadata.at("dictionary_hash") == dictionary_hash,
-                   "ipq.teacher: {} was trained with another dictionary", path);
-    const auto own = read_config<ModelConfig>(config_tree_from_text(metadata.at("model"), path));
-    QN_CHECK_USAGE(output_of(own) == output_of(student),
-                   "ipq.teacher: {} divides its words into other bands (model.adaptive.cutoffs, softmax)", path);
-    spdlog::info("teacher: {} ({})", path, file.state);
-    models_.push_back(model);
-    files_.push_back(std::move(file));
+    files_.push_back(load_teacher(path, "ipq.teacher", dictionary_hash, kernels));
+    check(*files_.back().task, path);
   }
 }
 
-Tensor Teachers::losses(Tape& tape, LanguageModel& student, const TokenBatch& batch) const {
-  if (models_.empty() || !tape.recording()) return student.losses(tape, batch);
+Tensor Teachers::losses(Tape& tape, Module& student, const Losses& losses_of) const {
+  if (files_.empty() || !tape.recording()) return losses_of(student, tape);
   PassOptions pass = tape.pass();
   pass.training = false;  // no dropout; recording makes gradients of logits
   std::vector<std::vector<Tensor>> gradients;
-  for (LanguageModel* model : models_) {
+  for (const ModelFile& file : files_) {
     TeacherGradients seen;
     Tape own(tape.k, tape.arena, tape.dtype(), pass);
-    model->losses(own, batch);
+    losses_of(file.module(), own);
     gradients.push_back(seen.take());
   }
   SoftTargets targets(std::move(gradients), weight_);
-  return student.losses(tape, batch);
+  return losses_of(student, tape);
 }
 
 }  // namespace qn

@@ -252,6 +252,7 @@ void Translation::check_source(const Vocabulary& vocabulary, const std::string& 
 }
 
 EvalReport Translation::score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) {
+  check_no_teacher(config);
   QN_CHECK_USAGE(
       config.context_window == 0 && config.bpe_marker.empty() && config.break_mode == BreakMode::none &&
           !config.tokens_per_sample,

@@ -9,6 +9,15 @@
 namespace qn::test {
 namespace {
 
+TEST(SentenceInputs, KnowWhereTheSecondSentenceBegins) {
+  const std::vector<int32_t> first{7, 8, kEosId}, second{9, kEosId};
+  for (const int32_t init : {kBosId, -1})
+    for (const int32_t separator : {kEosId, -1}) {
+      const SentenceInputs inputs{.init_token = init, .separator_token = separator};
+      EXPECT_EQ(inputs.compose(first, second, true).at(inputs.second_begin(first.size())), 9);
+    }
+}
+
 TEST(SentenceInputs, AreFairseqs) {
   QN_GOLDEN(path, "roberta_train.h5");
   const Hdf5File file(path, Hdf5File::Mode::read);

@@ -26,10 +26,10 @@ ModelConfig golden_roberta_config(const Hdf5File& file, const std::string& group
   return c;
 }
 
-std::unique_ptr<Roberta> load_golden_roberta(const Hdf5File& file, const std::string& group, DType dtype) {
-  RobertaHeads heads{.masked_lm = true};
+std::unique_ptr<SentenceEncoder> load_golden_roberta(const Hdf5File& file, const std::string& group, DType dtype) {
+  EncoderHeads heads{.masked_lm = true};
   if (file.has_attribute(group, "num_classes")) heads.classes = file.int_attribute(group, "num_classes");
-  auto model = make_roberta(golden_roberta_config(file, group), file.int_attribute(group, "vocab"), 0, heads);
+  auto model = make_sentence_encoder(golden_roberta_config(file, group), file.int_attribute(group, "vocab"), 0, heads);
   load_golden_parameters(file, group, dtype, *model);
   return model;
 }
@@ -72,7 +72,7 @@ std::unique_ptr<RobertaPass> make_roberta_pass(const Hdf5File& file, const std::
 
 namespace {
 
-double finish(Roberta& model, RobertaPass& pass, const Tensor& losses) {
+double finish(SentenceEncoder& model, RobertaPass& pass, const Tensor& losses) {
   const std::vector<double> values = to_doubles(losses);
   if (pass.tape->recording()) {
     model.parameters().begin_gradients();
@@ -83,16 +83,16 @@ double finish(Roberta& model, RobertaPass& pass, const Tensor& losses) {
 
 }  // namespace
 
-double run_masked_lm(Roberta& model, RobertaPass& pass) {
+double run_masked_lm(SentenceEncoder& model, RobertaPass& pass) {
   const Var logits = model.masked_logits(*pass.tape, pass.batch, pass.masked_rows);
   return finish(model, pass, cross_entropy(*pass.tape, logits, pass.targets));
 }
 
-double run_classification(Roberta& model, RobertaPass& pass, const std::vector<int32_t>& labels) {
+double run_classification(SentenceEncoder& model, RobertaPass& pass, const std::vector<int32_t>& labels) {
   return finish(model, pass, cross_entropy(*pass.tape, model.sentence_logits(*pass.tape, pass.batch), labels));
 }
 
-double run_regression(Roberta& model, RobertaPass& pass, const std::vector<float>& targets) {
+double run_regression(SentenceEncoder& model, RobertaPass& pass, const std::vector<float>& targets) {
   return finish(model, pass, squared_error(*pass.tape, model.sentence_logits(*pass.tape, pass.batch), targets));
 }
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "golden_model.h"
-#include "models/roberta.h"
+#include "models/sentence_encoder.h"
 
 namespace qn::test {
 
@@ -14,7 +14,7 @@ namespace qn::test {
 ModelConfig golden_roberta_config(const Hdf5File& file, const std::string& group);
 
 /// The model of group `group`, with the heads that it has and its stored parameters.
-std::unique_ptr<Roberta> load_golden_roberta(const Hdf5File& file, const std::string& group, DType dtype);
+std::unique_ptr<SentenceEncoder> load_golden_roberta(const Hdf5File& file, const std::string& group, DType dtype);
 
 /// A stored [B, T] batch without its padding, and a tape to send it through a model on.
 struct RobertaPass {
@@ -33,10 +33,10 @@ std::unique_ptr<RobertaPass> make_roberta_pass(const Hdf5File& file, const std::
                                                const std::string& targets, DType dtype, const PassOptions& options);
 
 /// The summed loss of the masked language model, and its gradients where the tape records.
-double run_masked_lm(Roberta& model, RobertaPass& pass);
+double run_masked_lm(SentenceEncoder& model, RobertaPass& pass);
 /// The same of a classification.
-double run_classification(Roberta& model, RobertaPass& pass, const std::vector<int32_t>& labels);
+double run_classification(SentenceEncoder& model, RobertaPass& pass, const std::vector<int32_t>& labels);
 /// The same of a regression.
-double run_regression(Roberta& model, RobertaPass& pass, const std::vector<float>& targets);
+double run_regression(SentenceEncoder& model, RobertaPass& pass, const std::vector<float>& targets);
 
 }  // namespace qn::test

@@ -1,6 +1,4 @@
 // RoBERTa against fairseq: states, logits, losses and gradients, in float, double and bf16; which parameters there are.
-#include "models/roberta.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +6,7 @@
 
 #include "golden_roberta.h"
 #include "models/layer_selection.h"
+#include "models/sentence_encoder.h"
 #include "support/golden.h"
 
 namespace qn::test {
@@ -18,23 +17,23 @@ constexpr PassOptions kEvaluation{}, kRecording{.recording = true};
 /// A case of a file: its model, its tokens, and what is asked of the model.
 struct Case {
   std::string model, group;
-  double (*run)(const Hdf5File&, const std::string& group, Roberta&, RobertaPass&);
-  Var (*logits)(Roberta&, RobertaPass&);
+  double (*run)(const Hdf5File&, const std::string& group, SentenceEncoder&, RobertaPass&);
+  Var (*logits)(SentenceEncoder&, RobertaPass&);
   std::string stored_logits, targets;
 };
 
-Var masked_logits(Roberta& model, RobertaPass& pass) {
+Var masked_logits(SentenceEncoder& model, RobertaPass& pass) {
   return model.masked_logits(*pass.tape, pass.batch, pass.masked_rows);
 }
-Var sentence_logits(Roberta& model, RobertaPass& pass) { return model.sentence_logits(*pass.tape, pass.batch); }
+Var sentence_logits(SentenceEncoder& model, RobertaPass& pass) { return model.sentence_logits(*pass.tape, pass.batch); }
 
-double masked_lm(const Hdf5File&, const std::string&, Roberta& model, RobertaPass& pass) {
+double masked_lm(const Hdf5File&, const std::string&, SentenceEncoder& model, RobertaPass& pass) {
   return run_masked_lm(model, pass);
 }
-double classification(const Hdf5File& file, const std::string& group, Roberta& model, RobertaPass& pass) {
+double classification(const Hdf5File& file, const std::string& group, SentenceEncoder& model, RobertaPass& pass) {
   return run_classification(model, pass, file.read<int32_t>(group + "/labels"));
 }
-double regression(const Hdf5File& file, const std::string& group, Roberta& model, RobertaPass& pass) {
+double regression(const Hdf5File& file, const std::string& group, SentenceEncoder& model, RobertaPass& pass) {
   return run_regression(model, pass, file.read<float>(group + "/targets"));
 }
 
@@ -150,7 +149,7 @@ TEST(RobertaGolden, PrunedModelComputesWhatFairseqsDoes) {
   QN_GOLDEN(path, "layerdrop.h5");
   const Hdf5File file(path, Hdf5File::Mode::read);
   const std::string group = "roberta";
-  const auto expect_features = [&](Roberta& model, const std::string& dataset) {
+  const auto expect_features = [&](SentenceEncoder& model, const std::string& dataset) {
     const auto pass = make_roberta_pass(file, group + "/tokens", "", DType::f32, kEvaluation);
     EXPECT_TRUE(close(to_doubles(model.features(*pass->tape, pass->batch).value),
                       pass->kept(file.read<double>(dataset)), kForwardTolerance));
@@ -161,7 +160,8 @@ TEST(RobertaGolden, PrunedModelComputesWhatFairseqsDoes) {
                                  file.int_attribute(group + "/model", "layers"), 1);
   ModelConfig config = golden_roberta_config(file, group + "/model");
   config.layers = std::ssize(selection.kept());
-  const auto pruned = make_roberta(config, file.int_attribute(group + "/model", "vocab"), 0, {.masked_lm = true});
+  const auto pruned =
+      make_sentence_encoder(config, file.int_attribute(group + "/model", "vocab"), 0, {.masked_lm = true});
   pruned->allocate(DType::f32, cpu_kernels());
   for (const std::string& name : file.read_strings(group + "/model/param_names"))
     if (const auto renamed = selection.renamed(name))
@@ -181,7 +181,7 @@ TEST(RobertaGolden, HasTheParametersOfFairseqs) {
     ModelConfig config = base;
     change(config);
     const std::string group = "params_exist/" + name;
-    const auto model = make_roberta(config, 60, 0, {.masked_lm = true, .classes = classes});
+    const auto model = make_sentence_encoder(config, 60, 0, {.masked_lm = true, .classes = classes});
     std::vector<int64_t> shapes;
     for (const auto& p : model->parameters().all()) {
       shapes.push_back(p->shape[0]);
@@ -210,7 +210,7 @@ TEST(Roberta, PresetsHaveThePublishedSizes) {
   constexpr int64_t kVocabulary = 50265, kPositions = 512;
   const auto read = [](const std::string& text) { return read_config<ModelConfig>(config_tree_from_text(text, "x")); };
   const auto elements = [&](const std::string& text) {
-    return make_roberta(read(text), kVocabulary, kPositions, {.masked_lm = true})->parameters().elements();
+    return make_sentence_encoder(read(text), kVocabulary, kPositions, {.masked_lm = true})->parameters().elements();
   };
   EXPECT_EQ(elements("type: roberta"), 124'696'665);
   EXPECT_EQ(elements("{type: roberta, noise_projection: true}"), 124'696'665 + 589'824);
@@ -240,7 +240,7 @@ TEST(Roberta, HasNoKeysOfOtherTypes) {
 TEST(Roberta, StartsAsBert) {
   ModelConfig config(ModelType::roberta);
   config.layers = 1, config.embed_dim = 64, config.ffn_dim = 128, config.heads = 4;
-  const auto model = make_roberta(config, 500, 30, {.masked_lm = true, .classes = 3});
+  const auto model = make_sentence_encoder(config, 500, 30, {.masked_lm = true, .classes = 3});
   model->allocate(DType::f32, cpu_kernels());
   model->parameters().initialize(1);
   for (const auto& p : model->parameters().all()) {

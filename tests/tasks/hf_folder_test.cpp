@@ -1,51 +1,21 @@
-#include "tasks/hf_folder.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <fstream>
-#include <nlohmann/json.hpp>
 #include <numeric>
-#include <set>
 
 #include "core/file_io.h"
 #include "core/hdf5_file.h"
-#include "core/stored_values.h"
-#include "core/tensor_files.h"
 #include "data/tiny_tokenizer.h"
-#include "models/roberta.h"
+#include "hf_test.h"
 #include "models/transformer_lm.h"
 #include "support/capture.h"
-#include "support/golden.h"
-#include "support/temp_dir.h"
 #include "tasks/hf_vocabulary.h"
 
 namespace qn::test {
 namespace {
 
-namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
-
-/// A folder like those of Hugging Face, of the golden file NAME.
-void make_folder_of(const fs::path& folder, const std::string& name) {
-  fs::create_directories(folder);
-  for (const auto& [file, as] : {std::pair(".config.json", "config.json"), {".safetensors", "model.safetensors"}}) {
-    QN_GOLDEN(golden, "hf_models/" + name + file);
-    fs::copy_file(golden, folder / as, fs::copy_options::overwrite_existing);
-  }
-}
-
-nlohmann::json config_of(const fs::path& folder) {
-  return nlohmann::json::parse(std::ifstream(folder / "config.json"));
-}
-
-void set_config(const fs::path& folder, const std::string& key, const nlohmann::json& value) {
-  nlohmann::json config = config_of(folder);
-  config[key] = value;
-  std::ofstream(folder / "config.json") << config.dump();
-}
 
 /// Logarithms of the probabilities of every next token, [tokens, vocabulary].
 std::vector<float> log_probabilities(const fs::path& checkpoint, const std::vector<int32_t>& tokens) {
@@ -56,22 +26,6 @@ std::vector<float> log_probabilities(const fs::path& checkpoint, const std::vect
   const Var features = model.features(tape, {.rows = 1, .cols = std::ssize(tokens), .source = tokens, .target = {}});
   const Tensor result = model.head().log_probabilities(tape, features);
   return {result.as<float>(), result.as<float>() + result.elements()};
-}
-
-/// How far `found` [tokens, outputs] is from the golden outputs of these rows.
-double worst_difference(std::span<const float> found, std::span<const double> expected, bool as_log_probabilities,
-                        size_t outputs) {
-  double worst = 0;
-  for (size_t begin = 0; begin < found.size(); begin += outputs) {
-    double sum = 1;
-    if (as_log_probabilities) {
-      sum = 0;
-      for (size_t v = 0; v < outputs; ++v) sum += std::exp(expected[begin + v]);
-    }
-    for (size_t v = 0; v < outputs; ++v)
-      worst = std::max(worst, std::abs(found[begin + v] - (expected[begin + v] - std::log(sum))));
-  }
-  return worst;
 }
 
 class HfGpt2 : public testing::TestWithParam<const char*> {
@@ -103,26 +57,6 @@ TEST_P(HfGpt2, LogitsEqualThoseOfTransformers) {
   EXPECT_LT(worst, 2e-5);
 }
 
-/// What export_hf() writes of what import_hf() read from `dir`/hf: the same tensors, bit for bit but for `others`, and
-/// the same of config.json under `keys`.
-void expect_same_folder(const fs::path& dir, HfKind kind, const std::vector<std::string>& keys,
-                        const std::set<std::string>& others = {}) {
-  import_hf(dir / "hf", kind, dir / "run");
-  const fs::path checkpoint = dir / "run" / kImportedCheckpoint;
-  export_hf(load_model_file(checkpoint), checkpoint.string(), dir / "run", dir / "again");
-  const TensorFiles before(dir / "hf"), after(dir / "again");
-  ASSERT_EQ(before.tensors().size(), after.tensors().size());
-  for (const auto& [name, tensor] : before.tensors()) {
-    ASSERT_TRUE(after.tensors().contains(name)) << name;
-    const StoredTensor& other = *after.tensors().at(name);
-    EXPECT_EQ(tensor->shape, other.shape) << name;
-    if (others.contains(name)) continue;
-    EXPECT_TRUE(std::equal(tensor->bytes.begin(), tensor->bytes.end(), other.bytes.begin(), other.bytes.end())) << name;
-  }
-  const nlohmann::json was = config_of(dir / "hf"), is = config_of(dir / "again");
-  for (const std::string& key : keys) EXPECT_EQ(was[key], is[key]) << key;
-}
-
 TEST_P(HfGpt2, ComesOutAsItWentIn) {
   make_folder_of(dir_ / "hf", GetParam());
   expect_same_folder(dir_.path(), HfKind::gpt2,
@@ -132,89 +66,6 @@ TEST_P(HfGpt2, ComesOutAsItWentIn) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, HfGpt2, testing::Values("gpt2_lm", "gpt2_lm_untied"));
 
-class HfRoberta : public HfGpt2 {
- protected:
-  /// Of a model's outputs for the rows of a golden group, each without its padding.
-  double worst(const std::string& group, const std::function<Tensor(Roberta&, Tape&, const SentenceBatch&)>& outputs,
-               bool per_token) {
-    const ModelFile file = load_model_file(dir_ / "run" / kImportedCheckpoint);
-    auto& model = dynamic_cast<Roberta&>(file.module());
-    const Hdf5File golden(*golden_file("hf_models.h5"), Hdf5File::Mode::read);
-    const auto tokens = golden.read<int32_t>(group + "/tokens"), mask = golden.read<int32_t>(group + "/attention_mask");
-    const auto logits = golden.read<double>(group + "/logits_f64");
-    const auto time = static_cast<size_t>(golden.shape(group + "/tokens")[1]);
-    const auto width = static_cast<size_t>(golden.shape(group + "/logits")[-1]);
-    double largest = 0;
-    for (size_t row = 0; row < tokens.size() / time; ++row) {
-      const auto begin = static_cast<std::ptrdiff_t>(row * time);
-      const auto length =
-          std::accumulate(mask.begin() + begin, mask.begin() + begin + static_cast<std::ptrdiff_t>(time), 0);
-      const std::vector<int32_t> own(tokens.begin() + begin, tokens.begin() + begin + length);
-      const int32_t zero = 0, size = length;
-      Arena arena(*cpu_kernels().memory);
-      Tape tape(cpu_kernels(), arena, DType::f32, {});
-      const Tensor found = outputs(model, tape, {own, {{&zero, 1}, {&size, 1}, length}});
-      largest = std::max(
-          largest, worst_difference({found.as<float>(), static_cast<size_t>(found.elements())},
-                                    std::span(logits).subspan(row * (per_token ? time : 1) * width), false, width));
-    }
-    return largest;
-  }
-};
-
-TEST_P(HfRoberta, LogitsEqualThoseOfTransformers) {
-  make_folder_of(dir_ / "hf", GetParam());
-  EXPECT_EQ(import_hf(dir_ / "hf", HfKind::roberta, dir_ / "run").task, "masked_lm");
-  EXPECT_LT(worst(
-                GetParam(),
-                [](Roberta& model, Tape& tape, const SentenceBatch& batch) {
-                  std::vector<int32_t> rows(batch.tokens.size());
-                  std::iota(rows.begin(), rows.end(), 0);
-                  return model.masked_logits(tape, batch, rows).value;
-                },
-                true),
-            2e-5);
-}
-
-const std::string kPositions = "roberta.embeddings.position_embeddings.weight",
-                  kTypes = "roberta.embeddings.token_type_embeddings.weight";
-
-TEST_P(HfRoberta, ComesOutAsItWentIn) {
-  make_folder_of(dir_ / "hf", GetParam());
-  std::set<std::string> others{kPositions, kTypes};
-  if (GetParam() == std::string("roberta_masked_lm_untied")) others.insert("lm_head.bias");  // it has two, one is used
-  expect_same_folder(dir_.path(), HfKind::roberta,
-                     {"model_type", "hidden_act", "hidden_size", "intermediate_size", "num_attention_heads",
-                      "num_hidden_layers", "max_position_embeddings", "tie_word_embeddings", "vocab_size",
-                      "architectures", "layer_norm_eps", "pad_token_id", "type_vocab_size"},
-                     others);
-  // The type of all tokens was added to the positions, and is nothing now.
-  const TensorFiles before(dir_ / "hf"), after(dir_ / "again");
-  const auto floats = [](const TensorFiles& files, const std::string& name) {
-    return floats_of(*files.tensors().at(name));
-  };
-  const std::vector<float> was = floats(before, kPositions), type = floats(before, kTypes),
-                           is = floats(after, kPositions);
-  for (size_t i = 0; i < was.size(); ++i) EXPECT_EQ(is[i], was[i] + type[i % type.size()]);
-  EXPECT_EQ(floats(after, kTypes), std::vector<float>(type.size(), 0.0f));
-}
-
-INSTANTIATE_TEST_SUITE_P(Golden, HfRoberta, testing::Values("roberta_masked_lm", "roberta_masked_lm_untied"));
-
-TEST_F(HfRoberta, Classification) {
-  make_folder_of(dir_ / "hf", "roberta_sequence_classification");
-  EXPECT_EQ(import_hf(dir_ / "hf", HfKind::roberta, dir_ / "run").task, "sentence_prediction");
-  EXPECT_LT(worst(
-                "roberta_sequence_classification",
-                [](Roberta& model, Tape& tape, const SentenceBatch& batch) {
-                  return model.sentence_logits(tape, batch).value;
-                },
-                false),
-            2e-5);
-  expect_same_folder(dir_.path(), HfKind::roberta, {"architectures", "id2label", "label2id", "tie_word_embeddings"},
-                     {kPositions, kTypes});
-}
-
 class Importing : public testing::Test {
  protected:
   Importing() { make_folder_of(hf_, "gpt2_lm"); }
@@ -223,17 +74,7 @@ class Importing : public testing::Test {
     EXPECT_FALSE(fs::exists(dir_ / "run")) << message;
     return message;
   }
-  /// Rewrites the tensors.
-  void edit(const std::function<void(std::map<std::string, StoredTensor>&)>& change) {
-    const TensorFiles files(hf_);
-    std::map<std::string, StoredTensor> tensors;
-    for (const auto& [name, tensor] : files.tensors()) tensors[name] = *tensor;
-    change(tensors);
-    SafetensorsWriter writer;
-    for (const auto& [name, tensor] : tensors) writer.add(name, tensor.type, tensor.shape, tensor.bytes);
-    writer.write(hf_ / "new");
-    fs::rename(hf_ / "new", hf_ / "model.safetensors");
-  }
+  void edit(const std::function<void(std::map<std::string, StoredTensor>&)>& change) { edit_tensors(hf_, change); }
   TempDir dir_;
   fs::path hf_ = dir_ / "hf";
 };

@@ -6,7 +6,7 @@
 #include <filesystem>
 
 #include "models/language_model.h"
-#include "models/roberta.h"
+#include "models/sentence_encoder.h"
 #include "tasks/pruning.h"
 #include "tasks/run_config.h"
 
@@ -97,7 +97,7 @@ TEST(Configs, RobertaFollowsFairseqsExample) {
   constexpr int64_t kVocabulary = 50265, kTied = 124'696'665, kOwnOutput = 38'603'520, kProjection = 589'824;
   const RunConfig base = read("roberta_base"), noise = read("roberta_base_noise"), rte = read("rte_base");
   const auto parameters = [](const RunConfig& config) {
-    return make_roberta(config.model, kVocabulary, 0, {.masked_lm = true})->parameters().elements();
+    return make_sentence_encoder(config.model, kVocabulary, 0, {.masked_lm = true})->parameters().elements();
   };
   EXPECT_EQ(parameters(base), kTied + kOwnOutput);
   EXPECT_EQ(parameters(noise), kTied + kOwnOutput + kProjection);

@@ -8,7 +8,7 @@ constexpr uint64_t kFirstSite = 12;  // dropout sites of a model's output end, b
 }
 
 MaskedLmHead::MaskedLmHead(const Scope& scope, int64_t vocabulary, int64_t width, Activation activation,
-                           Weight* tied_to)
+                           Weight* tied_to, double norm_eps)
     : activation_(activation), words_(tied_to) {
   if (tied_to != nullptr)
     scope.tie("weight", groups::kSoftmax, &words_);
@@ -17,7 +17,7 @@ MaskedLmHead::MaskedLmHead(const Scope& scope, int64_t vocabulary, int64_t width
   words_input_ = scope.activation("input");
   bias_ = scope.parameter("bias", {vocabulary}, init::zeros());
   dense_ = Linear::build(scope, "dense", groups::kHead, width, width, init::normal(kBertDeviation), init::zeros());
-  norm_ = LayerNorm::build(scope, "layer_norm", width);
+  norm_ = LayerNorm::build(scope, "layer_norm", width, norm_eps);
 }
 
 Var MaskedLmHead::logits(Tape& tape, const Var& x) const {
@@ -27,14 +27,15 @@ Var MaskedLmHead::logits(Tape& tape, const Var& x) const {
 }
 
 ClassificationHead::ClassificationHead(const Scope& scope, int64_t width, int64_t inner, int64_t classes,
-                                       double dropout)
+                                       const Rates& dropout)
     : dropout_(dropout),
       dense_(Linear::build(scope, "dense", groups::kHead, inner, width, init::fan_in(width), init::fan_in(width))),
       out_(Linear::build(scope, "out_proj", groups::kHead, classes, inner, init::fan_in(inner), init::fan_in(inner))) {}
 
 Var ClassificationHead::logits(Tape& tape, const Var& x) const {
-  const Unbiased inner = dense_.without_bias(tape, dropout(tape, x, {dropout_, kFirstSite}));
-  return out_(tape, activation_dropout(tape, inner.value, inner.bias, Activation::tanh, {dropout_, kFirstSite + 1}));
+  const Unbiased inner = dense_.without_bias(tape, dropout(tape, x, {dropout_.features, kFirstSite}));
+  return out_(tape,
+              activation_dropout(tape, inner.value, inner.bias, Activation::tanh, {dropout_.inner, kFirstSite + 1}));
 }
 
 }  // namespace qn

@@ -1,5 +1,5 @@
-// What stands on RoBERTa's encoder: the head of the masked language model and that which classifies sentences
-// (reference 5.8).
+// What stands on the encoders of BERT and RoBERTa: the head of the masked language model and that which classifies
+// sentences (reference 5.8).
 #pragma once
 
 #include <span>
@@ -12,7 +12,8 @@ namespace qn {
 class MaskedLmHead {
  public:
   /// `tied_to`: the token table that is the output matrix as well, or nullptr for a matrix of its own.
-  MaskedLmHead(const Scope& scope, int64_t vocabulary, int64_t width, Activation activation, Weight* tied_to);
+  MaskedLmHead(const Scope& scope, int64_t vocabulary, int64_t width, Activation activation, Weight* tied_to,
+               double norm_eps);
 
   /// x [positions, width] -> [positions, vocabulary].
   Var logits(Tape& tape, const Var& x) const;
@@ -26,16 +27,20 @@ class MaskedLmHead {
   LayerNorm norm_;
 };
 
-/// Features of first tokens to classes: dropout, dense, tanh, dropout, out_proj.
+/// Features of first tokens to classes: dropout, dense, tanh, dropout, out_proj. BERT's has no first dropout, because
+/// dense and tanh are its pooler, which was pretrained.
 class ClassificationHead {
  public:
-  ClassificationHead(const Scope& scope, int64_t width, int64_t inner, int64_t classes, double dropout);
+  struct Rates {
+    double features = 0.0, inner = 0.0;  ///< dropout before `dense`, and before `out_proj`
+  };
+  ClassificationHead(const Scope& scope, int64_t width, int64_t inner, int64_t classes, const Rates& dropout);
 
   /// x [sentences, width] -> [sentences, classes].
   Var logits(Tape& tape, const Var& x) const;
 
  private:
-  double dropout_;
+  Rates dropout_;
   Linear dense_, out_;
 };
 

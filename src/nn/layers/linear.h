@@ -66,12 +66,15 @@ struct Linear {
 struct LayerNorm {
   Parameter* weight = nullptr;
   Parameter* bias = nullptr;
+  double eps = kNormEps;
 
-  static LayerNorm build(const Scope& scope, const std::string& own, int64_t dim) {
-    return {scope.parameter(own + ".weight", {dim}, init::ones()),
-            scope.parameter(own + ".bias", {dim}, init::zeros())};
+  static LayerNorm build(const Scope& scope, const std::string& own, int64_t dim, double eps = kNormEps) {
+    return {scope.parameter(own + ".weight", {dim}, init::ones()), scope.parameter(own + ".bias", {dim}, init::zeros()),
+            eps};
   }
-  Var operator()(Tape& tape, const Var& x) const { return layer_norm(tape, x, weight->var(tape), bias->var(tape)); }
+  Var operator()(Tape& tape, const Var& x) const {
+    return layer_norm(tape, x, weight->var(tape), bias->var(tape), eps);
+  }
 };
 
 }  // namespace qn

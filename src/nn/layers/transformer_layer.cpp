@@ -91,14 +91,14 @@ TransformerLayer::TransformerLayer(const Scope& scope, uint64_t index, const Tra
   const int64_t d = options.width, f = options.ffn;
   const Starts starts = starts_of(options);
   own_ = Attention::build(scope.in("self_attn"), groups::kAttention, false, options);
-  attention_norm_ = LayerNorm::build(scope, "self_attn_layer_norm", d);
+  attention_norm_ = LayerNorm::build(scope, "self_attn_layer_norm", d, options.norm_eps);
   if (options.cross_attention) {
     cross_ = Attention::build(scope.in("encoder_attn"), groups::kCrossAttention, true, options);
-    cross_norm_ = LayerNorm::build(scope, "encoder_attn_layer_norm", d);
+    cross_norm_ = LayerNorm::build(scope, "encoder_attn_layer_norm", d, options.norm_eps);
   }
   fc1_ = Linear::build(scope, "fc1", groups::kFfn, f, d, starts.fc1, starts.fc1_bias);
   fc2_ = Linear::build(scope, "fc2", groups::kFfn, d, f, starts.fc2, starts.fc2_bias);
-  final_norm_ = LayerNorm::build(scope, "final_layer_norm", d);
+  final_norm_ = LayerNorm::build(scope, "final_layer_norm", d, options.norm_eps);
 }
 
 TransformerLayer::TransformerLayer(const Scope& scope, uint64_t index, const TransformerLayer& owner,

@@ -25,6 +25,7 @@ struct TransformerLayerOptions {
   bool causal;
   bool cross_attention = false;  ///< there is an encoder to attend to
   LayerInit init = LayerInit::fairseq;
+  double norm_eps = kNormEps;
 };
 
 /// `batch` sequences of `time` rows each, one behind another.
