@@ -18,6 +18,7 @@ enum class Purpose : uint32_t {
   kmeans_split = 5,
   data = 6,
   layerdrop = 7,
+  sampling = 8,
   test = 99
 };
 

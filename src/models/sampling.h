@@ -22,9 +22,6 @@ struct SamplingConfig {
   void validate(const ConfigChecker& c) const;
 };
 
-/// What the random numbers are for: a purpose of its own.
-inline constexpr auto kSampling = static_cast<Purpose>(8);
-
 /// A token and its probability.
 struct Choice {
   int32_t token;

@@ -112,7 +112,7 @@ Texts sample(TransformerLm& model, const Vocabulary& words, const std::vector<st
     for (size_t s = 0; s < texts[i].size(); ++s)
       drafts.push_back({.tokens = prompts[i],
                         .random = RandomStream({.seed = static_cast<uint64_t>(config.seed),
-                                                .purpose = kSampling,
+                                                .purpose = Purpose::sampling,
                                                 .id = static_cast<uint64_t>(config.lines_before) + i,
                                                 .update = static_cast<uint32_t>(s)}),
                         .result = &texts[i][s]});

@@ -181,7 +181,7 @@ TEST(Sampling, DrawsAsOftenAsIsDue) {
   const std::vector<Choice> left = choices(row_of(log_p), config, true);
   ASSERT_GE(left.size(), 5u);
   constexpr int kDraws = 20'000;
-  const RandomStream random({.seed = 3, .purpose = kSampling});
+  const RandomStream random({.seed = 3, .purpose = Purpose::sampling});
   std::vector<int> counts(log_p.size());
   for (uint64_t i = 0; i < kDraws; ++i) ++counts[static_cast<size_t>(draw(left, random.uniform(i)))];
   double chi2 = 0.0;
