@@ -271,7 +271,7 @@ TEST(Roberta, RowsDoNotDependOnWhatElseIsAsked) {
     config.layers = 2, config.embed_dim = 16, config.ffn_dim = 32, config.heads = 2, config.prenorm = prenorm;
     config.dropout = config.attention_dropout = 0.0;
     config.layerdrop = 0.5;
-    const auto model = make_roberta(config, 12, 30, {.masked_lm = true});
+    const auto model = make_sentence_encoder(config, 12, 30, {.masked_lm = true});
     model->allocate(DType::f64, cpu_kernels());
     model->parameters().initialize(1);
     for (uint32_t update = 0; update < 8; ++update) {
