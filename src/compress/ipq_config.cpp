@@ -70,8 +70,9 @@ void IpqConfig::visit(ConfigVisitor& v) {
   v.choice("dense", dense, {ValueStorage::f16, ValueStorage::f32},
            "storage of everything that is not quantized in the packed file");
   v.field("vocabulary", vocabulary,
-          "the packed file carries its dictionary and tokenizer, so that predict and generate need no --data (unset: "
-          "for sentence_prediction and translation)");
+          "the packed file carries its dictionary and tokenizer, so that predict, embed and generate need no --data "
+          "(unset: "
+          "for sentence_prediction, sentence_embedding and translation)");
 }
 
 void IpqConfig::validate(const ConfigChecker& c) const {
