@@ -38,16 +38,18 @@ int run_embed(const EmbedArguments& a, const Kernels& kernels, Communicator& com
   set_product_precision(a.precision, kernels);
   std::vector<float> all;
   size_t rows = 0;
+  int64_t before = 0;
   constexpr size_t kMost = 1024;  // enough for batches of lines of equal length
   for (std::vector<std::string> lines; !(lines = input.next(kMost)).empty();) {
     for (const std::vector<float>& vector :
-         model.task->embed(a.data, lines, kernels, activation_type(a.precision, kernels, comm))) {
+         model.task->embed(a.data, lines, kernels, activation_type(a.precision, kernels, comm), before)) {
       ++rows;
       if (a.npy.empty())
         std::cout << nlohmann::json(vector).dump() << '\n';
       else
         all.insert(all.end(), vector.begin(), vector.end());
     }
+    before += std::ssize(lines);
     std::cout.flush();
   }
   if (!a.npy.empty()) atomic_write_text(a.npy, npy_of(all, rows));

@@ -35,11 +35,13 @@ int run_predict(const PredictArguments& a, const Kernels& kernels, Communicator&
   LineInput input(a.text, "--text");
   const ModelFile model = load_model_file(a.file, kernels);
   set_product_precision(a.precision, kernels);
+  int64_t before = 0;
   constexpr size_t kMost = 1024;  // enough for batches of lines of equal length
   for (std::vector<std::string> lines; !(lines = input.next(kMost)).empty();) {
     for (const Prediction& prediction :
-         model.task->predict(a.data, lines, kernels, activation_type(a.precision, kernels, comm)))
+         model.task->predict(a.data, lines, kernels, activation_type(a.precision, kernels, comm), before))
       print(prediction, a.json);
+    before += std::ssize(lines);
     std::cout.flush();
   }
   return kSuccess;

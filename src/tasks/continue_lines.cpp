@@ -93,8 +93,7 @@ std::vector<std::vector<int32_t>> read_prompts(const Vocabulary& words, std::spa
   LineReader reader(words.dictionary, words.tokenizer.get());
   std::vector<std::vector<int32_t>> prompts;
   for (size_t i = 0; i < lines.size(); ++i) {
-    std::vector<int32_t> ids =
-        reader.read(lines[i], fmt::format("line {}", lines_before + static_cast<int64_t>(i) + 1));
+    std::vector<int32_t> ids = reader.read(lines[i], line_name(lines_before, i));
     std::rotate(ids.begin(), ids.end() - 1, ids.end());
     prompts.push_back(std::move(ids));
   }

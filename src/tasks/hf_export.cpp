@@ -64,9 +64,11 @@ HfVocabulary vocabulary_of(ModelType type, const fs::path& folder, int64_t size,
                   : type == ModelType::bert  ? bert_vocabulary
                                              : gpt2_vocabulary;
   if (folder.empty()) return of({}, size);
-  const std::string hash = hex64(Dictionary::load(folder / "dict.txt").hash());
-  QN_CHECK_USAGE(hash == dictionary_hash, "{}/dict.txt is not the dictionary of this model (hash {}, the model has {})",
-                 folder.string(), hash, dictionary_hash);
+  const fs::path of_table = folder / "input0" / "dict.txt", dictionary = folder / "dict.txt";
+  const fs::path& known = fs::exists(of_table) && !fs::exists(dictionary) ? of_table : dictionary;
+  const std::string hash = hex64(Dictionary::load(known).hash());
+  QN_CHECK_USAGE(hash == dictionary_hash, "{} is not the dictionary of this model (hash {}, the model has {})",
+                 known.string(), hash, dictionary_hash);
   if (find_tokenizer(folder / kTokenizerFolder)) try {
       HfVocabulary vocabulary = of(folder / kTokenizerFolder, size);
       if (hex64(vocabulary.dictionary.hash()) == dictionary_hash) return vocabulary;

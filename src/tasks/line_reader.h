@@ -1,6 +1,8 @@
 // A line of text to the ids of a dictionary, as `prepare` would make them.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -12,6 +14,11 @@
 #include "data/tokenizer.h"
 
 namespace qn {
+
+/// What messages call line i of those that come behind `lines_before` others.
+inline std::string line_name(int64_t lines_before, size_t i) {
+  return fmt::format("line {}", lines_before + static_cast<int64_t>(i) + 1);
+}
 
 class LineReader {
  public:

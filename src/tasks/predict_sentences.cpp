@@ -33,7 +33,7 @@ LineBatches::Item read_line(const Vocabulary& words, bool pairs, const std::stri
 }  // namespace
 
 std::vector<Prediction> SentencePrediction::predict(const std::string& data, std::span<const std::string> lines,
-                                                    const Kernels& kernels, DType dtype) {
+                                                    const Kernels& kernels, DType dtype, int64_t lines_before) {
   const Vocabulary& words = vocabulary(data);
   QN_CHECK(pairs_,
            "this model's file does not say whether it takes pairs of sentences: name the folder of prepared "
@@ -42,7 +42,7 @@ std::vector<Prediction> SentencePrediction::predict(const std::string& data, std
   how.shorten = Shorten::truncate;  // there has to be an answer
   std::vector<LineBatches::Item> items;
   for (size_t i = 0; i < lines.size(); ++i)
-    items.push_back(read_line(words, *pairs_, lines[i], fmt::format("line {}", i + 1), how));
+    items.push_back(read_line(words, *pairs_, lines[i], line_name(lines_before, i), how));
   std::vector<Prediction> predictions;
   for (const std::vector<double>&logits :
        batches_.rows(items, kernels, dtype,

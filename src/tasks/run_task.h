@@ -74,18 +74,18 @@ class RunTask : public Task {
 
   /// What the module says of lines of text. `data` is a prepared folder of the task, whose dictionary and tokenizer
   /// turn text into tokens; where it is empty they are those that the module's file carries, or of the folder that a
-  /// checkpoint was trained on. Throws qn::Error when it is not for this module, and UsageError where a task says
-  /// nothing of lines.
+  /// checkpoint was trained on. Messages count lines from `lines_before` on. Throws qn::Error when it is not for this
+  /// module, and UsageError where a task says nothing of lines.
   virtual std::vector<Prediction> predict(const std::string& data, std::span<const std::string> lines,
-                                          const Kernels& kernels, DType dtype) {
-    (void)data, (void)lines, (void)kernels, (void)dtype;
+                                          const Kernels& kernels, DType dtype, int64_t lines_before = 0) {
+    (void)data, (void)lines, (void)kernels, (void)dtype, (void)lines_before;
     throw UsageError("this model does not classify sentences: `predict` is for models of task sentence_prediction");
   }
 
-  /// A vector of length 1 for every line of text. `data` as in predict().
+  /// A vector of length 1 for every line of text. `data` and `lines_before` as in predict().
   virtual std::vector<std::vector<float>> embed(const std::string& data, std::span<const std::string> lines,
-                                                const Kernels& kernels, DType dtype) {
-    (void)data, (void)lines, (void)kernels, (void)dtype;
+                                                const Kernels& kernels, DType dtype, int64_t lines_before = 0) {
+    (void)data, (void)lines, (void)kernels, (void)dtype, (void)lines_before;
     throw UsageError("this model makes no vectors of sentences: `embed` is for models of task sentence_embedding");
   }
 

@@ -249,12 +249,12 @@ EvalReport SentenceEmbedding::score_data(const EvalConfig& config, const Kernels
 }
 
 std::vector<std::vector<float>> SentenceEmbedding::embed(const std::string& data, std::span<const std::string> lines,
-                                                         const Kernels& kernels, DType dtype) {
+                                                         const Kernels& kernels, DType dtype, int64_t lines_before) {
   const Vocabulary& words = vocabulary(data);
   LineReader reader(words.dictionary, words.tokenizer.get());
   std::vector<LineBatches::Item> items;
   for (size_t i = 0; i < lines.size(); ++i)
-    items.push_back({.tokens = input_of(reader.read(lines[i], fmt::format("line {}", i + 1)),
+    items.push_back({.tokens = input_of(reader.read(lines[i], line_name(lines_before, i)),
                                         longest(blueprint().tokens_per_sample))});
   std::vector<std::vector<float>> vectors;
   for (const std::vector<double>&row :

@@ -40,7 +40,7 @@ class SentenceEmbedding : public TextTask {
   Evaluation evaluate_module(Module& module, const Kernels& kernels, Communicator& comm, DType dtype) override;
   EvalReport score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) override;
   std::vector<std::vector<float>> embed(const std::string& data, std::span<const std::string> lines,
-                                        const Kernels& kernels, DType dtype) override;
+                                        const Kernels& kernels, DType dtype, int64_t lines_before) override;
   bool packs_vocabulary() const override { return true; }
 
  private:

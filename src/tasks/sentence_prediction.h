@@ -41,7 +41,7 @@ class SentencePrediction : public TextTask {
   Evaluation evaluate_module(Module& module, const Kernels& kernels, Communicator& comm, DType dtype) override;
   EvalReport score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm, DType dtype) override;
   std::vector<Prediction> predict(const std::string& data, std::span<const std::string> lines, const Kernels& kernels,
-                                  DType dtype) override;
+                                  DType dtype, int64_t lines_before) override;
 
   void learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) override;
   PackedMetadata packed_metadata() const override;

@@ -64,7 +64,7 @@ std::vector<std::vector<Generated>> Translation::generate(const std::string& dat
   LineReader ids(words.source_dictionary(), words.tokenizer.get());
   std::vector<std::vector<int32_t>> sources;
   for (size_t i = 0; i < lines.size(); ++i) {
-    const std::string name = fmt::format("line {}", config.lines_before + static_cast<int64_t>(i) + 1);
+    const std::string name = line_name(config.lines_before, i);
     sources.push_back(ids.read(lines[i], name));
     check_length(sources.back().size(), model_->max_positions(), name);
   }

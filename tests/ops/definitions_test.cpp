@@ -42,10 +42,10 @@ TEST_F(Definitions, Linear) {
 TEST_F(Definitions, LayerNorm) {
   const double r = 1 / std::sqrt(1.0 + 1e-5);  // variance 1
   expect(layer_norm(tape_, in({1, 2}, {4, 6}), in({2}, {10, 20}), in({2}, {1, 2})), {1, 2}, {1 - 10 * r, 2 + 20 * r});
-  const float wide = 1 / std::sqrt(1.0f + 3.0f);
+  const double wide = 1 / std::sqrt(1.0 + 3.0);
   expect(layer_norm(tape_, in({1, 2}, {4, 6}), in({2}, {10, 20}), in({2}, {1, 2}), 3.0), {1, 2},
          {1 - 10 * wide, 2 + 20 * wide});
-  expect(normalize_rows(tape_, in({3, 2}, {3, -4, 0, 0, 0, 2})), {3, 2}, {0.6f, -0.8f, 0, 0, 0, 1});
+  expect(normalize_rows(tape_, in({3, 2}, {3, -4, 0, 0, 0, 2})), {3, 2}, {0.6, -0.8, 0, 0, 0, 1});
 }
 
 TEST_F(Definitions, LayerNormOfAnInputHasGradients) {

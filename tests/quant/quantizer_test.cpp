@@ -232,7 +232,7 @@ TEST(IntQuantizer, UnsoundScalesAreRefused) {
 TEST(QuantizerFromText, IsATypeAndItsOptions) {
   EXPECT_EQ(quantizer_from_text(" int range=channel  bits=4", "here")->text(), "int4 channel");
   for (const auto& [text, reason] : {std::pair{"", "type ''"},
-                                     {"four", "type 'four'; this program knows"},
+                                     {"four", "of type 'four' in this version of quantnoise; it knows pq, int"},
                                      {"int bits", "'bits' in 'int bits' is no option"},
                                      {"int bits=4 bits=5", "gives bits twice"},
                                      {"int bits=4", "needs the option 'range'"}})

@@ -255,6 +255,9 @@ TEST(SentenceRun, IsQuantizedPackedEvaluatedAndAsked) {
   };
   expect_refused(config.data.path, "w1", "two sentences with a tabulator");
   expect_refused(config.data.path, "w1\t\xff", "line 1");
+  EXPECT_THAT(
+      [&] { file.task->predict(config.data.path, std::vector<std::string>{"w1\t\xff"}, cpu_kernels(), DType::f32, 7); },
+      testing::ThrowsMessage<Error>(HasSubstr("line 8")));
   expect_refused((dir.path() / "sentences").string(), "w1", "other labels");
   scored.data = (dir.path() / "numbers").string();
   EXPECT_THAT([&] { file.task->score_data(scored, cpu_kernels(), comm(), DType::f32); },
