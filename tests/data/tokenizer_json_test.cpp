@@ -17,7 +17,6 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-
 std::unique_ptr<Tokenizer> read(const json& content) {
   return read_tokenizer_json({"folder/tokenizer.json", content.dump()});
 }
