@@ -33,7 +33,7 @@ void IpqConfig::visit(ConfigVisitor& v) {
   v.field(
       "stages", stages,
       "regular expressions, one stage each, instead of those of the rules (built-in rules: token tables, feed-forward, "
-      "attention)");
+      "attention). Learned positions are quantized by a stage that names embed_positions");
   v.field("updates_per_stage", updates_per_stage,
           "the recipe of older configurations: so many finetuning updates after each stage's k-means, by the run's own "
           "sections optimizer and schedule, and fairseq's order of the built-in stages (feed-forward, token tables, "

@@ -17,8 +17,13 @@ namespace qn {
 namespace {
 
 constexpr const char* kPresets[] = {"paper", "fairseq"};
-constexpr const char* kGroups[] = {groups::kFfn,       groups::kAttention,           groups::kCrossAttention,
-                                   groups::kEmbedding, groups::kEmbeddingProjection, groups::kSoftmax,
+constexpr const char* kGroups[] = {groups::kFfn,
+                                   groups::kAttention,
+                                   groups::kCrossAttention,
+                                   groups::kEmbedding,
+                                   groups::kEmbeddingProjection,
+                                   groups::kPositions,
+                                   groups::kSoftmax,
                                    groups::kHead};
 
 /// The proxy of product quantization: blocks of columns are zero, the rest is scaled up.

@@ -18,6 +18,7 @@ inline constexpr const char* kFfn = "ffn";
 inline constexpr const char* kAttention = "attn";             ///< self-attention
 inline constexpr const char* kCrossAttention = "cross_attn";  ///< of a decoder to an encoder
 inline constexpr const char* kEmbedding = "embed";            ///< token tables
+inline constexpr const char* kPositions = "positions";        ///< tables of learned positions
 inline constexpr const char* kEmbeddingProjection = "embed_proj";
 inline constexpr const char* kSoftmax = "softmax";  ///< output matrices that are not tied to a table
 inline constexpr const char* kHead = "head";        ///< what stands between an encoder and its outputs

@@ -201,9 +201,11 @@ TEST(Plan, DefaultsFitPlainEmbeddingsAndRoberta) {
   for (const std::string root : {"decoder.", "encoder.sentence_encoder."}) {
     const std::vector<WeightInfo> weights = {
         {.name = root + "embed_tokens.weight", .kind = WeightKind::embedding, .rows = 1000, .cols = 64},
+        {.name = root + "embed_positions.weight", .kind = WeightKind::embedding, .rows = 66, .cols = 64},
         {.name = root + "layers.0.fc1.weight", .rows = 64, .cols = 64},
         {.name = root + "layers.0.self_attn.q_proj.weight", .rows = 64, .cols = 64}};
     const QuantizationPlan plan = make_plan(default_quantize_rules(), weights);
+    EXPECT_EQ(plan.find(root + "embed_positions.weight")->stage, -1);
     EXPECT_EQ(names(plan.stage(1)), std::vector<std::string>{root + "embed_tokens.weight"});
     EXPECT_EQ(pq_of(plan.stage(1)[0]).block_size, 8);
     EXPECT_EQ(pq_of(plan.stage(2)[0]).block_size, 4);

@@ -114,6 +114,7 @@ TEST(EmbeddingRun, IsQuantizedPackedEvaluatedAndAsked) {
   const TeacherDir dir;
   RunConfig config = embedding_config(dir, "ipq");
   config.checkpoint.init_from = dir.teacher().string();
+  config.ipq.stages = {R"(.*\.embed_(tokens|positions))", R"(.*\.fc[12])", R"(.*_proj)"};
   config.ipq.stage_updates = {6};
   config.ipq.kmeans_iterations = 5;
   config.ipq.keep_best = true;
@@ -124,6 +125,9 @@ TEST(EmbeddingRun, IsQuantizedPackedEvaluatedAndAsked) {
   if (comm().is_root()) write_packed_file(path, trainer, config);
   comm().barrier();
   const ModelFile file = load_model_file(path);
+  const Weight* positions = file.module().weights().find("encoder.sentence_encoder.embed_positions.weight");
+  ASSERT_NE(positions, nullptr);
+  EXPECT_NE(positions->representation().quantized(), nullptr) << "a stage that names positions quantizes them";
   EXPECT_THAT(file.task->packed_metadata().at("task"), testing::Not(HasSubstr("teacher_")));
   EXPECT_TRUE(
       agree(trainer.task().evaluate_module(file.module(), cpu_kernels(), comm(), DType::f32), trainer->validate_now()));

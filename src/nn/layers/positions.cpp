@@ -13,8 +13,9 @@ Positions::Positions(const Scope& scope, int64_t width, int64_t max_positions, b
                      std::optional<double> deviation)
     : width_(width), max_positions_(max_positions) {
   if (learned)
-    table_ = scope.parameter("embed_positions.weight", {max_positions + kPadId + 1, width},
-                             init::normal(deviation.value_or(1.0 / std::sqrt(static_cast<double>(width))), kPadId));
+    table_ = scope.weight("embed_positions.weight", groups::kPositions, WeightKind::embedding,
+                          {max_positions + kPadId + 1, width},
+                          init::normal(deviation.value_or(1.0 / std::sqrt(static_cast<double>(width))), kPadId));
 }
 
 Var Positions::forward(Tape& tape, const Var& x, std::span<const int32_t> tokens, int64_t cols) {
@@ -45,11 +46,11 @@ Var Positions::at(Tape& tape, const Var& x, std::span<const int32_t> positions) 
 Var Positions::add(Tape& tape, const Var& x, std::span<const int32_t> index, int32_t largest) {
   if (table_ == nullptr) return add_positions(tape, x, {sinusoids(tape, largest + 1), nullptr}, index, kPadId);
   QN_CHECK(
-      largest < table_->shape[0],
+      largest < table_->rows(),
       "a sequence of {} tokens is longer than the {} learned positions: use shorter blocks (data.tokens_per_sample) "
       "or a model with more positions (model.max_positions)",
       largest - kPadId, max_positions_);
-  return add_positions(tape, x, table_->var(tape), index, kPadId);
+  return add_positions(tape, x, table_->table(tape), index, kPadId);
 }
 
 void Positions::set_sinusoids(std::span<const float> table) {

@@ -35,7 +35,7 @@ class Positions {
   void grow(int64_t rows);
 
   int64_t width_, max_positions_;
-  Parameter* table_ = nullptr;
+  Weight* table_ = nullptr;
   std::vector<float> rows_;  // [n, width] in single precision, as the reference computes it
   OwnedTensor fixed_;
   const Memory* fixed_memory_ = nullptr;
