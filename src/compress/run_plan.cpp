@@ -32,7 +32,7 @@ QuantizeRules rules_of(const IpqConfig& config) {
     QuantizeRules rules;
     rules.quantizer = std::move(quantizer);
     for (const std::string& pattern : config.stages) rules.stages.push_back({pattern, "ipq.stages"});
-    if (rules.stages.empty()) rules.stages.push_back({".", ""});
+    if (rules.stages.empty()) rules.stages.push_back({R"((?!.*embed_positions$).)", ""});
     return rules;
   }
   QuantizeRules rules = config.rules.empty() ? default_quantize_rules() : read_quantize_rules(config.rules);

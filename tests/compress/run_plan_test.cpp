@@ -63,6 +63,22 @@ TEST(RunPlan, TakesAnyQuantizerByTypeAndOptions) {
   EXPECT_THAT(problem("{quantizer: int bits=4 range=tensor, method: int}"), HasSubstr("leave them out"));
 }
 
+TEST(RunPlan, OneQuantizerOfAllLeavesLearnedPositions) {
+  class Net : public Module {
+   public:
+    Net() {
+      for (const char* name : {"embed_tokens", "embed_positions", "fc1"})
+        root().in("decoder").weight(std::string(name) + ".weight", "any", WeightKind::linear, {8, 8}, {});
+    }
+  };
+  IpqConfig ipq;
+  ipq.method = QuantizeMethod::integer;
+  EXPECT_THAT(names(make_run_plan(Net(), {}, &ipq).quantized()),
+              testing::ElementsAre("decoder.embed_tokens.weight", "decoder.fc1.weight"));
+  ipq.stages = {"."};
+  EXPECT_EQ(make_run_plan(Net(), {}, &ipq).quantized().size(), 3);
+}
+
 TEST(RunPlan, AWeightHasNoMoreCentroidsThanAQuarterOfItsBlocks) {
   const SmallNet net;
   IpqConfig ipq;
