@@ -46,6 +46,9 @@ void add_tensors(std::vector<Tensor>& tensors, const Int8MatmulArgs& a) {
   add_tensors(tensors, a.x);
   add_tensors(tensors, a.y);
 }
+void add_tensors(std::vector<Tensor>& tensors, const ConvEpilogue& e) {
+  for (const Tensor* t : {&e.scale, &e.shift, &e.residual}) add_tensors(tensors, *t);
+}
 template <typename T>
 void add_tensors(std::vector<Tensor>&, const T&) {}
 

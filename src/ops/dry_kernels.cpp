@@ -56,6 +56,12 @@ void note_argument(const Int8MatmulArgs& a) {
   note_all(a.x, a.grid.bits, a.grid.scale, a.grid.zero_point, a.weight, a.scales, a.zero_points, a.grid_per_row, a.n,
            a.y, a.column);
 }
+void note_argument(const ConvShape& s) {
+  note_all(s.batch, s.height, s.width, s.in, s.out, s.groups, s.kernel_h, s.kernel_w, s.stride, s.pad_top, s.pad_bottom,
+           s.pad_left, s.pad_right);
+}
+void note_argument(const FusedActivation& act) { note(act.has_value() ? 1 + static_cast<uint64_t>(*act) : 0); }
+void note_argument(const ConvEpilogue& e) { note_all(e.scale, e.shift, e.activation, e.residual); }
 // Decisions are made between passes.
 void note_argument(const UpdateRule&) { QN_ASSERT(false, "not a kernel of a pass"); }
 void note_argument(const NagStep&) { QN_ASSERT(false, "not a kernel of a pass"); }

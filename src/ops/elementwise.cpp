@@ -1,35 +1,11 @@
 // Normalisation, dropout, residual sums and activations.
-#include "ops/ops.h"
+#include "ops/gradient.h"
 
 namespace qn {
 namespace {
 
-/// Keep bits and scale of one dropout; no bits and scale 1 when it is inactive.
-struct Mask {
-  const uint64_t* bits = nullptr;
-  double scale = 1.0;
-};
-
-Mask draw_mask(Tape& tape, int64_t n, const Dropout& drop) {
-  if (!tape.training() || drop.p <= 0.0) return {};
-  auto* bits = static_cast<uint64_t*>(tape.arena.allocate(static_cast<size_t>(keep_words(n)) * sizeof(uint64_t)));
-  tape.k.keep_bits(bits, n, drop.p, tape.key(Purpose::dropout, drop.site));
-  return {bits, 1.0 / (1.0 - drop.p)};
-}
-
-/// gradient of x += gradient of y, which nothing reads afterwards: at first touch the memory changes hands instead.
-void pass_grad_on(Tape& tape, const Var& x, const Var& y) {
-  if (x.slot == nullptr) return;
-  if (!x.slot->touched && !x.slot->grad.defined()) {
-    *x.slot = {y.slot->grad, true};
-    return;
-  }
-  const Tape::Slot dx = tape.slot(x);
-  tape.k.axpy(dx.grad, y.slot->grad, 1.0, dx.beta);
-}
-
 /// gradient of x += the masked gradient of y
-void add_masked_grad(Tape& tape, const Var& x, const Var& y, const Mask& mask) {
+void add_masked_grad(Tape& tape, const Var& x, const Var& y, const DropMask& mask) {
   if (x.slot == nullptr) return;
   const Tape::Slot dx = tape.slot(x);
   tape.k.masked_axpy(dx.grad, y.slot->grad, mask.bits, mask.scale, dx.beta);
@@ -73,7 +49,7 @@ Var normalize_rows(Tape& tape, const Var& x) {
 }
 
 Var dropout(Tape& tape, const Var& x, const Dropout& drop) {
-  const Mask mask = draw_mask(tape, x.value.elements(), drop);
+  const DropMask mask = draw_mask(tape, x.value.elements(), drop);
   if (mask.bits == nullptr) return x;
   const Var y = tape.result(x.value.shape);
   tape.k.masked_axpy(y.value, x.value, mask.bits, mask.scale, 0);
@@ -85,7 +61,7 @@ Var dropout(Tape& tape, const Var& x, const Dropout& drop) {
 
 Var residual_dropout(Tape& tape, const Var& residual, const Var& x, const Var& bias, const Dropout& drop) {
   QN_ASSERT(residual.value.shape == x.value.shape);
-  const Mask mask = draw_mask(tape, x.value.elements(), drop);
+  const DropMask mask = draw_mask(tape, x.value.elements(), drop);
   const Var y = tape.result(x.value.shape);
   tape.k.residual_add(y.value, residual.value, x.value, bias.value, mask.bits, mask.scale);
   tape.on_backward([&tape, residual, x, bias, y, mask] {
@@ -105,7 +81,7 @@ Var residual_dropout(Tape& tape, const Var& residual, const Var& x, const Var& b
 }
 
 Var activation_dropout(Tape& tape, const Var& x, const Var& bias, Activation kind, const Dropout& drop) {
-  const Mask mask = draw_mask(tape, x.value.elements(), drop);
+  const DropMask mask = draw_mask(tape, x.value.elements(), drop);
   const Var y = tape.result(x.value.shape);
   tape.k.activation(y.value, x.value, bias.value, kind, mask.bits, mask.scale);
   tape.on_backward([&tape, x, bias, y, kind, mask] {

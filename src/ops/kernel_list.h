@@ -14,7 +14,11 @@ namespace qn {
   X(upload) X(download) X(start_download) X(mark) X(wait)                                            \
   X(fill) X(copy) X(axpy) X(matmul) X(add_bias) X(bias_grad) X(layer_norm) X(layer_norm_grad)        \
   X(normalize_rows) X(normalize_rows_grad)                                                           \
-  X(keep_bits) X(masked_axpy) X(residual_add) X(activation) X(activation_grad) X(gather_rows)        \
+  X(keep_bits) X(masked_axpy) X(residual_add) X(activation) X(activation_grad)                       \
+  X(conv2d) X(conv2d_input_grad) X(conv2d_weight_grad) X(average_pool) X(average_pool_grad)          \
+  X(scale_channels) X(scale_channels_grad) X(scale_samples) X(batch_norm_sums)                       \
+  X(batch_norm_statistics) X(batch_norm) X(batch_norm_grad_sums) X(batch_norm_grad)                  \
+  X(batch_norm_fold) X(gather_rows)                                                                  \
   X(scatter_add_rows) X(scatter_rows) X(attention) X(attention_grad) X(cross_entropy) X(log_softmax) \
   X(block_noise) X(replace_blocks) X(fake_quantize) X(fake_quantize_grad) X(value_range)             \
   X(range_to_grid) X(pq_decode) X(pq_centroid_grad) X(scale_rows) X(row_dots) X(add_sum)             \

@@ -9,10 +9,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "core/enum_names.h"
 #include "core/random.h"
 #include "core/tensor.h"
+#include "ops/conv_shape.h"
 #include "ops/update_state.h"
 
 namespace qn {
@@ -91,13 +93,24 @@ struct Int8MatmulArgs {
   int64_t column = 0;
 };
 
-enum class Activation { relu, gelu, tanh, gelu_tanh };
+enum class Activation { relu, gelu, tanh, gelu_tanh, relu6, silu, sigmoid };
 template <>
 struct EnumNames<Activation> {
-  static constexpr EnumName<Activation> kAll[] = {{Activation::relu, "relu"},
-                                                  {Activation::gelu, "gelu"},
-                                                  {Activation::tanh, "tanh"},
-                                                  {Activation::gelu_tanh, "gelu_tanh"}};
+  static constexpr EnumName<Activation> kAll[] = {{Activation::relu, "relu"},      {Activation::gelu, "gelu"},
+                                                  {Activation::tanh, "tanh"},      {Activation::gelu_tanh, "gelu_tanh"},
+                                                  {Activation::relu6, "relu6"},    {Activation::silu, "silu"},
+                                                  {Activation::sigmoid, "sigmoid"}};
+};
+
+/// What may be computed on the way from a convolution or a normalisation to its result; relu, relu6, silu or nothing.
+using FusedActivation = std::optional<Activation>;
+
+/// What becomes of a convolution's sums before they are stored; by itself nothing. `scale` and `shift` [out] are P,
+/// `residual` like y, T. Where something is undefined it is left out.
+struct ConvEpilogue {
+  Tensor scale = {}, shift = {};
+  FusedActivation activation = {};
+  Tensor residual = {};
 };
 
 /// One parameter range of a flat optimizer step.
@@ -185,6 +198,52 @@ struct Kernels {
   /// dx = scale * act'(x + bias) * dy where the bit is set, else 0. dx may be dy.
   void (*activation_grad)(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& bias, Activation kind,
                           const uint64_t* bits, double scale);
+
+  // Images are [batch, height, width, channels]; as matrices a row is a pixel, a column a channel.
+
+  /// y = act(scale * (x (*) w) + shift) + residual with the sizes of `shape`; see ConvEpilogue. x, y and w T; w is
+  /// [out, in / groups, kernel_h, kernel_w].
+  void (*conv2d)(const Tensor& y, const Tensor& x, const Tensor& w, const ConvShape& shape,
+                 const ConvEpilogue& epilogue);
+  /// dx = beta * dx + the gradient of x for the gradient dy of x (*) w. All T.
+  void (*conv2d_input_grad)(const Tensor& dx, const Tensor& dy, const Tensor& w, const ConvShape& shape, int beta);
+  /// dw = beta * dw + the gradient of w. dw P; x, dy T.
+  void (*conv2d_weight_grad)(const Tensor& dw, const Tensor& x, const Tensor& dy, const ConvShape& shape, int beta);
+  /// y[b, c] = mean over pixels of x[b, :, :, c]. y [batch, channels] and x T.
+  void (*average_pool)(const Tensor& y, const Tensor& x);
+  /// dx[b, h, w, c] = beta * dx[b, h, w, c] + dy[b, c] / pixels
+  void (*average_pool_grad)(const Tensor& dx, const Tensor& dy, int beta);
+  /// y[b, h, w, c] = x[b, h, w, c] * s[b, c]. All T, here and below.
+  void (*scale_channels)(const Tensor& y, const Tensor& x, const Tensor& s);
+  /// dx = beta_x * dx + dy * s and ds[b, c] = beta_s * ds[b, c] + sum over pixels of dy * x. dx may be dy.
+  void (*scale_channels_grad)(const Tensor& dx, int beta_x, const Tensor& ds, int beta_s, const Tensor& dy,
+                              const Tensor& x, const Tensor& s);
+  /// y[b, ...] = residual[b, ...] + scale * x[b, ...] where bit b is set (without bits: everywhere), else residual,
+  /// which counts as zeros where it is undefined. y may be residual or x. All T.
+  void (*scale_samples)(const Tensor& y, const Tensor& residual, const Tensor& x, const uint64_t* bits, double scale);
+
+  /// Sums over the rows of x, f64 [2 C + 1]: of the C columns, of their squares, and the number of rows.
+  void (*batch_norm_sums)(const Tensor& sums, const Tensor& x);
+  /// stats [2, C] = mean and 1 / sqrt(variance + eps) of these sums, biased; batch_sums [2, C] (where defined) += mean
+  /// and unbiased variance. Without sums, of the running averages mean [C] and var [C]. All but sums P.
+  void (*batch_norm_statistics)(const Tensor& stats, const Tensor& batch_sums, const Tensor& sums, const Tensor& mean,
+                                const Tensor& var, double eps);
+  /// y = act(normalised x * weight + bias). x, y T; stats, weight [C] and bias [C] P, here and below.
+  void (*batch_norm)(const Tensor& y, const Tensor& x, const Tensor& stats, const Tensor& weight, const Tensor& bias,
+                     FusedActivation act);
+  /// With g = dy * act'(...): sums [2 C + 1] (f64) = the sums over rows of g and of g * normalised x, and the number of
+  /// rows; dweight = beta_w * dweight + the second, dbias = beta_b * dbias + the first. Gradients of parameters P.
+  void (*batch_norm_grad_sums)(const Tensor& sums, const Tensor& dweight, int beta_w, const Tensor& dbias, int beta_b,
+                               const Tensor& dy, const Tensor& x, const Tensor& stats, const Tensor& weight,
+                               const Tensor& bias, FusedActivation act);
+  /// dx = beta * dx + weight * rstd * (g - mean of g - normalised x * mean of g * normalised x), the means being those
+  /// of `sums`; without them, of running averages, weight * rstd * g. dx may be dy.
+  void (*batch_norm_grad)(const Tensor& dx, int beta, const Tensor& dy, const Tensor& x, const Tensor& stats,
+                          const Tensor& weight, const Tensor& bias, const Tensor& sums, FusedActivation act);
+  /// scale [C] = weight / sqrt(var + eps), shift [C] = bias - mean * scale: a normalisation by running averages, for
+  /// ConvEpilogue. All P.
+  void (*batch_norm_fold)(const Tensor& scale, const Tensor& shift, const Tensor& weight, const Tensor& bias,
+                          const Tensor& mean, const Tensor& var, double eps);
 
   /// y[i, :] = scale * table[ids[i], :]; zeros where the id is negative. y T; table T or P: token tables are read from
   /// the master.

@@ -31,6 +31,15 @@ struct Var {
   GradientSlot* slot = nullptr;
 };
 
+/// Sums over the ranks of a job, for statistics of whole batches.
+class SumOverRanks {
+ public:
+  virtual ~SumOverRanks() = default;
+  /// The tensor (f64, in the backend's memory) becomes the sum of all ranks'. Every rank calls it as often as the
+  /// others, with the same sizes.
+  virtual void sum(const Tensor& values) const = 0;
+};
+
 /// What is random, and how ops behave, in one forward pass.
 struct PassOptions {
   bool training = false;   ///< dropout and noise on
@@ -43,6 +52,8 @@ struct PassOptions {
   /// Parts of a batch whose size depends on the data (bands of a vocabulary) are filled up to a multiple of so many
   /// rows with rows that count for nothing, so that few different shapes exist.
   int64_t row_multiple = 1;
+  /// Batch normalisation takes its statistics over the micro-batches of all ranks; null: over its own only.
+  const SumOverRanks* ranks = nullptr;
 };
 
 class Tape {

@@ -21,6 +21,12 @@ inline Work attention_work(const AttentionArgs& a) {
 /// its way of saving memory, not the model's work.
 inline Work attention_grad_work(const AttentionArgs& a) { return {.flops = 2.0 * attention_work(a).flops}; }
 
+/// Two operations for every weight that a pixel of the result meets; what padding adds counts.
+inline Work conv2d_work(const ConvShape& s) {
+  return {.flops =
+              2.0 * static_cast<double>(s.batch * s.out_height() * s.out_width()) * static_cast<double>(s.weights())};
+}
+
 inline double bytes_of(const Tensor& t) { return t.defined() ? static_cast<double>(t.bytes()) : 0.0; }
 template <typename T>
 double bytes_of(const T&) {
@@ -69,6 +75,18 @@ struct WorkOf<&Kernels::attention_grad> {
     return attention_grad_work(a);
   }
 };
+
+struct Conv2dWork {
+  static Work of(const Tensor&, const Tensor&, const Tensor&, const ConvShape& shape, const auto&) {
+    return conv2d_work(shape);
+  }
+};
+template <>
+struct WorkOf<&Kernels::conv2d> : Conv2dWork {};
+template <>
+struct WorkOf<&Kernels::conv2d_input_grad> : Conv2dWork {};
+template <>
+struct WorkOf<&Kernels::conv2d_weight_grad> : Conv2dWork {};
 
 /// y is read as well when the kernel adds to it.
 inline Work accumulated(const Tensor& y, const Tensor& x, int beta) {

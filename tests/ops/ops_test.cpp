@@ -100,16 +100,21 @@ TEST_P(OpTest, GradientsOverwriteGarbageAndAddToEarlierUses) {
   }
 }
 
+int64_t calls_of_products() {
+  const auto calls = kernel_calls();
+  return calls.at("matmul") + calls.at("conv2d") + calls.at("conv2d_input_grad") + calls.at("conv2d_weight_grad");
+}
+
 void expect_same_on_any_threads(const OpCase& op, DType dtype, double product_tolerance) {
   const std::vector<Doubles> inputs = draw_inputs(op);
   const Slots slots = op.differentiable ? Slots::garbage : Slots::none;
   Runner runner(op, dtype, counting_kernels());
   const int threads = omp_get_max_threads();
   omp_set_num_threads(1);
-  const int64_t products = kernel_calls()["matmul"];
+  const int64_t products = calls_of_products();
   const OpRun one = runner.run(inputs, slots);
-  // Large matrix products are the library's, which may share them out along the summed dimension.
-  const double tolerance = kernel_calls()["matmul"] > products ? product_tolerance : 0.0;
+  // Large products are the library's, which may share them out along the summed dimension.
+  const double tolerance = calls_of_products() > products ? product_tolerance : 0.0;
   omp_set_num_threads(3);
   const OpRun three = runner.run(inputs, slots);
   omp_set_num_threads(threads);

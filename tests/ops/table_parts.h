@@ -43,6 +43,8 @@ void add_kernels(Cases& cases);
 /// quantize_table.cpp: scalar quantization, and scales of rows.
 void add_fake_quantize(Cases& cases);
 void add_scale_rows(Cases& cases);
+/// vision_table.cpp: ops of image networks.
+void add_vision(Cases& cases);
 /// int8_table.cpp: products of quantized matrices.
 void add_int8(Cases& cases);
 

@@ -1,8 +1,6 @@
 // Keep bits, and the element-wise kernels that apply them.
-#include <cmath>
-
+#include "ops/cpu/activations.h"
 #include "ops/cpu/cpu_kernels.h"
-#include "ops/cpu/gelu.h"
 #include "ops/cpu/parallel.h"
 #include "ops/cpu/philox_lanes.h"
 
@@ -103,51 +101,31 @@ void residual_add(const Tensor& y, const Tensor& residual, const Tensor& x, cons
 
 void activation(const Tensor& y, const Tensor& x, const Tensor& bias, Activation kind, const uint64_t* bits,
                 double scale) {
-  const auto apply = [&](auto function) {
+  dispatch_activation(kind, [&](auto function) {
     dispatch_float(y.dtype, [&](auto tag) {
       using T = decltype(tag);
       using P = ParameterOf<T>;
       T* out = y.as<T>();
       const T* in = x.as<T>();
       masked_kernel<P>(y, bias, bits, scale,
-                       [=](int64_t i, P factor, P b) { out[i] = static_cast<T>(factor * function(in[i] + b)); });
+                       [=](int64_t i, P factor, P b) { out[i] = static_cast<T>(factor * function.value(in[i] + b)); });
     });
-  };
-  switch (kind) {
-    case Activation::relu:
-      return apply([](auto v) { return v > 0 ? v : decltype(v){0}; });
-    case Activation::gelu:
-      return apply([](auto v) { return gelu(v); });
-    case Activation::tanh:
-      return apply([](auto v) { return std::tanh(v); });
-    case Activation::gelu_tanh:
-      return apply([](auto v) { return gelu_tanh(v); });
-  }
+  });
 }
 
 void activation_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& bias, Activation kind,
                      const uint64_t* bits, double scale) {
-  const auto apply = [&](auto derivative) {
+  dispatch_activation(kind, [&](auto function) {
     dispatch_float(dx.dtype, [&](auto tag) {
       using T = decltype(tag);
       using P = ParameterOf<T>;
       T* out = dx.as<T>();
       const T *in = x.as<T>(), *g = dy.as<T>();
       masked_kernel<P>(dx, bias, bits, scale, [=](int64_t i, P factor, P b) {
-        out[i] = static_cast<T>(factor * derivative(in[i] + b) * g[i]);
+        out[i] = static_cast<T>(factor * function.derivative(in[i] + b) * g[i]);
       });
     });
-  };
-  switch (kind) {
-    case Activation::relu:
-      return apply([](auto v) { return v > 0 ? decltype(v){1} : decltype(v){0}; });
-    case Activation::gelu:
-      return apply([](auto v) { return gelu_derivative(v); });
-    case Activation::tanh:
-      return apply([](auto v) { return 1 - std::tanh(v) * std::tanh(v); });
-    case Activation::gelu_tanh:
-      return apply([](auto v) { return gelu_tanh_derivative(v); });
-  }
+  });
 }
 
 }  // namespace qn::cpu
