@@ -112,7 +112,7 @@ void add_epilogues(Cases& cases) {
                          [=](Tape& t, Inputs x) {
                            ConvEpilogue epilogue = fold_batch_norm(
                                t, x[2], x[3],
-                               {.eps = 1.0, .running_mean = x[4].value, .running_var = x[5].value, .activation = act});
+                               {.eps = 64.0, .running_mean = x[4].value, .running_var = x[5].value, .activation = act});
                            if (residual) epilogue.residual = x[6].value;
                            return std::vector{conv2d(t, x[0], cast_to_compute(t, x[1]), shape, epilogue)};
                          },

@@ -56,6 +56,7 @@ void batch_norm_sums(const Tensor& sums, const Tensor& x) {
     const T* in = x.as<T>();
     sum_columns<P>(sums.as<double>(), x.rows(), channels, [=](P* plain, P* squares, int64_t r) {
       const T* row = in + r * channels;
+#pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
         const P v = row[c];
         plain[c] += v;
@@ -103,6 +104,7 @@ void batch_norm(const Tensor& y, const Tensor& x, const Tensor& stats, const Ten
       const T* in = x.as<T>();
       T* out = y.as<T>();
       parallel_rows(x.rows(), channels, [=](int64_t r) {
+#pragma omp simd
         for (int64_t c = 0; c < channels; ++c) {
           const P v = norm.normalised(in[r * channels + c], c) * norm.weight[c] + norm.bias[c];
           out[r * channels + c] = static_cast<T>(function.value(v));
@@ -124,6 +126,7 @@ void batch_norm_grad_sums(const Tensor& sums, const Tensor& dweight, int beta_w,
       const T *in = x.as<T>(), *grad = dy.as<T>();
       sum_columns<P>(sums.as<double>(), x.rows(), channels, [=](P* plain, P* products, int64_t r) {
         const T *row = in + r * channels, *grad_row = grad + r * channels;
+#pragma omp simd
         for (int64_t c = 0; c < channels; ++c) {
           const P normalised = norm.normalised(row[c], c);
           const P g = grad_row[c] * function.derivative(normalised * norm.weight[c] + norm.bias[c]);
@@ -157,6 +160,7 @@ void batch_norm_grad(const Tensor& dx, int beta, const Tensor& dy, const Tensor&
       const T *in = x.as<T>(), *grad = dy.as<T>();
       T* out = dx.as<T>();
       parallel_rows(x.rows(), channels, [=](int64_t r) {
+#pragma omp simd
         for (int64_t c = 0; c < channels; ++c) {
           const int64_t i = r * channels + c;
           const P normalised = norm.normalised(in[i], c);

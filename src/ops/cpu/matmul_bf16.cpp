@@ -1,12 +1,12 @@
 #include "ops/cpu/matmul_bf16.h"
 
 #include <map>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
 #include <vector>
 
 #include "core/cpu_features.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/onednn.h"
 #include "ops/cpu/parallel.h"
 
 namespace qn::cpu {
@@ -28,11 +28,6 @@ struct Product {
   size_t scratch_bytes = 0;
 };
 
-const dnnl::engine& engine() {
-  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
-  return cpu;
-}
-
 dnnl::memory::desc matrix(int64_t rows, int64_t cols, dnnl::memory::data_type type, int64_t ld, bool transposed) {
   const dnnl::memory::dims strides = transposed ? dnnl::memory::dims{1, ld} : dnnl::memory::dims{ld, 1};
   return {{rows, cols}, type, strides};
@@ -50,13 +45,12 @@ Product make_product(const Problem& p) {
     add.append_sum(1.0f);
     attributes.set_post_ops(add);
   }
-  const dnnl::matmul::primitive_desc description({a, b, c}, attributes, engine());
-  const auto place = [](const dnnl::memory::desc& desc) { return dnnl::memory(desc, engine(), nullptr); };
+  const dnnl::matmul::primitive_desc description({a, b, c}, attributes, onednn_engine());
   Product product{dnnl::matmul(description),
-                  place(a),
-                  place(b),
-                  place(c),
-                  place(description.scratchpad_desc()),
+                  placeless(a),
+                  placeless(b),
+                  placeless(c),
+                  placeless(description.scratchpad_desc()),
                   {},
                   description.scratchpad_desc().get_size()};
   product.arguments = {{DNNL_ARG_SRC, product.a},
@@ -77,12 +71,6 @@ Product& product_for(const Problem& problem) {
   return made.emplace(problem, make_product(problem)).first->second;
 }
 
-template <typename T>
-T* at_least(std::vector<T>& scratch, int64_t n) {
-  if (scratch.size() < static_cast<size_t>(n)) scratch.resize(static_cast<size_t>(n));
-  return scratch.data();
-}
-
 /// A float copy without gaps between its rows.
 const float* widened(const void* data, int64_t rows, int64_t cols, int64_t ld, std::vector<float>& scratch) {
   const auto* from = static_cast<const bfloat16*>(data);
@@ -97,15 +85,14 @@ const float* widened(const void* data, int64_t rows, int64_t cols, int64_t ld, s
 
 void matmul_bf16_native(const MatmulArgs& args) {
   static thread_local std::vector<std::byte> scratch;
-  static thread_local dnnl::stream stream(engine());
   Product& product = product_for({args.transpose_a, args.transpose_b, args.dtype_c == DType::bf16, args.beta, args.m,
                                   args.n, args.k, args.lda, args.ldb, args.ldc});
   product.a.set_data_handle(const_cast<void*>(args.a));
   product.b.set_data_handle(const_cast<void*>(args.b));
   product.c.set_data_handle(args.c);
   product.scratchpad.set_data_handle(at_least(scratch, static_cast<int64_t>(product.scratch_bytes)));
-  product.primitive.execute(stream, product.arguments);
-  stream.wait();
+  product.primitive.execute(onednn_stream(), product.arguments);
+  onednn_stream().wait();
 }
 
 void matmul_bf16_converted(const MatmulArgs& args) {

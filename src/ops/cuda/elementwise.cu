@@ -1,6 +1,5 @@
 // Fills, sums, dropout and activations, element by element.
-#include <cmath>
-
+#include "ops/cuda/activations.cuh"
 #include "ops/cuda/cuda_kernels.h"
 #include "ops/cuda/launch.cuh"
 #include "ops/cuda/types.cuh"
@@ -48,65 +47,6 @@ __global__ void residual_kernel(T* y, const T* residual, const T* x, const P* bi
   }
 }
 
-struct Relu {
-  template <typename P>
-  __device__ static P value(P x) {
-    return x > P{0} ? x : P{0};
-  }
-  template <typename P>
-  __device__ static P derivative(P x) {
-    return x > P{0} ? P{1} : P{0};
-  }
-};
-
-struct Gelu {
-  template <typename P>
-  __device__ static P cdf(P x) {
-    return P{0.5} * (P{1} + erf(x * static_cast<P>(0.70710678118654752440)));
-  }
-  template <typename P>
-  __device__ static P value(P x) {
-    return x * cdf(x);
-  }
-  template <typename P>
-  __device__ static P derivative(P x) {
-    return cdf(x) + x * exp(P{-0.5} * x * x) * static_cast<P>(0.39894228040143267794);
-  }
-};
-
-struct Tanh {
-  template <typename P>
-  __device__ static P value(P x) {
-    return tanh(x);
-  }
-  template <typename P>
-  __device__ static P derivative(P x) {
-    const P y = tanh(x);
-    return P{1} - y * y;
-  }
-};
-
-/// x * sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3); see cpu/gelu.h.
-struct GeluTanh {
-  template <typename P>
-  __device__ static P share(P x) {
-    const P v = static_cast<P>(1.59576912160573071176) * (x + static_cast<P>(0.044715) * x * x * x);
-    const P small = exp(v > P{0} ? -v : v);
-    return (v > P{0} ? P{1} : small) / (P{1} + small);
-  }
-  template <typename P>
-  __device__ static P value(P x) {
-    return x * share(x);
-  }
-  template <typename P>
-  __device__ static P derivative(P x) {
-    const P near = x > P{20} ? P{20} : x < P{-20} ? P{-20} : x;
-    const P s = share(near);
-    return s + near * s * (P{1} - s) * static_cast<P>(1.59576912160573071176) *
-                   (P{1} + static_cast<P>(3 * 0.044715) * near * near);
-  }
-};
-
 template <typename Function, typename T, typename P>
 __global__ void activation_kernel(T* y, const T* x, const P* bias, const uint32_t* bits, P scale, int64_t rows,
                                   int64_t cols) {
@@ -133,21 +73,11 @@ __global__ void activation_grad_kernel(T* dx, const T* dy, const T* x, const P* 
   }
 }
 
-/// f(T{}, P{}, Relu, Gelu, Tanh or GeluTanh)
+/// f(T{}, P{}, Relu or another activation)
 template <typename F>
 void dispatch_activation(DType dtype, Activation kind, F&& f) {
   dispatch_float(dtype, [&](auto tag) {
-    using P = ParameterOf<decltype(tag)>;
-    switch (kind) {
-      case Activation::relu:
-        return f(tag, P{}, Relu{});
-      case Activation::gelu:
-        return f(tag, P{}, Gelu{});
-      case Activation::tanh:
-        return f(tag, P{}, Tanh{});
-      case Activation::gelu_tanh:
-        return f(tag, P{}, GeluTanh{});
-    }
+    choose_activation(kind, [&](auto function) { f(tag, ParameterOf<decltype(tag)>{}, function); });
   });
 }
 
