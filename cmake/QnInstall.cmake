@@ -27,4 +27,5 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/quantnoiseConfig.cmake.i
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/quantnoiseConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/quantnoiseConfig.cmake ${CMAKE_BINARY_DIR}/quantnoiseConfigVersion.cmake
   ${CMAKE_CURRENT_LIST_DIR}/QnDependencies.cmake ${CMAKE_CURRENT_LIST_DIR}/QnNccl.cmake
+  ${CMAKE_CURRENT_LIST_DIR}/QnCudnn.cmake
   DESTINATION ${qn_package_folder} COMPONENT library)

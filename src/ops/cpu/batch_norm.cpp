@@ -6,6 +6,7 @@
 #include "ops/cpu/activations.h"
 #include "ops/cpu/cpu_kernels.h"
 #include "ops/cpu/parallel.h"
+#include "ops/cpu/scratch.h"
 
 namespace qn::cpu {
 namespace {
@@ -17,21 +18,23 @@ template <typename P, typename F>
 void sum_columns(double* totals, int64_t rows, int64_t channels, const F& add) {
   constexpr int64_t kRows = 32;
   const int64_t groups = std::clamp<int64_t>(rows / kRows, 1, 32);
-  std::vector<double> partial(static_cast<size_t>(groups * 2 * channels), 0.0);
+  static thread_local std::vector<double> scratch;
+  double* partial = zeros(scratch, groups * 2 * channels);
 #pragma omp parallel for schedule(static) if (rows * channels > 16384)
   for (int64_t g = 0; g < groups; ++g) {
-    std::vector<P> few(static_cast<size_t>(2 * channels));
-    double* sums = partial.data() + g * 2 * channels;
+    static thread_local std::vector<P> few_scratch;
+    P* few = at_least(few_scratch, 2 * channels);
+    double* sums = partial + g * 2 * channels;
     const int64_t end = rows * (g + 1) / groups;
     for (int64_t r = rows * g / groups; r < end;) {
-      std::fill(few.begin(), few.end(), P{0});
-      for (const int64_t stop = std::min(r + kRows, end); r < stop; ++r) add(few.data(), few.data() + channels, r);
-      for (int64_t i = 0; i < 2 * channels; ++i) sums[i] += static_cast<double>(few[static_cast<size_t>(i)]);
+      std::fill_n(few, 2 * channels, P{0});
+      for (const int64_t stop = std::min(r + kRows, end); r < stop; ++r) add(few, few + channels, r);
+      for (int64_t i = 0; i < 2 * channels; ++i) sums[i] += static_cast<double>(few[i]);
     }
   }
   for (int64_t i = 0; i < 2 * channels; ++i) {
     double sum = 0.0;
-    for (int64_t g = 0; g < groups; ++g) sum += partial[static_cast<size_t>(g * 2 * channels + i)];
+    for (int64_t g = 0; g < groups; ++g) sum += partial[g * 2 * channels + i];
     totals[i] = sum;
   }
   totals[2 * channels] = static_cast<double>(rows);

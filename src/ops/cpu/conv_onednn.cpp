@@ -4,11 +4,13 @@
 
 #include <map>
 #include <unordered_map>
+#include <vector>
 
 #include "core/cpu_features.h"
 #include "ops/cpu/cpu_kernels.h"
 #include "ops/cpu/onednn.h"
 #include "ops/cpu/parallel.h"
+#include "ops/cpu/scratch.h"
 
 namespace qn::cpu {
 namespace {

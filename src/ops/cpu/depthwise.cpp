@@ -7,6 +7,7 @@
 
 #include "ops/cpu/conv_epilogue.h"
 #include "ops/cpu/lanes.h"
+#include "ops/cpu/scratch.h"
 
 namespace qn::cpu {
 namespace {
@@ -113,12 +114,13 @@ void sum_row(const RowSum<T>& sum, const Taps& taps, int64_t channels, const Sto
   });
 }
 
-/// [channels, kernel] as [kernel, channels].
+/// [channels, kernel] as [kernel, channels], in memory that stays until the thread's next call.
 template <typename T>
-std::vector<ParameterOf<T>> channels_last(const T* w, int64_t channels, int64_t kernel) {
-  std::vector<ParameterOf<T>> packed(static_cast<size_t>(channels * kernel));
+const ParameterOf<T>* channels_last(const T* w, int64_t channels, int64_t kernel) {
+  static thread_local std::vector<ParameterOf<T>> scratch;
+  ParameterOf<T>* packed = at_least(scratch, channels * kernel);
   for (int64_t c = 0; c < channels; ++c)
-    for (int64_t k = 0; k < kernel; ++k) packed[static_cast<size_t>(k * channels + c)] = w[c * kernel + k];
+    for (int64_t k = 0; k < kernel; ++k) packed[k * channels + c] = w[c * kernel + k];
   return packed;
 }
 
@@ -142,13 +144,13 @@ void depthwise(const Tensor& y, const Tensor& x, const Tensor& w, const ConvShap
   dispatch_float(y.dtype, [&](auto tag) {
     using T = decltype(tag);
     const int64_t channels = s.in, in_row = s.width * channels, out_row = s.out_width() * channels;
-    const auto packed = channels_last(w.as<T>(), channels, s.kernel_h * s.kernel_w);
+    const auto* packed = channels_last(w.as<T>(), channels, s.kernel_h * s.kernel_w);
     const EpilogueRow<T> finish(epilogue, channels);
     dispatch_fused(epilogue.activation, [&](auto act) {
       parallel_rows(s.batch * rows.count, out_row * s.kernel_h * s.kernel_w, [&](int64_t task) {
         const int64_t b = task / rows.count;
-        const RowSum<T> sum = rows_of(rows, task % rows.count, x.as<T>() + b * s.height * in_row, in_row, packed.data(),
-                                      s.kernel_w * channels);
+        const RowSum<T> sum =
+            rows_of(rows, task % rows.count, x.as<T>() + b * s.height * in_row, in_row, packed, s.kernel_w * channels);
         T* out = y.as<T>();
         sum_row(sum, columns, channels, [&](auto lanes, int64_t j, int64_t c, auto v) {
           using L = decltype(lanes);
@@ -175,12 +177,11 @@ void depthwise_input_grad(const Tensor& dx, const Tensor& dy, const Tensor& w, c
   dispatch_float(dy.dtype, [&](auto tag) {
     using T = decltype(tag);
     const int64_t channels = s.in, in_row = s.width * channels, out_row = s.out_width() * channels;
-    const auto packed = channels_last(w.as<T>(), channels, s.kernel_h * s.kernel_w);
+    const auto* packed = channels_last(w.as<T>(), channels, s.kernel_h * s.kernel_w);
     parallel_rows(s.batch * s.height, in_row * s.kernel_h * s.kernel_w, [&](int64_t task) {
       const int64_t b = task / s.height, row = task % s.height;
-      const RowSum<T> sum =
-          rows_of(rows[static_cast<size_t>(row % s.stride)], row / s.stride, dy.as<T>() + b * s.out_height() * out_row,
-                  out_row, packed.data(), s.kernel_w * channels);
+      const RowSum<T> sum = rows_of(rows[static_cast<size_t>(row % s.stride)], row / s.stride,
+                                    dy.as<T>() + b * s.out_height() * out_row, out_row, packed, s.kernel_w * channels);
       T* out = dx.as<T>() + task * in_row;
       for (const Taps& taps : columns)
         sum_row(sum, taps, channels, [&](auto lanes, int64_t j, int64_t c, auto v) {
@@ -248,10 +249,11 @@ void depthwise_weight_grad(const Tensor& dw, const Tensor& x, const Tensor& dy, 
     const int64_t in_row = s.width * channels, out_row = s.out_width() * channels;
     // Partial sums of fixed groups of rows, added in their order, so that the number of threads does not matter.
     const int64_t groups = std::min<int64_t>(16, all_rows);
-    std::vector<P> partial(static_cast<size_t>(groups * kernel * channels), P{0});
+    static thread_local std::vector<P> scratch;
+    P* partial = zeros(scratch, groups * kernel * channels);
 #pragma omp parallel for schedule(static) if (all_rows * out_row * kernel > 16384)
     for (int64_t g = 0; g < groups; ++g) {
-      P* sums = partial.data() + g * kernel * channels;
+      P* sums = partial + g * kernel * channels;
       for (int64_t r = all_rows * g / groups; r < all_rows * (g + 1) / groups; ++r) {
         const int64_t b = r / rows.count, oh = r % rows.count;
         for (int64_t k = 0; k < rows.n; ++k) {
@@ -268,7 +270,7 @@ void depthwise_weight_grad(const Tensor& dw, const Tensor& x, const Tensor& dy, 
     for (int64_t c = 0; c < channels; ++c)
       for (int64_t k = 0; k < kernel; ++k) {
         P sum = beta != 0 ? out[c * kernel + k] : P{0};
-        for (int64_t g = 0; g < groups; ++g) sum += partial[static_cast<size_t>((g * kernel + k) * channels + c)];
+        for (int64_t g = 0; g < groups; ++g) sum += partial[(g * kernel + k) * channels + c];
         out[c * kernel + k] = sum;
       }
   });

@@ -8,6 +8,7 @@
 #include "ops/cpu/gemm.h"
 #include "ops/cpu/onednn.h"
 #include "ops/cpu/parallel.h"
+#include "ops/cpu/scratch.h"
 
 namespace qn::cpu {
 namespace {

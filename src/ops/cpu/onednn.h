@@ -2,7 +2,6 @@
 #pragma once
 
 #include <oneapi/dnnl/dnnl.hpp>
-#include <vector>
 
 namespace qn::cpu {
 
@@ -19,11 +18,5 @@ inline dnnl::stream& onednn_stream() {
 
 /// Memory whose place is set before every call.
 inline dnnl::memory placeless(const dnnl::memory::desc& desc) { return {desc, onednn_engine(), nullptr}; }
-
-template <typename T>
-T* at_least(std::vector<T>& scratch, int64_t n) {
-  if (scratch.size() < static_cast<size_t>(n)) scratch.resize(static_cast<size_t>(n));
-  return scratch.data();
-}
 
 }  // namespace qn::cpu

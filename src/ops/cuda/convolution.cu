@@ -1,6 +1,8 @@
-// Convolutions: dense ones as products with unfolded images, those of groups directly.
+// Convolutions: through cuDNN where it has a plan, else dense ones as products with unfolded images, those of groups
+// directly. Depthwise ones are always our own.
 #include "ops/cuda/activations.cuh"
 #include "ops/cuda/column_sums.cuh"
+#include "ops/cuda/conv_plans.h"
 #include "ops/cuda/cuda_kernels.h"
 #include "ops/cuda/types.cuh"
 
@@ -144,6 +146,73 @@ __global__ void epilogue_kernel(T* y, const P* scale, const P* shift, const T* r
   }
 }
 
+// y[o, tap, i] = x[o, i, tap]
+template <typename T>
+__global__ void channels_last_kernel(T* y, const T* x, int64_t taps, int64_t ins, int64_t n) {
+  for (int64_t k = thread_index(); k < n; k += thread_count())
+    y[k] = x[(k / (taps * ins) * ins + k % ins) * taps + k / ins % taps];
+}
+
+// dw[o, i, tap] = beta * dw[o, i, tap] + grad[o, tap, i]
+template <typename T, typename P>
+__global__ void add_channels_first_kernel(P* dw, const T* grad, int64_t taps, int64_t ins, int64_t n, int beta) {
+  for (int64_t k = thread_index(); k < n; k += thread_count()) {
+    const P g = static_cast<P>(grad[(k / (taps * ins) * taps + k % taps) * ins + k / taps % ins]);
+    dw[k] = beta != 0 ? dw[k] + g : g;
+  }
+}
+
+template <typename T, typename P>
+__global__ void add_kernel(T* y, const T* x, int64_t n) {
+  for (int64_t i = thread_index(); i < n; i += thread_count())
+    y[i] = static_cast<T>(static_cast<P>(y[i]) + static_cast<P>(x[i]));
+}
+
+template <typename T>
+T* scratch_of(int64_t n) {
+  return static_cast<T*>(Context::current().scratch().allocate(static_cast<size_t>(n) * sizeof(T)));
+}
+
+bool may_have_plan(const ConvShape& s, DType dtype) { return dtype != DType::f64 && !s.depthwise(); }
+
+/// The weights as plans want them, in scratch memory.
+template <typename T>
+T* channels_last(const Tensor& w, const ConvShape& s) {
+  T* copy = scratch_of<T>(s.weights());
+  launch(channels_last_kernel<T>, flat_grid(s.weights()), kThreads, copy, data_of<T>(w), s.kernel_h * s.kernel_w,
+         s.in_per_group(), s.weights());
+  return copy;
+}
+
+template <typename T>
+bool forward_by_plan(const Tensor& y, const Tensor& x, const Tensor& w, const ConvShape& s) {
+  if (!may_have_plan(s, y.dtype)) return false;
+  const ScratchScope scope(Context::current().scratch());
+  return convolve_by_plan({ConvPass::forward, s, y.dtype, x.data, channels_last<T>(w, s), y.data});
+}
+
+template <typename T, typename P>
+bool input_grad_by_plan(const Tensor& dx, const Tensor& dy, const Tensor& w, const ConvShape& s, int beta) {
+  if (!may_have_plan(s, dy.dtype)) return false;
+  const ScratchScope scope(Context::current().scratch());
+  const int64_t n = dx.elements();
+  T* to = beta != 0 ? scratch_of<T>(n) : data_of<T>(dx);
+  if (!convolve_by_plan({ConvPass::input_grad, s, dy.dtype, to, channels_last<T>(w, s), dy.data})) return false;
+  if (beta != 0) launch(add_kernel<T, P>, flat_grid(n), kThreads, data_of<T>(dx), to, n);
+  return true;
+}
+
+template <typename T, typename P>
+bool weight_grad_by_plan(const Tensor& dw, const Tensor& x, const Tensor& dy, const ConvShape& s, int beta) {
+  if (!may_have_plan(s, dy.dtype)) return false;
+  const ScratchScope scope(Context::current().scratch());
+  T* grad = scratch_of<T>(s.weights());
+  if (!convolve_by_plan({ConvPass::weight_grad, s, dy.dtype, x.data, grad, dy.data})) return false;
+  launch(add_channels_first_kernel<T, P>, flat_grid(s.weights()), kThreads, data_of<P>(dw), grad,
+         s.kernel_h * s.kernel_w, s.in_per_group(), s.weights(), beta);
+  return true;
+}
+
 /// A few images of a batch, from image `first` on.
 struct Part {
   ConvShape shape;
@@ -190,10 +259,12 @@ void conv2d(const Tensor& y, const Tensor& x, const Tensor& w, const ConvShape& 
     using T = decltype(tag);
     using P = ParameterOf<T>;
     const int64_t pixels = s.batch * s.out_height() * s.out_width();
-    if (s.groups > 1)
+    if (forward_by_plan<T>(y, x, w, s)) {
+      // Only the epilogue is left.
+    } else if (s.groups > 1) {
       launch(direct_kernel<T, P>, matrix_grid(pixels, s.out), kThreads, data_of<T>(y), data_of<T>(x), data_of<T>(w),
              conv_of(s), pixels);
-    else
+    } else {
       for_unfolded_parts<T>(s, [&](const Part& part, T* unfolded) {
         unfold(unfolded, data_of<T>(x) + part.in_offset, part.shape);
         MatmulArgs args = product(part.shape, y.dtype);
@@ -205,6 +276,7 @@ void conv2d(const Tensor& y, const Tensor& x, const Tensor& w, const ConvShape& 
         args.ldc = args.n;
         matmul(args);
       });
+    }
     if (!e.scale.defined() && !e.shift.defined() && !e.activation.has_value() && !e.residual.defined()) return;
     choose_fused(e.activation, [&](auto function) {
       launch(epilogue_kernel<decltype(function), T, P>, matrix_grid(pixels, s.out), kThreads, data_of<T>(y),
@@ -217,6 +289,7 @@ void conv2d_input_grad(const Tensor& dx, const Tensor& dy, const Tensor& w, cons
   dispatch_float(dy.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
+    if (input_grad_by_plan<T, P>(dx, dy, w, s, beta)) return;
     if (s.groups > 1) {
       const int64_t pixels = s.batch * s.height * s.width;
       launch(direct_input_grad_kernel<T, P>, matrix_grid(pixels, s.in), kThreads, data_of<T>(dx), data_of<T>(dy),
@@ -264,6 +337,7 @@ void conv2d_weight_grad(const Tensor& dw, const Tensor& x, const Tensor& dy, con
   dispatch_float(dy.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
+    if (weight_grad_by_plan<T, P>(dw, x, dy, s, beta)) return;
     if (s.groups > 1) return direct_weight_grad<T, P>(dw, x, dy, s, beta);
     int add = beta;
     for_unfolded_parts<T>(s, [&](const Part& part, T* unfolded) {

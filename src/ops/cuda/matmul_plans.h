@@ -30,6 +30,7 @@ class MatmulPlans {
   void run(const MatmulArgs& args, const MatmulBatch& batch, cudaStream_t stream);
 
   static void set_tf32(bool allow) { tf32 = allow; }
+  static bool tf32_allowed() { return tf32; }
 
  private:
   /// Everything that an algorithm depends on. Alignments are those of the pointers, in bytes, at most 256.

@@ -1,0 +1,21 @@
+// Scratch memory of kernels that stays from call to call: a `static thread_local std::vector` of theirs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace qn::cpu {
+
+template <typename T>
+T* at_least(std::vector<T>& scratch, int64_t n) {
+  if (scratch.size() < static_cast<size_t>(n)) scratch.resize(static_cast<size_t>(n));
+  return scratch.data();
+}
+
+template <typename T>
+T* zeros(std::vector<T>& scratch, int64_t n) {
+  scratch.assign(static_cast<size_t>(n), T{0});
+  return scratch.data();
+}
+
+}  // namespace qn::cpu
