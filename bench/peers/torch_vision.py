@@ -103,7 +103,6 @@ def main():
 
     b0 = EfficientNet(False).train().to(memory_format=torch.channels_last)
     lite0 = EfficientNet(True).eval().to(memory_format=torch.channels_last)
-        
     if args.compile:
         b0, lite0 = torch.compile(b0), torch.compile(lite0)
 
