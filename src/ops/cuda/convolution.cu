@@ -1,9 +1,10 @@
 // Convolutions: through cuDNN where it has a plan, else dense ones as products with unfolded images, those of groups
-// directly. Depthwise ones are always our own.
+// directly. Depthwise ones are always our own: depthwise.cu, or directly.
 #include "ops/cuda/activations.cuh"
 #include "ops/cuda/column_sums.cuh"
 #include "ops/cuda/conv_plans.h"
 #include "ops/cuda/cuda_kernels.h"
+#include "ops/cuda/depthwise.cuh"
 #include "ops/cuda/types.cuh"
 
 namespace qn::cuda {
@@ -259,7 +260,9 @@ void conv2d(const Tensor& y, const Tensor& x, const Tensor& w, const ConvShape& 
     using T = decltype(tag);
     using P = ParameterOf<T>;
     const int64_t pixels = s.batch * s.out_height() * s.out_width();
-    if (forward_by_plan<T>(y, x, w, s)) {
+    if (depthwise_kernels_take(s)) {
+      depthwise(y, x, w, s);
+    } else if (forward_by_plan<T>(y, x, w, s)) {
       // Only the epilogue is left.
     } else if (s.groups > 1) {
       launch(direct_kernel<T, P>, matrix_grid(pixels, s.out), kThreads, data_of<T>(y), data_of<T>(x), data_of<T>(w),
@@ -286,6 +289,7 @@ void conv2d(const Tensor& y, const Tensor& x, const Tensor& w, const ConvShape& 
 }
 
 void conv2d_input_grad(const Tensor& dx, const Tensor& dy, const Tensor& w, const ConvShape& s, int beta) {
+  if (depthwise_kernels_take(s) && s.stride == 1) return depthwise_input_grad(dx, dy, w, s, beta);
   dispatch_float(dy.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
@@ -334,6 +338,7 @@ void direct_weight_grad(const Tensor& dw, const Tensor& x, const Tensor& dy, con
 }  // namespace
 
 void conv2d_weight_grad(const Tensor& dw, const Tensor& x, const Tensor& dy, const ConvShape& s, int beta) {
+  if (depthwise_kernels_take(s)) return depthwise_weight_grad(dw, x, dy, s, beta);
   dispatch_float(dy.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
