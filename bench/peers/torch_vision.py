@@ -1,10 +1,12 @@
 """EfficientNet in PyTorch, channels last: the time of forward and backward of EfficientNet-B0, and of lite0's
 evaluation. The other side of vision_bench; prints a JSON object.
 
-    OMP_NUM_THREADS=2 python torch_vision.py [--batch 8] [--size 224] [--seconds 20] [--profile]
+    OMP_NUM_THREADS=2 python torch_vision.py [--batch 8] [--size 224] [--seconds 20] [--device cuda --bf16 --compile]
 """
 import argparse
+import contextlib
 import json
+import math
 import time
 
 import torch
@@ -53,36 +55,47 @@ class Block(nn.Module):
             return y
         if self.training and self.drop > 0:
             keep = 1 - self.drop
-            y = y * torch.empty(y.shape[0], 1, 1, 1).bernoulli_(keep).div_(keep)
+            y = y * torch.empty(y.shape[0], 1, 1, 1, device=y.device, dtype=y.dtype).bernoulli_(keep).div_(keep)
         return x + y
 
 
+def widened(channels, width):
+    """A multiple of 8 that is no more than a tenth less than asked for."""
+    wanted = channels * width
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * wanted else rounded
+
+
 class EfficientNet(nn.Module):
-    def __init__(self, lite):
+    def __init__(self, lite, width=1.0, depth=1.0):
         super().__init__()
+        stages = [(e, k, s, widened(i, width), widened(o, width), math.ceil(r * depth)) for e, k, s, i, o, r in STAGES]
         act = nn.ReLU6(inplace=True) if lite else nn.SiLU(inplace=True)
-        blocks, count, total = [], 0, sum(s[-1] for s in STAGES)
-        for expand, kernel, stride, inputs, outputs, repeats in STAGES:
+        blocks, count, total = [], 0, sum(s[-1] for s in stages)
+        for expand, kernel, stride, inputs, outputs, repeats in stages:
             for i in range(repeats):
                 blocks.append(Block(expand, kernel, stride if i == 0 else 1, inputs if i == 0 else outputs, outputs, act,
                                     lite, 0.2 * count / total))
                 count += 1
-        self.stem = ConvNorm(3, 32, 3, 2, act=act, same=lite)
+        self.stem = ConvNorm(3, stages[0][3], 3, 2, act=act, same=lite)
         self.blocks = nn.Sequential(*blocks)
-        self.head = ConvNorm(320, 1280, 1, act=act)
-        self.classifier = nn.Linear(1280, 1000)
+        self.head = ConvNorm(stages[-1][4], widened(1280, width), 1, act=act)
+        self.classifier = nn.Linear(widened(1280, width), 1000)
 
     def forward(self, x):
         x = self.head(self.blocks(self.stem(x)))
         return self.classifier(F.dropout(F.adaptive_avg_pool2d(x, 1).flatten(1), 0.2, self.training))
 
 
-def fastest(step, seconds):
-    step()
+def fastest(step, seconds, wait):
+    for _ in range(3):
+        step()
+    wait()
     times, end = [], time.monotonic() + seconds
     while time.monotonic() < end or len(times) < 3:
         start = time.perf_counter()
         step()
+        wait()
         times.append(time.perf_counter() - start)
     times.sort()
     return {"best": times[0], "median": times[len(times) // 2], "steps": len(times)}
@@ -93,31 +106,46 @@ def main():
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--depth", type=float, default=1.0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bf16")
+    parser.add_argument("--tf32", action="store_true")
+    parser.add_argument("--no-evaluation", action="store_true")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     torch.manual_seed(1)
     results = {"torch": torch.__version__, "threads": torch.get_num_threads()}
-    images = torch.randn(args.batch, 3, args.size, args.size).to(memory_format=torch.channels_last)
-    labels = torch.randint(0, 1000, (args.batch,))
+    cuda = args.device != "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
+    torch.backends.cudnn.benchmark = True
+    wait = torch.cuda.synchronize if cuda else lambda: None
+    placed = {"device": args.device, "memory_format": torch.channels_last}
+    images = torch.randn(args.batch, 3, args.size, args.size).to(**placed)
+    labels = torch.randint(0, 1000, (args.batch,)).to(args.device)
+    precision = (lambda: torch.autocast(args.device, torch.bfloat16)) if args.bf16 else contextlib.nullcontext
 
-    b0 = EfficientNet(False).train().to(memory_format=torch.channels_last)
-    lite0 = EfficientNet(True).eval().to(memory_format=torch.channels_last)
+    net = EfficientNet(False, args.width, args.depth).train().to(**placed)
+    lite0 = EfficientNet(True).eval().to(**placed)
     if args.compile:
-        b0, lite0 = torch.compile(b0), torch.compile(lite0)
+        net, lite0 = torch.compile(net), torch.compile(lite0)
 
     def train():
-        b0.zero_grad(set_to_none=True)
-        F.cross_entropy(b0(images), labels, label_smoothing=0.1).backward()
+        net.zero_grad(set_to_none=True)
+        with precision():
+            loss = F.cross_entropy(net(images), labels, label_smoothing=0.1)
+        loss.backward()
 
     def evaluate(batch):
-        with torch.inference_mode():
+        with torch.inference_mode(), precision():
             lite0(batch)
 
-    one = images[:1].contiguous(memory_format=torch.channels_last)
-    results["b0_step"] = fastest(train, args.seconds)
-    results["lite0_batch_1"] = fastest(lambda: evaluate(one), args.seconds / 2)
-    results[f"lite0_batch_{args.batch}"] = fastest(lambda: evaluate(images), args.seconds / 2)
+    results["step"] = fastest(train, args.seconds, wait)
+    if not args.no_evaluation:
+        one = images[:1].contiguous(memory_format=torch.channels_last)
+        results["lite0_batch_1"] = fastest(lambda: evaluate(one), args.seconds / 2, wait)
+        results[f"lite0_batch_{args.batch}"] = fastest(lambda: evaluate(images), args.seconds / 2, wait)
     if args.profile:
         for f in (train, lambda: evaluate(images)):
             with torch.profiler.profile() as profile:
