@@ -297,6 +297,33 @@ void add_optimizers(const Model& m) {
     measure(state, 0.0, parameter_traffic(n, 7),
             [&] { k().adam_step(p.view(), mean.view(), square.view(), g.view(), step, decision.data()); });
   });
+  add(m, "sgd_step", [=](benchmark::State& state) {
+    const OwnedTensor p = random_parameter({n}), momentum = empty_parameter({n}), g = random_parameter({n});
+    const SgdStep step{.lr = 1e-3,
+                       .momentum = 0.9,
+                       .dampening = 0.0,
+                       .weight_decay = 1e-4,
+                       .decoupled = false,
+                       .nesterov = true,
+                       .step = 1000};
+    const OnDevice<StepDecision> decision(std::vector<StepDecision>{{.grad_scale = 1e-3}});
+    measure(state, 0.0, parameter_traffic(n, 5),
+            [&] { k().sgd_step(p.view(), momentum.view(), g.view(), step, decision.data()); });
+  });
+  add(m, "rmsprop_step", [=](benchmark::State& state) {
+    const OwnedTensor p = random_parameter({n}), square = empty_parameter({n}), momentum = empty_parameter({n}),
+                      g = random_parameter({n});
+    const RmspropStep step{.lr = 1e-3,
+                           .alpha = 0.9,
+                           .momentum = 0.9,
+                           .eps = 1e-3,
+                           .weight_decay = 1e-5,
+                           .decoupled = false,
+                           .lr_in_momentum = true};
+    const OnDevice<StepDecision> decision(std::vector<StepDecision>{{.grad_scale = 1e-3}});
+    measure(state, 0.0, parameter_traffic(n, 7),
+            [&] { k().rmsprop_step(p.view(), square.view(), momentum.view(), g.view(), step, decision.data()); });
+  });
 }
 
 void describe_run(DeviceKind device) {

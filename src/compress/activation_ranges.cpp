@@ -124,6 +124,7 @@ Ranges::Ranges(Module& module, const std::vector<ActivationPlan>& plan, bool rou
       round_in_training_(round_in_training) {
   for (size_t i = 0; i < plan.size(); ++i) {
     buffers_.push_back(module.buffers().add(range_name(plan[i].name), {kRangeNumbers}, 0.0));
+    buffers_.back()->averaged = false;  // zeros stand for a range that is not known yet
     grids_[i].bits = plan[i].bits;
   }
 }

@@ -15,7 +15,9 @@ struct ModuleBuffer {
   Shape shape;
   double start = 0.0;  ///< what every element starts as
   std::string former;  ///< the name that older checkpoints have it under, perhaps together with others; often empty
-  OwnedTensor value;   ///< defined after allocate()
+  /// Where weights are averaged over updates, so is this (running statistics); else it is as training has it.
+  bool averaged = true;
+  OwnedTensor value;  ///< defined after allocate()
 };
 
 class BufferStore {

@@ -66,6 +66,8 @@ void note_argument(const ConvEpilogue& e) { note_all(e.scale, e.shift, e.activat
 void note_argument(const UpdateRule&) { QN_ASSERT(false, "not a kernel of a pass"); }
 void note_argument(const NagStep&) { QN_ASSERT(false, "not a kernel of a pass"); }
 void note_argument(const AdamStep&) { QN_ASSERT(false, "not a kernel of a pass"); }
+void note_argument(const SgdStep&) { QN_ASSERT(false, "not a kernel of a pass"); }
+void note_argument(const RmspropStep&) { QN_ASSERT(false, "not a kernel of a pass"); }
 
 template <typename... T>
 void note_all(const T&... values) {

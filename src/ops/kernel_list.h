@@ -22,7 +22,8 @@ namespace qn {
   X(scatter_add_rows) X(scatter_rows) X(attention) X(attention_grad) X(cross_entropy) X(log_softmax) \
   X(block_noise) X(replace_blocks) X(fake_quantize) X(fake_quantize_grad) X(value_range)             \
   X(range_to_grid) X(pq_decode) X(pq_centroid_grad) X(scale_rows) X(row_dots) X(add_sum)             \
-  X(sum_of_squares) X(decide_update) X(nag_step) X(adam_step) X(pack_int8) X(matmul_int8)
+  X(sum_of_squares) X(decide_update) X(nag_step) X(adam_step) X(sgd_step) X(rmsprop_step)            \
+  X(pack_int8) X(matmul_int8)
 // clang-format on
 
 #define QN_ENTRY(name) +1

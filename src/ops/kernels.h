@@ -126,6 +126,18 @@ struct AdamStep {
   double lr, beta1, beta2, eps, weight_decay;
   int64_t step;  ///< 1 for the first update; skipped ones, which the decision counts, are taken off
 };
+/// `decoupled`: weight decay shrinks parameters by lr * weight_decay; else it adds weight_decay * p to the gradient.
+struct SgdStep {
+  double lr, momentum, dampening, weight_decay;
+  bool decoupled, nesterov;
+  int64_t step;  ///< as above: the first one fills the buffer
+};
+/// `alpha` is the decay of the mean square; with `lr_in_momentum` the buffer holds steps, else what is multiplied by
+/// lr.
+struct RmspropStep {
+  double lr, alpha, momentum, eps, weight_decay;
+  bool decoupled, lr_in_momentum;
+};
 
 /// Recording what kernels a pass queues, to queue them again in one call (CUDA graphs). What is recorded keeps its
 /// addresses and shapes.
@@ -323,6 +335,11 @@ struct Kernels {
                    const StepDecision* decision);
   void (*adam_step)(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& g, const AdamStep& step,
                     const StepDecision* decision);
+  /// Here and below, `momentum` is undefined where there is none. See ops/optimizer_rules.h.
+  void (*sgd_step)(const Tensor& p, const Tensor& momentum, const Tensor& g, const SgdStep& step,
+                   const StepDecision* decision);
+  void (*rmsprop_step)(const Tensor& p, const Tensor& square, const Tensor& momentum, const Tensor& g,
+                       const RmspropStep& step, const StepDecision* decision);
 
   /// Lays out codes (u8 [n, k], of any number of bits) for matmul_int8 of this backend on this machine. `packed` holds
   /// packed_int8_bytes(n, k) bytes.

@@ -164,5 +164,18 @@ struct WorkOf<&Kernels::adam_step> {
     return {.bytes = 2.0 * (bytes_of(p) + bytes_of(m) + bytes_of(v)) + bytes_of(g)};
   }
 };
+template <>
+struct WorkOf<&Kernels::sgd_step> {
+  static Work of(const Tensor& p, const Tensor& momentum, const Tensor& g, const SgdStep&, const StepDecision*) {
+    return {.bytes = 2.0 * (bytes_of(p) + bytes_of(momentum)) + bytes_of(g)};
+  }
+};
+template <>
+struct WorkOf<&Kernels::rmsprop_step> {
+  static Work of(const Tensor& p, const Tensor& square, const Tensor& momentum, const Tensor& g, const RmspropStep&,
+                 const StepDecision*) {
+    return {.bytes = 2.0 * (bytes_of(p) + bytes_of(square) + bytes_of(momentum)) + bytes_of(g)};
+  }
+};
 
 }  // namespace qn

@@ -55,6 +55,9 @@ void add_decisions(Cases& cases) {
              const Var p = copy_of(t, x[0]), v = copy_of(t, x[1]), w = copy_of(t, x[1]);
              t.k.nag_step(p.value, v.value, x[0].value, {0.1, 0.1, 0.9, 0.1}, &s->decision);
              t.k.adam_step(p.value, v.value, w.value, x[0].value, {0.1, 0.9, 0.9, 1e-6, 0.1, 1}, &s->decision);
+             t.k.sgd_step(p.value, v.value, x[0].value, {0.1, 0.9, 0.0, 0.1, false, false, 1}, &s->decision);
+             t.k.rmsprop_step(p.value, v.value, w.value, x[0].value, {0.1, 0.9, 0.9, 1e-3, 0.1, false, true},
+                              &s->decision);
              return std::vector{p, v, w, Var{view_of(&s->loss_scale, {1}), nullptr},
                                 Var{view_of(&s->decision.skipped, {1}), nullptr}};
            },
@@ -121,6 +124,52 @@ void add_kernels(Cases& cases) {
                         {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.01, .step = 5},
                         decision(t, {.grad_scale = 0.5, .go = 1.0, .skipped = 2.0}));
           return std::vector{p, m, v};
+        });
+    add("sgd_step" + size, {parameter({n}), parameter({n}), parameter({n})}, [](Tape& t, Inputs x) {
+      SgdStep step{.lr = 0.1,
+                   .momentum = 0.9,
+                   .dampening = 0.2,
+                   .weight_decay = 0.01,
+                   .decoupled = false,
+                   .nesterov = false,
+                   .step = 3};
+      std::vector<Var> results;
+      const auto take = [&](bool buffered, double skipped) {
+        const Var p = copy_of(t, x[0]), m = copy_of(t, x[1]);
+        t.k.sgd_step(p.value, buffered ? m.value : Tensor{}, x[2].value, step,
+                     decision(t, {.grad_scale = 0.5, .go = 1.0, .skipped = skipped}));
+        results.insert(results.end(), {p, m});
+      };
+      take(true, 0.0);
+      take(true, 2.0);  // the first one that counts: the buffer is filled
+      take(false, 0.0);
+      step.dampening = 0.0;
+      step.nesterov = step.decoupled = true;
+      take(true, 0.0);
+      return results;
+    });
+    add("rmsprop_step" + size, {parameter({n}), parameter({n}, Values::positive), parameter({n}), parameter({n})},
+        [](Tape& t, Inputs x) {
+          RmspropStep step{.lr = 0.1,
+                           .alpha = 0.9,
+                           .momentum = 0.8,
+                           .eps = 1e-3,
+                           .weight_decay = 0.01,
+                           .decoupled = false,
+                           .lr_in_momentum = true};
+          std::vector<Var> results;
+          const auto take = [&](bool buffered) {
+            const Var p = copy_of(t, x[0]), s = copy_of(t, x[1]), m = copy_of(t, x[2]);
+            t.k.rmsprop_step(p.value, s.value, buffered ? m.value : Tensor{}, x[3].value, step,
+                             decision(t, {.grad_scale = 0.5}));
+            results.insert(results.end(), {p, s, m});
+          };
+          take(true);
+          take(false);
+          step.decoupled = true;
+          step.lr_in_momentum = false;
+          take(true);
+          return results;
         });
   }
   for (const auto& [n, words] : {std::pair<int64_t, int64_t>{1, 1}, {5, 9}, {40, 603}})

@@ -2,6 +2,7 @@
 
 #include "ops/cpu/cpu_kernels.h"
 #include "ops/cpu/parallel.h"
+#include "ops/optimizer_rules.h"
 
 namespace qn::cpu {
 
@@ -49,6 +50,45 @@ void adam_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& 
         ms[i] = b1 * ms[i] + (P{1} - b1) * grad;
         vs[i] = b2 * vs[i] + (P{1} - b2) * grad * grad;
         ps[i] = decay * ps[i] - rate * ms[i] / (std::sqrt(vs[i]) + eps);
+      }
+    });
+  });
+}
+
+void sgd_step(const Tensor& p, const Tensor& momentum, const Tensor& g, const SgdStep& step,
+              const StepDecision* decision) {
+  if (decision->go == 0.0) return;
+  dispatch_parameter(p.dtype, [&](auto tag) {
+    using P = decltype(tag);
+    P *ps = p.as<P>(), *ms = momentum.defined() ? momentum.as<P>() : nullptr;
+    SgdRule<P> rule(step, ms != nullptr);
+    if (static_cast<double>(step.step) - decision->skipped <= 1.0) rule.begin();
+    const P scale = static_cast<P>(decision->grad_scale);
+    const P* gs = g.as<P>();
+    parallel_chunks(p.elements(), [=](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i) {
+        P m = ms != nullptr ? ms[i] : P{0};
+        rule(ps[i], m, scale * gs[i]);
+        if (ms != nullptr) ms[i] = m;
+      }
+    });
+  });
+}
+
+void rmsprop_step(const Tensor& p, const Tensor& square, const Tensor& momentum, const Tensor& g,
+                  const RmspropStep& step, const StepDecision* decision) {
+  if (decision->go == 0.0) return;
+  dispatch_parameter(p.dtype, [&](auto tag) {
+    using P = decltype(tag);
+    P *ps = p.as<P>(), *ss = square.as<P>(), *ms = momentum.defined() ? momentum.as<P>() : nullptr;
+    const RmspropRule<P> rule(step, ms != nullptr);
+    const P scale = static_cast<P>(decision->grad_scale);
+    const P* gs = g.as<P>();
+    parallel_chunks(p.elements(), [=](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i) {
+        P m = ms != nullptr ? ms[i] : P{0};
+        rule(ps[i], ss[i], m, scale * gs[i]);
+        if (ms != nullptr) ms[i] = m;
       }
     });
   });

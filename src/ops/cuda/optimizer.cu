@@ -4,6 +4,7 @@
 #include "ops/cuda/cuda_kernels.h"
 #include "ops/cuda/reduce.cuh"
 #include "ops/cuda/types.cuh"
+#include "ops/optimizer_rules.h"
 
 namespace qn::cuda {
 namespace {
@@ -80,6 +81,31 @@ __global__ void adam_kernel(P* p, P* mean, P* square, const P* g, AdamFactors<P>
   }
 }
 
+template <typename P>
+__global__ void sgd_kernel(P* p, P* momentum, const P* g, SgdRule<P> rule, int64_t step, const StepDecision* decision,
+                           int64_t n) {
+  if (decision->go == 0.0) return;
+  if (static_cast<double>(step) - decision->skipped <= 1.0) rule.begin();
+  const P scale = static_cast<P>(decision->grad_scale);
+  for (int64_t i = thread_index(); i < n; i += thread_count()) {
+    P m = momentum != nullptr ? momentum[i] : P{0};
+    rule(p[i], m, scale * g[i]);
+    if (momentum != nullptr) momentum[i] = m;
+  }
+}
+
+template <typename P>
+__global__ void rmsprop_kernel(P* p, P* square, P* momentum, const P* g, RmspropRule<P> rule,
+                               const StepDecision* decision, int64_t n) {
+  if (decision->go == 0.0) return;
+  const P scale = static_cast<P>(decision->grad_scale);
+  for (int64_t i = thread_index(); i < n; i += thread_count()) {
+    P m = momentum != nullptr ? momentum[i] : P{0};
+    rule(p[i], square[i], m, scale * g[i]);
+    if (momentum != nullptr) momentum[i] = m;
+  }
+}
+
 }  // namespace
 
 void sum_of_squares(double* result, const Tensor& x) {
@@ -125,6 +151,26 @@ void adam_step(const Tensor& p, const Tensor& m, const Tensor& v, const Tensor& 
                                  .decay = static_cast<P>(1.0 - step.lr * step.weight_decay)};
     launch(adam_kernel<P>, flat_grid(p.elements()), kThreads, data_of<P>(p), data_of<P>(m), data_of<P>(v),
            data_of<P>(g), factors, step, decision, p.elements());
+  });
+}
+
+void sgd_step(const Tensor& p, const Tensor& momentum, const Tensor& g, const SgdStep& step,
+              const StepDecision* decision) {
+  dispatch_parameter(p.dtype, [&](auto tag) {
+    using P = decltype(tag);
+    P* buffer = momentum.defined() ? data_of<P>(momentum) : nullptr;
+    launch(sgd_kernel<P>, flat_grid(p.elements()), kThreads, data_of<P>(p), buffer, data_of<P>(g),
+           SgdRule<P>(step, buffer != nullptr), step.step, decision, p.elements());
+  });
+}
+
+void rmsprop_step(const Tensor& p, const Tensor& square, const Tensor& momentum, const Tensor& g,
+                  const RmspropStep& step, const StepDecision* decision) {
+  dispatch_parameter(p.dtype, [&](auto tag) {
+    using P = decltype(tag);
+    P* buffer = momentum.defined() ? data_of<P>(momentum) : nullptr;
+    launch(rmsprop_kernel<P>, flat_grid(p.elements()), kThreads, data_of<P>(p), data_of<P>(square), buffer,
+           data_of<P>(g), RmspropRule<P>(step, buffer != nullptr), decision, p.elements());
   });
 }
 
