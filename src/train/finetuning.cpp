@@ -70,8 +70,8 @@ void QuantizeConfig::validate(const ConfigChecker& c) const {
           "updates_per_stage",
           "belongs to another recipe than stage_updates, stage_optimizers and stage_lr: leave it out");
   for (const std::string& name : stage_optimizers)
-    c.check(name == name_of(OptimizerKind::adam) || name == name_of(OptimizerKind::nag), "stage_optimizers",
-            "there is no optimizer '{}': nag or adam", name);
+    c.check(find_value<OptimizerKind>(name).has_value(), "stage_optimizers", "there is no optimizer '{}': {}", name,
+            fmt::join(names_of(all_values<OptimizerKind>()), ", "));
   for (const double lr : stage_lr)
     c.check(lr >= 0.0 && std::isfinite(lr), "stage_lr", "must be finite and not negative, got {}", lr);
   c.check(teacher_weight >= 0.0 && teacher_weight <= 1.0, "teacher_weight", "must be in [0, 1], got {}",
@@ -86,8 +86,8 @@ Finetuning::Finetuning(const QuantizeConfig& config, const QuantizationPlan& pla
     starts_.push_back(starts_.back() + updates_of(config, plan, stage));
     Stage own{optimizer, schedule};
     if (!config.stage_optimizers.empty())
-      own.optimizer.name = value_named<OptimizerKind>(
-          entry_of(config.stage_optimizers, stage, plan.stages, "stage_optimizers"), "ipq.stage_optimizers");
+      own.optimizer.become(value_named<OptimizerKind>(
+          entry_of(config.stage_optimizers, stage, plan.stages, "stage_optimizers"), "ipq.stage_optimizers"));
     if (!config.stage_lr.empty()) own.schedule.lr = entry_of(config.stage_lr, stage, plan.stages, "stage_lr");
     if (!config.input_exponent.empty())
       own.input_exponent = entry_of(config.input_exponent, stage, plan.stages, "input_exponent");

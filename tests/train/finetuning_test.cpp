@@ -75,6 +75,8 @@ TEST_F(FinetuningTest, StagesHaveTheirOwnUpdatesAndRates) {
   EXPECT_DOUBLE_EQ(all.learning_rate(0, 0), 0.1);
   EXPECT_DOUBLE_EQ(all.learning_rate(1, 5), 0.1);  // half of the run is over, and its own rate is twice the first one
   EXPECT_DOUBLE_EQ(all.learning_rate(2, 9), 0.04);
+  c.ipq.stage_optimizers = {"rmsprop_tf"};
+  EXPECT_EQ(Finetuning(c.ipq, plan, c.ipq.optimizer, {}).optimizer(0).eps, 1e-3) << "what it usually has";
   c.ipq.restart_schedule = true;
   const Finetuning anew(c.ipq, plan, c.ipq.optimizer, c.ipq.schedule);
   EXPECT_DOUBLE_EQ(anew.learning_rate(1, 5), 0.2);
@@ -384,8 +386,8 @@ TEST(FinetuningConfig, TwoRecipesAtOnceAreRefused) {
   EXPECT_NO_THROW(read("stage_updates: [3], optimizer: {name: nag}"));
   EXPECT_THAT([&] { read("updates_per_stage: 3, stage_updates: [3]"); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("another recipe")));
-  EXPECT_THAT([&] { read("stage_optimizers: [sgd]"); },
-              testing::ThrowsMessage<Error>(testing::HasSubstr("no optimizer 'sgd'")));
+  EXPECT_THAT([&] { read("stage_optimizers: [lion]"); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("no optimizer 'lion': nag, adam, sgd, rmsprop_tf")));
   EXPECT_THAT([&] { read("reassign_share: 0"); }, testing::ThrowsMessage<Error>(testing::HasSubstr("(0, 1]")));
 }
 

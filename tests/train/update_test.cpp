@@ -117,12 +117,13 @@ TEST(Update, HalfPrecisionSkipsUpdatesThatOverflowAndScalesTheLoss) {
 
 // An update that is skipped leaves no trace: those around it are what they would be without it.
 TEST(Update, SkippedUpdatesLeaveNoTrace) {
-  for (const OptimizerKind kind : {OptimizerKind::nag, OptimizerKind::adam})
+  for (const OptimizerKind kind : all_values<OptimizerKind>())
     for (const MissingGradient missing : {MissingGradient::zero, MissingGradient::skip})
       for (const bool resumes : {false, true}) {
         SCOPED_TRACE(fmt::format("{} {} {}", name_of(kind), name_of(missing), resumes));
         OptimizerConfig config;
-        config.name = kind;
+        config.become(kind);
+        config.dampening = 0.25;
         config.missing_gradient = missing;
         const auto local = make_local_communicator();
         const auto train = [&](bool with_bad) {
