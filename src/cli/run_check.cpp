@@ -23,7 +23,10 @@ void check_task(ProblemList& problems, const RunConfig& config, bool quantize) {
   problems.collect(
       [&] { make_run_plan(task->module(), config.quant_noise, quantize ? &config.ipq : nullptr, config.ipq); }, true);
   if (!open || quantize) return;
-  problems.collect([&] { check_schedule(config.schedule, total_updates(config.train, *task)); });
+  problems.collect([&] {
+    check_schedule(in_updates(config.schedule, task->updates_per_epoch(config.train.micro_batches)),
+                   total_updates(config.train, *task));
+  });
   problems.collect([&] { check_noise_schedule(config.quant_noise, total_updates(config.train, *task)); });
 }
 

@@ -63,6 +63,7 @@ Trainer::Trainer(const TrainerConfig& config, std::string config_text, Task& tas
   // First: another process may have it.
   if (comm_.is_root() && !options_.dry) folder_.emplace(config_.checkpoint);
   task_.open_training();
+  config_.schedule = in_updates(config_.schedule, task_.updates_per_epoch(config_.train.micro_batches));
   if (options_.quantize && !config_.ipq.teacher.empty())
     task_.learn_from(config_.ipq.teacher, config_.ipq.teacher_weight, kernels_);
   if (options_.quantize && comm_.is_root()) teacher_ = teacher_contents(config_.ipq);
