@@ -9,6 +9,7 @@
 #include "tasks/stored_config.h"
 #include "train/checkpoint_file.h"
 #include "train/checkpoint_seal.h"
+#include "train/model_average.h"
 
 namespace qn {
 namespace {
@@ -40,6 +41,7 @@ ModelFile model_of(const StateDict& state, const std::filesystem::path& path, co
   module.allocate(DType::f32, kernels);
   const int64_t done = restore_quantized(module, plan, config.ipq.centroid_gradient, state);
   if (plan.stages > 0) file.state += fmt::format(", {} of {} stages quantized", done, plan.stages);
+  if (holds_averages(state)) file.state += ", moving averages of its weights";
   load_module(module, state);
   return file;
 }

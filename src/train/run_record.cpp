@@ -1,11 +1,14 @@
 #include "train/run_record.h"
 
 #include <fmt/chrono.h>
+#include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
 
 #include <ctime>
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/file_io.h"
 #include "core/text.h"
@@ -109,6 +112,19 @@ void check_same_run(const StateDict& state, const CheckpointConfig& config, bool
       "checkpoint.dir=...), --fresh to move that run aside and start from these weights, or, to go on with it, name "
       "no weights: no --from, and --set 'checkpoint.init_from=\"\"'",
       folder, init_from);
+}
+
+void warn_of_changes(const StateDict& state, const std::string& config_text) {
+  constexpr std::string_view kNew = ": (not set) -> ";
+  std::vector<std::string> added;
+  for (std::string& line : diff_config(state.text("config"), config_text)) {
+    const size_t at = line.find(kNew);
+    if (at == std::string::npos)
+      spdlog::warn("changed since the checkpoint: {}", line);
+    else
+      added.push_back(line.replace(at, kNew.size(), " = "));
+  }
+  if (!added.empty()) spdlog::warn("not in the checkpoint's configuration: {}", fmt::join(added, ", "));
 }
 
 }  // namespace qn

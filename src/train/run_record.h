@@ -36,4 +36,8 @@ void check_same_run(const StateDict& state, const CheckpointConfig& config, bool
 /// What tells a run's source: the checksum of all of a checkpoint's content. Kept as the text "source".
 std::string source_identity(const std::filesystem::path& init_from);
 
+/// Warns of what a configuration says otherwise than that of the checkpoint `state`. Keys that only the new one has, as
+/// those that older programs did not know, are a line together.
+void warn_of_changes(const StateDict& state, const std::string& config_text);
+
 }  // namespace qn

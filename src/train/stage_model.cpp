@@ -6,16 +6,15 @@
 #include <cmath>
 
 #include "compress/ipq.h"
-#include "ops/host_access.h"
-#include "train/flat_state.h"
 
 namespace qn {
 namespace {
 
 constexpr const char *kActive = "stage_model/active", *kAveraged = "stage_model/averaged_updates",
-                     *kAverage = "stage_model/average/", *kBest = "stage_model/best/",
-                     *kBestUpdate = "stage_model/best_update", *kBestMetric = "stage_model/best_metric",
-                     *kBestIsHigh = "stage_model/best_is_high";
+                     *kBest = "stage_model/best/", *kBestUpdate = "stage_model/best_update",
+                     *kBestMetric = "stage_model/best_metric", *kBestIsHigh = "stage_model/best_is_high";
+
+const ModelAverage::Prefixes kAverage{"stage_model/average/", "stage_model/average_buffers/"};
 
 bool better(const Metric& a, const Metric& b) { return a.higher_is_better ? a.value > b.value : a.value < b.value; }
 
@@ -25,28 +24,14 @@ void StageModel::begin() {
   active_ = true;
   best_.reset();
   updates_ = 0;
-  if (decay_ == 0.0) return;
-  const ParameterStore& store = module_.parameters();
-  average_ = OwnedTensor(store.values().shape, store.dtype(), *store.kernels().memory);
-  store.kernels().copy(average_.view(), store.values());
+  average_.reset();
+  if (decay_ > 0.0) average_.emplace(module_);
 }
 
 void StageModel::add_update() {
-  if (!averages()) return;
-  const Kernels& k = module_.parameters().kernels();
+  if (!average_) return;
   const auto n = static_cast<double>(updates_++);
-  const double share = 1.0 - std::min(decay_, (1.0 + n) / (10.0 + n));
-  k.axpy(average_.view(), average_.view(), -share, 1);
-  k.axpy(average_.view(), module_.parameters().values(), share, 1);
-}
-
-void StageModel::exchange() {
-  if (!averages()) return;
-  const ParameterStore& store = module_.parameters();
-  const OwnedTensor trained(store.values().shape, store.dtype(), *store.kernels().memory);
-  store.kernels().copy(trained.view(), store.values());
-  store.kernels().copy(store.values(), average_.view());
-  store.kernels().copy(average_.view(), trained.view());
+  average_->add(std::min(decay_, (1.0 + n) / (10.0 + n)));
 }
 
 void StageModel::record(const Evaluation& found, int64_t update) {
@@ -59,9 +44,9 @@ void StageModel::record(const Evaluation& found, int64_t update) {
 
 void StageModel::finish(std::optional<Evaluation>& evaluation) {
   if (!active_) return;
-  exchange();
+  if (average_) average_->exchange();
   active_ = false;
-  average_ = {};
+  average_.reset();
   if (!best_) return;
   const Best best = std::move(*best_);
   best_.reset();
@@ -73,9 +58,9 @@ void StageModel::finish(std::optional<Evaluation>& evaluation) {
 
 void StageModel::save(StateDict& state) const {
   state.ints[kActive] = active_ ? 1 : 0;
-  if (averages()) {
+  if (average_) {
     state.ints[kAveraged] = updates_;
-    save_slices(module_.parameters(), average_, kAverage, state);
+    average_->save(kAverage, state);
   }
   if (!best_) return;
   state.ints[kBestUpdate] = best_->update;
@@ -88,9 +73,9 @@ void StageModel::load(const StateDict& state) {
   const auto entry = state.ints.find(kActive);
   if (entry == state.ints.end() || entry->second == 0) return;
   begin();
-  if (averages() && state.ints.contains(kAveraged)) {
+  if (average_ && state.ints.contains(kAveraged)) {
     updates_ = state.integer(kAveraged);
-    load_slices(module_.parameters(), average_, kAverage, state);
+    average_->load(kAverage, state);
   }
   if (!keep_best_ || !state.ints.contains(kBestUpdate)) return;
   best_ = Best{state.integer(kBestUpdate),

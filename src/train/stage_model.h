@@ -7,6 +7,7 @@
 
 #include "nn/module.h"
 #include "nn/state_dict.h"
+#include "train/model_average.h"
 #include "train/task.h"
 
 namespace qn {
@@ -23,8 +24,8 @@ class StageModel {
   void begin();
   /// After an update.
   void add_update();
-  /// Averages change places with the values that are trained; twice: nothing has happened.
-  void exchange();
+  /// Null where there is none.
+  ModelAverage* average() { return average_ ? &*average_ : nullptr; }
   /// The module, averages in place, was evaluated after so many updates. Remembers it if it is the best of the stage.
   void record(const Evaluation& found, int64_t update);
   /// The stage's finetuning is over: the module becomes the best one, or the average. `evaluation` is that of the
@@ -36,14 +37,12 @@ class StageModel {
   void load(const StateDict& state);
 
  private:
-  bool averages() const { return active_ && decay_ > 0.0; }
-
   Module& module_;
   double decay_;
   bool keep_best_;
   bool active_ = false;
   int64_t updates_ = 0;  // in the average
-  OwnedTensor average_;  // as the store's values
+  std::optional<ModelAverage> average_;
   struct Best {
     int64_t update = 0;
     Metric metric;
@@ -51,18 +50,6 @@ class StageModel {
     StateDict state;                       // of the module, codes included
   };
   std::optional<Best> best_;
-};
-
-/// The module with averages in place, as long as this lives.
-class AveragesInPlace {
- public:
-  explicit AveragesInPlace(StageModel& model) : model_(model) { model_.exchange(); }
-  ~AveragesInPlace() { model_.exchange(); }
-  AveragesInPlace(const AveragesInPlace&) = delete;
-  AveragesInPlace& operator=(const AveragesInPlace&) = delete;
-
- private:
-  StageModel& model_;
 };
 
 }  // namespace qn

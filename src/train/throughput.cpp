@@ -130,11 +130,13 @@ std::string Throughput::text(const std::string& sample) const {
   return text;
 }
 
-std::string memory_text(const ParameterStore& store, const Optimizer& optimizer, const Arena& activations,
-                        const Kernels& kernels) {
-  std::string text = fmt::format("memory: parameters {}, gradients {}, optimizer {}, activations {}",
-                                 format_bytes(store.values().bytes()), format_bytes(store.grads().bytes()),
-                                 format_bytes(optimizer.bytes()), format_bytes(activations.capacity()));
+std::string memory_text(const ParameterStore& store, const Optimizer& optimizer, const ModelAverage* average,
+                        const Arena& activations, const Kernels& kernels) {
+  std::string text =
+      fmt::format("memory: parameters {}, gradients {}, optimizer {}", format_bytes(store.values().bytes()),
+                  format_bytes(store.grads().bytes()), format_bytes(optimizer.bytes()));
+  if (average != nullptr) text += fmt::format(", averages {}", format_bytes(average->bytes()));
+  text += fmt::format(", activations {}", format_bytes(activations.capacity()));
   if (const std::optional<DeviceMemory> use = Device(kernels).memory())
     text += fmt::format(", scratch {}; {} of the GPU's {} are free", format_bytes(use->scratch),
                         format_bytes(use->free), format_bytes(use->total));

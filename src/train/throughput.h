@@ -60,7 +60,8 @@ class Throughput {
 
 /// This rank's memory by what it is for, and what its GPU has left: "parameters 942.0 MiB, gradients ..., optimizer
 /// ..., activations ...". Meaningful after the first update, when the arenas have their size.
-std::string memory_text(const ParameterStore& store, const Optimizer& optimizer, const Arena& activations,
-                        const Kernels& kernels);
+/// `average` may be null.
+std::string memory_text(const ParameterStore& store, const Optimizer& optimizer, const ModelAverage* average,
+                        const Arena& activations, const Kernels& kernels);
 
 }  // namespace qn

@@ -124,6 +124,7 @@ void Trainer::start_or_resume() {
   renew_optimizer();
   make_update_runner();
   if (resuming) resume(state);
+  begin_average(state);
   start_reporting(resuming);
 }
 
@@ -181,7 +182,8 @@ void Trainer::initialize_weights() {
     source_ = source_identity(source);
     source_layers_ = keep;
     if (options_.quantize) check_storable(module_, plan_);
-    spdlog::info("weights from {}{}", source, keep.empty() ? "" : fmt::format(", layers kept: {}", keep));
+    spdlog::info("weights from {}{}{}", source, holds_averages(state) ? ", moving averages" : "",
+                 keep.empty() ? "" : fmt::format(", layers kept: {}", keep));
     noise = RunNoise::codebooks_of(std::move(state));
   }
   if (ipq_) {
@@ -211,9 +213,7 @@ void Trainer::forget_other_ranges(const StateDict& source) {
 }
 
 void Trainer::resume(const StateDict& state) {
-  if (comm_.is_root())
-    for (const std::string& line : diff_config(state.text("config"), config_text_))
-      spdlog::warn("changed since the checkpoint: {}", line);
+  if (comm_.is_root()) warn_of_changes(state, config_text_);
   check_teacher(state);
   load_module(module_, state);
   check_optimizer(current_optimizer(), state);
@@ -227,9 +227,30 @@ void Trainer::resume(const StateDict& state) {
   if (state.texts.contains("source_layers")) source_layers_ = state.text("source_layers");
 }
 
+/// The parameters of a checkpoint with averages are these; training goes on with those beside them, averages or not.
+void Trainer::begin_average(const StateDict& state) {
+  const EmaConfig& config = config_.train.ema;
+  if (options_.quantize || !(config.on() || holds_averages(state))) return;
+  ema_.emplace(module_);
+  if (holds_averages(state)) {
+    ema_->load(kTrained, state);
+    ema_->exchange();
+  }
+  if (!config.on()) ema_.reset();
+}
+
+ModelAverage* Trainer::average() {
+  if (stage_model_) return stage_model_->average();
+  return ema_ ? &*ema_ : nullptr;
+}
+
 StateDict Trainer::capture() {
   StateDict state;
-  save_module(module_, state);
+  {
+    const AveragesInPlace averages(ema_ ? &*ema_ : nullptr);
+    save_module(module_, state);
+    if (ema_) ema_->save(kTrained, state);
+  }
   optimizer_->save(module_.parameters(), state);
   updates_->save(state);
   noise_->save(state);
@@ -368,11 +389,11 @@ bool Trainer::one_update() {
   unreported_.back().seconds = seconds_since(start);
   state_.training_seconds += unreported_.back().seconds;
   for (const UpdateResult& result : finished) report(result);
-  if (observer == nullptr) return true;
-  if (finished.back().skipped) {
-    observer->drop_update(kernels_);
-  } else {
-    observer->end_update(kernels_, across_ranks());
+  if (observer != nullptr && finished.back().skipped) observer->drop_update(kernels_);
+  if (observer != nullptr && !finished.back().skipped) observer->end_update(kernels_, across_ranks());
+  if (ema_) {
+    const ProfileScope of_average(Phase::optimizer);
+    ema_->add(config_.train.ema.decay_at(state_.update));
   }
   return true;
 }
@@ -398,8 +419,7 @@ void Trainer::drain() {
 const Evaluation& Trainer::validate_now() {
   drain();
   if (evaluation_) return *evaluation_;
-  std::optional<AveragesInPlace> averages;
-  if (stage_model_) averages.emplace(*stage_model_);
+  const AveragesInPlace averages(average());
   evaluation_ = task_.evaluate(kernels_, comm_, dtype_);
   if (stage_model_) stage_model_->record(*evaluation_, state_.update);
   return *evaluation_;

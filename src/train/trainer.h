@@ -78,6 +78,9 @@ class Trainer {
   void initialize_weights();
   void forget_other_ranges(const StateDict& source);
   void resume(const StateDict& state);
+  void begin_average(const StateDict& state);
+  /// Of the module as it is trained; null where there is none.
+  ModelAverage* average();
   void check_teacher(const StateDict& state) const;
   StateDict capture();
   void save(const SaveReason& reason);
@@ -131,6 +134,7 @@ class Trainer {
   std::optional<IpqMachine> ipq_;
   Finetuning finetuning_;
   std::optional<StageModel> stage_model_;  // where there are stages
+  std::optional<ModelAverage> ema_;        // train.ema
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DeviceCommunicator> device_comm_;  // null: what is on a device travels through host memory
   std::optional<UpdateRunner> updates_;

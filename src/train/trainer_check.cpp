@@ -53,7 +53,8 @@ std::string Trainer::check_summary(uint64_t packed_bytes) {
   auto rss = static_cast<double>(peak_rss_bytes());
   comm_.all_reduce_max({&rss, 1});
   const CheckpointConfig& c = config_.checkpoint;
-  const uint64_t file = module_.parameters().values().bytes() + optimizer_->bytes();
+  const uint64_t averages = ema_ ? ema_->bytes() : 0;
+  const uint64_t file = module_.parameters().values().bytes() + optimizer_->bytes() + averages;
   const int64_t files = 4 + kept(c.keep_epochs, c.save_every_epochs, all / per_epoch) +
                         kept(c.keep_updates, c.save_every_updates, all);  // last, best, and two being written
   uint64_t needed = file * static_cast<uint64_t>(files);
@@ -61,7 +62,7 @@ std::string Trainer::check_summary(uint64_t packed_bytes) {
   std::string text =
       fmt::format("model: {} parameters, {} in fp32\n{}; peak of the largest rank while measuring: {}\n",
                   group_digits(original_parameters_), format_bytes(static_cast<uint64_t>(original_parameters_) * 4),
-                  memory_text(module_.parameters(), *optimizer_, updates_->arena(), kernels_),
+                  memory_text(module_.parameters(), *optimizer_, average(), updates_->arena(), kernels_),
                   format_bytes(static_cast<uint64_t>(rss)));
   if (options_.quantize) text += "memory of k-means comes on top of it\n";
   text += fmt::format("time: about {:.3g} s per update (an estimate, from a few micro-batches of this data)", seconds);

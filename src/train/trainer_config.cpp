@@ -37,6 +37,7 @@ void TrainConfig::visit(ConfigVisitor& v) {
   v.choice("measure_matmul", measure_matmul,
            "measure at the start how fast matrix products are here (0.2 s), and show which share of that rate the "
            "training uses (MFU); auto: on GPUs");
+  v.section("ema", ema, "moving averages of what is trained; `quantize` has ipq.average_decay in their place");
 }
 
 void TrainConfig::validate(const ConfigChecker& c) const {

@@ -10,6 +10,7 @@
 #include "core/config.h"
 #include "train/finetuning.h"
 #include "train/lr_schedule.h"
+#include "train/model_average.h"
 #include "train/optimizer.h"
 #include "train/precision.h"
 
@@ -51,6 +52,7 @@ struct TrainConfig {
   int64_t validate_every_epochs = 1, validate_every_updates = 0;
   int64_t log_every_updates = 50;
   MeasureMatmul measure_matmul = MeasureMatmul::automatic;
+  EmaConfig ema;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };

@@ -35,6 +35,10 @@ void Trainer::log_start() const {
   spdlog::info("data: {}; {} rank{}", task_.describe_data(config_.train.micro_batches), comm_.size(),
                comm_.size() == 1 ? "" : "s");
   spdlog::info("{}", throughput_->text(task_.sample_words().one));
+  const EmaConfig& ema = config_.train.ema;
+  if (ema_) spdlog::info("validating and saving moving averages of the weights (train.ema.decay {})", ema.decay);
+  if (!ema.on() && (ema.warmup || ema.start_update > 0))
+    spdlog::warn("train.ema.warmup and start_update have no effect: train.ema.decay is 0");
   const int64_t per_epoch = task_.updates_per_epoch(1);
   if (per_epoch > 0 && config_.train.micro_batches > per_epoch)
     spdlog::warn(
@@ -70,7 +74,8 @@ void Trainer::report(const UpdateResult& result) {
   if (!progress_) return;
   if (result.skipped) report_skipped(started.update, result);
   clipped_ += result.clipped ? 1 : 0;
-  if (++reported_ == 1) spdlog::info("{}", memory_text(module_.parameters(), *optimizer_, updates_->arena(), kernels_));
+  if (++reported_ == 1)
+    spdlog::info("{}", memory_text(module_.parameters(), *optimizer_, average(), updates_->arena(), kernels_));
   const double loss = result.loss / static_cast<double>(result.sample_size) / std::numbers::ln2;
   const std::vector<Metric> metrics = task_.training_metrics(loss);
   progress_->report({.update = started.update,

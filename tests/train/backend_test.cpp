@@ -126,6 +126,25 @@ TEST_F(Backends, SearchesForRangesOutsideTensorMemory) {
   EXPECT_EQ(guarded.loss, plain.loss);
 }
 
+TEST_F(Backends, OptimizersAndAveragesStayInTensorMemory) {
+  for (const OptimizerKind optimizer : {OptimizerKind::sgd, OptimizerKind::rmsprop_tf}) {
+    RunConfig config = tiny_config(dir_.path(), name_of(optimizer));
+    config.optimizer.become(optimizer);
+    config.optimizer.weight_decay = 1e-3;
+    config.optimizer.decay = DecayedParameters::weights;
+    config.schedule.lr = 0.01;
+    config.train.ema = {.decay = 0.9, .warmup = true, .start_update = 1};
+    config.train.max_updates = 5;
+    const ShortRun plain = short_run(config, cpu_kernels()), guarded = short_run(config, guarded_kernels());
+    EXPECT_EQ(guarded.values, plain.values);
+    EXPECT_EQ(guarded.loss, plain.loss);
+    if (cuda_device_count() == 0) continue;
+    const ShortRun cuda = short_run(config, cuda_kernels());
+    EXPECT_TRUE(close(cuda.values, plain.values, kTrajectoryTolerance));
+    EXPECT_NEAR(cuda.loss, plain.loss, 1e-3 * plain.loss);
+  }
+}
+
 TEST_F(Backends, CudaGraphsComputeWhatTheirPassesDo) {
   if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
   RunConfig config = tiny_config(dir_.path(), "graphs");

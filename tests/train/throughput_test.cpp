@@ -181,7 +181,7 @@ TEST(Throughput, MemoryIsToldByKind) {
   const auto nag = make_optimizer({}, model->parameters(), 0.1), two = make_optimizer(adam, model->parameters(), 0.1);
   EXPECT_EQ(nag->bytes(), model->parameters().values().bytes());
   EXPECT_EQ(two->bytes(), 2 * nag->bytes());
-  const std::string text = memory_text(model->parameters(), *two, arena, cpu_kernels());
+  const std::string text = memory_text(model->parameters(), *two, nullptr, arena, cpu_kernels());
   EXPECT_NE(text.find("activations 16.00 MiB"), std::string::npos) << text;
   EXPECT_EQ(text.find("GPU"), std::string::npos) << text;
 }
