@@ -1,6 +1,7 @@
 #include <spdlog/spdlog.h>
 
 #include "cli/commands.h"
+#include "cli/prepare_images.h"
 #include "cli/usage.h"
 #include "core/text.h"
 #include "data/byte_pair_model.h"
@@ -52,6 +53,7 @@ struct Options {
   std::string tokenizer, columns, languages;
   PrepareTableOptions table;
   PreparePairsOptions pairs;
+  PrepareImages images;
   bool is_table = false;
   std::vector<const CLI::Option*> limits;
 
@@ -86,6 +88,7 @@ void run_pairs(Options& options) {
 }
 
 void run(Options& options) {
+  if (options.images.asked()) return options.images.run(options.text, options.columns);
   QN_CHECK_USAGE(!options.is_table || options.languages.empty(),
                  "texts are either tables (--table) or pairs (--pairs)");
   QN_CHECK_USAGE(
@@ -173,6 +176,7 @@ Command add_prepare(CLI::App& app) {
         "Fill the dictionary up to a multiple of this with unused words");
   add_tables(app, *all);
   add_pairs(app, *all);
+  all->images.add_to(app);
   app.footer("The result is what fairseq-preprocess --only-source makes; folders made by it are read as well.");
   return [all](Communicator& comm) {
     if (comm.is_root()) run(*all);

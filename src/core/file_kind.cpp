@@ -20,13 +20,19 @@ struct Signature {
   FileKind kind;
 };
 // UTF-32's byte order mark begins as UTF-16's does.
-constexpr std::array kSignatures = {
-    Signature{kCheckpointMagic, FileKind::checkpoint}, Signature{kTokenIndexMagic, FileKind::token_index},
-    Signature{kProfileBeginning, FileKind::profile},   Signature{"\x1f\x8b"sv, FileKind::gzip},
-    Signature{"\x28\xb5\x2f\xfd"sv, FileKind::zstd},   Signature{"\xfd\x37zXZ\0"sv, FileKind::xz},
-    Signature{"PK\x03\x04"sv, FileKind::zip},          Signature{"version https://git-lfs"sv, FileKind::git_lfs},
-    Signature{"\xff\xfe\0\0"sv, FileKind::utf32},      Signature{"\0\0\xfe\xff"sv, FileKind::utf32},
-    Signature{"\xff\xfe"sv, FileKind::utf16},          Signature{"\xfe\xff"sv, FileKind::utf16}};
+constexpr std::array kSignatures = {Signature{kCheckpointMagic, FileKind::checkpoint},
+                                    Signature{kTokenIndexMagic, FileKind::token_index},
+                                    Signature{kProfileBeginning, FileKind::profile},
+                                    Signature{kPreparedImagesMagic, FileKind::images},
+                                    Signature{"\x1f\x8b"sv, FileKind::gzip},
+                                    Signature{"\x28\xb5\x2f\xfd"sv, FileKind::zstd},
+                                    Signature{"\xfd\x37zXZ\0"sv, FileKind::xz},
+                                    Signature{"PK\x03\x04"sv, FileKind::zip},
+                                    Signature{"version https://git-lfs"sv, FileKind::git_lfs},
+                                    Signature{"\xff\xfe\0\0"sv, FileKind::utf32},
+                                    Signature{"\0\0\xfe\xff"sv, FileKind::utf32},
+                                    Signature{"\xff\xfe"sv, FileKind::utf16},
+                                    Signature{"\xfe\xff"sv, FileKind::utf16}};
 
 bool is_hdf5(std::string_view head) {
   constexpr auto kMagic = "\x89HDF\r\n\x1a\n"sv;
@@ -133,6 +139,8 @@ const char* description(FileKind kind) {
       return "binarized text (.bin, with its .idx beside it)";
     case FileKind::profile:
       return "a profile (Chrome trace)";
+    case FileKind::images:
+      return "a split of prepared images (.images)";
     case FileKind::gzip:
       return "compressed with gzip";
     case FileKind::zstd:

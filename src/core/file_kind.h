@@ -17,6 +17,7 @@ enum class FileKind : uint8_t {
   token_index,   ///< .idx of binarized text
   token_stream,  ///< .bin of binarized text: only its .idx beside it tells
   profile,       ///< written by --profile
+  images,        ///< a split of prepared images
   gzip,
   zstd,
   bzip2,
@@ -38,6 +39,9 @@ inline constexpr const char* kCheckpointMagic = "quantnoise-checkpoint";
 inline constexpr std::string_view kTokenIndexMagic{"MMIDIDX\0\0", 9};
 /// How every file of --profile begins.
 inline constexpr std::string_view kProfileBeginning = R"({"displayTimeUnit":"ms","otherData":)";
+
+/// How every split of prepared images begins.
+inline constexpr std::string_view kPreparedImagesMagic = "QNIMAGES";
 
 /// Of content that begins with `head`; the more of it the better, 4 KiB are enough.
 FileKind kind_of(std::string_view head);

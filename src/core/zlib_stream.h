@@ -16,4 +16,7 @@ std::vector<std::byte> compress_bytes(std::string_view content);
 /// of at most `most` bytes. Takes memory only for what the stream really gives.
 std::string decompress_bytes(std::span<const std::byte> stream, size_t most, const std::string& where);
 
+/// The same of a gzip file (RFC 1952) of one member.
+std::string decompress_gzip(std::span<const std::byte> file, size_t most, const std::string& where);
+
 }  // namespace qn

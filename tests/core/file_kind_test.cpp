@@ -32,6 +32,7 @@ TEST(FileKind, IsToldByTheFirstBytes) {
       {std::string(2048, 'x') + "\x89HDF\r\n\x1a\n"s, FileKind::hdf5},
       {"\x40\0\0\0\0\0\0\0{\"a\""s, FileKind::safetensors},
       {"MMIDIDX\0\0\1"s, FileKind::token_index},
+      {"QNIMAGES\1\0\0\0"s, FileKind::images},
       {"\x1f\x8b\x08\0"s, FileKind::gzip},
       {"\x28\xb5\x2f\xfd\x24"s, FileKind::zstd},
       {"BZh91AY&SY", FileKind::bzip2},
