@@ -1,14 +1,19 @@
 #include "data/image_augment.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "core/error.h"
+#include "data/image_ops.h"
 #include "data/random_draws.h"
 
 namespace qn {
 namespace {
+
+constexpr int64_t kMostMagnitude = 30;
 
 /// A part of min_area to 1 of the area and 3/4 to 4/3 of a square's shape; after ten misses the middle (torchvision's
 /// RandomResizedCrop).
@@ -66,6 +71,71 @@ Image cropped(const ImageView& image, const ImageTransform& transform, const Ima
   QN_ASSERT(false, "unknown crop");
 }
 
+/// Levels that become about 0: what a network takes for nothing.
+std::array<uint8_t, 3> neutral_levels(const ImageTransform& transform) {
+  std::array<uint8_t, 3> levels{};
+  for (size_t c = 0; c < 3; ++c)
+    levels[c] =
+        static_cast<uint8_t>(std::lround(std::clamp(transform.mean[transform.mean.size() == 1 ? 0 : c], 0., 255.)));
+  return levels;
+}
+
+/// One of RandAugment's 14 changes; `strength` is 0 to 1.
+void random_change(Image& image, double strength, const std::array<uint8_t, 3>& fill, RandomDraws& draws) {
+  const int64_t change = draws.below(14);
+  const double sign = draws.uniform() < 0.5 ? -1 : 1;
+  const auto shift = [&](int64_t side) { return std::trunc(sign * strength * 150 / 331 * static_cast<double>(side)); };
+  switch (change) {
+    case 0:
+      return;
+    case 1:
+      image = warped(image, {1, sign * 0.3 * strength, 0, 0, 1, 0}, fill);
+      return;
+    case 2:
+      image = warped(image, {1, 0, 0, sign * 0.3 * strength, 1, 0}, fill);
+      return;
+    case 3:
+      image = warped(image, {1, 0, shift(image.width), 0, 1, 0}, fill);
+      return;
+    case 4:
+      image = warped(image, {1, 0, 0, 0, 1, shift(image.height)}, fill);
+      return;
+    case 5:
+      image = warped(image, rotation(sign * 30 * strength, image.height, image.width), fill);
+      return;
+    case 6:
+      return adjust_brightness(image, 1 + sign * 0.9 * strength);
+    case 7:
+      return adjust_saturation(image, 1 + sign * 0.9 * strength);
+    case 8:
+      return adjust_contrast(image, 1 + sign * 0.9 * strength);
+    case 9:
+      return adjust_sharpness(image, 1 + sign * 0.9 * strength);
+    case 10:
+      return posterize(image, 8 - static_cast<int>(std::nearbyint(4 * strength)));
+    case 11:
+      return solarize(image, 255 * (1 - strength));
+    case 12:
+      return stretch_levels(image);
+    default:
+      return equalize_levels(image);
+  }
+}
+
+/// Brightness, contrast, saturation and hue in random order, each by a random amount (torchvision's ColorJitter).
+void jitter_colours(Image& image, const ImageAugmentation& a, RandomDraws& draws) {
+  std::array<int, 4> order = {0, 1, 2, 3};
+  for (size_t i = 3; i > 0; --i)
+    std::swap(order[i], order[static_cast<size_t>(draws.below(static_cast<int64_t>(i) + 1))]);
+  const auto factor = [&](double range) { return draws.between(std::max(0.0, 1 - range), 1 + range); };
+  for (const int what : order) {
+    if (what == 0 && a.brightness > 0) adjust_brightness(image, factor(a.brightness));
+    if (what == 1 && a.contrast > 0) adjust_contrast(image, factor(a.contrast));
+    if (what == 2 && a.saturation > 0) adjust_saturation(image, factor(a.saturation));
+    if (what == 3 && a.hue > 0) shift_hue(image, draws.between(-a.hue, a.hue));
+  }
+}
+
 }  // namespace
 
 void ImageAugmentation::visit(ConfigVisitor& v) {
@@ -75,12 +145,29 @@ void ImageAugmentation::visit(ConfigVisitor& v) {
   v.field("min_area", min_area, "random_resized: the smallest share of a picture's area");
   v.field("padding", padding, "padded: how many pixels are black at most, on each side");
   v.field("flip", flip, "probability that left and right are exchanged");
+  v.field("randaugment_ops", randaugment_ops,
+          "so many changes drawn at random out of 14 (sheared, moved, turned, brightness, sharpness, ...), as "
+          "torchvision's "
+          "RandAugment (0: none; usual: 2)");
+  v.field("randaugment_magnitude", randaugment_magnitude, "how strong these are, of 30");
+  v.field("brightness", brightness, "colour jitter: brightness is multiplied by 1 - this to 1 + this");
+  v.field("contrast", contrast, "colour jitter: contrast, likewise");
+  v.field("saturation", saturation, "colour jitter: saturation, likewise");
+  v.field("hue", hue, "colour jitter: hue is shifted by up to this share of the circle, either way");
 }
 
 void ImageAugmentation::validate(const ConfigChecker& c) const {
   c.check(min_area > 0 && min_area <= 1, "min_area", "must be above 0 and at most 1, got {}", min_area);
   c.check(padding >= 0 && padding <= 1024, "padding", "must be in 0 to 1024, got {}", padding);
   c.check(flip >= 0 && flip <= 1, "flip", "must be in 0 to 1, got {}", flip);
+  c.check(randaugment_ops >= 0 && randaugment_ops <= 16, "randaugment_ops", "must be in 0 to 16, got {}",
+          randaugment_ops);
+  c.check(randaugment_magnitude >= 0 && randaugment_magnitude <= kMostMagnitude, "randaugment_magnitude",
+          "must be in 0 to {}, got {}", kMostMagnitude, randaugment_magnitude);
+  for (const auto& [name, value] :
+       {std::pair{"brightness", brightness}, {"contrast", contrast}, {"saturation", saturation}})
+    c.check(value >= 0 && value <= 10, name, "must be in 0 to 10, got {}", value);
+  c.check(hue >= 0 && hue <= 0.5, "hue", "must be in 0 to 0.5, got {}", hue);
 }
 
 RandomKey augmentation_key(uint64_t seed, int64_t epoch, int64_t item) {
@@ -96,6 +183,10 @@ Image augmented_square(const ImageView& image, const ImageTransform& transform, 
   RandomDraws draws(key);
   Image square = cropped(image, transform, augmentation, draws);
   if (augmentation.flip > 0 && draws.uniform() < augmentation.flip) mirror(square);
+  const double strength = static_cast<double>(augmentation.randaugment_magnitude) / kMostMagnitude;
+  for (int64_t i = 0; i < augmentation.randaugment_ops; ++i)
+    random_change(square, strength, neutral_levels(transform), draws);
+  if (augmentation.jitters()) jitter_colours(square, augmentation, draws);
   return square;
 }
 

@@ -22,13 +22,18 @@ struct EnumNames<TrainingCrop> {
                                                     {TrainingCrop::padded, "padded"}};
 };
 
-/// The defaults change nothing.
+/// The defaults change nothing. What is done is done in this order; RandAugment is Cubuk et al. (2020) with the changes
+/// and strengths of torchvision's.
 struct ImageAugmentation {
   TrainingCrop crop = TrainingCrop::center;
   double min_area = 0.08;
   int64_t padding = 4;
   double flip = 0;
+  int64_t randaugment_ops = 0;        ///< changes that RandAugment makes
+  int64_t randaugment_magnitude = 9;  ///< of 30
+  double brightness = 0, contrast = 0, saturation = 0, hue = 0;
 
+  bool jitters() const { return brightness > 0 || contrast > 0 || saturation > 0 || hue > 0; }
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };
