@@ -55,7 +55,7 @@ int run(int argc, char** argv, Communicator& comm) {
     CLI::App* options = app.add_subcommand(name, description);
     commands.push_back({options, adder(*options), saves});
   };
-  add("prepare", "Text files to a dictionary and binary token streams", cli::add_prepare);
+  add("prepare", "Text files to a dictionary and binary token streams, pictures to splits of images", cli::add_prepare);
   add("train", "Train a model, or resume a run", cli::add_train, true);
   add("quantize", "Compress a trained model by iterative product quantization", cli::add_quantize, true);
   add("eval", "Perplexity, accuracy, ... of a checkpoint or a packed file", cli::add_eval);

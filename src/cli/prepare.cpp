@@ -118,7 +118,8 @@ void add_tables(CLI::App& app, Options& options) {
   app.add_option(
          "--columns", options.columns,
          "input0=NAME,input1=NAME,label=NAME: names in the header, or numbers from 1. Without it they are found "
-         "by the names of GLUE's tasks; without a header, by their number")
+         "by the names of GLUE's tasks; without a header, by their number. Of lists of images file=NAME,label=NAME,"
+         "name=NAME")
       ->group(group);
   app.add_flag("--regression", options.table.regression, "Labels are numbers, not classes")->group(group);
   app.add_option("--label-dict", options.table.label_dict,
@@ -177,7 +178,8 @@ Command add_prepare(CLI::App& app) {
   add_tables(app, *all);
   add_pairs(app, *all);
   all->images.add_to(app);
-  app.footer("The result is what fairseq-preprocess --only-source makes; folders made by it are read as well.");
+  app.footer(
+      "Of texts the result is what fairseq-preprocess --only-source makes; folders made by it are read as well.");
   return [all](Communicator& comm) {
     if (comm.is_root()) run(*all);
     log_peak_memory(comm);

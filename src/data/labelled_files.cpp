@@ -1,6 +1,7 @@
 #include "data/labelled_files.h"
 
 #include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 
@@ -29,17 +30,29 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
   return entries;
 }
 
-void add_images_below(const fs::path& folder, const std::string& label, LabelledFiles& result, int depth = 0) {
-  QN_CHECK(depth < 32, "{}: folders in folders without end; is there a link to a folder above?", folder.string());
-  for (const fs::path& entry : entries_of(folder)) {
-    if (fs::is_directory(entry)) {
-      add_images_below(entry, label, result, depth + 1);
-    } else if (is_image_name(entry)) {
-      result.files.push_back(entry);
-      result.labels.push_back(label);
+/// Goes through a folder of classes.
+struct FolderSearch {
+  LabelledFiles found;
+  std::vector<fs::path> others;  ///< files that are not called as pictures are
+
+  void add_below(const fs::path& folder, const std::string& label, int depth = 0) {
+    QN_CHECK(depth < 32, "{}: folders in folders without end; is there a link to a folder above?", folder.string());
+    for (const fs::path& entry : entries_of(folder)) {
+      if (fs::is_directory(entry))
+        add_below(entry, label, depth + 1);
+      else
+        add(entry, label);
     }
   }
-}
+  void add(const fs::path& file, const std::string& label) {
+    if (!is_image_name(file)) {
+      others.push_back(file);
+      return;
+    }
+    found.files.push_back(file);
+    found.labels.push_back(label);
+  }
+};
 
 /// The fields of a line; nothing where a quote does not end.
 std::vector<std::string> fields_of(std::string_view line, char separator) {
@@ -112,29 +125,28 @@ bool LabelledFiles::labelled() const {
 }
 
 LabelledFiles files_of_folder(const fs::path& folder) {
-  LabelledFiles result;
-  result.origin = folder;
-  std::vector<fs::path> loose;
+  FolderSearch search, loose;
   for (const fs::path& entry : entries_of(folder)) {
-    if (fs::is_directory(entry)) {
-      check_encoding({{}, "", entry, entry.filename().native()});
-      add_images_below(entry, entry.filename().string(), result);
-    } else if (is_image_name(entry)) {
-      loose.push_back(entry);
+    if (!fs::is_directory(entry)) {
+      loose.add(entry, "");
+      continue;
     }
+    check_encoding({{}, "", entry, entry.filename().native()});
+    search.add_below(entry, entry.filename().string());
   }
-  QN_CHECK(loose.empty() || result.files.empty(),
+  QN_CHECK(loose.found.files.empty() || search.found.files.empty(),
            "{} holds pictures ({}, ...) beside folders of pictures: put every picture into the folder of its class, or "
            "all into one folder if they have none",
-           folder.string(), loose.front().filename().string());
-  if (!loose.empty()) {
-    result.labels.resize(loose.size());
-    result.files = std::move(loose);
-  }
-  QN_CHECK(!result.files.empty(),
+           folder.string(), loose.found.files.front().filename().string());
+  FolderSearch& used = loose.found.files.empty() ? search : loose;
+  QN_CHECK(!used.found.files.empty(),
            "{} holds no JPEG or PNG files (.jpg, .jpeg, .png), neither in folders of classes nor by themselves",
            folder.string());
-  return result;
+  if (!used.others.empty())
+    spdlog::warn("{}: {} files are not called .jpg, .jpeg or .png and were passed over; the first is {}",
+                 folder.string(), group_digits(std::ssize(used.others)), used.others.front().string());
+  used.found.origin = folder;
+  return std::move(used.found);
 }
 
 LabelledFiles files_of_list(const fs::path& list, const fs::path& root, const std::string& columns) {

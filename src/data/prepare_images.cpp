@@ -19,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kHeldOut = "valid";
-constexpr int64_t kChunk = 256;     // images in memory at a time
+constexpr int64_t kChunk = 64;      // images in memory at a time
 constexpr size_t kMostErrors = 10;  // that are worth reading
 
 /// A split to be: some images of a source.

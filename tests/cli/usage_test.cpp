@@ -57,6 +57,15 @@ TEST_F(CliTest, NamingWhatIsNotThereIsWrongUsage) {
   expect_prepare({"--pairs", "deen"}, "SOURCE-TARGET");
   expect_prepare({"--table", "--columns", "input3=x"}, "input0=NAME");
   expect_prepare({"--tokenizer", config}, "is a file: name the folder");
+  expect_prepare({"--resize", "64"}, "--resize is for images");
+  expect_prepare({"--images", "--tokenizer", data}, "--tokenizer is for texts, --images for pictures");
+  expect_prepare({"--images", "--filter", "bilinear"}, "--filter is for --resize");
+  expect_prepare({"--mnist", data}, "--train does not go with --mnist");
+  expect_prepare({"--images", "--mnist", data}, "give one of them");
+  expect_usage({"prepare", "--images", "-o", (dir_ / "new").string()}, "nothing to prepare: name folders or lists");
+  expect_usage({"prepare", "--images", "--train", (dir_ / "none").string(), "-o", (dir_ / "new").string()},
+               "there is no such folder of pictures");
+  expect_usage({"prepare", "--mnist", data, "-o", (dir_ / "new").string()}, "needs the four files of MNIST");
   expect_prepare({"--train-tokenizer", "255"}, "--train-tokenizer: must be a whole number, at least 256");
   expect_prepare({"--min-frequency", "3"}, "--min-frequency requires --train-tokenizer");
   expect_prepare({"--train-tokenizer", "300", "--dict", config}, "brings its own dictionary");

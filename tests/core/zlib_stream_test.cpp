@@ -41,5 +41,16 @@ TEST(ZlibStream, RefusesWhatIsNoStreamOfItsSize) {
   EXPECT_THAT([] { decompress_bytes(std::vector<std::byte>(kMost), kMost, "it"); }, refuses("which is too much"));
 }
 
+TEST(ZlibStream, ReadsGzipFiles) {
+  // Python: gzip.compress(b"\0\0\x08\x01\0\0\0\x05\0\1\2\0\1", mtime=0)
+  constexpr uint8_t kFile[] = {0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x03, 0x63,
+                               0x60, 0xe0, 0x60, 0x64, 0x60, 0x60, 0x60, 0x65, 0x60, 0x64, 0x62,
+                               0x60, 0x04, 0x00, 0xd7, 0xde, 0x87, 0xc6, 0x0d, 0x00, 0x00, 0x00};
+  const auto file = std::as_bytes(std::span(kFile));
+  EXPECT_EQ(decompress_gzip(file, kMost, "it"), std::string("\0\0\x08\x01\0\0\0\x05\0\1\2\0\1", 13));
+  for (size_t size = 0; size < file.size(); ++size)
+    EXPECT_THAT([&] { decompress_gzip(file.first(size), kMost, "it"); }, refuses("it is no intact gzip file"));
+}
+
 }  // namespace
 }  // namespace qn::test

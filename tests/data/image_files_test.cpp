@@ -53,7 +53,9 @@ TEST_F(ImageFilesTest, FoldersAreClasses) {
     put(name, std::string(name).ends_with("jpeg") ? 1 : 0);
   fs::create_directories(in("t/empty"));
   put("v/dog/only.png");
+  const LogCapture log;
   prepare({.inputs = {{"train", in("t")}, {"valid", in("v")}}});
+  EXPECT_THAT(log.text(), HasSubstr("1 files are not called .jpg, .jpeg or .png and were passed over; the first is"));
   const ImageDataset train = split("train");
   EXPECT_THAT(train.classes(), ElementsAre("ant", "dog"));
   EXPECT_THAT(labels(train), ElementsAre(0, 1, 1));
