@@ -36,8 +36,7 @@ WeightInfo info_of(const StoredTensor& tensor) {
                   .kind = kind_of(tensor),
                   .rows = tensor.shape[0],
                   .cols = tensor.elements() / tensor.shape[0]};
-  if (info.kind == WeightKind::conv)
-    info.attributes["kernel_size"] = fmt::format("({}, {})", tensor.shape[2], tensor.shape[3]);
+  if (info.kind == WeightKind::conv) info.attributes["kernel_size"] = kernel_text(tensor.shape[2], tensor.shape[3]);
   return info;
 }
 

@@ -17,14 +17,10 @@ namespace qn {
 namespace {
 
 constexpr const char* kPresets[] = {"paper", "fairseq"};
-constexpr const char* kGroups[] = {groups::kFfn,
-                                   groups::kAttention,
-                                   groups::kCrossAttention,
-                                   groups::kEmbedding,
-                                   groups::kEmbeddingProjection,
-                                   groups::kPositions,
-                                   groups::kSoftmax,
-                                   groups::kHead};
+constexpr const char* kGroups[] = {
+    groups::kFfn,       groups::kAttention, groups::kCrossAttention, groups::kEmbedding, groups::kEmbeddingProjection,
+    groups::kPositions, groups::kSoftmax,   groups::kHead,           groups::kConv,      groups::kDepthwise,
+    groups::kPointwise, groups::kSqueeze,   groups::kClassifier};
 
 /// The proxy of product quantization: blocks of columns are zero, the rest is scaled up.
 class ZeroBlocks : public NoisyWeight {
@@ -164,7 +160,7 @@ WeightNoise noise_of(const WeightPlan& weight, const NoiseConfig& config, const 
     noise.options = IntQuantizer({static_cast<int>(config.bits), config.range}).options();
     if (config.range == RangeMethod::histogram) noise.options[kRangeUpdates] = std::to_string(config.range_updates);
   } else if (noise.form == kZeroBlocks) {
-    noise.block = config.block_size.value_or(8);
+    noise.block = weight.kernel > 1 ? weight.kernel : config.block_size.value_or(8);
   } else {
     const KMeansShape shape = codebook_shape(weight, config, later);
     noise.block = shape.block_size;
@@ -184,10 +180,10 @@ void NoiseConfig::visit(ConfigVisitor& v) {
       "what such blocks are: zero, the others being scaled up (the paper's proxy); the mean of the weight's blocks; "
       "or exactly what product quantization would make of them, the nearest centroid of the weight's codebook");
   v.choice("unit", unit, "every block has a fate of its own, or all blocks of the same centroid share theirs");
-  v.field(
-      "block_size", block_size,
-      "adjacent input columns that make a block (null: 8 with zero; with what imitates a quantizer, mean, exact and "
-      "clusters, those that `quantize` with the section ipq will use for the weight)");
+  v.field("block_size", block_size,
+          "adjacent input columns that make a block (null: 8 with zero, and in convolutions over several pixels always "
+          "a kernel's weights of one input channel, as in fairseq; with what imitates a quantizer, mean, exact and "
+          "clusters, those that `quantize` with the section ipq will use for the weight)");
   v.field("n_centroids", n_centroids,
           "centroids of codebooks, for exact and clusters (null: those that `quantize` will use)");
   v.field("codebook_updates", codebook_updates, "updates from one refresh of the codebooks by k-means to the next");
@@ -216,8 +212,8 @@ void NoiseConfig::visit(ConfigVisitor& v) {
   std::vector<std::string> names(std::begin(kPresets), std::end(kPresets));
   names.insert(names.end(), std::begin(kGroups), std::end(kGroups));
   v.choice("groups", groups, std::move(names),
-           "weights that get noise; paper = ffn, attn, cross_attn, embed, embed_proj; fairseq = ffn, cross_attn, "
-           "embed_proj");
+           "weights that get noise; paper = ffn, attn, cross_attn, embed, embed_proj, and of image networks conv, "
+           "depthwise, pointwise, squeeze, classifier; fairseq = ffn, cross_attn, embed_proj");
   v.field("rates", rates,
           "rates of single groups in place of pq or scalar, whether `groups` names them or not: [ffn=0.1, attn=0.05]");
   v.field("start", start, "part of the run's updates after which noise begins");
@@ -281,8 +277,9 @@ std::vector<std::string> expand_groups(const std::vector<std::string>& names) {
   };
   for (const std::string& name : names) {
     if (name == "paper")
-      for (const char* g : {groups::kFfn, groups::kAttention, groups::kCrossAttention, groups::kEmbedding,
-                            groups::kEmbeddingProjection})
+      for (const char* g :
+           {groups::kFfn, groups::kAttention, groups::kCrossAttention, groups::kEmbedding, groups::kEmbeddingProjection,
+            groups::kConv, groups::kDepthwise, groups::kPointwise, groups::kSqueeze, groups::kClassifier})
         add(g);
     else if (name == "fairseq")
       for (const char* g : {groups::kFfn, groups::kCrossAttention, groups::kEmbeddingProjection}) add(g);

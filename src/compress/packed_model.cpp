@@ -262,10 +262,12 @@ void check_fits(const Module& module, const SafetensorsReader& file) {
   const PackedWeights quantized = packed_weights(file, &module.weights());
   const auto check = [&](const std::string& name, const Shape& shape) {
     const auto packed = quantized.find(name);
+    const bool codes = packed != quantized.end();  // of a matrix: a convolution's later axes are one there
     const std::vector<int64_t> stored =
-        packed == quantized.end() ? file.at(name).shape : std::vector{packed->second.rows, packed->second.cols};
-    QN_CHECK(stored == shape.to_vector(), "'{}': tensor {} has the shape [{}], its model (metadata 'model') needs {}",
-             file.path(), name, fmt::join(stored, ", "), shape.to_string());
+        codes ? std::vector{packed->second.rows, packed->second.cols} : file.at(name).shape;
+    const std::vector<int64_t> wanted = codes ? std::vector{shape[0], shape.elements() / shape[0]} : shape.to_vector();
+    QN_CHECK(stored == wanted, "'{}': tensor {} has the shape [{}], its model (metadata 'model') needs {}", file.path(),
+             name, fmt::join(stored, ", "), shape.to_string());
   };
   for (const auto& p : module.parameters().all()) check(p->name, p->shape);
   for (const auto& b : module.buffers().all()) check(b->name, b->shape);

@@ -51,9 +51,10 @@ std::string without_backslashes(std::string text) {
   return text;
 }
 
-/// What fairseq's layer has that does not follow from the weight's shape: of token tables, only the one with the
+/// What fairseq's layer has that does not follow from the weight's matrix: of token tables, only the one with the
 /// padding token's row knows it.
-std::map<std::string, std::string> padding_attribute(const Weight& weight) {
+std::map<std::string, std::string> own_attributes(const Weight& weight) {
+  if (weight.kind() == WeightKind::conv) return {{"kernel_size", kernel_text(weight.shape()[2], weight.shape()[3])}};
   if (weight.kind() != WeightKind::embedding || weight.first_token() < 0) return {};
   const bool has_padding = weight.first_token() <= kPadId && kPadId < weight.first_token() + weight.rows();
   return {{"padding_idx", has_padding ? std::to_string(kPadId - weight.first_token()) : "None"}};
@@ -185,6 +186,21 @@ QuantizeRules default_quantize_rules() {
   };
 }
 
+QuantizeRules default_image_rules(std::span<const WeightInfo> weights) {
+  QuantizeRules rules{
+      .n_centroids = {{"Linear", {"in_features", {{"*", 256}}}}, {"Conv2d", {"kernel_size", {{"*", 256}}}}},
+      .block_sizes = {{"Linear", {"in_features", {{"*", 4}}}},
+                      {"Conv2d", {"kernel_size", {{"(1, 1)", 4}, {"(3, 3)", 9}, {"(5, 5)", 25}}}}},
+      .stages = {}};
+  constexpr const char* kStages[] = {R"(blocks\.\d+\.\d+\.conv_pwl?$|conv_head$|layer\d+\.\d+\.conv[12]$)",
+                                     R"(blocks\.\d+\.\d+\.conv_dw$)", R"(blocks\.\d+\.\d+\.se\.)",
+                                     R"(classifier$|fc$)"};
+  for (const char* pattern : kStages)
+    if (const StageRule rule{pattern, ""}; !find_matches(NamePattern(rule.pattern, rule.where), weights).empty())
+      rules.stages.push_back(rule);
+  return rules;
+}
+
 std::vector<WeightPlan> QuantizationPlan::stage(int64_t stage) const {
   std::vector<WeightPlan> found;
   std::copy_if(weights.begin(), weights.end(), std::back_inserter(found),
@@ -221,6 +237,12 @@ void QuantizationPlan::quantize(const std::string& name, int64_t stage, std::sha
   stages = std::max(stages, stage + 1);
 }
 
+std::string kernel_text(int64_t height, int64_t width) { return fmt::format("({}, {})", height, width); }
+
+int64_t kernel_pixels(const Weight& weight) {
+  return weight.kind() == WeightKind::conv ? weight.shape()[2] * weight.shape()[3] : 1;
+}
+
 std::vector<WeightInfo> infos_of(const WeightSet& weights) {
   std::vector<WeightInfo> infos;
   for (const auto& w : weights.all())
@@ -228,16 +250,17 @@ std::vector<WeightInfo> infos_of(const WeightSet& weights) {
                      .kind = w->kind(),
                      .rows = w->rows(),
                      .cols = w->cols(),
+                     .kernel = kernel_pixels(*w),
                      .group = w->group(),
                      .aliases = weights.aliases_of(w.get()),
-                     .attributes = padding_attribute(*w)});
+                     .attributes = own_attributes(*w)});
   return infos;
 }
 
 QuantizationPlan dense_plan(std::span<const WeightInfo> weights) {
   QuantizationPlan plan;
   for (const WeightInfo& w : weights)
-    plan.weights.push_back({.name = w.name, .group = w.group, .rows = w.rows, .cols = w.cols});
+    plan.weights.push_back({.name = w.name, .group = w.group, .rows = w.rows, .cols = w.cols, .kernel = w.kernel});
   return plan;
 }
 

@@ -24,8 +24,9 @@ const char* layer_type(WeightKind kind);
 struct WeightInfo {
   std::string name = {};  ///< "decoder.layers.0.fc1.weight" or without ".weight": patterns see it without
   WeightKind kind = WeightKind::linear;
-  int64_t rows = 0;  ///< outputs, vocabulary size or output channels
-  int64_t cols = 0;  ///< inputs, embedding width or (inputs / groups) * kernel height * kernel width
+  int64_t rows = 0;    ///< outputs, vocabulary size or output channels
+  int64_t cols = 0;    ///< inputs, embedding width or (inputs / groups) * kernel height * kernel width
+  int64_t kernel = 1;  ///< of a convolution: pixels of its kernel
   std::string group = {};
   std::vector<std::string> aliases = {};  ///< further names of the same (tied) weight
   /// Texts of the layer's attributes beyond those that follow from the members above, as Python's str() writes them:
@@ -71,6 +72,12 @@ struct QuantizeRules {
 /// fairseq's select nothing.
 QuantizeRules default_quantize_rules();
 
+/// Those for image networks, as far as `weights` have them: K = 256, blocks of a kernel's weights of one input channel
+/// (9 or 25 values), and of 4 in convolutions of single pixels and the classifier (the paper's choices). Stages:
+/// pointwise convolutions (of a ResNet all but the first), depthwise ones, squeeze and excitation, classifier. The
+/// first convolution, whose inputs are the image, stays (Stock et al. 2019).
+QuantizeRules default_image_rules(std::span<const WeightInfo> weights);
+
 /// Noise of a weight in training.
 struct WeightNoise {
   std::string form;  ///< see the table in noise.cpp; empty: none
@@ -85,6 +92,7 @@ struct WeightPlan {
   std::string name;   ///< WeightInfo::name
   std::string group;  ///< not part of the text
   int64_t rows = 0, cols = 0;
+  int64_t kernel = 1;        ///< WeightInfo::kernel; not part of the text
   std::string tied_to = {};  ///< this weight comes into being, dense, when that one's tie is cut
   int64_t stage = -1;        ///< that quantizes it; -1: none does
   std::shared_ptr<const Quantizer> quantizer = nullptr;  ///< with a stage
@@ -114,6 +122,11 @@ struct QuantizationPlan {
   /// weight or the quantizer cannot quantize it.
   void quantize(const std::string& name, int64_t stage, std::shared_ptr<const Quantizer> quantizer);
 };
+
+/// "(3, 3)", as Python writes it.
+std::string kernel_text(int64_t height, int64_t width);
+/// Pixels of a convolution's kernel; 1 for other weights.
+int64_t kernel_pixels(const Weight& weight);
 
 /// What a plan needs to know of the weights of a module.
 std::vector<WeightInfo> infos_of(const WeightSet& weights);

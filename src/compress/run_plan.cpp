@@ -27,7 +27,7 @@ void tables_first(QuantizeRules& rules) {
   std::rotate(rules.stages.begin(), rules.stages.begin() + kTables, rules.stages.begin() + kTables + 1);
 }
 
-QuantizeRules rules_of(const IpqConfig& config) {
+QuantizeRules rules_of(const IpqConfig& config, std::span<const WeightInfo> weights) {
   if (auto quantizer = only_quantizer(config)) {
     QuantizeRules rules;
     rules.quantizer = std::move(quantizer);
@@ -35,19 +35,26 @@ QuantizeRules rules_of(const IpqConfig& config) {
     if (rules.stages.empty()) rules.stages.push_back({R"((?!.*embed_positions$).)", ""});
     return rules;
   }
-  QuantizeRules rules = config.rules.empty() ? default_quantize_rules() : read_quantize_rules(config.rules);
+  const bool images = std::any_of(weights.begin(), weights.end(),
+                                  [](const WeightInfo& weight) { return weight.kind == WeightKind::conv; });
+  QuantizeRules rules = !config.rules.empty() ? read_quantize_rules(config.rules)
+                        : images              ? default_image_rules(weights)
+                                              : default_quantize_rules();
   for (const std::string& pattern : config.row_scales) rules.row_scales.push_back({pattern, "ipq.row_scales"});
-  if (config.stages.empty() && config.rules.empty() && !config.updates_per_stage) tables_first(rules);
+  if (config.stages.empty() && config.rules.empty() && !config.updates_per_stage && !images) tables_first(rules);
   if (config.stages.empty()) return rules;
   rules.stages.clear();
   for (const std::string& pattern : config.stages) rules.stages.push_back({pattern, "ipq.stages"});
   return rules;
 }
 
-/// Groups are not part of a plan's text.
+/// Groups and kernels are not part of a plan's text.
 void restore_groups(QuantizationPlan& plan, const WeightSet& weights) {
   for (WeightPlan& planned : plan.weights) {
-    if (const Weight* weight = weights.find(planned.name)) planned.group = weight->group();
+    if (const Weight* weight = weights.find(planned.name)) {
+      planned.group = weight->group();
+      planned.kernel = kernel_pixels(*weight);
+    }
     for (const TiedUse& use : weights.ties())
       if (use.name == planned.name) planned.group = use.group;
   }
@@ -80,7 +87,8 @@ void compare_with_config(const QuantizationPlan& stored, const Module& module, c
 /// has to say.
 std::optional<QuantizationPlan> later_plan(const Module& module, const NoiseConfig& noise, const IpqConfig& ipq) {
   try {
-    return make_plan(rules_of(ipq), infos_of(module.weights()));
+    const std::vector<WeightInfo> infos = infos_of(module.weights());
+    return make_plan(rules_of(ipq, infos), infos);
   } catch (const Error& error) {
     if (noise.block_size && noise.n_centroids) return std::nullopt;
     spdlog::warn(
@@ -117,7 +125,7 @@ QuantizationPlan make_run_plan(const Module& module, const NoiseConfig& noise, c
                                const IpqConfig& later) try {
   const WeightSet& weights = module.weights();
   const std::vector<WeightInfo> infos = infos_of(weights);
-  QuantizationPlan plan = ipq != nullptr ? make_plan(rules_of(*ipq), infos) : dense_plan(infos);
+  QuantizationPlan plan = ipq != nullptr ? make_plan(rules_of(*ipq, infos), infos) : dense_plan(infos);
   if (ipq != nullptr) {
     if (ipq->dense_softmax) plan_cut_ties(plan, weights);
     plan.storage = packed_storage(*ipq);

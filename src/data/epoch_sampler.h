@@ -22,10 +22,16 @@ class EpochSampler {
   /// `micro_batches`: from freeze_batches(), the same list on all ranks. Epoch e goes through the list as shuffled by
   /// np.random.shuffle under seed + e (fairseq semantics 6.4).
   EpochSampler(BatchList micro_batches, uint64_t seed);
+  /// Items that are all alike: epoch e puts those of a list shuffled as above into batches of at most `batch_size`,
+  /// which differ by one item at most.
+  EpochSampler(int64_t items, int64_t batch_size, uint64_t seed);
 
   /// The item lists of the next `group` micro-batches of the global order; the last update of an epoch may have fewer,
   /// never none. Rank r of W takes the lists i with i % W == r. After the end of an epoch the next one begins.
   std::vector<std::vector<int64_t>> next_update(int64_t group);
+
+  /// What next_update() will return; empty where that begins another epoch.
+  std::vector<std::vector<int64_t>> peek(int64_t group) const;
 
   /// True when the epoch's last micro-batch has been handed out.
   bool end_of_epoch() const { return state_.next == micro_batches_.size(); }
@@ -42,9 +48,11 @@ class EpochSampler {
 
  private:
   void shuffle_epoch();
+  void shuffle_items();
 
   BatchList micro_batches_;
   uint64_t seed_;
+  int64_t items_ = 0, batch_size_ = 0;  // of items that are all alike
   SamplerState state_;
   std::vector<int64_t> order_;
 };

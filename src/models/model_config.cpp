@@ -62,7 +62,48 @@ const std::vector<Activation> kActivations = {Activation::relu, Activation::gelu
 
 }  // namespace
 
+namespace {
+
+struct VariantSizes {
+  double width, depth;
+  int64_t resolution;
+  double dropout;
+};
+/// Tan and Le's scaling, and that of EfficientNet-Lite.
+VariantSizes sizes_of(EfficientNetVariant variant) {
+  static constexpr VariantSizes kSizes[] = {
+      {1.0, 1.0, 224, 0.2}, {1.0, 1.1, 240, 0.2}, {1.1, 1.2, 260, 0.3}, {1.2, 1.4, 300, 0.3}, {1.4, 1.8, 380, 0.4},
+      {1.6, 2.2, 456, 0.4}, {1.8, 2.6, 528, 0.5}, {2.0, 3.1, 600, 0.5}, {1.0, 1.0, 224, 0.2}, {1.0, 1.1, 240, 0.2},
+      {1.1, 1.2, 260, 0.3}, {1.2, 1.4, 280, 0.3}, {1.4, 1.8, 300, 0.3}};
+  return kSizes[static_cast<size_t>(variant)];
+}
+
+}  // namespace
+
+int64_t published_resolution(EfficientNetVariant variant) { return sizes_of(variant).resolution; }
+
+void ModelConfig::select(EfficientNetVariant which) {
+  const VariantSizes sizes = sizes_of(which);
+  const bool lite = which >= EfficientNetVariant::lite0;
+  variant = which;
+  width = sizes.width;
+  depth = sizes.depth;
+  dropout = sizes.dropout;
+  squeeze = !lite;
+  activation = lite ? Activation::relu6 : Activation::silu;
+  drop_path = 0.2;
+}
+
 ModelConfig::ModelConfig(ModelType of) : type(of) {
+  if (type == ModelType::efficientnet) {
+    norm_eps = 1e-3;
+    select(variant);
+  }
+  if (type == ModelType::resnet) {
+    layers = 20;
+    embed_dim = 16;
+    norm_momentum = 0.1;
+  }
   if (type != ModelType::roberta && type != ModelType::bert) return;
   activation = Activation::gelu;
   attention_dropout = 0.1;
@@ -86,6 +127,10 @@ void ModelConfig::visit(ConfigVisitor& v) {
       return visit_encoder(v);
     case ModelType::transformer:
       return visit_transformer(v);
+    case ModelType::efficientnet:
+      return visit_efficientnet(v);
+    case ModelType::resnet:
+      return visit_resnet(v);
   }
 }
 
@@ -174,7 +219,61 @@ void ModelConfig::visit_transformer(ConfigVisitor& v) {
   v.field("share_layers", share_layers, kShareLayers);
 }
 
+namespace {
+constexpr const char *kImageNormEps = "what batch normalisation adds to variances",
+                     *kNormMomentum = "share of running averages that every update replaces";
+}
+
+void ModelConfig::visit_efficientnet(ConfigVisitor& v) {
+  const EfficientNetVariant before = variant;
+  v.choice("variant", variant, "sizes of the published models, for those of the keys width to drop_path not given");
+  if (variant != before) select(variant);
+  v.field("width", width, "factor of all numbers of channels (b0: 1)");
+  v.field("depth", depth, "factor of all numbers of blocks (b0: 1)");
+  v.field("stem_stride", stem_stride, "of the first convolution; 1 for images of 32 pixels");
+  v.field("squeeze", squeeze,
+          "squeeze and excitation in every block; false: a Lite, whose stem, head and first and "
+          "last stage are not scaled");
+  v.choice("activation", activation, {Activation::silu, Activation::relu6, Activation::relu}, "behind normalisations");
+  v.field("dropout", dropout, "before the classifier");
+  v.field(
+      "drop_path", drop_path,
+      "stochastic depth: probability that an image goes around a block; rises from 0 in the first to nearly this in "
+      "the last");
+  v.choice("padding", padding,
+           "zeros around images: as in TensorFlow, where the published models come from, or the "
+           "same on both sides, as torchvision's models have it");
+  v.field("norm_eps", norm_eps, kImageNormEps);
+  v.field("norm_momentum", norm_momentum, kNormMomentum);
+}
+
+void ModelConfig::visit_resnet(ConfigVisitor& v) {
+  v.field("layers", layers, "6 n + 2: 20, 32, 44, 56 in the paper");
+  v.field("embed_dim", embed_dim, "channels of the first of three stages");
+  v.field("norm_eps", norm_eps, kImageNormEps);
+  v.field("norm_momentum", norm_momentum, kNormMomentum);
+}
+
+void ModelConfig::validate_image_model(const ConfigChecker& c) const {
+  c.check(norm_eps > 0.0 && norm_eps < 1.0, "norm_eps", "must be in (0, 1), got {}", norm_eps);
+  c.check(norm_momentum > 0.0 && norm_momentum <= 1.0, "norm_momentum", "must be in (0, 1], got {}", norm_momentum);
+  if (type == ModelType::resnet) {
+    c.check(layers >= 8 && layers <= kMostLayers && (layers - 2) % 6 == 0, "layers",
+            "must be 6 n + 2: 8, 14, 20, ..., got {}", layers);
+    c.check(embed_dim >= 1 && embed_dim <= kMostWidth, "embed_dim", "must be in 1 to {}, got {}", kMostWidth,
+            embed_dim);
+    return;
+  }
+  constexpr double kMostScale = 100.0;
+  for (const auto& [name, factor] : {std::pair{"width", width}, {"depth", depth}})
+    c.check(factor > 0.0 && factor <= kMostScale, name, "must be above 0 and at most {}, got {}", kMostScale, factor);
+  c.check(stem_stride >= 1 && stem_stride <= 4, "stem_stride", "must be in 1 to 4, got {}", stem_stride);
+  for (const auto& [name, p] : {std::pair{"dropout", dropout}, {"drop_path", drop_path}})
+    c.check(p >= 0.0 && p < 1.0, name, "must be in [0, 1), got {}", p);
+}
+
 void ModelConfig::validate(const ConfigChecker& c) const {
+  if (is_image_model(type)) return validate_image_model(c);
   const auto within = [&](const char* key, int64_t value, int64_t least, int64_t most) {
     c.check(value >= least && value <= most, key, "must be in {} to {}, got {}", least, most, value);
   };

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/config.h"
+#include "nn/layers/conv_padding.h"
 #include "ops/kernels.h"
 #include "ops/norm_limits.h"
 
@@ -27,14 +28,16 @@ struct AdaptiveConfig {
   void validate(const ConfigChecker& c) const;
 };
 
-enum class ModelType { transformer_lm, roberta, transformer, bert };
+enum class ModelType { transformer_lm, roberta, transformer, bert, efficientnet, resnet };
 template <>
 struct EnumNames<ModelType> {
-  static constexpr EnumName<ModelType> kAll[] = {{ModelType::transformer_lm, "transformer_lm"},
-                                                 {ModelType::roberta, "roberta"},
-                                                 {ModelType::transformer, "transformer"},
-                                                 {ModelType::bert, "bert"}};
+  static constexpr EnumName<ModelType> kAll[] = {
+      {ModelType::transformer_lm, "transformer_lm"}, {ModelType::roberta, "roberta"},
+      {ModelType::transformer, "transformer"},       {ModelType::bert, "bert"},
+      {ModelType::efficientnet, "efficientnet"},     {ModelType::resnet, "resnet"}};
 };
+/// Whether its inputs are images.
+inline bool is_image_model(ModelType type) { return type == ModelType::efficientnet || type == ModelType::resnet; }
 
 /// Sizes of published models.
 enum class ModelPreset { base, large };
@@ -42,6 +45,18 @@ template <>
 struct EnumNames<ModelPreset> {
   static constexpr EnumName<ModelPreset> kAll[] = {{ModelPreset::base, "base"}, {ModelPreset::large, "large"}};
 };
+
+enum class EfficientNetVariant { b0, b1, b2, b3, b4, b5, b6, b7, lite0, lite1, lite2, lite3, lite4 };
+template <>
+struct EnumNames<EfficientNetVariant> {
+  using V = EfficientNetVariant;
+  static constexpr EnumName<V> kAll[] = {
+      {V::b0, "b0"},       {V::b1, "b1"},       {V::b2, "b2"},      {V::b3, "b3"},       {V::b4, "b4"},
+      {V::b5, "b5"},       {V::b6, "b6"},       {V::b7, "b7"},      {V::lite0, "lite0"}, {V::lite1, "lite1"},
+      {V::lite2, "lite2"}, {V::lite3, "lite3"}, {V::lite4, "lite4"}};
+};
+/// Pixels of a side that the published variant was trained with.
+int64_t published_resolution(EfficientNetVariant variant);
 
 /// The section `model` of a configuration. `type` decides which keys there are, and what they are where they are not
 /// given: see the function of each type in model_config.cpp. A key of another type is refused as unknown. Names follow
@@ -75,7 +90,19 @@ struct ModelConfig {
   double pooler_dropout = 0.0;
   // bert
   int64_t token_types = 0;
-  double norm_eps = kNormEps;
+  double norm_eps = kNormEps;  ///< of image networks, too
+  // efficientnet (dropout, activation and norm_eps as above)
+  EfficientNetVariant variant = EfficientNetVariant::b0;
+  double width = 1.0, depth = 1.0;
+  int64_t stem_stride = 2;
+  bool squeeze = true;
+  ConvPadding padding = ConvPadding::same;
+  double drop_path = 0.0;
+  // efficientnet and resnet; of resnet, layers counts those with weights, and embed_dim is the first stage's channels
+  double norm_momentum = 0.01;
+
+  /// The sizes of a published EfficientNet.
+  void select(EfficientNetVariant which);
 
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
@@ -84,6 +111,9 @@ struct ModelConfig {
   void visit_language_model(ConfigVisitor& v);
   void visit_encoder(ConfigVisitor& v);
   void visit_transformer(ConfigVisitor& v);
+  void visit_efficientnet(ConfigVisitor& v);
+  void visit_resnet(ConfigVisitor& v);
+  void validate_image_model(const ConfigChecker& c) const;
   void validate_language_model(const ConfigChecker& c) const;
 };
 

@@ -12,6 +12,7 @@
 
 #include "nn/activation_point.h"
 #include "nn/buffers.h"
+#include "nn/running_statistics.h"
 #include "nn/weight.h"
 
 namespace qn {
@@ -39,6 +40,8 @@ class Module {
   const BufferStore& buffers() const { return buffers_; }
   ActivationSet& activations() { return activations_; }
   const ActivationSet& activations() const { return activations_; }
+  /// Of batch normalisation; empty in most networks.
+  RunningStatistics& statistics() { return statistics_; }
   const std::vector<SharedPart>& shared() const { return shared_; }
   /// Where a network registers its parts, without a prefix.
   Scope root();
@@ -53,6 +56,7 @@ class Module {
   ParameterStore parameters_;
   WeightSet weights_;
   BufferStore buffers_;
+  RunningStatistics statistics_;
   ActivationSet activations_;
   std::vector<SharedPart> shared_;
   friend class Scope;
@@ -112,6 +116,7 @@ inline Scope Module::root() { return Scope(*this); }
 inline void Module::allocate(DType dtype, const Kernels& kernels) {
   parameters_.allocate(dtype, kernels);
   buffers_.allocate(dtype, kernels);
+  statistics_.allocate(dtype, kernels);
   refresh();
 }
 inline void Module::refresh() {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "ops/vision.h"
+
 namespace qn {
 
 Var DenseRepresentation::value(Tape& tape) { return parameter_->var(tape); }
@@ -35,6 +37,17 @@ Var Weight::value(Tape& tape) {
 Var Weight::linear(Tape& tape, const Var& x, const Var& bias, const ActivationQuantizer* input) {
   Weight* const self = this;
   return linear_concat(tape, x, {&self, 1}, {&bias, 1}, input);
+}
+
+/// Single pixels go the way of linear maps where inputs are quantized and a representation has a product of its own.
+Var Weight::conv2d(Tape& tape, const Var& x, const ConvShape& shape, const ConvEpilogue& epilogue,
+                   const ActivationQuantizer* input) {
+  if (!tape.recording() && input != nullptr && shape.pointwise()) {
+    QN_ASSERT(!epilogue.scale.defined() && !epilogue.activation, "of a product of codes");
+    const Var y = tape.result({shape.batch, shape.height, shape.width, shape.out});
+    if (representation_->multiply(tape, y.value, 0, x.value, input)) return y;
+  }
+  return qn::conv2d(tape, x, value(tape), shape, epilogue);
 }
 
 Var Weight::linear_transposed(Tape& tape, const Var& x) { return qn::linear_transposed(tape, x, value(tape)); }

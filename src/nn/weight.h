@@ -20,8 +20,13 @@ inline constexpr const char* kCrossAttention = "cross_attn";  ///< of a decoder 
 inline constexpr const char* kEmbedding = "embed";            ///< token tables
 inline constexpr const char* kPositions = "positions";        ///< tables of learned positions
 inline constexpr const char* kEmbeddingProjection = "embed_proj";
-inline constexpr const char* kSoftmax = "softmax";  ///< output matrices that are not tied to a table
-inline constexpr const char* kHead = "head";        ///< what stands between an encoder and its outputs
+inline constexpr const char* kSoftmax = "softmax";        ///< output matrices that are not tied to a table
+inline constexpr const char* kHead = "head";              ///< what stands between an encoder and its outputs
+inline constexpr const char* kConv = "conv";              ///< convolutions over pixels and channels
+inline constexpr const char* kDepthwise = "depthwise";    ///< convolutions with a filter of its own for every channel
+inline constexpr const char* kPointwise = "pointwise";    ///< convolutions of single pixels
+inline constexpr const char* kSqueeze = "squeeze";        ///< of squeeze and excitation
+inline constexpr const char* kClassifier = "classifier";  ///< from an image's features to classes
 }  // namespace groups
 
 /// Linear weights are [out, in], embedding tables [rows, dim], convolutions [out, in / groups, kh, kw].
@@ -94,6 +99,9 @@ class Weight {
 
   /// x W^T + bias, x [N, cols] -> [N, rows]; `bias` may be undefined.
   Var linear(Tape& tape, const Var& x, const Var& bias = {}, const ActivationQuantizer* input = nullptr);
+  /// x [batch, height, width, in] convolved with a weight of kind conv; see qn::conv2d().
+  Var conv2d(Tape& tape, const Var& x, const ConvShape& shape, const ConvEpilogue& epilogue,
+             const ActivationQuantizer* input = nullptr);
   /// x W, x [N, rows] -> [N, cols]: a projection used in the opposite direction.
   Var linear_transposed(Tape& tape, const Var& x);
   /// scale * rows of the table: [ids.size(), cols]; zeros for negative ids. Rows with id == pad_id get no gradient.

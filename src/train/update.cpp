@@ -72,6 +72,7 @@ std::optional<int64_t> UpdateRunner::accumulate(int64_t update, int64_t count,
   ActivationObserver* observer = module_.activations().observer();
   const bool host_reads = observer != nullptr && observer->begin_update(update);
   kernels_.fill(view_of(&state()->loss, {1}), 0.0);
+  if (!module_.statistics().empty()) kernels_.fill(module_.statistics().sums(), 0.0);
   int64_t sample_size = 0;
   for (int64_t i = comm_.rank(); i < count; i += comm_.size()) {
     if (options_.abandon && options_.abandon()) return std::nullopt;
@@ -90,6 +91,31 @@ std::optional<int64_t> UpdateRunner::accumulate(int64_t update, int64_t count,
   return sample_size;
 }
 
+/// Sums what the micro-batches of all ranks have seen, for running averages.
+void UpdateRunner::reduce_statistics() {
+  if (module_.statistics().empty() || comm_.size() == 1) return;
+  const Tensor& sums = module_.statistics().sums();
+  if (options_.device != nullptr) {
+    options_.device->start_all_reduce_sum(sums);
+    return options_.device->join();
+  }
+  edit_on_host(kernels_, sums, [&](const Tensor& host) {
+    if (host.dtype == DType::f64)
+      comm_.all_reduce_sum(host.span<double>());
+    else
+      comm_.all_reduce_sum(host.span<float>());
+  });
+}
+
+/// Running averages follow the update, unless it was skipped: then they, too, stay as they were. Only where updates may
+/// be skipped has the host to know.
+void UpdateRunner::follow_statistics(int64_t micro_batches) {
+  if (module_.statistics().empty()) return;
+  if (may_skip() && !on_host(kernels_)) kernels_.wait(kernels_.mark());
+  if ((may_skip() || on_host(kernels_)) && read_state().decision.go == 0.0) return;
+  module_.statistics().apply(kernels_, micro_batches);
+}
+
 /// Sums gradients and sample sizes over the ranks; losses only where the host can read them without waiting. A rank
 /// that abandons the update takes part in the sums as they are, since others may be in them, and says so beside its
 /// sample size.
@@ -100,6 +126,7 @@ std::optional<int64_t> UpdateRunner::reduce(std::optional<int64_t> sample_size) 
   }
   const ProfileScope phase(Phase::all_reduce);
   reducer_.finish();
+  reduce_statistics();
   if (on_host(kernels_)) state()->loss = comm_.all_reduce_sum_value(state()->loss);
   std::array<int64_t, 2> sums{sample_size.value_or(0), sample_size ? 0 : 1};
   comm_.all_reduce_sum(sums);
@@ -135,6 +162,7 @@ bool UpdateRunner::start(int64_t update, int64_t count, const std::function<Micr
   if (comm_.size() > 1 && !on_host(kernels_)) kernels_.fill(view_of(&state()->loss, {1}), 0.0);
   kernels_.decide_update(state(), rule);
   step(optimizer, lr);
+  follow_statistics(count);
   kernels_.start_download(copy.view().data, state_.view().data, sizeof(UpdateState));
   const int64_t mark = kernels_.mark();
   pending_.push_back({update, *sample_size, std::move(copy), mark});

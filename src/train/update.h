@@ -105,6 +105,8 @@ class UpdateRunner {
   void pass(Tape& tape, const MicroBatch& micro, int64_t micro_batch, bool last);
   std::optional<int64_t> accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch);
   std::optional<int64_t> reduce(std::optional<int64_t> sample_size);
+  void reduce_statistics();
+  void follow_statistics(int64_t micro_batches);
   UpdateState read_state() const;
   void write_state(const UpdateState& state);
 
