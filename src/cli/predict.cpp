@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -13,14 +14,20 @@ namespace {
 
 struct PredictArguments {
   std::string file, data, text;
+  std::vector<std::string> images;
+  int64_t top = 5;
   Precision precision = Precision::fp32;
   ComputeOptions compute;
   bool json = false;
 };
 
-void print(const Prediction& prediction, bool json) {
+/// `image`: whose prediction it is, where it is of one.
+void print(const Prediction& prediction, const std::string& image, bool json) {
   if (json) {
-    nlohmann::ordered_json line{{"label", prediction.label}, {"probabilities", nlohmann::ordered_json::object()}};
+    nlohmann::ordered_json line = nlohmann::ordered_json::object();
+    if (!image.empty()) line["image"] = image;
+    line["label"] = prediction.label;
+    line["probabilities"] = nlohmann::ordered_json::object();
     for (const auto& [label, p] : prediction.probabilities) line["probabilities"][label] = p;
     std::cout << line.dump() << '\n';
     return;
@@ -30,8 +37,34 @@ void print(const Prediction& prediction, bool json) {
   std::cout << '\n';
 }
 
+/// The likeliest classes only: there may be thousands.
+Prediction shortened(Prediction prediction, int64_t top) {
+  auto& all = prediction.probabilities;
+  const auto kept = std::min(top, std::ssize(all));
+  std::partial_sort(all.begin(), all.begin() + kept, all.end(),
+                    [](const auto& x, const auto& y) { return x.second > y.second; });
+  all.resize(static_cast<size_t>(kept));
+  return prediction;
+}
+
+int predict_images(const PredictArguments& a, const Kernels& kernels, Communicator& comm) {
+  const ModelFile model = load_model_file(a.file, kernels);
+  set_product_precision(a.precision, kernels);
+  for (const std::string& path : a.images) {
+    const auto found =
+        model.task->predict_images(std::span(&path, 1), kernels, activation_type(a.precision, kernels, comm));
+    if (!a.json) std::cout << path << '\t';
+    print(shortened(found.front(), a.top), a.json ? path : std::string(), a.json);
+    std::cout.flush();
+  }
+  return kSuccess;
+}
+
 int run_predict(const PredictArguments& a, const Kernels& kernels, Communicator& comm) {
   if (!comm.is_root()) return kSuccess;
+  QN_CHECK_USAGE(a.images.empty() == !a.text.empty(),
+                 "name image files behind the model's, or lines of text with --text: one of both");
+  if (!a.images.empty()) return predict_images(a, kernels, comm);
   LineInput input(a.text, "--text");
   const ModelFile model = load_model_file(a.file, kernels);
   set_product_precision(a.precision, kernels);
@@ -40,7 +73,7 @@ int run_predict(const PredictArguments& a, const Kernels& kernels, Communicator&
   for (std::vector<std::string> lines; !(lines = input.next(kMost)).empty();) {
     for (const Prediction& prediction :
          model.task->predict(a.data, lines, kernels, activation_type(a.precision, kernels, comm), before))
-      print(prediction, a.json);
+      print(prediction, {}, a.json);
     before += std::ssize(lines);
     std::cout.flush();
   }
@@ -51,15 +84,18 @@ int run_predict(const PredictArguments& a, const Kernels& kernels, Communicator&
 
 Command add_predict(CLI::App& app) {
   auto a = std::make_shared<PredictArguments>();
-  app.add_option("file", a->file, "Packed model (.safetensors) or checkpoint (.h5) of task sentence_prediction")
+  app.add_option("file", a->file,
+                 "Packed model (.safetensors) or checkpoint (.h5) of task sentence_prediction or image_classification")
       ->required();
+  app.add_option("images", a->images, "JPEG or PNG files, for models of images");
+  app.add_option("--top", a->top, "So many classes of an image are printed, the likeliest first")
+      ->check(CLI::PositiveNumber);
   app.add_option("-d,--data", a->data,
                  "Folder made by `prepare --table`, for its dictionary and tokenizer: only for packed files that carry "
                  "none, and for checkpoints whose data are elsewhere by now");
   app.add_option("-t,--text", a->text,
                  "Text with a sentence per line, or with two that a tabulator divides where the model takes pairs; - "
-                 "is standard input")
-      ->required();
+                 "is standard input");
   add_choice(app, "--precision", a->precision,
              "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
              "else fp32; bf16_always: on any processor; fp16: GPUs only");
@@ -67,7 +103,8 @@ Command add_predict(CLI::App& app) {
   a->compute.add_to(app);
   app.footer(
       "Prints a line per line: the most likely label, then every label with its probability. Of a regression: the\n"
-      "number. Inputs that are too long for the model lose what is behind.");
+      "number. Inputs that are too long for the model lose what is behind. Of an image: its file's name, the most\n"
+      "likely class, then the likeliest ones with their probabilities.");
   return [a](Communicator& comm) {
     return a->compute.run(comm, [&](const Kernels& k) { return run_predict(*a, k, comm); });
   };

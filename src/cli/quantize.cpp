@@ -134,7 +134,7 @@ void pack(Trainer& trainer, RunTask& task, const PackedVocabulary& vocabulary, c
   if (const uint64_t words = packed_sizes(SafetensorsReader(out)).vocabulary_bytes(); words > 0)
     spdlog::info("{} bytes of it are the vocabulary, with which the file needs no --data (ipq.vocabulary)",
                  group_digits(static_cast<int64_t>(words)));
-  spdlog::info("{} {}: {} finetuned, {} rounded to storage, {} from the file", config.data.valid,
+  spdlog::info("{} {}: {} finetuned, {} rounded to storage, {} from the file", config.valid_split(),
                before.headline().title_or_name(), value_text(before.headline()), value_text(rounded.headline()),
                value_text(from_file.headline()));
 }

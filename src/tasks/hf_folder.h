@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "core/enum_names.h"
@@ -10,11 +11,13 @@
 
 namespace qn {
 
-enum class HfKind : uint8_t { gpt2, roberta, bert };
+enum class HfKind : uint8_t { gpt2, roberta, bert, efficientnet };
 template <>
 struct EnumNames<HfKind> {
-  static constexpr EnumName<HfKind> kAll[] = {
-      {HfKind::gpt2, "gpt2"}, {HfKind::roberta, "roberta"}, {HfKind::bert, "bert"}};
+  static constexpr EnumName<HfKind> kAll[] = {{HfKind::gpt2, "gpt2"},
+                                              {HfKind::roberta, "roberta"},
+                                              {HfKind::bert, "bert"},
+                                              {HfKind::efficientnet, "efficientnet"}};
 };
 
 /// What import_hf() writes into its folder, beside the tokenizer's files (data/tokenizer.h).
@@ -22,8 +25,9 @@ inline constexpr const char *kImportedCheckpoint = "imported.h5", *kImportedConf
 
 struct ImportSummary {
   std::string task;  ///< what the checkpoint is for
-  int64_t parameters = 0, vocabulary = 0, positions = 0;
-  bool tokenizer = false;  ///< there was one; otherwise ids are taken as they are
+  int64_t parameters = 0;
+  std::string details = {};            ///< "vocabulary 30,522, 512 positions"
+  std::optional<bool> tokenizer = {};  ///< of models of text: there was one; otherwise ids are taken as they are
 };
 
 /// Makes `out` a folder with a checkpoint of the model in `source` (a folder, or a safetensors file beside a

@@ -239,6 +239,8 @@ Reader reader_of(HfKind kind) {
       return {roberta_family(), read_roberta, roberta_vocabulary};
     case HfKind::bert:
       return {bert_family(), read_bert, bert_vocabulary};
+    case HfKind::efficientnet:
+      break;  // tasks/image_import.h
   }
   QN_ASSERT(false, "unknown kind");
 }
@@ -320,8 +322,11 @@ ImportSummary import_hf(const fs::path& source, HfKind kind, const fs::path& out
   save_tokenizer(out, tokenizer.get());
   save_state(out / kImportedCheckpoint, state);
   atomic_write_text(out / kImportedConfig, continued(config, out));
-  return {name_of(config.task.type), module.parameters().elements(), blueprint.vocabulary, config.model.max_positions,
-          vocabulary.known};
+  return {.task = name_of(config.task.type),
+          .parameters = module.parameters().elements(),
+          .details = fmt::format("vocabulary {}, {} positions", group_digits(blueprint.vocabulary),
+                                 group_digits(config.model.max_positions)),
+          .tokenizer = vocabulary.known};
 }
 
 }  // namespace qn

@@ -4,8 +4,8 @@
 #include <array>
 #include <numeric>
 
+#include "tasks/classes.h"
 #include "tasks/masked_lm.h"
-#include "tasks/sentence_prediction.h"
 
 namespace qn {
 namespace {

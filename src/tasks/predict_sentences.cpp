@@ -1,29 +1,17 @@
 // What a classifier of sentences says of lines of text.
-#include <algorithm>
-#include <cmath>
-
 #include "core/text.h"
+#include "tasks/classes.h"
 #include "tasks/line_reader.h"
 #include "tasks/sentence_prediction.h"
 
 namespace qn {
 namespace {
 
-std::vector<double> softmax(std::span<const double> logits) {
-  const double largest = *std::max_element(logits.begin(), logits.end());
-  std::vector<double> p;
-  double sum = 0.0;
-  for (const double logit : logits) sum += p.emplace_back(std::exp(logit - largest));
-  for (double& value : p) value /= sum;
-  return p;
-}
-
-LineBatches::Item read_line(const Vocabulary& words, bool pairs, const std::string& line, const std::string& name,
+LineBatches::Item read_line(LineReader& reader, bool pairs, const std::string& line, const std::string& name,
                             const SentenceInputs& how) {
   const size_t tab = line.find('\t');
   QN_CHECK((tab != std::string::npos) == pairs, "{}: this model takes {}", name,
            pairs ? "two sentences with a tabulator between them" : "one sentence in a line, without tabulators");
-  LineReader reader(words.dictionary, words.tokenizer.get());
   const std::vector<int32_t> first = reader.read(std::string_view(line).substr(0, tab), name);
   const std::vector<int32_t> second =
       pairs ? reader.read(std::string_view(line).substr(tab + 1), name) : std::vector<int32_t>();
@@ -40,9 +28,10 @@ std::vector<Prediction> SentencePrediction::predict(const std::string& data, std
            "data (--data FOLDER)");
   SentenceInputs how = inputs(blueprint().tokens_per_sample);
   how.shorten = Shorten::truncate;  // there has to be an answer
+  LineReader reader(words.dictionary, words.tokenizer.get());
   std::vector<LineBatches::Item> items;
   for (size_t i = 0; i < lines.size(); ++i)
-    items.push_back(read_line(words, *pairs_, lines[i], line_name(lines_before, i), how));
+    items.push_back(read_line(reader, *pairs_, lines[i], line_name(lines_before, i), how));
   std::vector<Prediction> predictions;
   for (const std::vector<double>&logits :
        batches_.rows(items, kernels, dtype,
@@ -53,10 +42,7 @@ std::vector<Prediction> SentencePrediction::predict(const std::string& data, std
 
 Prediction SentencePrediction::prediction_of(std::span<const double> logits) const {
   if (regression()) return {fmt::format("{:.6g}", logits[0]), {}};
-  const std::vector<double> p = softmax(logits);
-  Prediction prediction{labels_[static_cast<size_t>(std::max_element(p.begin(), p.end()) - p.begin())], {}};
-  for (size_t c = 0; c < p.size(); ++c) prediction.probabilities.emplace_back(labels_[c], p[c]);
-  return prediction;
+  return most_likely(logits, labels_);
 }
 
 }  // namespace qn

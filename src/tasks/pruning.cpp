@@ -61,6 +61,14 @@ std::string prune_table(const std::string& text, const LayerSelection& selection
 
 }  // namespace
 
+void check_architecture(const std::string& trained, const std::string& configured) {
+  const std::vector<std::string> changes = diff_config(trained, configured);
+  QN_CHECK(changes.empty(),
+           "the checkpoint was trained as another model; what it was trained with -> what the configuration says: {}. "
+           "Its weights are of no use to another model: set these keys as it was trained",
+           fmt::join(changes, "; "));
+}
+
 ModelSection model_of_checkpoint(const std::string& config) {
   return read_stored<ModelSection>(stored_sections(config, "the checkpoint's configuration", {{"model"}}));
 }

@@ -21,6 +21,10 @@ struct ModelSection {
 /// That of a checkpoint's configuration: what else it says does not matter here.
 ModelSection model_of_checkpoint(const std::string& config);
 
+/// Throws qn::Error saying what differs unless a checkpoint's network computes what the configuration's does; both as
+/// dump_config() writes them, without what does not decide that.
+void check_architecture(const std::string& trained, const std::string& configured);
+
 /// Makes config.model, which is the trained network, the one that checkpoint.layers_to_keep leaves of it. A model that
 /// has just as many layers as are listed is that already. Throws UsageError as LayerSelection does.
 void prune_config(RunConfig& config);

@@ -1,5 +1,6 @@
 #include "tasks/run.h"
 
+#include "tasks/image_classification.h"
 #include "tasks/language_modeling.h"
 #include "tasks/masked_lm.h"
 #include "tasks/sentence_embedding.h"
@@ -34,6 +35,8 @@ const TaskKind& kind_of(TaskType type) {
       return kKind<Translation>;
     case TaskType::sentence_embedding:
       return kKind<SentenceEmbedding>;
+    case TaskType::image_classification:
+      return kKind<ImageClassification>;
   }
   QN_ASSERT(false, "unknown task");
 }

@@ -59,6 +59,12 @@ struct TypedSection {
   }
 };
 
+constexpr const char* kImageData = "of image networks";
+struct ImageSection {
+  ImageDataConfig images;
+  void visit(ConfigVisitor& v) { v.section("data", images, kImageData); }
+};
+
 template <class Config>
 std::string described(const char* section, const Config& config) {
   TypedSection<Config> typed{section, config};
@@ -73,6 +79,11 @@ std::string describe_run_config() {
   std::vector<TaskType> told{defaults.task.type};
   for (const ModelType model : all_values<ModelType>()) {
     if (model != defaults.model.type) text += described("model", ModelConfig(model));
+    if (is_image_model(model) && text.find(kImageData) == std::string::npos)
+      text += '\n' + describe_config_walk([&](ConfigVisitor& v) {
+                ImageSection images;
+                v.visit_body(images);
+              });
     for (const TaskType task : tasks_of(model)) {
       if (std::find(told.begin(), told.end(), task) != told.end()) continue;
       told.push_back(task);
@@ -85,7 +96,10 @@ std::string describe_run_config() {
 void RunConfig::visit(ConfigVisitor& v) {
   v.field("seed", seed, "of everything random: initial weights, data order, dropout, noise, k-means");
   visit_model_and_task(v, model, task);
-  v.section("data", data, "what it is trained on");
+  if (is_image_model(model.type))
+    v.section("data", images, "what it is trained on");
+  else
+    v.section("data", data, "what it is trained on");
   v.section("quant_noise", quant_noise, "noise on weights during training");
   v.section("optimizer", optimizer, "the update rule");
   v.section("schedule", schedule, "the learning rate");

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "data/token_blocks.h"
+#include "tasks/image_data_config.h"
 #include "tasks/task_config.h"
 #include "train/trainer_config.h"
 
@@ -44,7 +45,10 @@ std::string describe_run_config();
 struct RunConfig : TrainerConfig {
   ModelConfig model;
   TaskConfig task;
-  DataConfig data;
+  DataConfig data;         ///< of text
+  ImageDataConfig images;  ///< the same section for image networks
+  const std::string& data_path() const { return is_image_model(model.type) ? images.path : data.path; }
+  const std::string& valid_split() const { return is_image_model(model.type) ? images.valid : data.valid; }
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
 };

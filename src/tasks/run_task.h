@@ -79,7 +79,18 @@ class RunTask : public Task {
   virtual std::vector<Prediction> predict(const std::string& data, std::span<const std::string> lines,
                                           const Kernels& kernels, DType dtype, int64_t lines_before = 0) {
     (void)data, (void)lines, (void)kernels, (void)dtype, (void)lines_before;
-    throw UsageError("this model does not classify sentences: `predict` is for models of task sentence_prediction");
+    throw UsageError(
+        "this model does not classify sentences: `predict --text` is for models of task sentence_prediction");
+  }
+
+  /// What the module says of pictures: JPEG and PNG files. Throws qn::Error naming one that cannot be read, and
+  /// UsageError where a task says nothing of pictures.
+  virtual std::vector<Prediction> predict_images(std::span<const std::string> paths, const Kernels& kernels,
+                                                 DType dtype) {
+    (void)paths, (void)kernels, (void)dtype;
+    throw UsageError(
+        "this model does not classify images: `predict IMAGE...` is for models of task "
+        "image_classification; lines of text come with --text");
   }
 
   /// A vector of length 1 for every line of text. `data` and `lines_before` as in predict().

@@ -9,9 +9,9 @@
 #include "core/profiler.h"
 #include "core/text.h"
 #include "ops/host_access.h"
+#include "tasks/classes.h"
 #include "tasks/line_reader.h"
 #include "tasks/masked_lm.h"
-#include "tasks/sentence_prediction.h"
 
 namespace qn {
 namespace {

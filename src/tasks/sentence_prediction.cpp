@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <sstream>
 #include <utility>
 
 #include "core/profiler.h"
 #include "core/text.h"
 #include "ops/host_access.h"
+#include "tasks/classes.h"
 #include "tasks/masked_lm.h"
 #include "tasks/sentence_metrics.h"
 
@@ -20,15 +20,6 @@ namespace {
 
 constexpr const char *kLabels = "labels", *kPairs = "pairs", *kHead = "classification_heads.",
                      *kHeadName = "sentence_classification_head", *kParameters = "parameters/";
-
-std::vector<std::string> split_lines(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream in(text);
-  for (std::string line; std::getline(in, line);) lines.push_back(line);
-  return lines;
-}
-
-std::string labels_text(const std::vector<std::string>& labels) { return fmt::format("{}", fmt::join(labels, "\n")); }
 
 }  // namespace
 
@@ -76,12 +67,12 @@ std::unique_ptr<RunTask> SentencePrediction::preview(const RunConfig& config, in
 
 std::unique_ptr<RunTask> SentencePrediction::from_checkpoint(const RunConfig& config, const StateDict& state) {
   return std::unique_ptr<RunTask>(
-      new SentencePrediction(TextBlueprint::of_checkpoint(config, state), split_lines(state.text(kLabels)), {}));
+      new SentencePrediction(TextBlueprint::of_checkpoint(config, state), labels_of(state.text(kLabels)), {}));
 }
 
 std::unique_ptr<RunTask> SentencePrediction::from_packed(const SafetensorsReader& file, const std::string& path) {
   std::unique_ptr<SentencePrediction> task(
-      new SentencePrediction(TextBlueprint::of_packed(file, path), split_lines(file.metadata_at(kLabels)), {}));
+      new SentencePrediction(TextBlueprint::of_packed(file, path), labels_of(file.metadata_at(kLabels)), {}));
   if (const auto pairs = file.metadata().find(kPairs); pairs != file.metadata().end())
     task->pairs_ = pairs->second == "true";
   return task;
@@ -241,14 +232,6 @@ MicroBatch SentencePrediction::ready() {
 MicroBatch SentencePrediction::example(int64_t i, int64_t count) {
   batch_ = batch_of(*train_, updates().example(i, count), inputs(data_config_->tokens_per_sample));
   return ready();
-}
-
-std::vector<double> host_doubles(Tape& tape, const Tensor& x) {
-  const Tensor copy = tape.parameter_tensor(x.shape);
-  tape.k.copy(copy, x);
-  const HostView view(tape.k, copy);
-  if (copy.dtype == DType::f64) return {view.span<double>().begin(), view.span<double>().end()};
-  return {view.span<float>().begin(), view.span<float>().end()};
 }
 
 SentencePrediction::Outputs SentencePrediction::run(SentenceEncoder& model, const SentencePairs& data,

@@ -96,7 +96,4 @@ class SentencePrediction : public TextTask {
   LineBatches batches_;  // of predict()
 };
 
-/// [rows, cols] as doubles, on the host.
-std::vector<double> host_doubles(Tape& tape, const Tensor& x);
-
 }  // namespace qn

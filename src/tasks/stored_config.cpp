@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/config_node.h"
+#include "tasks/pruning.h"
 
 namespace qn {
 namespace {
@@ -20,6 +21,15 @@ struct StoredData {
   }
 };
 
+struct StoredImages {
+  std::string path;
+  ImageTransform transform;
+  void visit(ConfigVisitor& v) {
+    v.field("path", path, "");
+    v.section("transform", transform, "");
+  }
+};
+
 struct StoredIpq {
   CentroidGradient centroid_gradient = IpqConfig{}.centroid_gradient;
   void visit(ConfigVisitor& v) { v.choice("centroid_gradient", centroid_gradient, ""); }
@@ -29,10 +39,14 @@ struct StoredRun {
   ModelConfig model;
   TaskConfig task;
   StoredData data;
+  StoredImages images;
   StoredIpq ipq;
   void visit(ConfigVisitor& v) {
     visit_model_and_task(v, model, task);
-    v.section("data", data, "");
+    if (is_image_model(model.type))
+      v.section("data", images, "");
+    else
+      v.section("data", data, "");
     v.section("ipq", ipq, "");
   }
 };
@@ -66,13 +80,20 @@ ConfigTree stored_sections(const std::string& text, const std::string& where,
 }
 
 RunConfig read_stored_run(const std::string& text, const std::string& where, bool plans) {
-  const auto read = read_stored<StoredRun>(stored_sections(
-      text, where, {{"model"}, {"task"}, {"data", {"path", "tokens_per_sample"}}, {"ipq", {"centroid_gradient"}}}));
+  const bool images = is_image_model(read_stored<ModelSection>(stored_sections(text, where, {{"model"}})).model.type);
+  const auto read =
+      read_stored<StoredRun>(stored_sections(text, where,
+                                             {{"model"},
+                                              {"task"},
+                                              {"data", {"path", images ? "transform" : "tokens_per_sample"}},
+                                              {"ipq", {"centroid_gradient"}}}));
   RunConfig config;
   config.model = read.model;
   config.task = read.task;
   config.data.path = read.data.path;
   config.data.tokens_per_sample = read.data.tokens_per_sample;
+  config.images.path = read.images.path;
+  config.images.transform = read.images.transform;
   if (plans) {
     const auto planned = read_stored<StoredPlans>(stored_sections(text, where, {{"quant_noise"}, {"ipq"}}));
     config.quant_noise = planned.quant_noise;

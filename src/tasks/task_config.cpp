@@ -10,7 +10,7 @@ namespace qn {
 const std::vector<TaskType>& tasks_of(ModelType model) {
   static const std::vector<TaskType> kLanguageModel{TaskType::language_modeling},
       kEncoder{TaskType::masked_lm, TaskType::sentence_prediction, TaskType::sentence_embedding},
-      kTransformer{TaskType::translation};
+      kTransformer{TaskType::translation}, kImages{TaskType::image_classification};
   switch (model) {
     case ModelType::transformer_lm:
       return kLanguageModel;
@@ -19,6 +19,9 @@ const std::vector<TaskType>& tasks_of(ModelType model) {
       return kEncoder;
     case ModelType::transformer:
       return kTransformer;
+    case ModelType::efficientnet:
+    case ModelType::resnet:
+      return kImages;
   }
   QN_ASSERT(false, "unknown model type");
 }
@@ -80,6 +83,17 @@ void TranslationConfig::validate(const ConfigChecker& c) const {
           label_smoothing);
 }
 
+void ImageClassificationConfig::visit(ConfigVisitor& v) {
+  v.field("label_smoothing", label_smoothing,
+          "share of the target's probability that all classes, the right one included, are to have together (Szegedy "
+          "et al. 2016)");
+}
+
+void ImageClassificationConfig::validate(const ConfigChecker& c) const {
+  c.check(label_smoothing >= 0.0 && label_smoothing < 1.0, "label_smoothing", "must be in [0, 1), got {}",
+          label_smoothing);
+}
+
 void SentenceEmbeddingConfig::visit(ConfigVisitor& v) {
   v.choice(
       "pooling", pooling,
@@ -110,6 +124,8 @@ void TaskConfig::visit(ConfigVisitor& v) {
       return v.visit_body(translation);
     case TaskType::sentence_embedding:
       return v.visit_body(embedding);
+    case TaskType::image_classification:
+      return v.visit_body(images);
   }
 }
 

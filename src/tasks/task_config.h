@@ -13,14 +13,20 @@
 
 namespace qn {
 
-enum class TaskType { language_modeling, masked_lm, sentence_prediction, translation, sentence_embedding };
+enum class TaskType {
+  language_modeling,
+  masked_lm,
+  sentence_prediction,
+  translation,
+  sentence_embedding,
+  image_classification
+};
 template <>
 struct EnumNames<TaskType> {
-  static constexpr EnumName<TaskType> kAll[] = {{TaskType::language_modeling, "language_modeling"},
-                                                {TaskType::masked_lm, "masked_lm"},
-                                                {TaskType::sentence_prediction, "sentence_prediction"},
-                                                {TaskType::translation, "translation"},
-                                                {TaskType::sentence_embedding, "sentence_embedding"}};
+  static constexpr EnumName<TaskType> kAll[] = {
+      {TaskType::language_modeling, "language_modeling"},     {TaskType::masked_lm, "masked_lm"},
+      {TaskType::sentence_prediction, "sentence_prediction"}, {TaskType::translation, "translation"},
+      {TaskType::sentence_embedding, "sentence_embedding"},   {TaskType::image_classification, "image_classification"}};
 };
 
 /// The task of a model where none is named.
@@ -56,6 +62,12 @@ struct SentenceEmbeddingConfig {
   void visit(ConfigVisitor& v);
 };
 
+struct ImageClassificationConfig {
+  double label_smoothing = 0.0;
+  void visit(ConfigVisitor& v);
+  void validate(const ConfigChecker& c) const;
+};
+
 /// `type` decides which keys there are, as in ModelConfig.
 struct TaskConfig {
   TaskConfig() = default;
@@ -67,6 +79,7 @@ struct TaskConfig {
   SentencePredictionConfig sentences;
   TranslationConfig translation;
   SentenceEmbeddingConfig embedding;
+  ImageClassificationConfig images;
 
   void visit(ConfigVisitor& v);
 

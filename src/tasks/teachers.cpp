@@ -15,7 +15,7 @@ ModelFile load_teacher(const std::string& path, const std::string& key, const st
   ModelFile file = load_model_file(path, kernels);
   const PackedMetadata metadata = file.task->packed_metadata();
   const auto hash = metadata.find("dictionary_hash");
-  QN_CHECK_USAGE(hash != metadata.end() && hash->second == dictionary_hash,
+  QN_CHECK_USAGE((hash != metadata.end() ? hash->second : std::string()) == dictionary_hash,
                  "{}: {} was trained with another dictionary", key, path);
   spdlog::info("teacher: {} ({})", path, file.state);
   return file;

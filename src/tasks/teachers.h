@@ -10,7 +10,7 @@
 namespace qn {
 
 /// A model file of any kind that others learn from. `key` is for messages: where the user has named it. Throws
-/// qn::UsageError when there is no such file, or its model has another dictionary.
+/// qn::UsageError when there is no such file, or its model has another dictionary (none: "").
 ModelFile load_teacher(const std::string& path, const std::string& key, const std::string& dictionary_hash,
                        const Kernels& kernels);
 

@@ -84,7 +84,6 @@ class TextTask : public RunTask {
   TextBlueprint blueprint_;
   std::string data_path_;
   std::optional<SampledUpdates> updates_;
-  uint64_t train_checksum_ = 0, valid_checksum_ = 0;
   mutable std::vector<int64_t> token_counts_;  // filled when first needed
   std::optional<Vocabulary> vocabulary_;       // what vocabulary() gave last, and for which data
   std::string vocabulary_data_;
