@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <numeric>
 #include <set>
 
 #include "compress/replacement_noise.h"
@@ -16,6 +17,7 @@
 namespace qn {
 namespace {
 
+constexpr int64_t kDefaultBlock = 8;
 constexpr const char* kPresets[] = {"paper", "fairseq"};
 constexpr const char* kGroups[] = {
     groups::kFfn,       groups::kAttention, groups::kCrossAttention, groups::kEmbedding, groups::kEmbeddingProjection,
@@ -127,9 +129,15 @@ std::optional<KMeansShape> kmeans_of(const WeightPlan& weight, const Quantizatio
 }
 
 /// What the configuration says, or else the quantizer that the noise imitates.
+/// Adjacent columns that make a block where nothing else is known.
+int64_t default_block(const WeightPlan& weight) {
+  if (weight.kernel > 1) return weight.kernel;
+  return weight.group == groups::kSqueeze ? std::gcd(kDefaultBlock, weight.cols) : kDefaultBlock;
+}
+
 KMeansShape codebook_shape(const WeightPlan& weight, const NoiseConfig& config, const QuantizationPlan* later) {
-  const KMeansShape imitated = kmeans_of(weight, later).value_or(KMeansShape{8, 256});
-  const KMeansShape shape{config.block_size.value_or(imitated.block_size),
+  const KMeansShape imitated = kmeans_of(weight, later).value_or(KMeansShape{default_block(weight), 256});
+  const KMeansShape shape{weight.kernel > 1 ? imitated.block_size : config.block_size.value_or(imitated.block_size),
                           config.n_centroids.value_or(imitated.n_centroids)};
   if (shape.block_size < 1 || weight.cols % shape.block_size != 0) return shape;  // the caller says so
   return {shape.block_size, capped_centroids(weight.rows * weight.cols / shape.block_size, shape.n_centroids)};
@@ -160,7 +168,8 @@ WeightNoise noise_of(const WeightPlan& weight, const NoiseConfig& config, const 
     noise.options = IntQuantizer({static_cast<int>(config.bits), config.range}).options();
     if (config.range == RangeMethod::histogram) noise.options[kRangeUpdates] = std::to_string(config.range_updates);
   } else if (noise.form == kZeroBlocks) {
-    noise.block = weight.kernel > 1 ? weight.kernel : config.block_size.value_or(8);
+    noise.block = weight.kernel > 1 ? weight.kernel : config.block_size.value_or(default_block(weight));
+    if (weight.group == groups::kSqueeze) noise.block = std::gcd(noise.block, weight.cols);
   } else {
     const KMeansShape shape = codebook_shape(weight, config, later);
     noise.block = shape.block_size;
@@ -180,10 +189,12 @@ void NoiseConfig::visit(ConfigVisitor& v) {
       "what such blocks are: zero, the others being scaled up (the paper's proxy); the mean of the weight's blocks; "
       "or exactly what product quantization would make of them, the nearest centroid of the weight's codebook");
   v.choice("unit", unit, "every block has a fate of its own, or all blocks of the same centroid share theirs");
-  v.field("block_size", block_size,
-          "adjacent input columns that make a block (null: 8 with zero, and in convolutions over several pixels always "
-          "a kernel's weights of one input channel, as in fairseq; with what imitates a quantizer, mean, exact and "
-          "clusters, those that `quantize` with the section ipq will use for the weight)");
+  v.field(
+      "block_size", block_size,
+      "adjacent input columns that make a block (null: 8 with zero, and in convolutions over several pixels always "
+      "a kernel's weights of one input channel, as in fairseq; smaller in squeeze and excitation, whose channels are "
+      "few; with what imitates a quantizer, mean, exact and "
+      "clusters, those that `quantize` with the section ipq will use for the weight)");
   v.field("n_centroids", n_centroids,
           "centroids of codebooks, for exact and clusters (null: those that `quantize` will use)");
   v.field("codebook_updates", codebook_updates, "updates from one refresh of the codebooks by k-means to the next");

@@ -221,7 +221,13 @@ SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& pl
     report.add_dense(name, shape.elements(), storage);
     tensors.plan_values(name, shape, storage);
   };
-  for (const WeightPlan& planned : quantized) {
+  std::vector<WeightPlan> in_order;  // of the module, in which they are written; then those that cut ties bring
+  for (const auto& weight : module.weights().all())
+    if (const WeightPlan* planned = plan.find(weight->name()); planned != nullptr && planned->stage >= 0)
+      in_order.push_back(*planned);
+  for (const WeightPlan& planned : quantized)
+    if (module.weights().find(planned.name) == nullptr) in_order.push_back(planned);
+  for (const WeightPlan& planned : in_order) {
     report.add_quantized(planned.name, *planned.quantizer, planned.rows, planned.cols, plan.storage.side);
     tensors.plan_quantized(planned.name, {planned.quantizer, planned.rows, planned.cols}, plan.storage.side);
   }
@@ -236,8 +242,9 @@ SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& pl
     if (planned == nullptr || planned->stage < 0) add_dense(p->name, p->shape, plan.storage.dense);
   }
   for (const auto& b : module.buffers().all()) add_dense(b->name, b->shape, ValueStorage::f32);
-  if (module.buffers().all().empty())  // a module whose activations are yet to be quantized
-    for (const ActivationPlan& a : plan.activations) add_dense(range_name(a.name), {kRangeNumbers}, ValueStorage::f32);
+  for (const ActivationPlan& a : plan.activations)  // of a module whose activations are yet to be quantized
+    if (module.buffers().find(range_name(a.name)) == nullptr)
+      add_dense(range_name(a.name), {kRangeNumbers}, ValueStorage::f32);
   for (const StoredTensor& t : raw) {
     add_stored(t, metadata, report);
     tensors.plan_raw(t);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <numeric>
 
 #include "compress/name_pattern.h"
 #include "compress/size_report.h"
@@ -151,7 +152,8 @@ std::shared_ptr<const Quantizer> plan_quantizer(const QuantizeRules& rules, cons
     const auto kmeans = rules.quantizer->kmeans();
     return kmeans ? product_quantizer(weight, *kmeans) : rules.quantizer;
   }
-  const int64_t d = look_up(rules.block_sizes, "block_sizes", rules.source, weight);
+  int64_t d = look_up(rules.block_sizes, "block_sizes", rules.source, weight);
+  if (rules.fit_blocks) d = std::gcd(d, weight.cols);
   const int64_t k = look_up(rules.n_centroids, "n_centroids", rules.source, weight);
   QN_CHECK(d >= 1 && weight.cols % d == 0,
            "weight '{}' has {} columns, which a block size of {} does not divide; {} fit", weight.name, weight.cols, d,
@@ -191,7 +193,8 @@ QuantizeRules default_image_rules(std::span<const WeightInfo> weights) {
       .n_centroids = {{"Linear", {"in_features", {{"*", 256}}}}, {"Conv2d", {"kernel_size", {{"*", 256}}}}},
       .block_sizes = {{"Linear", {"in_features", {{"*", 4}}}},
                       {"Conv2d", {"kernel_size", {{"(1, 1)", 4}, {"(3, 3)", 9}, {"(5, 5)", 25}}}}},
-      .stages = {}};
+      .stages = {},
+      .fit_blocks = true};
   constexpr const char* kStages[] = {R"(blocks\.\d+\.\d+\.conv_pwl?$|conv_head$|layer\d+\.\d+\.conv[12]$)",
                                      R"(blocks\.\d+\.\d+\.conv_dw$)", R"(blocks\.\d+\.\d+\.se\.)",
                                      R"(classifier$|fc$)"};

@@ -63,6 +63,7 @@ struct QuantizeRules {
   std::map<std::string, SizeRule> block_sizes;  ///< by layer type
   std::vector<StageRule> stages;
   std::shared_ptr<const Quantizer> quantizer = nullptr;  ///< of all weights, in place of product quantization by sizes
+  bool fit_blocks = false;                               ///< blocks that do not divide a weight's columns get smaller
   std::vector<StageRule> row_scales = {};                ///< product quantization of these has a scale for every row
   std::string source = {};                               ///< file the rules come from, empty for the defaults
 };
@@ -73,7 +74,8 @@ struct QuantizeRules {
 QuantizeRules default_quantize_rules();
 
 /// Those for image networks, as far as `weights` have them: K = 256, blocks of a kernel's weights of one input channel
-/// (9 or 25 values), and of 4 in convolutions of single pixels and the classifier (the paper's choices). Stages:
+/// (9 or 25 values), and of 4 in convolutions of single pixels and the classifier (the paper's choices), of 2 where
+/// squeeze and excitation has no multiple of 4 channels. Stages:
 /// pointwise convolutions (of a ResNet all but the first), depthwise ones, squeeze and excitation, classifier. The
 /// first convolution, whose inputs are the image, stays (Stock et al. 2019).
 QuantizeRules default_image_rules(std::span<const WeightInfo> weights);
