@@ -298,6 +298,8 @@ void ImageClassification::load(const StateDict& state) { updates_->load(state, c
 /// What decides which function the weights are of.
 std::string ImageClassification::architecture(ModelConfig m) const {
   m.dropout = m.drop_path = 0.0;
+  m.norm_momentum = 1.0;
+  m.variant = {};  // what it stands for is in the other keys
   return dump_config(ModelSection{m});
 }
 
