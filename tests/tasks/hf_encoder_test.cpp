@@ -251,7 +251,7 @@ TEST_F(HfBert, PoolingIsRead) {
 TEST_F(HfBert, PiecesKeepTheirVectors) {
   make_folder_of(dir_ / "hf", "bert_masked_lm");
   write_pieces(67);
-  EXPECT_TRUE(import_hf(dir_ / "hf", HfKind::bert, dir_ / "run").tokenizer);
+  EXPECT_EQ(import_hf(dir_ / "hf", HfKind::bert, dir_ / "run").tokenizer, true);
   const Dictionary dictionary = Dictionary::load(dir_ / "run" / "dict.txt");
   EXPECT_EQ(dictionary.size(), 66);  // [MASK] is the task's
   const HfVocabulary vocabulary = bert_vocabulary(dir_ / "hf", 67);

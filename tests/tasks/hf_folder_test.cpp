@@ -37,14 +37,14 @@ TEST_P(HfGpt2, LogitsEqualThoseOfTransformers) {
   QN_GOLDEN(path, "hf_models.h5");
   make_folder_of(dir_ / "hf", GetParam());
   const ImportSummary summary = import_hf(dir_ / "hf", HfKind::gpt2, dir_ / "run");
-  EXPECT_FALSE(summary.tokenizer);
+  EXPECT_EQ(summary.tokenizer, false);
   const Hdf5File golden(path, Hdf5File::Mode::read);
   const std::string group = GetParam();
   const Shape shape = golden.shape(group + "/logits");
   const auto tokens = golden.read<int32_t>(group + "/tokens"), mask = golden.read<int32_t>(group + "/attention_mask");
   const auto logits = golden.read<double>(group + "/logits_f64");
   const int64_t time = shape[1], vocabulary = shape[2];
-  EXPECT_EQ(summary.vocabulary, vocabulary);
+  EXPECT_NE(summary.details.find(fmt::format("vocabulary {},", vocabulary)), std::string::npos);
   double worst = 0;
   for (int64_t row = 0; row < shape[0]; ++row) {
     const int64_t length = std::accumulate(mask.begin() + row * time, mask.begin() + (row + 1) * time, int64_t{0});
@@ -175,7 +175,7 @@ TEST_F(Importing, TokensKeepTheirProbabilities) {
   write_tiny_pairs(hf_);
   fs::rename(hf_ / "encoder.json", hf_ / "vocab.json");
   fs::rename(hf_ / "vocab.bpe", hf_ / "merges.txt");
-  EXPECT_TRUE(import_hf(hf_, HfKind::gpt2, dir_ / "run").tokenizer);
+  EXPECT_EQ(import_hf(hf_, HfKind::gpt2, dir_ / "run").tokenizer, true);
   const HfVocabulary vocabulary = gpt2_vocabulary(hf_, kTokens);
   EXPECT_EQ(vocabulary.theirs[kEosId], 262);  // <|endoftext|>
   EXPECT_EQ(vocabulary.dictionary.hash(), Dictionary::load(dir_ / "run" / "dict.txt").hash());
