@@ -49,6 +49,7 @@ class Trainer {
   /// Trains to the end, or until asked to stop.
   Outcome run();
 
+  /// As it is trained: moving averages (train.ema) stand beside it.
   Module& module() { return module_; }
   /// What the run does to every weight.
   const QuantizationPlan& plan() const { return plan_; }
