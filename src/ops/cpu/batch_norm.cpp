@@ -49,6 +49,14 @@ struct Norm {
   P normalised(P x, int64_t c) const { return (x - mean[c]) * rstd[c]; }
 };
 
+constexpr int64_t kPiece = 256;
+
+/// f(first, n) for pieces of a row. Loops that compute in P and loops that round to T vectorise; both in one do not.
+template <typename F>
+void for_pieces(int64_t channels, F&& f) {
+  for (int64_t first = 0; first < channels; first += kPiece) f(first, std::min(kPiece, channels - first));
+}
+
 }  // namespace
 
 void batch_norm_sums(const Tensor& sums, const Tensor& x) {
@@ -107,11 +115,14 @@ void batch_norm(const Tensor& y, const Tensor& x, const Tensor& stats, const Ten
       const T* in = x.as<T>();
       T* out = y.as<T>();
       parallel_rows(x.rows(), channels, [=](int64_t r) {
+        for_pieces(channels, [&](int64_t first, int64_t n) {
+          P values[kPiece];
+          const T* row = in + r * channels;
 #pragma omp simd
-        for (int64_t c = 0; c < channels; ++c) {
-          const P v = norm.normalised(in[r * channels + c], c) * norm.weight[c] + norm.bias[c];
-          out[r * channels + c] = static_cast<T>(function.value(v));
-        }
+          for (int64_t c = first; c < first + n; ++c)
+            values[c - first] = function.value(norm.normalised(row[c], c) * norm.weight[c] + norm.bias[c]);
+          for (int64_t i = 0; i < n; ++i) out[r * channels + first + i] = static_cast<T>(values[i]);
+        });
       });
     });
   });
@@ -163,14 +174,21 @@ void batch_norm_grad(const Tensor& dx, int beta, const Tensor& dy, const Tensor&
       const T *in = x.as<T>(), *grad = dy.as<T>();
       T* out = dx.as<T>();
       parallel_rows(x.rows(), channels, [=](int64_t r) {
+        for_pieces(channels, [&](int64_t first, int64_t n) {
+          P values[kPiece];
+          const T *row = in + r * channels, *grad_row = grad + r * channels;
+          T* to = out + r * channels + first;
 #pragma omp simd
-        for (int64_t c = 0; c < channels; ++c) {
-          const int64_t i = r * channels + c;
-          const P normalised = norm.normalised(in[i], c);
-          const P g = grad[i] * function.derivative(normalised * norm.weight[c] + norm.bias[c]);
-          const P d = norm.weight[c] * norm.rstd[c] * (g - mean_g[c] - normalised * mean_product[c]);
-          out[i] = static_cast<T>(beta != 0 ? out[i] + d : d);
-        }
+          for (int64_t c = first; c < first + n; ++c) {
+            const P normalised = norm.normalised(row[c], c);
+            const P g = grad_row[c] * function.derivative(normalised * norm.weight[c] + norm.bias[c]);
+            values[c - first] = norm.weight[c] * norm.rstd[c] * (g - mean_g[c] - normalised * mean_product[c]);
+          }
+          if (beta != 0)
+            for (int64_t i = 0; i < n; ++i) to[i] = static_cast<T>(to[i] + values[i]);
+          else
+            for (int64_t i = 0; i < n; ++i) to[i] = static_cast<T>(values[i]);
+        });
       });
     });
   });

@@ -53,7 +53,9 @@ struct Lanes {
     if constexpr (!std::is_same_v<T, bfloat16>) {
       store_parameter(to, v);
     } else {
-      for (int64_t i = 0; i < kCount; ++i) to[i] = static_cast<T>(v[i]);
+      P values[kCount];  // from memory the conversion vectorises, from a register it does not
+      store_parameter(values, v);
+      for (int64_t i = 0; i < kCount; ++i) to[i] = static_cast<T>(values[i]);
     }
   }
 
