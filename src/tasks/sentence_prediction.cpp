@@ -16,13 +16,6 @@
 #include "tasks/sentence_metrics.h"
 
 namespace qn {
-namespace {
-
-constexpr const char *kLabels = "labels", *kPairs = "pairs", *kHead = "classification_heads.",
-                     *kHeadName = "sentence_classification_head", *kParameters = "parameters/";
-
-}  // namespace
-
 SentencePrediction::SentencePrediction(TextBlueprint plan, Labels labels, std::string data_path)
     : TextTask(std::move(plan), std::move(data_path)), labels_(std::move(labels)) {
   QN_CHECK(labels_.size() != 1, "there is one class only, '{}': nothing is to be learned", labels_.front());
@@ -66,15 +59,16 @@ std::unique_ptr<RunTask> SentencePrediction::preview(const RunConfig& config, in
 }
 
 std::unique_ptr<RunTask> SentencePrediction::from_checkpoint(const RunConfig& config, const StateDict& state) {
-  return std::unique_ptr<RunTask>(
+  std::unique_ptr<SentencePrediction> task(
       new SentencePrediction(TextBlueprint::of_checkpoint(config, state), labels_of(state.text(kLabels)), {}));
 }
+  task->pairs_ = pairs_of(state.texts);
+  return task;
 
 std::unique_ptr<RunTask> SentencePrediction::from_packed(const SafetensorsReader& file, const std::string& path) {
   std::unique_ptr<SentencePrediction> task(
       new SentencePrediction(TextBlueprint::of_packed(file, path), labels_of(file.metadata_at(kLabels)), {}));
-  if (const auto pairs = file.metadata().find(kPairs); pairs != file.metadata().end())
-    task->pairs_ = pairs->second == "true";
+  task->pairs_ = pairs_of(file.metadata());
   return task;
 }
 
@@ -85,57 +79,10 @@ PackedMetadata SentencePrediction::packed_metadata() const {
   return metadata;
 }
 
-void SentencePrediction::save(StateDict& state) const {
-  TextTask::save(state);
-  state.texts[kLabels] = labels_text(labels_);
-}
-
 /// There is no masked-LM head, and the shape of the other one is checked with all shapes.
 void SentencePrediction::forget_unused(ModelConfig& model) const {
   model.untie_output = false;
   model.pooler_dim = 0;
-}
-
-/// The first half of BERT's head was pretrained, for whatever classes.
-bool SentencePrediction::keeps_pooler(const std::string& name) const {
-  return blueprint().model.type == ModelType::bert && name.starts_with(std::string(kHead) + kHeadName + ".dense.");
-}
-
-/// A head for other classes is of no use here: the new one begins as it was drawn.
-void SentencePrediction::adapt_weights(StateDict& state) const {
-  const auto labels = state.texts.find(kLabels);
-  const bool same = labels != state.texts.end() && labels->second == labels_text(labels_);
-  const auto fits = [&](const std::string& entry, const Shape& shape) {
-    const auto found = state.tensors.find(entry);
-    return found != state.tensors.end() && found->second.view().shape == shape;
-  };
-  bool kept = same;
-  const ParameterStore& store = model_->parameters();
-  for (const auto& p : store.all())
-    if (p->name.starts_with(kHead)) kept = kept && fits(kParameters + p->name, p->shape);
-  if (kept) {
-    spdlog::info("the classification head is that of the checkpoint: it has the same classes");
-    return;
-  }
-  bool pooler = false;
-  for (const auto& p : store.all()) {
-    if (!p->name.starts_with(kHead)) continue;
-    if (keeps_pooler(p->name) && fits(kParameters + p->name, p->shape)) {
-      pooler = true;
-      continue;
-    }
-    OwnedTensor fresh(p->shape, DType::f32, host_memory());
-    const std::vector<float> values = store.values_of(*p);
-    std::copy(values.begin(), values.end(), fresh.view().as<float>());
-    state.tensors[kParameters + p->name] = std::move(fresh);
-  }
-  for (const auto& buffer : model_->buffers().all())
-    if (const std::string entry = "buffers/" + buffer->name;
-        buffer->name.starts_with(kHead) && !state.tensors.contains(entry))
-      state.tensors[entry] = copy_of(HostView(store.kernels(), buffer->value.view()).view());
-  spdlog::info("the classification head begins anew{}: {}", pooler ? ", but for the pooler" : "",
-               labels == state.texts.end() ? "the checkpoint is of a model without one"
-                                           : "that of the checkpoint is for other classes or of another shape");
 }
 
 SentenceInputs SentencePrediction::inputs(int64_t longest) const {
@@ -360,7 +307,8 @@ void SentencePrediction::learn_from(const std::vector<std::string>& files, doubl
   const auto check = [&](const RunTask& teacher, const std::string& path) {
     const auto* other = dynamic_cast<const SentencePrediction*>(&teacher);
     QN_CHECK_USAGE(other != nullptr && other->labels_ == labels_,
-                   "ipq.teacher: {} is no model of task sentence_prediction with the same classes", path);
+                   "ipq.teacher: {} is no model of task sentence_prediction with the same classes in the same order",
+                   path);
   };
   teachers_ = Teachers(files, weight, blueprint().dictionary_hash, check, kernels);
 }

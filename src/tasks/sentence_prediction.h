@@ -47,11 +47,14 @@ class SentencePrediction : public TextTask {
   PackedMetadata packed_metadata() const override;
   bool packs_vocabulary() const override { return true; }
   void save(StateDict& state) const override;
+  void load(const StateDict& state) override;
   void adapt_weights(StateDict& state) const override;
+  void adapt_whole_weights(StateDict& state) const override;
 
  private:
   /// Names of the classes; none for a regression.
   using Labels = std::vector<std::string>;
+  static constexpr const char *kLabels = "labels", *kPairs = "pairs";  // in files
   struct SentenceBatchData {
     JoinedSentences sentences;
     std::vector<int32_t> labels;
@@ -68,7 +71,12 @@ class SentencePrediction : public TextTask {
   void forget_unused(ModelConfig& model) const override;
 
   bool regression() const { return labels_.empty(); }
+  /// Whether a file's inputs are pairs, where it says so.
+  static std::optional<bool> pairs_of(const std::map<std::string, std::string>& texts);
   bool keeps_pooler(const std::string& name) const;
+  /// Why the head of a checkpoint is of no use here; empty where it is.
+  std::string other_head(const StateDict& state) const;
+  void reorder_head(StateDict& state) const;
   SentenceInputs inputs(int64_t longest) const;
   BatchList freeze(const SentencePairs& data, const SentenceInputs& how, FreezeOptions options) const;
   SentenceBatchData batch_of(const SentencePairs& data, std::span<const int64_t> items,

@@ -121,6 +121,9 @@ class Task {
   /// Makes weights of another run, which check_weights() has found good, those of this module: where the module has
   /// something of its own on purpose (a head for other classes), what it was initialised with takes their place.
   virtual void adapt_weights(StateDict& state) const { (void)state; }
+  /// The same for a model that is to be compressed, of which nothing begins anew. Throws qn::Error where what it was
+  /// trained for is not what these data are.
+  virtual void adapt_whole_weights(StateDict& state) const { (void)state; }
 
   /// Leaves only these layers of the module whose checkpoint `state` is, as if it had never had others.
   /// `layers_to_keep` is checkpoint.layers_to_keep. Throws UsageError when it does not fit the module.

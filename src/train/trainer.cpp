@@ -176,7 +176,7 @@ void Trainer::initialize_weights() {
     const std::string& keep = config_.checkpoint.layers_to_keep;
     if (!keep.empty()) task_.prune(state, keep);
     task_.check_weights(state);
-    if (!options_.quantize) task_.adapt_weights(state);
+    options_.quantize ? task_.adapt_whole_weights(state) : task_.adapt_weights(state);
     load_module(module_, state);
     if (options_.quantize) forget_other_ranges(state);
     source_ = source_identity(source);

@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <regex>
+#include <sstream>
 
+#include "core/file_kind.h"
 #include "data/prepare_table.h"
 #include "shared_dir.h"
 #include "support/test_comm.h"
@@ -43,20 +46,44 @@ void write_table(const std::filesystem::path& path, int samples, uint64_t seed, 
   }
 }
 
-/// `dir`/`name`: a prepared table, with the dictionary of the tiny corpus.
-void prepare_tiny_table(const std::filesystem::path& dir, const std::string& name, bool pairs, bool numbers) {
+/// `dir`/`name`: a prepared table, with the dictionary of the tiny corpus and, if `labels` is not empty, these classes
+/// ("no yes").
+void prepare_tiny_table(const std::filesystem::path& dir, const std::string& name, bool pairs, bool numbers,
+                        const std::string& labels = {}) {
   const auto table = [&](const char* split, int samples, uint64_t seed) {
     const auto path = dir / (name + "." + split + ".tsv");
     write_table(path, samples, seed, pairs, numbers);
     return path;
   };
   PrepareTableOptions options;
+  if (!labels.empty()) {
+    options.label_dict = dir / (name + ".labels.txt");
+    std::ofstream out(options.label_dict);
+    std::istringstream in(labels);
+    for (std::string label; in >> label;) out << label << " 1\n";
+  }
   options.text.train = table("train", 240, 11);
   options.text.valid = {table("valid", 61, 12)};
   options.text.test = {table("test", 40, 13)};
   options.text.destdir = dir / name;
   options.text.srcdict = dir / "data" / "dict.txt";
   options.regression = numbers;
+  prepare_table(options);
+}
+
+/// `dir`/singles: single sentences whose classes are called as those of the pairs.
+void prepare_singles_called_as_pairs(const std::filesystem::path& dir) {
+  PrepareTableOptions options;
+  for (const std::string split : {"train", "valid"}) {
+    std::string text = read_text_file(dir / ("sentences." + split + ".tsv"));
+    text = std::regex_replace(text, std::regex("\tyes\n"), "\tsame\n");
+    text = std::regex_replace(text, std::regex("\tno\n"), "\tdifferent\n");
+    std::ofstream(dir / ("singles." + split + ".tsv")) << text;
+  }
+  options.text.train = dir / "singles.train.tsv";
+  options.text.valid = {dir / "singles.valid.tsv"};
+  options.text.destdir = dir / "singles";
+  options.text.srcdict = dir / "data" / "dict.txt";
   prepare_table(options);
 }
 
@@ -182,6 +209,57 @@ TEST(SentenceRun, StartsFromAPretrainedModel) {
   RunConfig compressed = sentence_config(dir.path(), mine("compressed"), "sentences");
   compressed.checkpoint.init_from = (std::filesystem::path(pretraining.checkpoint.dir) / kLast).string();
   EXPECT_THROW(TaskTrainer(compressed, *local, {.quantize = true, .resume = true, .stop_requested = {}}), Error);
+}
+
+TEST(SentenceRun, HeadsGoByTheNamesOfClasses) {
+  const TableDir dir;
+  const auto local = make_local_communicator();
+  if (comm().is_root()) {
+    prepare_tiny_table(dir.path(), "ordered", false, false, "yes no");
+    prepare_tiny_table(dir.path(), "reversed", false, false, "no yes");
+    prepare_tiny_table(dir.path(), "more", false, false, "yes no perhaps");
+    prepare_tiny_table(dir.path(), "pairs_too", true, false, "different same");
+    prepare_singles_called_as_pairs(dir.path());
+  }
+  comm().barrier();
+  auto dense_run =
+      std::make_unique<TaskTrainer>(sentence_config(dir.path(), mine("dense"), "ordered"), *local, TrainerOptions{});
+  TaskTrainer& dense = *dense_run;
+  ASSERT_EQ(dense->run(), Outcome::finished);
+  const auto go_on = [&](const std::string& name, const std::string& data, const std::string& from, bool quantize) {
+    RunConfig c = sentence_config(dir.path(), mine(name), data);
+    c.checkpoint.init_from = (dir.path() / mine(from) / kLast).string();
+    c.ipq.updates_per_stage = 2;
+    c.ipq.kmeans_iterations = 2;
+    c.ipq.stages = {".*(fc[12]|self_attn)"};
+    return std::make_unique<TaskTrainer>(c, *local,
+                                         TrainerOptions{.quantize = quantize, .resume = true, .stop_requested = {}});
+  };
+  const auto head = [](TaskTrainer& trainer) {
+    const Parameter* p = trainer->module().parameters().find(kOutput);
+    std::vector<float> values = trainer->module().parameters().values_of(*p);
+    return std::pair(std::vector(values.begin(), values.begin() + 32), std::vector(values.begin() + 32, values.end()));
+  };
+  for (const bool quantize : {true, false}) {
+    SCOPED_TRACE(quantize);
+    const auto trainer = go_on(quantize ? "ipq" : "finetuned", "reversed", "dense", quantize);
+    EXPECT_EQ(head(*trainer).first, head(dense).second);
+    EXPECT_EQ(head(*trainer).second, head(dense).first);
+    EXPECT_NEAR((*trainer)->validate_now().decisive().value, dense->validate_now().decisive().value, 1e-6);
+  }
+  const auto expect_refused = [&](const std::string& data, const std::string& from, const std::string& message) {
+    EXPECT_THAT([&] { go_on("refused", data, from, true); }, testing::ThrowsMessage<Error>(HasSubstr(message)));
+  };
+  expect_refused("more", "dense", "for the classes yes, no, these data have the classes yes, no, perhaps");
+  expect_refused("numbers", "dense", "for the classes yes, no, these data have numbers");
+  TaskTrainer of_pairs(sentence_config(dir.path(), mine("of_pairs"), "pairs_too"), *local, {});
+  of_pairs->run();
+  expect_refused("singles", "of_pairs", "for pairs of sentences, these data have single sentences");
+  // A run goes on with the classes that it began with.
+  dense_run.reset();
+  RunConfig other = sentence_config(dir.path(), mine("dense"), "reversed");
+  EXPECT_THAT([&] { TaskTrainer(other, *local, {}); },
+              testing::ThrowsMessage<Error>(HasSubstr("began with the classes yes, no, in this order")));
 }
 
 TEST(SentenceRun, IsQuantizedPackedEvaluatedAndAsked) {
