@@ -30,7 +30,13 @@ bool is_of_regression(SentenceMetric metric) {
   return metric == SentenceMetric::pearson || metric == SentenceMetric::spearman || metric == SentenceMetric::corr;
 }
 
-ClassScores class_scores(std::span<const int32_t> predicted, std::span<const int32_t> actual, int64_t classes) {
+int64_t positive_class(std::span<const std::string> labels) {
+  const auto found = std::find(labels.begin(), labels.end(), "1");
+  return found == labels.end() ? 1 : found - labels.begin();
+}
+
+ClassScores class_scores(std::span<const int32_t> predicted, std::span<const int32_t> actual, int64_t classes,
+                         int64_t positive) {
   std::vector<double> said(static_cast<size_t>(classes)), are(said), right(said);
   for (size_t i = 0; i < actual.size(); ++i) {
     ++said[static_cast<size_t>(predicted[i])];
@@ -43,7 +49,8 @@ ClassScores class_scores(std::span<const int32_t> predicted, std::span<const int
   };
   const double correct = std::accumulate(right.begin(), right.end(), 0.0);
   ClassScores scores{.accuracy = ratio(correct, n)};
-  if (classes > 1) scores.f1 = ratio(2.0 * right[1], said[1] + are[1]);
+  const auto p = static_cast<size_t>(positive);
+  if (positive < classes) scores.f1 = ratio(2.0 * right[p], said[p] + are[p]);
   scores.mcc =
       ratio(correct * n - product(said, are), std::sqrt((n * n - product(said, said)) * (n * n - product(are, are))));
   return scores;

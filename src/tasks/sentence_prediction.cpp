@@ -236,7 +236,7 @@ Evaluation SentencePrediction::judge(const SentencePairs& data, const BatchList&
     add(SentenceMetric::corr, (p + s) / 2);
     result.metrics.push_back({.name = "loss", .value = result.base2() * std::numbers::ln2});
   } else {
-    const ClassScores found = class_scores(predicted, actual, std::ssize(labels_));
+    const ClassScores found = class_scores(predicted, actual, std::ssize(labels_), positive_class(labels_));
     add(SentenceMetric::accuracy, found.accuracy);
     if (labels_.size() == 2) {
       add(SentenceMetric::f1, found.f1);

@@ -58,13 +58,17 @@ void SentencePredictionConfig::visit(ConfigVisitor& v) {
   v.field("init_token", init_token, "id in front of the first sentence, whose features the head classifies (-1: none)");
   v.field("separator_token", separator_token,
           "id between the </s> of the first and the second sentence of a pair (-1: none)");
-  v.choice("shorten", shorten,
-           "inputs of more than data.tokens_per_sample tokens: none: are left out of training, and stop evaluation; "
-           "truncate: lose what is behind (fairseq's default is none)");
-  v.choice("metric", metric,
-           "what decides which checkpoint is best: the highest accuracy, F1 of class 1, their mean, Matthews' "
-           "coefficient; for numbers Pearson's or Spearman's coefficient or their mean (corr); or the lowest loss. "
-           "auto: accuracy or pearson");
+  v.choice(
+      "shorten", shorten,
+      "inputs of more than data.tokens_per_sample tokens: none: are left out of training, and stop evaluation; "
+      "truncate: lose what is behind, their last </s> included; keep_end: sentences lose what is before their </s>, "
+      "of a pair the longer one first, as in transformers: what imports have (fairseq's default is none)");
+  v.choice(
+      "metric", metric,
+      "what decides which checkpoint is best: the highest accuracy, F1 (of the class called 1, or where none is, of "
+      "the second one in label/dict.txt: the rarer of two), their mean, Matthews' coefficient; for numbers Pearson's "
+      "or Spearman's coefficient or their mean (corr); or the lowest loss. "
+      "auto: accuracy or pearson");
 }
 
 void SentencePredictionConfig::validate(const ConfigChecker& c) const {

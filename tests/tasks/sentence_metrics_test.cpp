@@ -26,6 +26,16 @@ TEST(SentenceMetrics, AreFairseqs) {
   EXPECT_NEAR((pearson(values, truth) + spearman(values, truth)) / 2, expected("corr"), kTolerance);
 }
 
+TEST(SentenceMetrics, F1IsOfTheClassCalledOne) {
+  using Labels = std::vector<std::string>;
+  EXPECT_EQ(positive_class(Labels{"1", "0"}), 0);  // 1 is the more frequent one, as in MRPC
+  EXPECT_EQ(positive_class(Labels{"0", "1"}), 1);
+  EXPECT_EQ(positive_class(Labels{"yes", "no"}), 1);
+  const std::vector<int32_t> said{0, 0, 0, 1}, are{0, 0, 1, 1};
+  EXPECT_DOUBLE_EQ(class_scores(said, are, 2, 0).f1, 4.0 / 5);
+  EXPECT_DOUBLE_EQ(class_scores(said, are, 2, 1).f1, 2.0 / 3);
+}
+
 TEST(SentenceMetrics, AreFiniteWhereNothingCanBeTold) {
   const std::vector<int32_t> zeros(4, 0), mixed{0, 1, 0, 1};
   EXPECT_EQ(class_scores(zeros, zeros, 2).accuracy, 1.0);
