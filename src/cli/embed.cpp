@@ -7,6 +7,7 @@
 #include "core/file_io.h"
 #include "tasks/model_file.h"
 #include "train/precision.h"
+#include "train/start_checks.h"
 
 namespace qn::cli {
 namespace {
@@ -32,7 +33,9 @@ std::string npy_of(const std::vector<float>& values, size_t rows) {
 }
 
 int run_embed(const EmbedArguments& a, const Kernels& kernels, Communicator& comm) {
+  const DType dtype = activation_type(a.precision, kernels, comm);  // all ranks agree on it
   if (!comm.is_root()) return kSuccess;
+  if (!a.npy.empty()) check_output_file(a.npy, "--npy", FileKind::binary, {a.file, a.text});
   LineInput input(a.text, "--text");
   const ModelFile model = load_model_file(a.file, kernels);
   set_product_precision(a.precision, kernels);
@@ -41,8 +44,7 @@ int run_embed(const EmbedArguments& a, const Kernels& kernels, Communicator& com
   int64_t before = 0;
   constexpr size_t kMost = 1024;  // enough for batches of lines of equal length
   for (std::vector<std::string> lines; !(lines = input.next(kMost)).empty();) {
-    for (const std::vector<float>& vector :
-         model.task->embed(a.data, lines, kernels, activation_type(a.precision, kernels, comm), before)) {
+    for (const std::vector<float>& vector : model.task->embed(a.data, lines, kernels, dtype, before)) {
       ++rows;
       if (a.npy.empty())
         std::cout << nlohmann::json(vector).dump() << '\n';

@@ -12,6 +12,7 @@
 #include "tasks/generate_config.h"
 #include "tasks/model_file.h"
 #include "train/precision.h"
+#include "train/start_checks.h"
 
 namespace qn::cli {
 namespace {
@@ -89,16 +90,29 @@ void translate_split(const GenerateArguments& a, RunTask& task, const Kernels& k
             << std::endl;
 }
 
+/// Files that no output may take the place of.
+std::vector<std::filesystem::path> inputs_of(const GenerateArguments& a) {
+  std::vector<std::filesystem::path> inputs{a.file};
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(a.data, error))
+    if (entry.path().filename().string().starts_with("dict.")) inputs.push_back(entry.path());
+  return inputs;
+}
+
 int run_generate(GenerateArguments& a, const Kernels& kernels, Communicator& comm) {
+  const DType dtype = activation_type(a.precision, kernels, comm);  // all ranks agree on it
   if (!comm.is_root()) return kSuccess;
   QN_CHECK_USAGE(a.text.empty() != a.split.empty(),
                  "name a text (--text FILE, - for standard input) or a prepared "
                  "split (--split test)");
   QN_CHECK_USAGE(a.best <= a.config.beam, "--best {} needs a beam as wide: --beam {}", a.best, a.best);
+  QN_CHECK_USAGE(a.out.empty() || !a.split.empty(),
+                 "--out is for the translations of a split (--split); those of --text are printed");
+  QN_CHECK_USAGE(a.best == 1 || a.split.empty(), "--best is for --text; of a split the best translations are taken");
+  if (!a.out.empty()) check_output_file(a.out, "--out", FileKind::text, inputs_of(a));
   a.config.validate(OptionChecker{});
   const ModelFile model = load_model_file(a.file, kernels);
   set_product_precision(a.precision, kernels);
-  const DType dtype = activation_type(a.precision, kernels, comm);
   a.text.empty() ? translate_split(a, *model.task, kernels, dtype) : write_text(a, *model.task, kernels, dtype);
   return kSuccess;
 }

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "data/input_text.h"
 
 namespace qn::cli {
 
@@ -42,6 +43,14 @@ void LineInput::read_some() {
   ended_ = got == 0;
 }
 
+std::string LineInput::take(size_t end) {
+  std::string_view line = std::string_view(buffer_).substr(begin_, end - begin_);
+  if (first_) line = without_bom(line);
+  first_ = false;
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  return std::string(line);
+}
+
 std::vector<std::string> LineInput::next(size_t most) {
   std::vector<std::string> lines;
   while (lines.size() < most) {
@@ -52,13 +61,11 @@ std::vector<std::string> LineInput::next(size_t most) {
       read_some();
       continue;
     }
-    lines.push_back(buffer_.substr(begin_, end - begin_));
-    if (lines.back().ends_with('\r')) lines.back().pop_back();
+    lines.push_back(take(end));
     begin_ = searched_ = end + 1;
   }
   if (ended_ && lines.size() < most && begin_ < buffer_.size()) {  // the last line has no end
-    lines.push_back(buffer_.substr(begin_));
-    if (lines.back().ends_with('\r')) lines.back().pop_back();
+    lines.push_back(take(buffer_.size()));
     begin_ = searched_ = buffer_.size();
   }
   return lines;

@@ -47,12 +47,11 @@ Prediction shortened(Prediction prediction, int64_t top) {
   return prediction;
 }
 
-int predict_images(const PredictArguments& a, const Kernels& kernels, Communicator& comm) {
+int predict_images(const PredictArguments& a, const Kernels& kernels, DType dtype) {
   const ModelFile model = load_model_file(a.file, kernels);
   set_product_precision(a.precision, kernels);
   for (const std::string& path : a.images) {
-    const auto found =
-        model.task->predict_images(std::span(&path, 1), kernels, activation_type(a.precision, kernels, comm));
+    const auto found = model.task->predict_images(std::span(&path, 1), kernels, dtype);
     if (!a.json) std::cout << path << '\t';
     print(shortened(found.front(), a.top), a.json ? path : std::string(), a.json);
     std::cout.flush();
@@ -61,18 +60,18 @@ int predict_images(const PredictArguments& a, const Kernels& kernels, Communicat
 }
 
 int run_predict(const PredictArguments& a, const Kernels& kernels, Communicator& comm) {
+  const DType dtype = activation_type(a.precision, kernels, comm);  // all ranks agree on it
   if (!comm.is_root()) return kSuccess;
   QN_CHECK_USAGE(a.images.empty() == !a.text.empty(),
                  "name image files behind the model's, or lines of text with --text: one of both");
-  if (!a.images.empty()) return predict_images(a, kernels, comm);
+  if (!a.images.empty()) return predict_images(a, kernels, dtype);
   LineInput input(a.text, "--text");
   const ModelFile model = load_model_file(a.file, kernels);
   set_product_precision(a.precision, kernels);
   int64_t before = 0;
   constexpr size_t kMost = 1024;  // enough for batches of lines of equal length
   for (std::vector<std::string> lines; !(lines = input.next(kMost)).empty();) {
-    for (const Prediction& prediction :
-         model.task->predict(a.data, lines, kernels, activation_type(a.precision, kernels, comm), before))
+    for (const Prediction& prediction : model.task->predict(a.data, lines, kernels, dtype, before))
       print(prediction, {}, a.json);
     before += std::ssize(lines);
     std::cout.flush();
@@ -90,12 +89,13 @@ Command add_predict(CLI::App& app) {
   app.add_option("images", a->images, "JPEG or PNG files, for models of images");
   app.add_option("--top", a->top, "So many classes of an image are printed, the likeliest first")
       ->check(CLI::PositiveNumber);
-  app.add_option("-d,--data", a->data,
-                 "Folder made by `prepare --table`, for its dictionary and tokenizer: only for packed files that carry "
-                 "none, and for checkpoints whose data are elsewhere by now");
+  app.add_option(
+      "-d,--data", a->data,
+      "Folder made by `prepare --table`, or of an import, for its dictionary and tokenizer: only for packed files "
+      "that carry none, and for checkpoints whose data are elsewhere by now");
   app.add_option("-t,--text", a->text,
                  "Text with a sentence per line, or with two that a tabulator divides where the model takes pairs; - "
-                 "is standard input");
+                 "is standard input. An imported classifier takes either, as the first line is");
   add_choice(app, "--precision", a->precision,
              "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
              "else fp32; bf16_always: on any processor; fp16: GPUs only");

@@ -7,6 +7,7 @@
 #include "data/byte_pair_model.h"
 #include "data/prepare_pairs.h"
 #include "data/prepare_table.h"
+#include "tasks/hf_folder.h"
 
 namespace qn::cli {
 
@@ -88,6 +89,13 @@ void run_pairs(Options& options) {
 }
 
 void run(Options& options) {
+  // An import is of no use with another dictionary; with its own one nothing changes.
+  std::error_code error;
+  const std::filesystem::path dictionary = options.text.destdir / "dict.txt";
+  QN_CHECK_USAGE(!std::filesystem::exists(options.text.destdir / kImportedCheckpoint) ||
+                     (!options.is_table && std::filesystem::equivalent(options.text.srcdict, dictionary, error)),
+                 "{} holds an imported model, whose files would be overwritten: choose another folder",
+                 options.text.destdir.string());
   if (options.images.asked()) return options.images.run(options.text, options.columns);
   QN_CHECK_USAGE(!options.is_table || options.languages.empty(),
                  "texts are either tables (--table) or pairs (--pairs)");

@@ -94,8 +94,12 @@ StoredTensor read_entry(const std::string& where, const std::string& name, const
   QN_CHECK(offsets.is_array() && offsets.size() == 2, "{}: data_offsets must be [begin, end]", where);
   const auto begin = static_cast<uint64_t>(read_size(offsets[0], where + ": data_offsets"));
   const auto end = static_cast<uint64_t>(read_size(offsets[1], where + ": data_offsets"));
-  QN_CHECK(begin <= end && end <= data.size(), "{}: data_offsets [{}, {}] lie outside the {} data bytes of the file",
-           where, begin, end, data.size());
+  QN_CHECK(begin <= end, "{}: data_offsets [{}, {}] end before they begin: the file is damaged", where, begin, end);
+  QN_CHECK(
+      end <= data.size(),
+      "{}: the values end at byte {}, but the file has {} only (data_offsets lie outside): it is cut, as copies and "
+      "downloads are that were interrupted; get it again",
+      where, end, data.size());
   const std::optional<uint64_t> bytes = byte_count(tensor.shape, type->size);
   QN_CHECK(bytes && *bytes == end - begin, "{}: shape {} of {} does not fill the {} bytes that data_offsets give",
            where, entry["shape"].dump(), type->name, end - begin);

@@ -24,7 +24,16 @@ std::string languages_in(const std::string& name) {
 }
 
 TokenStream open_side(const ParallelFolder& folder, const std::string& split, const std::string& language) {
-  return TokenStream::open(folder.path, folder.name_of(split, language));
+  const std::string name = folder.name_of(split, language);
+  if (!fs::exists(folder.path / (name + ".idx"))) {
+    const std::string ending = folder.name_of("", language);
+    std::vector<std::string> splits;
+    for (const std::string& known : splits_in(folder.path))
+      if (known.ends_with(ending)) splits.push_back(known.substr(0, known.size() - ending.size()));
+    QN_CHECK_USAGE(splits.empty(), "{} has no split '{}'; it has: {}", folder.path.string(), split,
+                   fmt::join(splits, ", "));
+  }
+  return TokenStream::open(folder.path, name);
 }
 
 }  // namespace

@@ -57,4 +57,18 @@ void fail_invalid_utf8(std::string_view name, int64_t line, std::string_view lin
       name, line, byte, line_up_to_byte.size() + 1, name);
 }
 
+void check_line_is_utf8(std::string_view line, std::string_view name) {
+  for (size_t at = 0; at < line.size();) {
+    const ByteClass kind = kByteClass[static_cast<uint8_t>(line[at])];
+    int length = 1;
+    if (kind == ByteClass::multibyte) decode_utf8(line.substr(at), length);
+    if (length == 0)
+      fail(
+          "{}: byte 0x{:02x} at position {} is not valid UTF-8: convert the text first, for instance, if it is in "
+          "Latin-1, with 'iconv -f latin1 -t utf-8'",
+          name, static_cast<uint8_t>(line[at]), at + 1);
+    at += static_cast<size_t>(length);
+  }
+}
+
 }  // namespace qn

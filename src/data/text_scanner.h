@@ -28,6 +28,9 @@ extern const std::array<ByteClass, 256> kByteClass;
 [[noreturn]] void fail_invalid_utf8(std::string_view name, int64_t line, std::string_view line_up_to_byte,
                                     uint8_t byte);
 
+/// Throws qn::Error beginning with `name` when a line of text that is no file's is no valid UTF-8.
+void check_line_is_utf8(std::string_view line, std::string_view name);
+
 /// Calls visitor.token(std::string_view) for every token and visitor.end_line() after every line, in text order. A last
 /// line without line end counts. Throws qn::Error naming `name` (the file) and the line when the text is no valid
 /// UTF-8.

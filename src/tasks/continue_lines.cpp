@@ -186,6 +186,9 @@ Texts LanguageModeling::generate(const std::string& data, std::span<const std::s
   else
     config.refuse({"length_penalty", "unk_penalty", "no_repeat_ngram", "best"},
                   "is for a search: name the width of its beam (--beam), or else leave it out");
+  QN_CHECK_USAGE(config.min_length <= config.max_length,
+                 "--min-length {} and --max-length {}, which counts the end mark, leave no length that a text may have",
+                 config.min_length, config.max_length);
   const Vocabulary& words = vocabulary(data);
   return (searches ? search : sample)(decoder(), words, read_prompts(words, lines, config.lines_before), config,
                                       kernels, dtype);

@@ -29,7 +29,7 @@ class LineReader {
   /// Ids and the end mark; `name` is for messages.
   std::vector<int32_t> read(std::string_view text, const std::string& name) {
     ids_.clear();
-    if (tokenizer_ != nullptr) scan_text(text, name, Nothing{});  // finds what is no UTF-8
+    check_line_is_utf8(text, name);
     scan_words(text, name, tokenizer_, *this);
     ids_.push_back(kEosId);
     return ids_;
@@ -41,10 +41,6 @@ class LineReader {
   void end_line() {}
 
  private:
-  struct Nothing {
-    void token(std::string_view) const {}
-    void end_line() const {}
-  };
   const Dictionary& dictionary_;
   const Tokenizer* tokenizer_;
   std::vector<int32_t> ids_;

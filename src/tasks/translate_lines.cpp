@@ -12,6 +12,16 @@
 #include "tasks/translation.h"
 
 namespace qn {
+namespace {
+
+/// Where the length may grow with the source's, only lines tell.
+void check_lengths(const GenerateConfig& config) {
+  QN_CHECK_USAGE(config.max_length_a > 0.0 || config.min_length <= config.max_length_b,
+                 "--min-length {} and --max-length-b {} leave no length that a translation may have", config.min_length,
+                 config.max_length_b);
+}
+
+}  // namespace
 
 std::vector<std::vector<BeamHypothesis>> Translation::search(const std::vector<std::vector<int32_t>>& sources,
                                                              const GenerateConfig& config, const Kernels& kernels,
@@ -60,6 +70,7 @@ std::vector<std::vector<Generated>> Translation::generate(const std::string& dat
                                                           DType dtype) {
   config.refuse({"temperature", "top_k", "top_p", "seed", "unknown_words", "max_length", "samples"},
                 "is for language models; this model translates");
+  check_lengths(config);
   const Vocabulary& words = vocabulary(data);
   LineReader ids(words.source_dictionary(), words.tokenizer.get());
   std::vector<std::vector<int32_t>> sources;
@@ -80,6 +91,7 @@ std::vector<std::vector<Generated>> Translation::generate(const std::string& dat
 
 TranslationReport Translation::generate_split(const std::string& data, const std::string& split,
                                               const GenerateConfig& config, const Kernels& kernels, DType dtype) {
+  check_lengths(config);
   const std::string folder = folder_of(data);
   const Vocabulary& words = vocabulary(folder);
   const ParallelText text(ParallelFolder(folder), split);

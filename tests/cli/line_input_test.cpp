@@ -54,6 +54,17 @@ TEST(LineInput, ReadsAFileInPieces) {
   EXPECT_EQ(read, lines);
 }
 
+TEST(LineInput, AByteOrderMarkIsNoPartOfALine) {
+  const test::TempDir dir;
+  const auto path = dir.path() / "text";
+  std::ofstream(path) << "\xef\xbb\xbfone\r\n\xef\xbb\xbftwo\n";
+  LineInput input(path.string(), "--text");
+  EXPECT_THAT(input.next(1), ElementsAre("one"));
+  EXPECT_THAT(input.next(1), ElementsAre("\xef\xbb\xbftwo"));
+  std::ofstream(path) << "\xef\xbb\xbf";
+  EXPECT_THAT(LineInput(path.string(), "--text").next(9), ElementsAre(""));
+}
+
 TEST(LineInput, NamesWhatItCannotRead) {
   EXPECT_THROW(LineInput("/no/such/file", "--text"), UsageError);
   LineInput folder("/", "--text");
