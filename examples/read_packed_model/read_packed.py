@@ -250,6 +250,16 @@ def read_lines(stem):
     return np.split(ids, np.cumsum(sizes)[:-1])
 
 
+def shortened(parts, longest, keep_end):
+    """[[<s>], A] or [[<s>], A, separator, B] as one input of `longest` tokens at most (section 6)."""
+    lengths, room = [len(sentence) for sentence in parts[1::2]], longest - sum(map(len, parts[0::2]))
+    if keep_end and sum(lengths) > room:
+        least = min(lengths + [room // len(lengths)])
+        keep = [least, room - least] if lengths[0] <= lengths[-1] else [room - least, least]
+        parts[1::2] = [np.append(s[: n - 1], s[-1]) for s, n in zip(parts[1::2], keep if len(lengths) > 1 else [room])]
+    return np.concatenate(parts).astype(np.int64)[:longest]
+
+
 def correctness(model, folder, split):
     """Of a classifier of sentences: accuracy, or of a regression the correlation."""
     task = dict(re.findall(r"^(\w+): (\S+)", model.file.metadata["task"], re.MULTILINE))
@@ -257,7 +267,8 @@ def correctness(model, folder, split):
     inputs = [[first, ids] for ids in read_lines(folder / "input0" / split)]
     if (folder / "input1").is_dir():
         inputs = [parts + [separator, ids] for parts, ids in zip(inputs, read_lines(folder / "input1" / split))]
-    logits = [model.logits(np.concatenate(parts).astype(np.int64)) for parts in inputs]
+    longest = min(int(model.file.metadata["tokens_per_sample"]), model.m["max_positions"] or 1 << 30)
+    logits = [model.logits(shortened(parts, longest, task["shorten"] == "keep_end")) for parts in inputs]
     if not model.file.metadata["labels"]:
         return np.corrcoef(np.array(logits)[:, 0], np.loadtxt(folder / "label" / f"{split}.label"))[0, 1]
     labels = [line[0] - 4 for line in read_lines(folder / "label" / split)]

@@ -219,6 +219,7 @@ Blueprint read_roberta(const HfConfig& config, const TensorFiles& files) {
 
 Blueprint read_bert(const HfConfig& config, const TensorFiles& files) {
   Blueprint blueprint = read_encoder(config, ModelType::bert, 0);
+  run.task.sentences.shorten = Shorten::keep_end;
   blueprint.run.model.norm_eps = config.eps("layer_norm_eps", 1e-12);
   blueprint.run.model.token_types = config.integer_or("type_vocab_size", 2, kMostTokenTypes);
   read_head(config, files, "classifier.weight", "cls.predictions.transform.dense.weight", blueprint);

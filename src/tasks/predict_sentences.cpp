@@ -15,7 +15,7 @@ LineBatches::Item read_line(LineReader& reader, bool pairs, const std::string& l
   const std::vector<int32_t> first = reader.read(std::string_view(line).substr(0, tab), name);
   const std::vector<int32_t> second =
       pairs ? reader.read(std::string_view(line).substr(tab + 1), name) : std::vector<int32_t>();
-  return {how.compose(first, second, pairs), how.second_begin(first.size())};
+  return {how.compose(first, second, pairs), how.second_begin(first.size(), second.size())};
 }
 
 }  // namespace
@@ -27,7 +27,7 @@ std::vector<Prediction> SentencePrediction::predict(const std::string& data, std
            "this model's file does not say whether it takes pairs of sentences: name the folder of prepared "
            "data (--data FOLDER)");
   SentenceInputs how = inputs(blueprint().tokens_per_sample);
-  how.shorten = Shorten::truncate;  // there has to be an answer
+  if (how.shorten == Shorten::none) how.shorten = Shorten::truncate;  // there has to be an answer
   LineReader reader(words.dictionary, words.tokenizer.get());
   std::vector<LineBatches::Item> items;
   for (size_t i = 0; i < lines.size(); ++i)

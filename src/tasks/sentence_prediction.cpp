@@ -146,7 +146,7 @@ SentencePrediction::SentenceBatchData SentencePrediction::batch_of(const Sentenc
   for (const int64_t item : items) {
     const std::vector<int32_t> first = data.input0(item),
                                second = data.pairs() ? data.input1(item) : std::vector<int32_t>();
-    batch.sentences.add(how.compose(first, second, data.pairs()), how.second_begin(first.size()));
+    batch.sentences.add(how.compose(first, second, data.pairs()), how.second_begin(first.size(), second.size()));
     if (!data.labelled()) continue;
     if (regression())
       batch.scores.push_back(data.score(item));

@@ -14,8 +14,30 @@ TEST(SentenceInputs, KnowWhereTheSecondSentenceBegins) {
   for (const int32_t init : {kBosId, -1})
     for (const int32_t separator : {kEosId, -1}) {
       const SentenceInputs inputs{.init_token = init, .separator_token = separator};
-      EXPECT_EQ(inputs.compose(first, second, true).at(inputs.second_begin(first.size())), 9);
+      EXPECT_EQ(inputs.compose(first, second, true).at(inputs.second_begin(first.size(), second.size())), 9);
     }
+}
+
+/// What Hugging Face's tokenizers make of such lengths with truncation=True (longest_first).
+TEST(SentenceInputs, KeepTheirEnds) {
+  const auto words = [](int32_t first, int count) {
+    std::vector<int32_t> sentence;
+    for (int32_t i = 0; i < count; ++i) sentence.push_back(first + i);
+    sentence.push_back(kEosId);
+    return sentence;
+  };
+  const SentenceInputs inputs{.separator_token = -1, .shorten = Shorten::keep_end, .longest = 9};
+  using Tokens = std::vector<int32_t>;
+  EXPECT_EQ(inputs.compose(words(10, 9), {}, false), (Tokens{0, 10, 11, 12, 13, 14, 15, 16, 2}));
+  EXPECT_EQ(inputs.compose(words(10, 7), {}, false), (Tokens{0, 10, 11, 12, 13, 14, 15, 16, 2}));
+  EXPECT_EQ(inputs.compose(words(10, 9), words(20, 2), true), (Tokens{0, 10, 11, 12, 13, 2, 20, 21, 2}));
+  EXPECT_EQ(inputs.compose(words(10, 1), words(20, 9), true), (Tokens{0, 10, 2, 20, 21, 22, 23, 24, 2}));
+  EXPECT_EQ(inputs.compose(words(10, 9), words(20, 9), true), (Tokens{0, 10, 11, 12, 2, 20, 21, 22, 2}));
+  EXPECT_EQ(inputs.compose(words(10, 2), words(20, 2), true), (Tokens{0, 10, 11, 2, 20, 21, 2}));
+  EXPECT_EQ(inputs.second_begin(10, 3), 6u);
+  EXPECT_EQ(inputs.length(10, 10), 9);
+  const SentenceInputs roberta{.shorten = Shorten::keep_end, .longest = 9};
+  EXPECT_EQ(roberta.compose(words(10, 9), words(20, 9), true), (Tokens{0, 10, 11, 2, 2, 20, 21, 22, 2})) << "odd room";
 }
 
 TEST(SentenceInputs, AreFairseqs) {
