@@ -1,3 +1,5 @@
+#include <fmt/ranges.h>
+
 #include <iostream>
 #include <optional>
 
@@ -26,8 +28,9 @@ struct ExportArguments {
 void run_hf(const ExportArguments& a) {
   QN_CHECK_USAGE(a.type == ExportType::f32 && !a.stay_packed,
                  "--to hf writes decoded values as float32: leave --dtype and --packed out");
-  export_hf(load_model_file(a.packed, cpu_kernels(), a.layers_to_keep), a.packed, a.vocabulary, a.out);
-  std::cout << fmt::format("{}: config.json, model.safetensors\n", a.out);
+  const std::vector<std::string> files =
+      export_hf(load_model_file(a.packed, cpu_kernels(), a.layers_to_keep), a.packed, a.vocabulary, a.out);
+  std::cout << fmt::format("{}: {}\n", a.out, fmt::join(files, ", "));
 }
 
 /// A packed file again, with other layers or another vocabulary.
@@ -89,7 +92,8 @@ Command add_export(CLI::App& app) {
   app.add_option(
       "--vocabulary", a->vocabulary,
       "With --to hf: the folder of the import, or of prepared data, whose dict.txt and tokenizer/ tell which "
-      "token is which (without it ids stay as they are here). With --packed: the folder of prepared data "
+      "token is which (default: what the file carries, or the folder that it comes from). With --packed: the folder of "
+      "prepared data "
       "whose vocabulary the file is to carry, so that predict and generate need no --data");
   add_choice(app, "--dtype", a->type, "What floating-point tensors become; original: what they were before packing");
   add_layers_to_keep(app, a->layers_to_keep, "Layers to write");

@@ -16,8 +16,8 @@ struct ImportArguments {
 
 ImportSummary import_model(const ImportArguments& a) {
   if (a.kind == HfKind::efficientnet) return import_image_model(a.source, a.classes, a.overrides, a.out);
-  QN_CHECK_USAGE(a.classes.empty() && a.overrides.empty(), "--classes and --set are for models of images");
-  return import_hf(a.source, a.kind, a.out);
+  QN_CHECK_USAGE(a.overrides.empty(), "--set is for models of images");
+  return import_hf(a.source, a.kind, a.out, a.classes);
 }
 
 void run_import(const ImportArguments& a) {
@@ -29,8 +29,13 @@ void run_import(const ImportArguments& a) {
       spdlog::warn(
           "there are no tokenizer's files beside the model (vocab.json and merges.txt, or vocab.txt): ids are taken as "
           "they are, and 0 to 3 are <s>, <pad>, </s> and <unk>");
-    spdlog::info("text for it: quantnoise prepare{} --dict {}/dict.txt ...",
-                 *summary.tokenizer ? fmt::format(" --tokenizer {}/tokenizer", a.out) : "", a.out);
+    const bool classifies = summary.task == name_of(TaskType::sentence_prediction);
+    spdlog::info("text for it: quantnoise prepare{}{} --dict {}/dict.txt{} ...", classifies ? " --table" : "",
+                 *summary.tokenizer ? fmt::format(" --tokenizer {}/tokenizer", a.out) : "", a.out,
+                 summary.classes > 0 ? fmt::format(" --label-dict {}/{}", a.out, kClassNames)
+                 : classifies        ? " --regression"
+                                     : "");
+    if (classifies) spdlog::info("to ask it: quantnoise predict {}/{} --text FILE", a.out, kImportedCheckpoint);
   }
   spdlog::info("to go on: quantnoise train -c {}/{} --set data.path=FOLDER", a.out, kImportedConfig);
 }
@@ -46,9 +51,14 @@ Command add_import(CLI::App& app) {
          "safetensors file of an EfficientNet in the names of timm, torchvision or efficientnet-pytorch")
       ->required();
   add_choice(app, "--as", a->kind, "What it is")->required();
-  app.add_option("-o,--out", a->out, "Folder to write the checkpoint, a configuration, dict.txt and tokenizer/ to")
+  app.add_option("-o,--out", a->out,
+                 "Folder to write the checkpoint, a configuration, dict.txt, tokenizer/ and, of a classifier, "
+                 "label/dict.txt to")
       ->required();
-  app.add_option("--classes", a->classes, "Models of images: text with a class's name per line (default: numbers)");
+  app.add_option(
+      "--classes", a->classes,
+      "Classifiers: text with a class's name per line, in the model's order (default: those of config.json; of "
+      "images numbers). Tables call classes by one word each");
   app.add_option("--set", a->overrides,
                  "Models of images: a key of model or data in place of what the names' package has, for instance "
                  "model.padding=symmetric");

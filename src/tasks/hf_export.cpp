@@ -1,4 +1,8 @@
+#include <spdlog/spdlog.h>
+
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 
 #include "core/file_io.h"
@@ -6,12 +10,15 @@
 #include "data/prepared_folder.h"
 #include "tasks/hf_folder.h"
 #include "tasks/hf_names.h"
+#include "tasks/hf_tokenizer.h"
 #include "tasks/stored_config.h"
 
 namespace qn {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kHfTensors = "model.safetensors";
 
 /// transformers' names of what the feed-forward blocks do.
 const char* activation_name(Activation activation) {
@@ -58,24 +65,52 @@ class Values {
   Module& module_;
 };
 
-/// Which of their ids our entries are. A folder without a tokenizer says only that its dictionary is the model's.
-HfVocabulary vocabulary_of(ModelType type, const fs::path& folder, int64_t size, const std::string& dictionary_hash) {
+/// What tells their ids: the vocabulary in `folder`, or where that is empty what the model's file carries or has beside
+/// it. Nothing where there is none.
+std::optional<Vocabulary> vocabulary_of(const ModelFile& model, const std::string& name, const fs::path& folder,
+                                        const std::string& dictionary_hash) {
+  if (folder.empty()) try {
+      return qn::vocabulary_of(model.task->vocabulary_parts({}), name);
+    } catch (const Error& error) {
+      if (model.kind == ModelFileKind::packed && dynamic_cast<const UsageError*>(&error) == nullptr) throw;
+      spdlog::warn(
+          "{}: no vocabulary is known, so ids stay as they are here (0 to 3 are <s>, <pad>, </s> and <unk>), and the "
+          "folder gets no tokenizer, nor fits one with other ids: name the folder of the import, or of the data that "
+          "it was trained on (--vocabulary FOLDER)",
+          name);
+      return std::nullopt;
+    }
+  const fs::path of_table = folder / "input0" / "dict.txt", dictionary = folder / "dict.txt";
+  const fs::path& known = fs::exists(of_table) && !fs::exists(dictionary) ? of_table : dictionary;
+  Vocabulary found{find_tokenizer(folder / kTokenizerFolder), Dictionary::load(known), {}};
+  const std::string hash = hex64(found.dictionary.hash());
+  QN_CHECK_USAGE(hash == dictionary_hash, "{} is not the dictionary of this model (hash {}, the model has {})",
+                 known.string(), hash, dictionary_hash);
+  return found;
+}
+
+/// Which of their ids our entries are.
+HfVocabulary ids_of(ModelType type, const std::optional<Vocabulary>& vocabulary, int64_t size) {
   const auto of = type == ModelType::roberta ? roberta_vocabulary
                   : type == ModelType::bert  ? bert_vocabulary
                                              : gpt2_vocabulary;
-  if (folder.empty()) return of({}, size);
-  const fs::path of_table = folder / "input0" / "dict.txt", dictionary = folder / "dict.txt";
-  const fs::path& known = fs::exists(of_table) && !fs::exists(dictionary) ? of_table : dictionary;
-  const std::string hash = hex64(Dictionary::load(known).hash());
-  QN_CHECK_USAGE(hash == dictionary_hash, "{} is not the dictionary of this model (hash {}, the model has {})",
-                 known.string(), hash, dictionary_hash);
-  if (find_tokenizer(folder / kTokenizerFolder)) try {
-      HfVocabulary vocabulary = of(folder / kTokenizerFolder, size);
-      if (hex64(vocabulary.dictionary.hash()) == dictionary_hash) return vocabulary;
+  if (vocabulary && vocabulary->tokenizer) try {
+      HfVocabulary found = of(vocabulary->tokenizer.get(), size);
+      if (found.dictionary.hash() == vocabulary->dictionary.hash()) return found;
     } catch (const Error&) {
       // A dictionary that was made of a text has some of the tokenizer's words, in an order of its own.
     }
-  return of({}, size);
+  return of(nullptr, size);
+}
+
+std::vector<HfFile> tokenizer_of(ModelType type, const std::optional<Vocabulary>& vocabulary, const HfVocabulary& ids,
+                                 int64_t size) {
+  if (!vocabulary) return {};
+  if (ids.known) return tokenizer_files(*vocabulary->tokenizer);
+  std::string why;
+  std::vector<HfFile> files = renumbered_tokenizer(*vocabulary, type, size, why);
+  if (files.empty()) spdlog::warn("the folder gets no tokenizer: {}", why);
+  return files;
 }
 
 using Json = nlohmann::ordered_json;
@@ -139,36 +174,20 @@ Json encoder_json(const ModelConfig& m, TaskType task, bool tied, const PackedMe
   return config;
 }
 
-/// The tokenizer's files by Hugging Face's names.
-void copy_tokenizer(const fs::path& from, const fs::path& out) {
-  const auto tokenizer = find_tokenizer(from);
-  if (!tokenizer) return;
-  for (const TokenizerFile& file : tokenizer->files()) {
-    const std::string name = file.path.filename().string();
-    atomic_write_text(out / (name == "encoder.json" ? "vocab.json"
-                             : name == "vocab.bpe"  ? "merges.txt"
-                                                    : name),
-                      file.text);
-  }
-}
-
 /// What sentence-transformers wants to know of a model that makes vectors of sentences.
-void write_embedding(const TaskConfig& task, int64_t width, int64_t longest, const fs::path& out) {
+std::vector<HfFile> embedding_files(const TaskConfig& task, int64_t width, int64_t longest) {
   const std::string module = "sentence_transformers.models.";
   Json modules = Json::array();
   for (const auto& [path, type] :
        {std::pair("", "Transformer"), {"1_Pooling", "Pooling"}, {"2_Normalize", "Normalize"}})
     modules.push_back(
         {{"idx", modules.size()}, {"name", std::to_string(modules.size())}, {"path", path}, {"type", module + type}});
-  atomic_write_text(out / "modules.json", modules.dump(2) + "\n");
-  make_folder(out / "1_Pooling");
   const bool mean = task.embedding.pooling == Pooling::mean;
-  atomic_write_text(
-      out / "1_Pooling" / "config.json",
-      Json{{"word_embedding_dimension", width}, {"pooling_mode_cls_token", !mean}, {"pooling_mode_mean_tokens", mean}}
-              .dump(2) +
-          "\n");
-  atomic_write_text(out / "sentence_bert_config.json", Json{{"max_seq_length", longest}}.dump() + "\n");
+  const Json pooling{
+      {"word_embedding_dimension", width}, {"pooling_mode_cls_token", !mean}, {"pooling_mode_mean_tokens", mean}};
+  return {{"modules.json", modules.dump(2) + "\n"},
+          {"1_Pooling/config.json", pooling.dump(2) + "\n"},
+          {"sentence_bert_config.json", Json{{"max_seq_length", longest}}.dump() + "\n"}};
 }
 
 const HfFamily& family_of(ModelType type) {
@@ -177,7 +196,8 @@ const HfFamily& family_of(ModelType type) {
 
 }  // namespace
 
-void export_hf(const ModelFile& model, const std::string& name, const fs::path& vocabulary, const fs::path& out) {
+std::vector<std::string> export_hf(const ModelFile& model, const std::string& name, const fs::path& vocabulary,
+                                   const fs::path& out) {
   const PackedMetadata about = model.task->packed_metadata();
   auto config = read_stored<ModelConfig>(config_tree_from_text(about.at("model"), name + " (model)"));
   const auto stored = about.find("task");
@@ -188,7 +208,8 @@ void export_hf(const ModelFile& model, const std::string& name, const fs::path& 
   const auto longest = static_cast<int64_t>(std::stoll(about.at("tokens_per_sample")));
   if (config.max_positions == 0) config.max_positions = longest;
   const int64_t size = std::stoll(about.at("vocabulary"));
-  const HfVocabulary ids = vocabulary_of(config.type, vocabulary, size, about.at("dictionary_hash"));
+  const std::optional<Vocabulary> words = vocabulary_of(model, name, vocabulary, about.at("dictionary_hash"));
+  const HfVocabulary ids = ids_of(config.type, words, size);
   const bool lm = config.type == ModelType::transformer_lm, embeds = task.type == TaskType::sentence_embedding;
   Module& module = model.module();
   Values values(module);
@@ -201,11 +222,25 @@ void export_hf(const ModelFile& model, const std::string& name, const fs::path& 
                  : encoder_json(config, task.type, tied, about, ids.theirs[kPadId]);
   json["torch_dtype"] = "float32";
   json["vocab_size"] = size;
+  std::vector<HfFile> files{{"config.json", json.dump(2) + "\n"}};
+  const auto add = [&](std::vector<HfFile> more) { std::move(more.begin(), more.end(), std::back_inserter(files)); };
+  if (embeds) add(embedding_files(task, config.embed_dim, std::min(longest, config.max_positions)));
+  add(tokenizer_of(config.type, words, ids, size));
+  std::vector<fs::path> outputs{out / kHfTensors};
+  for (const HfFile& file : files) outputs.push_back(out / file.name);
+  std::vector<fs::path> inputs{name};
+  if (words && words->tokenizer && !vocabulary.empty())
+    for (const TokenizerFile& file : words->tokenizer->files()) inputs.push_back(file.path);
+  check_outputs(inputs, outputs, {});
   make_folder(out);
-  tensors.write(out / "model.safetensors");
-  atomic_write_text(out / "config.json", json.dump(2) + "\n");
-  if (embeds) write_embedding(task, config.embed_dim, std::min(longest, config.max_positions), out);
-  if (ids.known) copy_tokenizer(vocabulary / kTokenizerFolder, out);
+  tensors.write(out / kHfTensors);
+  std::vector<std::string> written{kHfTensors};
+  for (const HfFile& file : files) {
+    make_folder((out / file.name).parent_path());
+    atomic_write_text(out / file.name, file.text);
+    written.push_back(file.name);
+  }
+  return written;
 }
 
 }  // namespace qn

@@ -1,5 +1,8 @@
+#include <spdlog/spdlog.h>
+
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "compress/run_plan.h"
 #include "core/file_kind.h"
@@ -8,6 +11,7 @@
 #include "core/text.h"
 #include "data/prepared_folder.h"
 #include "data/tokenizer.h"
+#include "tasks/classes.h"
 #include "tasks/hf_folder.h"
 #include "tasks/hf_names.h"
 #include "tasks/run.h"
@@ -84,19 +88,54 @@ class HfConfig {
     QN_CHECK(m.embed_dim % 2 == 0 && m.embed_dim % m.heads == 0,
              "{}: the width {} must be even, and {} heads divide it", name_, m.embed_dim, m.heads);
   }
-  /// Names of classes, a line each; empty where there is one output: a score.
-  std::string labels() const {
-    if (!json_.contains("id2label")) return "LABEL_0\nLABEL_1";
+  /// Names of classes; none where there is one output: a score.
+  std::vector<std::string> labels() const {
+    if (!json_.contains("id2label")) return {"LABEL_0", "LABEL_1"};
     const Json& names = json_["id2label"];
-    std::string text;
-    for (size_t i = 0; names.is_object() && i < names.size() && names.size() > 1; ++i) {
+    const std::string where = name_ + ": id2label";
+    QN_CHECK(names.is_object() && !names.empty(), "{} is {}: names of the classes 0, 1, ... are due", where,
+             names.dump());
+    std::vector<std::string> labels;
+    for (size_t i = 0; i < names.size() && names.size() > 1; ++i) {
       const auto found = names.find(std::to_string(i));
-      QN_CHECK(found != names.end() && found->is_string() && !found->get<std::string>().empty() &&
-                   found->get<std::string>().find_first_of(" \t\r\n") == std::string::npos,
-               "{}: id2label is {}: names of the classes 0, 1, ... are due, a word each", name_, names.dump());
-      text += (i > 0 ? "\n" : "") + found->get<std::string>();
+      QN_CHECK(found != names.end() && found->is_string(), "{} is {}: names of the classes 0, 1, ... are due", where,
+               names.dump());
+      labels.push_back(found->get<std::string>());
     }
-    return text;
+    return labels;
+  }
+  /// Models of one kind have heads of others in tensors of the same names: what is no classifier of whole inputs with
+  /// one class each is refused.
+  void check_head() const {
+    if (!absent("architectures"))
+      for (const Json& architecture : json_["architectures"]) {
+        const std::string kind = architecture.is_string() ? architecture.get<std::string>() : architecture.dump();
+        for (const char* other : {"TokenClassification", "QuestionAnswering", "MultipleChoice", "NextSentence"})
+          QN_CHECK(kind.find(other) == std::string::npos,
+                   "{}: architectures has {}: possible here are masked language models, classifiers of sentences (or "
+                   "pairs) and encoders alone",
+                   name_, kind);
+      }
+    const std::string problem = text("problem_type", "");
+    QN_CHECK(problem != "multi_label_classification",
+             "{}: problem_type is {}: inputs with several classes at once are not possible here", name_, problem);
+    QN_CHECK(problem != "regression" || !json_.contains("id2label") || json_["id2label"].size() == 1,
+             "{}: problem_type is {} of {} numbers: one number is possible here", name_, problem,
+             json_["id2label"].size());
+  }
+  /// Ids that the program has in one place only, where there is no tokenizer to look them up in.
+  void check_id(const char* key, int64_t due) const {
+    if (absent(key)) return;
+    QN_CHECK(json_[key] == due, "{}: {} is {}, a model whose {} is {} is due: ids and positions hang on it", name_, key,
+             json_[key].dump(), key, due);
+  }
+  /// The end mark that config.json names is not the tokenizer's.
+  void warn_of_other_end(const HfVocabulary& vocabulary) const {
+    if (vocabulary.known && !absent("eos_token_id") && json_["eos_token_id"] != vocabulary.theirs[kEosId])
+      spdlog::warn(
+          "{}: eos_token_id is {}, but the token that ends texts here is number {} (<|endoftext|>, or where the "
+          "tokenizer has none a byte of no text): texts may not end where the model means them to",
+          name_, json_["eos_token_id"].dump(), vocabulary.theirs[kEosId]);
   }
   const std::string& name() const { return name_; }
 
@@ -111,7 +150,7 @@ class HfConfig {
 struct Blueprint {
   RunConfig run;
   int64_t vocabulary = 0;
-  std::string labels = {};  ///< of a classification, as its checkpoints have them
+  std::vector<std::string> labels = {};  ///< of a classification
 };
 
 Blueprint read_gpt2(const HfConfig& config, const TensorFiles&) {
@@ -178,7 +217,9 @@ void read_head(const HfConfig& config, const TensorFiles& files, const char* cla
                                    : TaskType::sentence_embedding,
                         run.model.type);
   if (!guesses) run.model.untie_output = false;
+  config.check_head();
   if (classifies) blueprint.labels = config.labels();
+  run.task.sentences.shorten = Shorten::keep_end;
   run.data.tokens_per_sample = run.model.max_positions;
   if (run.task.type == TaskType::sentence_embedding) read_embedding(files.path().parent_path(), run);
 }
@@ -211,6 +252,8 @@ Blueprint read_encoder(const HfConfig& config, ModelType type, int64_t reserved)
 Blueprint read_roberta(const HfConfig& config, const TensorFiles& files) {
   Blueprint blueprint = read_encoder(config, ModelType::roberta, kPadId + 1);
   config.check_eps("layer_norm_eps", 1e-12);
+  for (const auto& [key, due] : {std::pair("bos_token_id", kBosId), {"pad_token_id", kPadId}, {"eos_token_id", kEosId}})
+    config.check_id(key, due);
   QN_CHECK(config.integer_or("type_vocab_size", 2, 100) == 1, "{}: only type_vocab_size 1 is possible here",
            config.name());
   read_head(config, files, "classifier.out_proj.weight", "lm_head.dense.weight", blueprint);
@@ -219,7 +262,6 @@ Blueprint read_roberta(const HfConfig& config, const TensorFiles& files) {
 
 Blueprint read_bert(const HfConfig& config, const TensorFiles& files) {
   Blueprint blueprint = read_encoder(config, ModelType::bert, 0);
-  run.task.sentences.shorten = Shorten::keep_end;
   blueprint.run.model.norm_eps = config.eps("layer_norm_eps", 1e-12);
   blueprint.run.model.token_types = config.integer_or("type_vocab_size", 2, kMostTokenTypes);
   read_head(config, files, "classifier.weight", "cls.predictions.transform.dense.weight", blueprint);
@@ -229,7 +271,7 @@ Blueprint read_bert(const HfConfig& config, const TensorFiles& files) {
 struct Reader {
   const HfFamily& family;
   Blueprint (*read)(const HfConfig&, const TensorFiles&);
-  HfVocabulary (*vocabulary)(const fs::path&, int64_t);
+  HfVocabulary (*vocabulary)(const Tokenizer*, int64_t);
 };
 
 Reader reader_of(HfKind kind) {
@@ -278,14 +320,53 @@ std::string continued(const RunConfig& config, const fs::path& out) {
   text += dump_config(sections);
   text += fmt::format("data:\n  tokens_per_sample: {}\n  max_tokens: {}\n", config.data.tokens_per_sample,
                       config.data.max_tokens);
-  text += fmt::format("checkpoint:\n  init_from: \"{}\"\n  dir: \"{}\"\n", (out / kImportedCheckpoint).string(),
-                      (out / "run").string());
+  text += fmt::format("checkpoint:\n  init_from: {}\n  dir: {}\n", Json((out / kImportedCheckpoint).string()).dump(),
+                      Json((out / "run").string()).dump());  // a JSON string is one of YAML
   return text;
+}
+
+/// Names of a file in place of config.json's; and what names have to be.
+void name_classes(const fs::path& file, const std::string& where, std::vector<std::string>& labels) {
+  constexpr const char* kRemedy = "name the classes in a text, a line each, in their order (--classes FILE)";
+  std::string named = where + ": id2label";
+  if (!file.empty()) {
+    named = file.string();
+    const std::vector<std::string> names = labels_of(read_text_file(file));
+    QN_CHECK_USAGE(names.size() == labels.size(), "{} names {} classes, the model has {}", named, names.size(),
+                   labels.size());
+    labels = names;
+  }
+  std::set<std::string> different;
+  for (const std::string& label : labels) {
+    QN_CHECK(!label.empty() && label.find_first_of("\t\r\n") == std::string::npos && !label.starts_with(' ') &&
+                 !label.ends_with(' '),
+             "{}: '{}' is no name of a class: {}", named, label, kRemedy);
+    QN_CHECK(different.insert(label).second, "{}: two classes are called '{}': {}", named, label, kRemedy);
+  }
+}
+
+/// Tables are prepared for the model with it (prepare --label-dict).
+void save_classes(const std::vector<std::string>& labels, const fs::path& out) {
+  Dictionary dictionary;
+  for (const std::string& label : labels) dictionary.add(label, 1);
+  make_folder((out / kClassNames).parent_path());
+  save_dictionary(dictionary, out / kClassNames);
+}
+
+/// Tables of words are filled up to round numbers of rows; beyond that the tokenizer is another model's.
+void warn_of_missing_names(const Tokenizer& tokenizer, int64_t size) {
+  constexpr int64_t kRound = 128;
+  const int64_t missing = size - std::ssize(tokenizer.words());
+  if (missing >= kRound)
+    spdlog::warn(
+        "{} has {} tokens, the model {}: what the others stand for is not known, texts will never have them; "
+        "is it the tokenizer of this model?",
+        tokenizer.files().front().path.string(), group_digits(size - missing), group_digits(size));
 }
 
 }  // namespace
 
-ImportSummary import_hf(const fs::path& source, HfKind kind, const fs::path& out) {
+ImportSummary import_hf(const fs::path& source, HfKind kind, const fs::path& out, const fs::path& classes) {
   const Reader reader = reader_of(kind);
   QN_CHECK_USAGE(fs::exists(source), "{}: there is no such folder or file of a Hugging Face model", source.string());
   const TensorFiles files(source);
@@ -297,12 +378,19 @@ ImportSummary import_hf(const fs::path& source, HfKind kind, const fs::path& out
   config.data.max_tokens = std::max(config.data.max_tokens, config.data.tokens_per_sample);
   StateDict state;
   state.ints["vocabulary"] = blueprint.vocabulary;
-  if (config.task.type == TaskType::sentence_prediction) state.texts["labels"] = blueprint.labels;
+  const bool classifies = config.task.type == TaskType::sentence_prediction;
+  if (classifies) name_classes(classes, hf.name(), blueprint.labels);
+  QN_CHECK_USAGE(classifies || classes.empty(), "--classes is for classifiers; this is a model of task {}",
+                 name_of(config.task.type));
+  if (classifies) state.texts["labels"] = labels_text(blueprint.labels);
   state.texts["dictionary_hash"] = "";  // until sizes are known to be sound
   const std::unique_ptr<RunTask> task = task_of_checkpoint(config, state);
   Module& module = task->module();
   check_size(module, files, hf);
-  const HfVocabulary vocabulary = reader.vocabulary(folder, blueprint.vocabulary);
+  const std::unique_ptr<Tokenizer> tokenizer = find_tokenizer(folder);
+  const HfVocabulary vocabulary = reader.vocabulary(tokenizer.get(), blueprint.vocabulary);
+  if (tokenizer) warn_of_missing_names(*tokenizer, blueprint.vocabulary);
+  if (kind == HfKind::gpt2) hf.warn_of_other_end(vocabulary);
   state.texts["dictionary_hash"] = hex64(vocabulary.dictionary.hash());
   module.allocate(DType::f32, cpu_kernels());
   import_tensors(reader.family, config.model.layers, files, vocabulary, module);
@@ -312,22 +400,24 @@ ImportSummary import_hf(const fs::path& source, HfKind kind, const fs::path& out
   state.texts["config"] = dump_config(config);
   state.texts["plan"] = plan_to_text(make_run_plan(module, config.quant_noise, nullptr));
 
-  check_outputs(files.files(),
-                std::vector<fs::path>{out / "dict.txt", out / kImportedCheckpoint, out / kImportedConfig}, {});
+  check_outputs(
+      files.files(),
+      std::vector<fs::path>{out / "dict.txt", out / kClassNames, out / kImportedCheckpoint, out / kImportedConfig}, {});
   make_folder(out);
   const FolderLock lock(out, "the folder");
-  const std::unique_ptr<Tokenizer> tokenizer = vocabulary.known ? find_tokenizer(folder) : nullptr;
   check_leftovers(out, {}, vocabulary.dictionary.hash());
   check_tokenizer_of_rest(out, {}, tokenizer.get());
   save_dictionary(vocabulary.dictionary, out / "dict.txt");
   save_tokenizer(out, tokenizer.get());
+  if (!blueprint.labels.empty()) save_classes(blueprint.labels, out);
   save_state(out / kImportedCheckpoint, state);
   atomic_write_text(out / kImportedConfig, continued(config, out));
   return {.task = name_of(config.task.type),
           .parameters = module.parameters().elements(),
           .details = fmt::format("vocabulary {}, {} positions", group_digits(blueprint.vocabulary),
                                  group_digits(config.model.max_positions)),
-          .tokenizer = vocabulary.known};
+          .tokenizer = vocabulary.known,
+          .classes = static_cast<int64_t>(blueprint.labels.size())};
 }
 
 }  // namespace qn

@@ -37,18 +37,17 @@ void add_numbers(Dictionary& dictionary, int64_t size) {
   while (dictionary.size() < size) dictionary.add(std::to_string(dictionary.size()), 0);
 }
 
-/// The tokenizer in a folder, if there is any: one of the model's kind.
+/// The tokenizer, if there is any, as one of the model's kind.
 template <class Kind>
-std::unique_ptr<Kind> tokenizer_of(const std::filesystem::path& folder, int64_t size) {
-  std::unique_ptr<Tokenizer> tokenizer = find_tokenizer(folder);
-  if (!tokenizer) return nullptr;
-  std::unique_ptr<Kind> found(dynamic_cast<Kind*>(tokenizer.get()));
+const Kind* tokenizer_of(const Tokenizer* tokenizer, int64_t size) {
+  if (tokenizer == nullptr) return nullptr;
+  const std::filesystem::path& file = tokenizer->files().front().path;
+  const auto* found = dynamic_cast<const Kind*>(tokenizer);
   constexpr bool kPairs = std::is_same_v<Kind, BytePairs>;
-  QN_CHECK(found != nullptr, "{} has {}, but this model has {}: the files do not belong together", folder.string(),
-           kPairs ? "word pieces" : "byte pairs", kPairs ? "byte pairs" : "word pieces");
-  tokenizer.release();  // found has it now
+  QN_CHECK(found != nullptr, "{} has {}, but this model has {}: the files do not belong together",
+           file.parent_path().string(), kPairs ? "word pieces" : "byte pairs", kPairs ? "byte pairs" : "word pieces");
   QN_CHECK(found->size() <= size, "{} has {} tokens, but the model only {}: the files do not belong together",
-           found->files().front().path.string(), found->size(), size);
+           file.string(), found->size(), size);
   return found;
 }
 
@@ -71,9 +70,9 @@ std::vector<float> HfVocabulary::to_theirs(const std::vector<float>& rows) const
   return with_rows(rows, theirs.size(), [&](size_t i) { return std::pair(i, static_cast<size_t>(theirs[i])); });
 }
 
-HfVocabulary gpt2_vocabulary(const std::filesystem::path& folder, int64_t size) {
+HfVocabulary gpt2_vocabulary(const Tokenizer* tokenizer, int64_t size) {
   QN_CHECK(size > kSpecialCount, "a vocabulary of {} tokens is too small", size);
-  const auto pairs = tokenizer_of<BytePairs>(folder, size);
+  const auto pairs = tokenizer_of<BytePairs>(tokenizer, size);
   if (!pairs) {
     HfVocabulary vocabulary = same_ids(size);
     add_numbers(vocabulary.dictionary, size);
@@ -95,11 +94,11 @@ HfVocabulary gpt2_vocabulary(const std::filesystem::path& folder, int64_t size) 
   return vocabulary;
 }
 
-HfVocabulary roberta_vocabulary(const std::filesystem::path& folder, int64_t size) {
+HfVocabulary roberta_vocabulary(const Tokenizer* tokenizer, int64_t size) {
   constexpr const char* kMask = "<mask>";
   QN_CHECK(size > kSpecialCount + 1, "a vocabulary of {} tokens is too small", size);
   HfVocabulary vocabulary = same_ids(size);
-  const auto pairs = tokenizer_of<BytePairs>(folder, size);
+  const auto pairs = tokenizer_of<BytePairs>(tokenizer, size);
   if (!pairs) {
     add_numbers(vocabulary.dictionary, size - 1);
     return vocabulary;
@@ -135,10 +134,10 @@ std::array<int32_t, kSpecialCount + 1> special_pieces(const WordPieces& pieces) 
 
 }  // namespace
 
-HfVocabulary bert_vocabulary(const std::filesystem::path& folder, int64_t size) {
+HfVocabulary bert_vocabulary(const Tokenizer* tokenizer, int64_t size) {
   QN_CHECK(size > kSpecialCount + 1, "a vocabulary of {} tokens is too small", size);
   HfVocabulary vocabulary = same_ids(size);
-  const auto pieces = tokenizer_of<WordPieces>(folder, size);
+  const auto pieces = tokenizer_of<WordPieces>(tokenizer, size);
   if (!pieces) {
     add_numbers(vocabulary.dictionary, size - 1);
     return vocabulary;

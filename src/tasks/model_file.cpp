@@ -24,9 +24,15 @@ ModelFile blaming_the_file(const F& make) {
   }
 }
 
+/// An import was trained on nothing here, but has its dictionary beside it. Empty where there is none.
+std::string folder_of_import(const std::filesystem::path& checkpoint) {
+  const std::filesystem::path folder = std::filesystem::absolute(checkpoint).parent_path();
+  return std::filesystem::exists(folder / "dict.txt") ? folder.string() : std::string();
+}
+
 ModelFile model_of(const StateDict& state, const std::filesystem::path& path, const Kernels& kernels) {
-  const RunConfig config =
-      read_stored_run(state.text("config"), path.string() + " (config)", !state.texts.contains("plan"));
+  RunConfig config = read_stored_run(state.text("config"), path.string() + " (config)", !state.texts.contains("plan"));
+  if (config.data.path.empty()) config.data.path = folder_of_import(path);
   ModelFile file{.kind = ModelFileKind::checkpoint,
                  .state = fmt::format("after update {}", state.integer("update")),
                  .plan = {},

@@ -1,4 +1,6 @@
 // What a classifier of sentences says of lines of text.
+#include <algorithm>
+
 #include "core/text.h"
 #include "tasks/classes.h"
 #include "tasks/line_reader.h"
@@ -10,8 +12,9 @@ namespace {
 LineBatches::Item read_line(LineReader& reader, bool pairs, const std::string& line, const std::string& name,
                             const SentenceInputs& how) {
   const size_t tab = line.find('\t');
-  QN_CHECK((tab != std::string::npos) == pairs, "{}: this model takes {}", name,
-           pairs ? "two sentences with a tabulator between them" : "one sentence in a line, without tabulators");
+  QN_CHECK(std::count(line.begin(), line.end(), '\t') == (pairs ? 1 : 0), "{}: this model takes {}", name,
+           pairs ? "two sentences with a tabulator between them, and no other tabulators"
+                 : "one sentence in a line, without tabulators");
   const std::vector<int32_t> first = reader.read(std::string_view(line).substr(0, tab), name);
   const std::vector<int32_t> second =
       pairs ? reader.read(std::string_view(line).substr(tab + 1), name) : std::vector<int32_t>();
@@ -23,9 +26,8 @@ LineBatches::Item read_line(LineReader& reader, bool pairs, const std::string& l
 std::vector<Prediction> SentencePrediction::predict(const std::string& data, std::span<const std::string> lines,
                                                     const Kernels& kernels, DType dtype, int64_t lines_before) {
   const Vocabulary& words = vocabulary(data);
-  QN_CHECK(pairs_,
-           "this model's file does not say whether it takes pairs of sentences: name the folder of prepared "
-           "data (--data FOLDER)");
+  // An import does not say what it takes: what its first line is, all have to be.
+  if (!pairs_ && !lines.empty()) pairs_ = lines.front().find('\t') != std::string::npos;
   SentenceInputs how = inputs(blueprint().tokens_per_sample);
   if (how.shorten == Shorten::none) how.shorten = Shorten::truncate;  // there has to be an answer
   LineReader reader(words.dictionary, words.tokenizer.get());

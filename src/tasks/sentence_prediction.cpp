@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <numbers>
 #include <utility>
 
@@ -61,9 +62,9 @@ std::unique_ptr<RunTask> SentencePrediction::preview(const RunConfig& config, in
 std::unique_ptr<RunTask> SentencePrediction::from_checkpoint(const RunConfig& config, const StateDict& state) {
   std::unique_ptr<SentencePrediction> task(
       new SentencePrediction(TextBlueprint::of_checkpoint(config, state), labels_of(state.text(kLabels)), {}));
-}
   task->pairs_ = pairs_of(state.texts);
   return task;
+}
 
 std::unique_ptr<RunTask> SentencePrediction::from_packed(const SafetensorsReader& file, const std::string& path) {
   std::unique_ptr<SentencePrediction> task(
@@ -272,7 +273,11 @@ void SentencePrediction::check_folder(const SentencePairFolder& folder) const {
            regression() ? "numbers" : fmt::format("{}", fmt::join(labels_, ", ")));
 }
 
+/// Of a table, or of an import, which has seen neither single sentences nor pairs.
 Vocabulary SentencePrediction::open_vocabulary(const std::string& path) {
+  if (!std::filesystem::exists(std::filesystem::path(path) / "input0") &&
+      std::filesystem::exists(std::filesystem::path(path) / "dict.txt"))
+    return TextTask::open_vocabulary(path);
   SentencePairFolder folder(path);
   check_folder(folder);
   QN_CHECK(!pairs_ || folder.pairs == *pairs_, "{} holds {}, but this model takes {}", path,

@@ -254,7 +254,7 @@ TEST_F(HfBert, PiecesKeepTheirVectors) {
   EXPECT_EQ(import_hf(dir_ / "hf", HfKind::bert, dir_ / "run").tokenizer, true);
   const Dictionary dictionary = Dictionary::load(dir_ / "run" / "dict.txt");
   EXPECT_EQ(dictionary.size(), 66);  // [MASK] is the task's
-  const HfVocabulary vocabulary = bert_vocabulary(dir_ / "hf", 67);
+  const HfVocabulary vocabulary = bert_vocabulary(find_tokenizer(dir_ / "hf").get(), 67);
   EXPECT_EQ(std::vector<int32_t>(vocabulary.theirs.begin(), vocabulary.theirs.begin() + 6),
             (std::vector<int32_t>{4, 0, 5, 3, 1, 2}));
   EXPECT_EQ(vocabulary.theirs.back(), 6);
@@ -295,6 +295,94 @@ TEST_F(HfBert, NamesOfOldFilesAreKnown) {
   });
   import_hf(dir_ / "hf", HfKind::bert, dir_ / "run");
   EXPECT_LT(worst_words("bert_masked_lm"), 2e-5);
+}
+
+TEST_F(HfBert, AClassifierAnswersAtOnce) {
+  make_folder_of(dir_ / "hf", "bert_model");
+  add_identity(dir_ / "hf", 32);
+  write_pieces(67);
+  const ImportSummary summary = import_hf(dir_ / "hf", HfKind::bert, dir_ / "run");
+  EXPECT_EQ(summary.classes, 32);
+  const Dictionary labels = Dictionary::load(dir_ / "run" / kClassNames);
+  EXPECT_EQ(labels.symbol(kSpecialCount + 31), "class31");
+  const fs::path checkpoint = dir_ / "run" / kImportedCheckpoint;
+  const auto ask = [&](const std::vector<std::string>& lines, const std::string& data = {}) {
+    return load_model_file(checkpoint).task->predict(data, lines, cpu_kernels(), DType::f32);
+  };
+  const auto said = ask({"w12 w13", "w40"});
+  ASSERT_EQ(said.size(), 2u);
+  EXPECT_EQ(said[0].probabilities.size(), 32u);
+  EXPECT_EQ(ask({"w12 w13", "w40"}, (dir_ / "run").string())[0].probabilities, said[0].probabilities);
+  EXPECT_EQ(ask({"w12\tw13", "w14\tw15"}).size(), 2u);  // the first line tells what they are
+  EXPECT_THAT(error_of([&] { ask({"w12\tw13", "w14"}); }), HasSubstr("line 2: this model takes two sentences"));
+  EXPECT_THAT(error_of([&] { ask({"w12", "w13\tw14"}); }), HasSubstr("line 2: this model takes one sentence"));
+  EXPECT_THAT(error_of([&] { ask({"w12\tw13\tw14"}); }), HasSubstr("no other tabulators"));
+  std::string many;
+  for (int i = 0; i < 40; ++i) many += fmt::format("w{} ", 12 + i);
+  EXPECT_EQ(ask({many + "w9"})[0].probabilities, ask({many + "w8 w7"})[0].probabilities);
+
+  // What transformers gets has the tokenizer, wherever it is found; and no file takes the place of what is read.
+  const auto exported = [&](const fs::path& from) {
+    return export_hf(load_model_file(checkpoint), checkpoint.string(), from, dir_ / "again");
+  };
+  const auto values = [&] {
+    const TensorFiles files(dir_ / "again");
+    const auto bytes = files.tensors().at("bert.embeddings.word_embeddings.weight")->bytes;
+    return std::vector(bytes.begin(), bytes.end());
+  };
+  EXPECT_THAT(exported(dir_ / "run"), testing::ElementsAre("model.safetensors", "config.json", "vocab.txt"));
+  const auto due = values();
+  EXPECT_THAT(exported({}), testing::Contains("vocab.txt"));
+  EXPECT_EQ(values(), due);
+  const ModelFile file = load_model_file(checkpoint);
+  EXPECT_THAT(error_of([&] { export_hf(file, (dir_ / "again" / "model.safetensors").string(), {}, dir_ / "again"); }),
+              HasSubstr("would be overwritten"));
+  fs::rename(dir_ / "run" / "dict.txt", dir_ / "moved");
+  const LogCapture log;
+  EXPECT_THAT(exported({}), testing::ElementsAre("model.safetensors", "config.json"));
+  EXPECT_THAT(log.text(), HasSubstr("no vocabulary is known"));
+}
+
+TEST_F(HfBert, ClassesAreNamed) {
+  make_folder_of(dir_ / "hf", "bert_model");
+  add_identity(dir_ / "hf", 32);
+  nlohmann::json names = config_of(dir_ / "hf")["id2label"];
+  names["3"] = "3 stars";
+  set_config(dir_ / "hf", "id2label", names);
+  import_hf(dir_ / "hf", HfKind::bert, dir_ / R"(a "b" \c)");
+  EXPECT_EQ(Dictionary::load(dir_ / R"(a "b" \c)" / kClassNames).symbol(kSpecialCount + 3), "3 stars");
+  const auto config = read_config<RunConfig>(load_config_tree(dir_ / R"(a "b" \c)" / kImportedConfig));
+  EXPECT_EQ(config.checkpoint.init_from, (dir_ / R"(a "b" \c)" / kImportedCheckpoint).string());
+  EXPECT_EQ(config.task.sentences.shorten, Shorten::keep_end);
+  names["4"] = "3 stars";
+  set_config(dir_ / "hf", "id2label", names);
+  EXPECT_THAT(error(), AllOf(HasSubstr("two classes are called '3 stars'"), HasSubstr("--classes")));
+  const fs::path file = dir_ / "names";
+  for (int i = 0; i < 32; ++i) std::ofstream(file, std::ios::app) << "c" << i << '\n';
+  import_hf(dir_ / "hf", HfKind::bert, dir_ / "named", file);
+  EXPECT_EQ(Dictionary::load(dir_ / "named" / kClassNames).symbol(kSpecialCount + 4), "c4");
+  std::ofstream(file) << "one\ntwo\n";
+  EXPECT_THAT(error_of([&] { import_hf(dir_ / "hf", HfKind::bert, dir_ / "run", file); }),
+              HasSubstr("names 2 classes, the model has 32"));
+}
+
+TEST_F(HfBert, OtherHeadsAreRefused) {
+  make_folder_of(dir_ / "hf", "bert_model");
+  add_identity(dir_ / "hf", 32);
+  for (const auto& [key, value] : std::vector<std::pair<std::string, nlohmann::json>>{
+           {"architectures", nlohmann::json::array({"BertForTokenClassification"})},
+           {"architectures", nlohmann::json::array({"BertForMultipleChoice"})},
+           {"problem_type", "multi_label_classification"},
+           {"problem_type", "regression"}}) {
+    const nlohmann::json before = config_of(dir_ / "hf");
+    set_config(dir_ / "hf", key, value);
+    EXPECT_THAT(error(), AllOf(HasSubstr(key), HasSubstr("possible here"))) << value;
+    std::ofstream(dir_ / "hf" / "config.json") << before.dump();
+  }
+  make_folder_of(dir_ / "hf", "roberta_masked_lm");
+  set_config(dir_ / "hf", "pad_token_id", 0);
+  EXPECT_THAT(error_of([&] { import_hf(dir_ / "hf", HfKind::roberta, dir_ / "run"); }),
+              HasSubstr("pad_token_id is 0, a model whose pad_token_id is 1 is due"));
 }
 
 TEST_F(HfBert, WhatIsWrongIsNamed) {

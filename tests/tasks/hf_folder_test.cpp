@@ -5,10 +5,12 @@
 
 #include "core/file_io.h"
 #include "core/hdf5_file.h"
+#include "data/byte_pairs.h"
 #include "data/tiny_tokenizer.h"
 #include "hf_test.h"
 #include "models/transformer_lm.h"
 #include "support/capture.h"
+#include "tasks/hf_tokenizer.h"
 #include "tasks/hf_vocabulary.h"
 
 namespace qn::test {
@@ -176,7 +178,7 @@ TEST_F(Importing, TokensKeepTheirProbabilities) {
   fs::rename(hf_ / "encoder.json", hf_ / "vocab.json");
   fs::rename(hf_ / "vocab.bpe", hf_ / "merges.txt");
   EXPECT_EQ(import_hf(hf_, HfKind::gpt2, dir_ / "run").tokenizer, true);
-  const HfVocabulary vocabulary = gpt2_vocabulary(hf_, kTokens);
+  const HfVocabulary vocabulary = gpt2_vocabulary(find_tokenizer(hf_).get(), kTokens);
   EXPECT_EQ(vocabulary.theirs[kEosId], 262);  // <|endoftext|>
   EXPECT_EQ(vocabulary.dictionary.hash(), Dictionary::load(dir_ / "run" / "dict.txt").hash());
 
@@ -208,6 +210,43 @@ TEST_F(Importing, TokensKeepTheirProbabilities) {
   make_folder_of(hf_, "gpt2_lm");
   EXPECT_THAT(error_of([&] { import_hf(hf_, HfKind::gpt2, dir_ / "new"); }),
               AllOf(HasSubstr("vocab.json has 263 tokens"), HasSubstr("67")));
+}
+
+/// A tokenizer whose pieces a dictionary of a text numbers in its own way.
+TEST(HfTokenizer, GetsTheIdsOfTheDictionary) {
+  const TempDir dir;
+  write_tiny_pairs(dir.path());
+  Vocabulary vocabulary{find_tokenizer(dir.path()), {}, {}};
+  std::vector<std::string_view> words = vocabulary.tokenizer->words();
+  std::reverse(words.begin(), words.end());
+  for (const std::string_view word : words) vocabulary.dictionary.add(word, 1);
+  std::string why;
+  const int64_t size = vocabulary.dictionary.size() + 1;
+  std::vector<TokenizerFile> files;
+  for (const HfFile& file : renumbered_tokenizer(vocabulary, ModelType::roberta, size, why))
+    files.push_back({dir / file.name, file.text});
+  ASSERT_EQ(files.size(), 3u) << why;
+  const nlohmann::json ids = nlohmann::json::parse(files[0].text);
+  EXPECT_EQ(ids["</s>"], kEosId);
+  EXPECT_EQ(ids["<mask>"], size - 1);
+  files.pop_back();
+  const std::unique_ptr<Tokenizer> renumbered = make_tokenizer(files);
+  const auto* pairs = dynamic_cast<const BytePairs*>(renumbered.get());
+  ASSERT_NE(pairs, nullptr);
+  const std::string text = "the lower \xc3\xa9 wwe";
+  std::vector<int32_t> found, expected;
+  BytePairs::Encoder(*pairs).encode(text, found);
+  std::vector<std::string_view> cut;
+  vocabulary.tokenizer->splitter()->split(text, cut);
+  for (const std::string_view word : cut) expected.push_back(vocabulary.dictionary.index(word));
+  EXPECT_EQ(found, expected);
+
+  Vocabulary some{find_tokenizer(dir.path()), {}, {}};
+  some.dictionary.add(words[0], 1);
+  EXPECT_TRUE(renumbered_tokenizer(some, ModelType::roberta, 6, why).empty());
+  EXPECT_THAT(why, HasSubstr("pieces are not in dict.txt"));
+  EXPECT_TRUE(renumbered_tokenizer(vocabulary, ModelType::bert, size, why).empty());
+  EXPECT_THAT(why, HasSubstr("type bert"));
 }
 
 }  // namespace
