@@ -308,6 +308,14 @@ void ImageClassification::check_weights(const StateDict& state) const {
     check_architecture(architecture(model_of_checkpoint(config->second).model), architecture(what_.model));
 }
 
+void ImageClassification::adapt_whole_weights(StateDict& state) const {
+  const std::vector<std::string> theirs = labels_of(state.text(kLabels));
+  QN_CHECK(may_be_same(theirs, what_.labels),
+           "the model cannot be compressed with the images of {}, which have other classes ({}) than it ({}): prepare "
+           "them with its classes, in its order (prepare --classes)",
+           config_->path, briefly(what_.labels), briefly(theirs));
+}
+
 /// A classifier of other classes is of no use here: the new one begins as it was drawn.
 void ImageClassification::adapt_weights(StateDict& state) const {
   const auto labels = state.texts.find(kLabels);

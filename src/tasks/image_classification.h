@@ -48,6 +48,7 @@ class ImageClassification : public RunTask {
   void load(const StateDict& state) override;
   void check_weights(const StateDict& state) const override;
   void adapt_weights(StateDict& state) const override;
+  void adapt_whole_weights(StateDict& state) const override;
 
   const std::vector<std::string>& labels() const { return what_.labels; }
 

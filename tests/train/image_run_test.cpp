@@ -176,6 +176,27 @@ TEST(ImageRun, SaysWhatDoesNotFit) {
   config = bars_config(dir, mine("wrong"));
   config.images.path.clear();
   EXPECT_THAT([&] { make_task(config); }, testing::ThrowsMessage<UsageError>(HasSubstr("data.path is not set")));
+  if (comm().size() == 1) {  // a folder of its own, of other classes
+    const auto other = [&](const char* split) {
+      write_image_split(dir / "others", split, {.channels = 1, .classes = {"left", "right", "top"}},
+                        [&](ImageSplitWriter& writer) {
+                          const std::vector<uint8_t> grey(kSize * kSize, 100);
+                          for (int32_t i = 0; i < 20; ++i)
+                            writer.add(std::as_bytes(std::span(grey)), kSize, kSize, i % 3);
+                        });
+    };
+    fs::create_directories(dir / "others");
+    other("train");
+    other("valid");
+    RunConfig dense = bars_config(dir, "dense3");
+    dense.train.max_updates = 2;
+    TaskTrainer(dense, *local, {})->run();
+    RunConfig ipq = bars_config(dir, "others_ipq");
+    ipq.images.path = (dir / "others").string();
+    ipq.checkpoint.init_from = (dir / "dense3" / kLast).string();
+    EXPECT_THAT([&] { TaskTrainer(ipq, *local, {.quantize = true, .resume = true, .stop_requested = {}}); },
+                testing::ThrowsMessage<Error>(HasSubstr("other classes (left, right, top)")));
+  }
   config = bars_config(dir, mine("other"));
   config.train.max_updates = 2;
   TaskTrainer(config, *local, {})->run();
