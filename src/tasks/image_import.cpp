@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 
@@ -156,11 +157,14 @@ struct ImportedRun {
   }
 };
 
+/// A JSON string is one of YAML.
+std::string quoted(const fs::path& path) { return nlohmann::json(path.string()).dump(); }
+
 std::string continued(const ImportedRun& imported, const fs::path& out) {
   return "# An imported model. To train it further, set data.path to images that were prepared with its classes.\n" +
          dump_config(imported) +
-         fmt::format("checkpoint:\n  init_from: \"{}\"\n  dir: \"{}\"\n", (out / kImportedCheckpoint).string(),
-                     (out / "run").string());
+         fmt::format("checkpoint:\n  init_from: {}\n  dir: {}\n", quoted(out / kImportedCheckpoint),
+                     quoted(out / "run"));
 }
 
 }  // namespace

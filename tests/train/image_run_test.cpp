@@ -94,16 +94,29 @@ std::vector<float> buffer_values(Module& module) {
   return all;
 }
 
+TEST(ImageRun, Learns) {
+  const BarsDir dir;
+  const auto local = make_local_communicator();
+  const RunConfig config = bars_config(dir, mine("learns"));
+  TaskTrainer trainer(config, *local, {});
+  ASSERT_EQ(trainer->run(), Outcome::finished);
+  const Evaluation found = trainer->validate_now();
+  EXPECT_EQ(found.decisive().name, "top1");
+  EXPECT_EQ(found.sample_size, 50);
+  EXPECT_GT(found.at("top1"), 0.6) << "of three classes";
+}
+
+/// With an optimizer that does not divide by gradients: some are zero but for rounding (biases before normalisations).
 TEST(ImageRun, LearnsTheSameOnAnyNumberOfRanks) {
   const BarsDir dir;
   const auto local = make_local_communicator();
   RunConfig config = bars_config(dir, mine("alone"));
+  config.optimizer.name = OptimizerKind::sgd;
+  config.schedule.lr = 0.02;
+  config.train.max_updates = 12;
+  config.train.validate_every_updates = 12;
   TaskTrainer alone(config, *local, {});
   ASSERT_EQ(alone->run(), Outcome::finished);
-  const Evaluation found = alone->validate_now();
-  EXPECT_EQ(found.decisive().name, "top1");
-  EXPECT_EQ(found.sample_size, 50);
-  EXPECT_GT(found.at("top1"), 0.8);
   config.checkpoint.dir = (dir / "together").string();
   config.images.workers = 0;  // who makes batches does not matter
   TaskTrainer together(config, comm(), {});
