@@ -112,9 +112,10 @@ TEST(ImageRun, LearnsTheSameOnAnyNumberOfRanks) {
   const auto local = make_local_communicator();
   RunConfig config = bars_config(dir, mine("alone"));
   config.optimizer.name = OptimizerKind::sgd;
-  config.schedule.lr = 0.02;
-  config.train.max_updates = 12;
-  config.train.validate_every_updates = 12;
+  config.optimizer.clip_norm = 1.0;
+  config.schedule.lr = 0.01;
+  config.train.max_updates = 8;
+  config.train.validate_every_updates = 8;
   TaskTrainer alone(config, *local, {});
   ASSERT_EQ(alone->run(), Outcome::finished);
   config.checkpoint.dir = (dir / "together").string();
