@@ -74,10 +74,14 @@ class Stage {
   std::vector<KMeansProblem> problems_;
 };
 
-TEST(KMeansGolden, FollowsFairseqStepByStep) {
-  QN_GOLDEN(path, "pq.h5");
+class KMeansGolden : public testing::TestWithParam<GoldenPlace> {};
+INSTANTIATE_TEST_SUITE_P(Files, KMeansGolden, testing::ValuesIn(kGoldenLayers),
+                         [](const auto& place) { return place.index == 0 ? "all" : "convolutions"; });
+
+TEST_P(KMeansGolden, FollowsFairseqStepByStep) {
+  QN_GOLDEN(path, GetParam().file);
   const Hdf5File file(path, Hdf5File::Mode::read);
-  const std::vector<GoldenLayer> layers = read_golden_layers(file);
+  const std::vector<GoldenLayer> layers = read_golden_layers(file, GetParam().group);
   ASSERT_FALSE(layers.empty());
   const int64_t iterations = std::ssize(layers.front().objective);
   std::vector<KMeansProblem> problems;

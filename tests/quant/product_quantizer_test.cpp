@@ -55,13 +55,15 @@ std::vector<float> naive_lookup(const std::vector<int64_t>& ids, const std::vect
 class ProductQuantizerGolden : public testing::Test {
  protected:
   void for_each_layer(const std::function<void(const Hdf5File&, const GoldenLayer&)>& check) {
-    QN_GOLDEN(path, "pq.h5");
-    const Hdf5File file(path, Hdf5File::Mode::read);
-    const std::vector<GoldenLayer> layers = read_golden_layers(file);
-    ASSERT_FALSE(layers.empty());
-    for (const GoldenLayer& layer : layers) {
-      SCOPED_TRACE(layer.name);
-      check(file, layer);
+    for (const GoldenPlace& place : kGoldenLayers) {
+      QN_GOLDEN(path, place.file);
+      const Hdf5File file(path, Hdf5File::Mode::read);
+      const std::vector<GoldenLayer> layers = read_golden_layers(file, place.group);
+      ASSERT_FALSE(layers.empty());
+      for (const GoldenLayer& layer : layers) {
+        SCOPED_TRACE(layer.name);
+        check(file, layer);
+      }
     }
   }
 };

@@ -1,4 +1,4 @@
-// Weights for quantizer tests: random ones, and the layers of the reference file pq.h5.
+// Weights for quantizer tests: random ones, and the layers of the reference files pq.h5 and conv_quant.h5.
 #pragma once
 
 #include <cmath>
@@ -31,7 +31,13 @@ inline double reconstruction_error(const PqTable& table, std::span<const float> 
   return std::sqrt(total);
 }
 
-/// One layer of pq.h5.
+/// Where reference files have layers of product quantization: of all kinds, and of convolutions.
+struct GoldenPlace {
+  const char *file, *group;
+};
+inline constexpr GoldenPlace kGoldenLayers[] = {{"pq.h5", ""}, {"conv_quant.h5", "pq/"}};
+
+/// One layer of them.
 struct GoldenLayer {
   std::string name;
   std::vector<float> weight, initial_centroids, centroids;
@@ -41,9 +47,10 @@ struct GoldenLayer {
   bool mean_gradient = false;
 };
 
-inline std::vector<GoldenLayer> read_golden_layers(const Hdf5File& file) {
+inline std::vector<GoldenLayer> read_golden_layers(const Hdf5File& file, const std::string& group = "") {
   std::vector<GoldenLayer> layers;
-  for (const std::string& name : file.members("/")) {
+  for (const std::string& member : file.members('/' + group)) {
+    const std::string name = group + member;
     if (!file.has_attribute(name, "n_centroids") || !file.exists(name + "/weight")) continue;
     const Shape shape = file.shape(name + "/weight");
     GoldenLayer layer{.name = name,

@@ -97,13 +97,14 @@ std::vector<float> buffer_values(Module& module) {
 TEST(ImageRun, Learns) {
   const BarsDir dir;
   const auto local = make_local_communicator();
-  const RunConfig config = bars_config(dir, mine("learns"));
+  RunConfig config = bars_config(dir, mine("learns"));
+  config.train.max_updates = 120;
   TaskTrainer trainer(config, *local, {});
   ASSERT_EQ(trainer->run(), Outcome::finished);
   const Evaluation found = trainer->validate_now();
   EXPECT_EQ(found.decisive().name, "top1");
   EXPECT_EQ(found.sample_size, 50);
-  EXPECT_GT(found.at("top1"), 0.6) << "of three classes";
+  EXPECT_GT(found.at("top1"), 0.8);
 }
 
 /// With an optimizer that does not divide by gradients: some are zero but for rounding (biases before normalisations).
@@ -122,9 +123,8 @@ TEST(ImageRun, LearnsTheSameOnAnyNumberOfRanks) {
   config.images.workers = 0;  // who makes batches does not matter
   TaskTrainer together(config, comm(), {});
   ASSERT_EQ(together->run(), Outcome::finished);
-  EXPECT_TRUE(
-      close(parameter_values(together->module()), parameter_values(alone->module()), 100 * kTrajectoryTolerance));
-  EXPECT_TRUE(close(buffer_values(together->module()), buffer_values(alone->module()), 100 * kTrajectoryTolerance));
+  EXPECT_TRUE(close(parameter_values(together->module()), parameter_values(alone->module()), kSummationTolerance));
+  EXPECT_TRUE(close(buffer_values(together->module()), buffer_values(alone->module()), kSummationTolerance));
 }
 
 TEST(ImageRun, ResumesBitExactly) {
