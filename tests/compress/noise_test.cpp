@@ -127,6 +127,24 @@ TEST(NoiseGolden, Embedding) {
   }
 }
 
+TEST(NoiseGolden, BlocksOfConvolutions) {
+  QN_GOLDEN(path, "conv_quant.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  for (const std::string& name : file.members("noise")) {
+    SCOPED_TRACE(name);
+    const std::string at = "noise/" + name;
+    const Shape shape = file.shape(at + "/weight");
+    QuantizationPlan plan;
+    plan.weights.push_back({.name = "w.weight",
+                            .group = groups::kConv,
+                            .rows = shape[0],
+                            .cols = shape.elements() / shape[0],
+                            .kernel = shape[2] * shape[3]});
+    plan_noise(plan, {.pq = 0.1, .block_size = file.int_attribute(at, "block_size"), .groups = {"paper"}}, nullptr);
+    EXPECT_EQ(shape.elements() / plan.weights.front().noise.block, file.shape(at + "/block_mask").elements());
+  }
+}
+
 TEST(NoiseGolden, WholeModelStep) {
   QN_GOLDEN(path, "quant_noise.h5");
   const Hdf5File file(path, Hdf5File::Mode::read);
