@@ -69,6 +69,19 @@ void IpqConfig::visit(ConfigVisitor& v) {
   v.choice("centroids", centroids, {ValueStorage::f16, ValueStorage::int8}, "storage of centroids in the packed file");
   v.choice("dense", dense, {ValueStorage::f16, ValueStorage::f32},
            "storage of everything that is not quantized in the packed file");
+  v.choice(
+      "norms", norms,
+      "batch normalisations in the packed file: keep: factor, sum and running averages of every channel; fold: the "
+      "averages become part of factor and sum, which takes a third of the bytes");
+  v.field(
+      "measure_norms", measure_norms,
+      "after a stage's k-means, and when the rest is rounded to what the packed file holds, take the running averages "
+      "of batch normalisations anew, from calibration_batches training micro-batches (unset: with product "
+      "quantization and integers of less than 8 bits)");
+  v.field(
+      "freeze_norms", freeze_norms,
+      "finetune with running averages in place of each batch's statistics: batch normalisations are then in training "
+      "what they are afterwards, which small batches of few images need");
   v.field("vocabulary", vocabulary,
           "the packed file carries its dictionary and tokenizer, so that predict, embed and generate need no --data "
           "(unset: "

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "compress/noise.h"
+#include "compress/norm_storage.h"
 #include "compress/size_report.h"
 #include "core/config.h"
 #include "quant/product_quantizer.h"
@@ -43,6 +44,9 @@ struct IpqConfig {
   bool restart_schedule = false;
   int64_t save_every_kmeans_iterations = 0;
   ValueStorage centroids = ValueStorage::f16, dense = ValueStorage::f16;
+  NormStorage norms = NormStorage::keep;
+  std::optional<bool> measure_norms;  ///< unset: where values become coarse
+  bool freeze_norms = false;
   std::optional<bool> vocabulary;  ///< unset: the task decides
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;

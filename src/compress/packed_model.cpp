@@ -16,6 +16,7 @@ namespace qn {
 namespace {
 
 constexpr const char* kFormat = "quantnoise-packed";
+constexpr const char* kVersion6 = "6";  // with folded norms
 constexpr const char* kVersion5 = "5";  // with scales of rows
 constexpr const char* kVersion4 = "4";  // with parts that are shared
 constexpr const char* kVersion3 = "3";
@@ -34,9 +35,20 @@ bool has_row_scales(const Module& module) {
   });
 }
 
+bool folds(const Module& module, const PackedStorage& storage) {
+  return storage.norms == NormStorage::fold && !module.statistics().empty();
+}
+
+/// Whether a file holds this buffer; the others are as they start.
+bool is_stored(const Module& module, const ModuleBuffer& buffer, bool folded) {
+  return !folded || !module.statistics().owns(&buffer);
+}
+
+bool is_folded(const SafetensorsReader& file) { return file.metadata_at("version") == kVersion6; }
+
 /// The oldest version whose readers understand the file.
-const char* version_of(const Module& module, bool row_scales) {
-  return row_scales ? kVersion5 : module.shared().empty() ? kVersion3 : kVersion4;
+const char* version_of(const Module& module, bool row_scales, bool folded) {
+  return folded ? kVersion6 : row_scales ? kVersion5 : module.shared().empty() ? kVersion3 : kVersion4;
 }
 
 void set_metadata(PackedTensors& tensors, const PackedMetadata& metadata, const char* version) {
@@ -112,6 +124,11 @@ void read_into(const SafetensorsReader& file, const std::string& path, const std
   upload(kernels, tensor, view_of(values.data(), tensor.shape));
 }
 
+bool is_as_it_starts(const Kernels& kernels, const ModuleBuffer& buffer) {
+  const std::vector<float> values = floats_of(kernels, buffer.value.view());
+  return std::all_of(values.begin(), values.end(), [&](float v) { return v == static_cast<float>(buffer.start); });
+}
+
 /// A tensor that a file holds as it is.
 void add_stored(const StoredTensor& tensor, const PackedMetadata& metadata, SizeReport& report) {
   if (is_vocabulary(tensor.name, metadata)) return report.add_vocabulary_bytes(tensor.bytes.size());
@@ -122,7 +139,7 @@ void add_stored(const StoredTensor& tensor, const PackedMetadata& metadata, Size
 
 }  // namespace
 
-void round_to_storage(Module& module, const PackedStorage& storage) {
+void round_to_storage(Module& module, const PackedStorage& storage, const std::function<void()>& codes_rounded) {
   check_storable(module, storage);
   const Kernels& kernels = module.parameters().kernels();
   const auto round = [&](const Parameter& p, ValueStorage how) {
@@ -131,6 +148,12 @@ void round_to_storage(Module& module, const PackedStorage& storage) {
   for (const auto& weight : module.weights().all()) {
     for (const WeightPart& part : weight->parts()) round(*part.parameter, storage_of_part(*weight, part.role, storage));
     round_side_values(*weight, storage.side);
+  }
+  if (codes_rounded) codes_rounded();
+  if (storage.norms == NormStorage::fold) {
+    module.statistics().fold(kernels);
+    module.refresh();
+    check_storable(module, storage);
   }
   for (const auto& p : module.parameters().all())
     if (!is_part(module, p.get())) round(*p, storage.dense);
@@ -141,14 +164,18 @@ uint64_t write_packed(const std::filesystem::path& path, const Module& module, c
   check_storable(module, storage);
   const Kernels& kernels = module.parameters().kernels();
   PackedTensors tensors;
-  set_metadata(tensors, metadata, version_of(module, has_row_scales(module)));
+  const bool folded = folds(module, storage);
+  set_metadata(tensors, metadata, version_of(module, has_row_scales(module), folded));
   for (const auto& w : module.weights().all())
     if (const auto tensor = quantized_tensor(*w, module.parameters()))
       tensors.add_quantized(w->name(), *tensor, storage.side);
   for (const auto& p : module.parameters().all())
     if (!is_part(module, p.get())) tensors.add_values(p->name, p->shape, floats_of(kernels, p->value), storage.dense);
   for (const auto& b : module.buffers().all())
-    tensors.add_values(b->name, b->shape, floats_of(kernels, b->value.view()), ValueStorage::f32);
+    if (is_stored(module, *b, folded))
+      tensors.add_values(b->name, b->shape, floats_of(kernels, b->value.view()), ValueStorage::f32);
+    else
+      QN_ASSERT(is_as_it_starts(kernels, *b), "{} is not folded", b->name);
   for (const StoredTensor& t : raw) tensors.add_raw(t);
   return tensors.write(path);
 }
@@ -164,9 +191,9 @@ void check_packed_format(const SafetensorsReader& file, const std::string& path)
            path);
   const std::string& version = file.metadata_at("version");
   const bool old = version == kVersion1 || version == kVersion2;
-  QN_CHECK(old || version == kVersion3 || version == kVersion4 || version == kVersion5,
+  QN_CHECK(old || version == kVersion3 || version == kVersion4 || version == kVersion5 || version == kVersion6,
            "{} has format version {}, this program reads versions {} to {}: use a newer quantnoise", path, version,
-           kVersion1, kVersion5);
+           kVersion1, kVersion6);
   QN_CHECK(old || file.has_checksums(),
            "{} has no checksums (metadata '{}'), which files of version {} must have: the file is damaged, or another "
            "program rewrote it",
@@ -182,7 +209,11 @@ void load_packed(Module& module, const SafetensorsReader& file, const std::strin
   const Kernels& kernels = module.parameters().kernels();
   for (const auto& p : module.parameters().all())
     if (!is_part(module, p.get())) read_into(file, path, p->name, kernels, p->value);
-  for (const auto& b : module.buffers().all()) read_into(file, path, b->name, kernels, b->value.view());
+  for (const auto& b : module.buffers().all())
+    if (is_stored(module, *b, is_folded(file)))
+      read_into(file, path, b->name, kernels, b->value.view());
+    else
+      kernels.fill(b->value.view(), b->start);
   module.refresh();
 }
 
@@ -216,7 +247,8 @@ SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& pl
   const std::vector<WeightPlan> quantized = plan.quantized();
   const bool row_scales = std::any_of(quantized.begin(), quantized.end(),
                                       [](const WeightPlan& weight) { return has_row_scales(*weight.quantizer); });
-  set_metadata(tensors, metadata, version_of(module, row_scales));
+  const bool folded = folds(module, plan.storage);
+  set_metadata(tensors, metadata, version_of(module, row_scales, folded));
   const auto add_dense = [&](const std::string& name, const Shape& shape, ValueStorage storage) {
     report.add_dense(name, shape.elements(), storage);
     tensors.plan_values(name, shape, storage);
@@ -241,7 +273,8 @@ SizeReport predict_packed_sizes(const Module& module, const QuantizationPlan& pl
     const WeightPlan* planned = plan.find(p->name);
     if (planned == nullptr || planned->stage < 0) add_dense(p->name, p->shape, plan.storage.dense);
   }
-  for (const auto& b : module.buffers().all()) add_dense(b->name, b->shape, ValueStorage::f32);
+  for (const auto& b : module.buffers().all())
+    if (is_stored(module, *b, folded)) add_dense(b->name, b->shape, ValueStorage::f32);
   for (const ActivationPlan& a : plan.activations)  // of a module whose activations are yet to be quantized
     if (module.buffers().find(range_name(a.name)) == nullptr)
       add_dense(range_name(a.name), {kRangeNumbers}, ValueStorage::f32);
@@ -277,7 +310,8 @@ void check_fits(const Module& module, const SafetensorsReader& file) {
              name, fmt::join(stored, ", "), shape.to_string());
   };
   for (const auto& p : module.parameters().all()) check(p->name, p->shape);
-  for (const auto& b : module.buffers().all()) check(b->name, b->shape);
+  for (const auto& b : module.buffers().all())
+    if (is_stored(module, *b, is_folded(file))) check(b->name, b->shape);
 }
 
 }  // namespace qn

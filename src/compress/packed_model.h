@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -19,12 +20,14 @@ namespace qn {
 /// original dense model had, each tied tensor once.
 using PackedMetadata = std::map<std::string, std::string>;
 
-/// Rounds everything to what the file will hold, so that the module in memory and the file compute the same. Throws
-/// qn::Error as check_storable() does, with nothing changed.
-void round_to_storage(Module& module, const PackedStorage& storage);
+/// Rounds everything to what the file will hold, so that the module in memory and the file compute the same; where
+/// norms are to be folded, they are. `codes_rounded` is called in between, when what belongs to codes is as the file
+/// will have it and the rest as it was: the time to measure norms. Throws qn::Error as check_storable() does.
+void round_to_storage(Module& module, const PackedStorage& storage, const std::function<void()>& codes_rounded = {});
 
-/// Writes the module (already rounded or not) atomically, and `raw`, tensors that are no part of it, as they are.
-/// Returns the file's size in bytes. Throws qn::Error as check_storable() does, before there is a file.
+/// Writes the module (already rounded or not; with norms to be folded: rounded) atomically, and `raw`, tensors that are
+/// no part of it, as they are. Returns the file's size in bytes. Throws qn::Error as check_storable() does, before
+/// there is a file.
 uint64_t write_packed(const std::filesystem::path& path, const Module& module, const PackedMetadata& metadata,
                       const PackedStorage& storage, std::span<const StoredTensor> raw = {});
 

@@ -12,6 +12,7 @@
 
 #include "compress/activation_ranges.h"
 #include "compress/noise_schedule.h"
+#include "compress/norm_storage.h"
 #include "nn/module.h"
 #include "quant/quantizer.h"
 
@@ -105,6 +106,7 @@ struct WeightPlan {
 struct PackedStorage {
   ValueStorage side = ValueStorage::f16;  ///< centroids and the like
   ValueStorage dense = ValueStorage::f16;
+  NormStorage norms = NormStorage::keep;
 };
 
 struct QuantizationPlan {

@@ -119,6 +119,9 @@ QuantizationPlan plan_from_json(const Json& json, const std::string& where) {
   plan.storage.side = value_named<ValueStorage>(json.at("storage").at("side").get<std::string>(), where + ": storage");
   plan.storage.dense =
       value_named<ValueStorage>(json.at("storage").at("dense").get<std::string>(), where + ": storage");
+  if (json.at("storage").contains("norms"))
+    plan.storage.norms =
+        value_named<NormStorage>(json.at("storage").at("norms").get<std::string>(), where + ": storage");
   for (const auto& [name, weight] : json.at("weights").items())
     plan.weights.push_back(weight_from_json(name, weight, json, where));
   if (json.contains("activations")) {
@@ -155,6 +158,7 @@ std::string plan_to_text(const QuantizationPlan& plan) {
             {"noises", noises.all()},
             {"usual", usual},
             {"weights", weights}};
+  if (plan.storage.norms != NormStorage::keep) json["storage"]["norms"] = name_of(plan.storage.norms);
   if (!plan.activations.empty()) {
     Json bits = Json::object();
     for (const ActivationPlan& activation : plan.activations) bits[activation.name] = activation.bits;

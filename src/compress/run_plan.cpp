@@ -155,6 +155,8 @@ QuantizationPlan resume_run_plan(const std::string& stored, const Module& module
   return plan;
 }
 
-PackedStorage packed_storage(const IpqConfig& config) { return {.side = config.centroids, .dense = config.dense}; }
+PackedStorage packed_storage(const IpqConfig& config) {
+  return {.side = config.centroids, .dense = config.dense, .norms = config.norms};
+}
 
 }  // namespace qn

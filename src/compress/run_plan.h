@@ -20,6 +20,6 @@ QuantizationPlan make_run_plan(const Module& module, const NoiseConfig& noise, c
 QuantizationPlan resume_run_plan(const std::string& stored, const Module& module, const NoiseConfig& noise,
                                  const IpqConfig* ipq, const IpqConfig& later = {});
 
-PackedStorage packed_storage(const IpqConfig& config);  ///< ipq.centroids and ipq.dense
+PackedStorage packed_storage(const IpqConfig& config);  ///< ipq.centroids, ipq.dense, ipq.norms
 
 }  // namespace qn

@@ -42,6 +42,7 @@ class Module {
   const ActivationSet& activations() const { return activations_; }
   /// Of batch normalisation; empty in most networks.
   RunningStatistics& statistics() { return statistics_; }
+  const RunningStatistics& statistics() const { return statistics_; }
   const std::vector<SharedPart>& shared() const { return shared_; }
   /// Where a network registers its parts, without a prefix.
   Scope root();

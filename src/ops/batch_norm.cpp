@@ -28,7 +28,7 @@ Tensor running_statistics(Tape& tape, const BatchNormArgs& args) {
 
 Var batch_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias, const BatchNormArgs& args) {
   QN_ASSERT(weight.value.elements() == x.value.cols() && bias.value.elements() == x.value.cols());
-  const bool of_batch = tape.training() && !args.frozen;
+  const bool of_batch = tape.batch_statistics() && !args.frozen;
   const Tensor stats = of_batch ? batch_statistics(tape, x, args) : running_statistics(tape, args);
   const Var y = tape.result(x.value.shape);
   tape.k.batch_norm(y.value, x.value, stats, weight.value, bias.value, args.activation);
@@ -54,7 +54,7 @@ Var batch_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias, con
 }
 
 ConvEpilogue fold_batch_norm(Tape& tape, const Var& weight, const Var& bias, const BatchNormArgs& args) {
-  QN_ASSERT(!tape.recording() && (!tape.training() || args.frozen));
+  QN_ASSERT(!tape.recording() && (!tape.batch_statistics() || args.frozen));
   const Tensor scale = tape.parameter_tensor(weight.value.shape), shift = tape.parameter_tensor(weight.value.shape);
   tape.k.batch_norm_fold(scale, shift, weight.value, bias.value, args.running_mean, args.running_var, args.eps);
   return {.scale = scale, .shift = shift, .activation = args.activation};

@@ -44,6 +44,8 @@ class SumOverRanks {
 struct PassOptions {
   bool training = false;   ///< dropout and noise on
   bool recording = false;  ///< gradients wanted
+  /// Batch normalisation goes by the batch at hand outside of training, too, and collects its statistics.
+  bool batch_statistics = false;
   uint64_t seed = 1;
   uint32_t update = 0;       ///< completed updates
   uint32_t micro_batch = 0;  ///< global index within the update
@@ -70,6 +72,8 @@ class Tape {
   const PassOptions& pass() const { return pass_; }
   bool recording() const { return pass_.recording; }
   bool training() const { return pass_.training; }
+  /// Whether batch normalisation goes by the batch at hand.
+  bool batch_statistics() const { return pass_.training || pass_.batch_statistics; }
   RandomKey key(Purpose purpose, uint64_t id) const {
     return {pass_.seed, purpose, id, pass_.update, pass_.micro_batch};
   }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include "core/profiler.h"
@@ -21,6 +22,7 @@ namespace {
 constexpr const char *kLabels = "labels", *kChannels = "channels", *kTransform = "transform",
                      *kParameters = "parameters/";
 constexpr int64_t kTop = 5, kEvalBatch = 32;
+constexpr int32_t kNoClass = -1;
 
 /// "cat, dog, frog, ... (10)"
 std::string briefly(const std::vector<std::string>& labels) {
@@ -44,6 +46,22 @@ int64_t place_of(std::span<const double> logits, int32_t target) {
   for (size_t c = 0; c < logits.size(); ++c)
     if (logits[c] > own || (logits[c] == own && static_cast<int32_t>(c) < target)) ++place;
   return place;
+}
+
+/// The most likely class of every row of logits.
+std::vector<int32_t> first_places(std::span<const double> logits, size_t classes) {
+  std::vector<int32_t> found;
+  for (; !logits.empty(); logits = logits.subspan(classes)) {
+    const std::span<const double> row = logits.first(classes);
+    found.push_back(static_cast<int32_t>(std::ranges::max_element(row) - row.begin()));
+  }
+  return found;
+}
+
+/// Rows whose most likely class is the same in both.
+int64_t same_first(std::span<const double> a, std::span<const double> b, size_t classes) {
+  const std::vector<int32_t> first = first_places(a, classes), second = first_places(b, classes);
+  return std::inner_product(first.begin(), first.end(), second.begin(), int64_t{0}, std::plus<>(), std::equal_to<>());
 }
 
 /// Batches of items in their order.
@@ -76,6 +94,7 @@ std::unique_ptr<RunTask> ImageClassification::from_config(const RunConfig& confi
       new ImageClassification({config.model, config.task, data.transform, train->channels(), train->classes()}));
   task->config_ = data;
   task->seed_ = static_cast<uint64_t>(config.seed);
+  task->teachers_alone_ = !config.ipq.teacher.empty() && config.ipq.teacher_weight == 1.0;
   task->train_data_ = std::move(train);
   return task;
 }
@@ -117,8 +136,11 @@ void ImageClassification::check_data(const ImageDataset& data) const {
   QN_CHECK(may_be_same(data.classes(), what_.labels),
            "{} has other classes ({}) than the model ({}): prepare the images with the classes that it was trained on",
            data.path(), briefly(data.classes()), briefly(what_.labels));
-  QN_CHECK_USAGE(data.unlabelled() == 0, "{}: {} of {} images have no class, which training and evaluation need",
-                 data.path(), group_digits(data.unlabelled()), group_digits(data.size()));
+}
+
+void ImageClassification::check_labelled(const ImageDataset& data, const char* remedy) const {
+  QN_CHECK_USAGE(data.unlabelled() == 0, "{}: {} of {} images have no class, which {}", data.path(),
+                 group_digits(data.unlabelled()), group_digits(data.size()), remedy);
 }
 
 std::unique_ptr<ImageBatches> ImageClassification::batches_of(std::shared_ptr<const ImageDataset> data,
@@ -134,6 +156,11 @@ void ImageClassification::open_training() {
   valid_data_ = std::make_shared<const ImageDataset>(ImageDataset::open(config_->path, config_->valid));
   check_data(*train_data_);
   check_data(*valid_data_);
+  if (!teachers_alone_)
+    check_labelled(*train_data_,
+                   "training needs; `quantize` does without them where it learns from a teacher alone "
+                   "(ipq.teacher, ipq.teacher_weight: 1)");
+  check_labelled(*valid_data_, "validation needs: name a split with classes (data.valid)");
   train_ = batches_of(train_data_, true);
   valid_ = batches_of(valid_data_, false);
   updates_.emplace(train_data_->size(), config_->batch_size, seed_);
@@ -166,18 +193,31 @@ int64_t ImageClassification::next_update(int64_t micro_batches) {
   return count;
 }
 
-MicroBatch ImageClassification::micro_batch_of(std::span<const int64_t> items, int64_t epoch) {
-  images_ = train_->get(items, epoch);
+MicroBatch ImageClassification::micro_batch_of(std::span<const int64_t> items, ImageBatches& batches, int64_t epoch) {
+  images_ = batches.get(items, epoch);
   targets_.clear();
   for (const int64_t item : items) targets_.push_back(train_data_->label(item));
-  return {[this](Tape& tape) {
-            return teachers_.losses(tape, *model_, [this](Module& module, Tape& own) {
-              auto& model = dynamic_cast<ImageModel&>(module);
-              const Var logits = model.logits(own, input(own, images_.span<float>(), images_.shape));
-              return cross_entropy(own, logits, targets_, spread(what_.task.images.label_smoothing));
-            });
-          },
-          std::ssize(items)};
+  QN_CHECK(teachers_.any() || std::ranges::all_of(targets_, [](int32_t target) { return target >= 0; }),
+           "{} has images without a class, of which nothing can be learned without a teacher", train_data_->path());
+  return {.losses =
+              [this](Tape& tape) {
+                return teachers_.losses(tape, *model_, [this](Module& module, Tape& own) {
+                  auto& model = dynamic_cast<ImageModel&>(module);
+                  const Var logits = model.logits(own, input(own, images_.span<float>(), images_.shape));
+                  if (std::ranges::find(targets_, kNoClass) != targets_.end()) classify_unlabelled(own, logits.value);
+                  return cross_entropy(own, logits, targets_, spread(what_.task.images.label_smoothing));
+                });
+              },
+          .sample_size = std::ssize(items),
+          .host_reads = std::ranges::find(targets_, kNoClass) != targets_.end()};
+}
+
+/// Images without a class get the first teacher's; in passes that learn nothing, whatever the model itself says.
+void ImageClassification::classify_unlabelled(Tape& tape, const Tensor& logits) {
+  const std::vector<double> values = host_doubles(tape, logits);
+  const std::vector<int32_t> classes = first_places(values, static_cast<size_t>(logits.cols()));
+  for (size_t i = 0; i < targets_.size(); ++i)
+    if (targets_[i] == kNoClass) targets_[i] = classes[i];
 }
 
 /// Of PyTorch's smoothing, every class has its part, the right one, too; of cross_entropy()'s only the others.
@@ -189,14 +229,18 @@ double ImageClassification::spread(double smoothing) const {
 MicroBatch ImageClassification::micro_batch(int64_t index, const RandomKey&) {
   const ProfileScope reading(Phase::data, index);
   asked_.push_back(index);
-  return micro_batch_of(updates_->micro_batch(index), updates_->drawn_epoch());
+  return micro_batch_of(updates_->micro_batch(index), *train_, updates_->drawn_epoch());
 }
 
+/// As evaluation sees images: what is measured on examples is for that.
 MicroBatch ImageClassification::example(int64_t i, int64_t count) {
-  return micro_batch_of(updates_->example(i, count), updates_->drawn_epoch());
+  if (examples_ == nullptr) examples_ = batches_of(train_data_, false);
+  return micro_batch_of(updates_->example(i, count), *examples_, updates_->drawn_epoch());
 }
 
-Evaluation ImageClassification::score(ImageModel& model, ImageBatches& batches, int64_t batch_size,
+/// With a teacher also "agreement", the share of images for which both have the same class first. Images without a
+/// class are for that alone.
+Evaluation ImageClassification::score(ImageModel& model, ImageModel* teacher, ImageBatches& batches, int64_t batch_size,
                                       const Kernels& kernels, Communicator& comm, DType dtype) const {
   const ProfileScope phase(Phase::validation);
   Arena arena(*kernels.memory);
@@ -205,7 +249,8 @@ Evaluation ImageClassification::score(ImageModel& model, ImageBatches& batches, 
   const BatchList list = in_order(data.size(), batch_size);
   constexpr int64_t kNoEpoch = 0;
   double loss = 0.0;
-  std::array<int64_t, 2> right{};  // first, among the first five
+  std::array<int64_t, 3> right{};  // first, among the first five, as the teacher
+  const bool labelled = data.unlabelled() == 0;
   if (comm.rank() < list.size()) batches.expect(list[comm.rank()], kNoEpoch);
   for (int64_t b = comm.rank(); b < list.size(); b += comm.size()) {
     if (b + comm.size() < list.size()) batches.expect(list[b + comm.size()], kNoEpoch);
@@ -213,21 +258,31 @@ Evaluation ImageClassification::score(ImageModel& model, ImageBatches& batches, 
     std::vector<int32_t> targets;
     for (const int64_t item : list[b]) targets.push_back(data.label(item));
     tape.restart({});
-    const Var logits = model.logits(tape, input(tape, images.span<float>(), images.shape));
+    const Var pixels = input(tape, images.span<float>(), images.shape);
+    const Var logits = model.logits(tape, pixels);
     const std::vector<double> values = host_doubles(tape, logits.value);
     const auto classes = static_cast<size_t>(logits.value.cols());
-    for (size_t i = 0; i < targets.size(); ++i) {
+    if (teacher != nullptr) {
+      const std::vector<double> theirs = host_doubles(tape, teacher->logits(tape, pixels).value);
+      right[2] += same_first(values, theirs, classes);
+    }
+    for (size_t i = 0; labelled && i < targets.size(); ++i) {
       const int64_t place = place_of(std::span(values).subspan(i * classes, classes), targets[i]);
       right[0] += place == 0 ? 1 : 0;
       right[1] += place < kTop ? 1 : 0;
     }
-    const HostView losses(kernels, cross_entropy(tape, logits, targets));
-    for (const double value : losses.span<double>()) loss += value;
+    if (labelled) {
+      const HostView losses(kernels, cross_entropy(tape, logits, targets));
+      for (const double value : losses.span<double>()) loss += value;
+    }
     arena.reset();
   }
   comm.all_reduce_sum(right);
   Evaluation found{.loss = comm.all_reduce_sum_value(loss), .sample_size = data.size(), .metrics = {}};
   const auto share = [&](int64_t count) { return static_cast<double>(count) / static_cast<double>(data.size()); };
+  if (teacher != nullptr)
+    found.metrics.push_back({.name = "agreement", .value = share(right[2]), .higher_is_better = true});
+  if (!labelled) return found;
   found.metrics.push_back({.name = "top1", .value = share(right[0]), .higher_is_better = true});
   if (std::ssize(what_.labels) > kTop)
     found.metrics.push_back({.name = "top5", .value = share(right[1]), .higher_is_better = true});
@@ -239,12 +294,11 @@ Evaluation ImageClassification::evaluate_module(Module& module, const Kernels& k
                                                 DType dtype) {
   auto* model = dynamic_cast<ImageModel*>(&module);
   QN_ASSERT(model != nullptr, "no network for images");
-  return score(*model, *valid_, config_->batch_size, kernels, comm, dtype);
+  return score(*model, nullptr, *valid_, config_->batch_size, kernels, comm, dtype);
 }
 
 EvalReport ImageClassification::score_data(const EvalConfig& config, const Kernels& kernels, Communicator& comm,
                                            DType dtype) {
-  check_no_teacher(config);
   QN_CHECK_USAGE(config.context_window == 0 && config.bpe_marker.empty() && config.break_mode == BreakMode::none &&
                      !config.tokens_per_sample,
                  "--context-window, --bpe-marker, --break-mode and --tokens-per-sample are for texts, this model "
@@ -252,7 +306,14 @@ EvalReport ImageClassification::score_data(const EvalConfig& config, const Kerne
   const auto data = std::make_shared<const ImageDataset>(ImageDataset::open(config.data, config.split));
   check_data(*data);
   const std::unique_ptr<ImageBatches> batches = batches_of(data, false);
-  const Evaluation found = score(*model_, *batches, kEvalBatch, kernels, comm, dtype);
+  std::optional<ModelFile> teacher;
+  if (config.teacher.empty())
+    check_labelled(*data, "evaluation needs; --teacher MODEL tells how often the model agrees with another one");
+  else
+    check_teacher(*(teacher = load_teacher(config.teacher, "--teacher", {}, kernels))->task, "--teacher",
+                  config.teacher);
+  auto* other = teacher ? dynamic_cast<ImageModel*>(&teacher->module()) : nullptr;
+  const Evaluation found = score(*model_, other, *batches, kEvalBatch, kernels, comm, dtype);
   EvalReport report{.amount = group_digits(found.sample_size) + " images", .result = found.text(), .fields = {}};
   report.fields.emplace_back("images", found.sample_size);
   for (const Metric& metric : found.metrics) report.fields.emplace_back(metric.name, metric.value);
@@ -275,14 +336,16 @@ std::vector<Prediction> ImageClassification::predict_images(std::span<const std:
   return found;
 }
 
+void ImageClassification::check_teacher(const RunTask& teacher, const char* key, const std::string& path) const {
+  const auto* other = dynamic_cast<const ImageClassification*>(&teacher);
+  QN_CHECK_USAGE(
+      other != nullptr && may_be_same(other->labels(), what_.labels) && other->what_.transform == what_.transform,
+      "{}: {} is no model of task image_classification with the same classes and data.transform", key, path);
+}
+
 void ImageClassification::learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) {
   const auto check = [&](const RunTask& teacher, const std::string& path) {
-    const auto* other = dynamic_cast<const ImageClassification*>(&teacher);
-    QN_CHECK_USAGE(
-        other != nullptr && may_be_same(other->labels(), what_.labels) && other->what_.transform == what_.transform,
-        "ipq.teacher: {} is no model of task image_classification with the same classes and "
-        "data.transform",
-        path);
+    check_teacher(teacher, "ipq.teacher", path);
   };
   teachers_ = Teachers(files, weight, {}, check, kernels);
 }

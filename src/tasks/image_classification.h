@@ -64,21 +64,25 @@ class ImageClassification : public RunTask {
   explicit ImageClassification(Blueprint blueprint);
   std::unique_ptr<ImageBatches> batches_of(std::shared_ptr<const ImageDataset> data, bool training) const;
   void check_data(const ImageDataset& data) const;
+  void check_labelled(const ImageDataset& data, const char* remedy) const;
+  void classify_unlabelled(Tape& tape, const Tensor& logits);
   void expect(const std::vector<std::vector<int64_t>>& groups, int64_t epoch);
   double spread(double smoothing) const;
   std::string architecture(ModelConfig model) const;
-  MicroBatch micro_batch_of(std::span<const int64_t> items, int64_t epoch);
-  Evaluation score(ImageModel& model, ImageBatches& batches, int64_t batch_size, const Kernels& kernels,
-                   Communicator& comm, DType dtype) const;
+  MicroBatch micro_batch_of(std::span<const int64_t> items, ImageBatches& batches, int64_t epoch);
+  void check_teacher(const RunTask& teacher, const char* key, const std::string& path) const;
+  Evaluation score(ImageModel& model, ImageModel* teacher, ImageBatches& batches, int64_t batch_size,
+                   const Kernels& kernels, Communicator& comm, DType dtype) const;
 
   Blueprint what_;
   std::unique_ptr<ImageModel> model_;
   std::optional<ImageDataConfig> config_;  // where the task comes from a configuration
   uint64_t seed_ = 1;
   std::shared_ptr<const ImageDataset> train_data_, valid_data_;
-  std::unique_ptr<ImageBatches> train_, valid_;
+  std::unique_ptr<ImageBatches> train_, valid_, examples_;
   std::optional<SampledUpdates> updates_;
   Teachers teachers_;
+  bool teachers_alone_ = false;               // as the configuration has it: targets are not needed
   std::vector<int64_t> asked_;                // micro-batches of the update at hand that this rank has had so far
   std::vector<std::vector<int64_t>> coming_;  // the next update's, which workers have been told
   Tensor images_;                             // of the micro-batch at hand

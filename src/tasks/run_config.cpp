@@ -39,7 +39,8 @@ void EvalConfig::visit(ConfigVisitor& v) {
   v.field("bpe_marker", bpe_marker,
           "Tokens ending in this belong to the next one, e.g. \"@@\": perplexity is then per word");
   v.field("teacher", teacher,
-          "Models of task sentence_embedding: the model file with whose vectors those of this one are compared");
+          "A model file that this one is compared with: vectors of models of task sentence_embedding, the most likely "
+          "classes of those of task image_classification (\"agreement\")");
 }
 
 void RunConfig::validate(const ConfigChecker& c) const {

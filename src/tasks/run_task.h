@@ -119,7 +119,8 @@ class RunTask : public Task {
  protected:
   /// For tasks whose evaluation knows what is right.
   static void check_no_teacher(const EvalConfig& config) {
-    QN_CHECK_USAGE(config.teacher.empty(), "--teacher is for models of task sentence_embedding");
+    QN_CHECK_USAGE(config.teacher.empty(),
+                   "--teacher is for models of the tasks sentence_embedding and image_classification");
   }
 
  private:

@@ -20,6 +20,7 @@ struct MicroBatch {
   std::function<Tensor(Tape&)> losses;
   int64_t sample_size = 0;  ///< what the update's loss is divided by: target tokens, sentences, images
   int64_t tokens = 0;       ///< that the module goes through, padding not counted; 0 where there are none
+  bool host_reads = false;  ///< losses() reads results of kernels on the host
 };
 
 struct Metric {

@@ -92,6 +92,7 @@ void Trainer::plan_weights(const StateDict& state) {
     return task_.row_importance(weight, config_.ipq.frequency_exponent);
   };
   if (options_.quantize) {
+    module_.statistics().freeze(config_.ipq.freeze_norms);
     finetuning_ = Finetuning(config_.ipq, plan_, config_.optimizer, config_.schedule);
     check_stage_starts(finetuning_, plan_.stages, config_.ipq, state);
     check_latent_values(plan_, config_.ipq, state);
@@ -135,6 +136,7 @@ void Trainer::make_update_runner() {
                                  .clip_norm = config_.optimizer.clip_norm,
                                  .bucket_bytes = static_cast<size_t>(config_.comm.bucket_mib * 1024 * 1024),
                                  .overlap = config_.comm.overlap.value_or(device_comm_ != nullptr),
+                                 .synchronize_norms = config_.train.synchronize_norms,
                                  .skip_missing = config_.optimizer.missing_gradient == MissingGradient::skip,
                                  .loss_scaling = loss_scaling(config_.train),
                                  .skip_limit = skip_limit(config_.train),
@@ -426,7 +428,7 @@ const Evaluation& Trainer::validate_now() {
 }
 
 void Trainer::round_weights(const PackedStorage& storage) {
-  round_to_storage(module_, storage);
+  round_to_storage(module_, storage, [&] { measure_norms(plan_.quantized()); });
   evaluation_.reset();
 }
 

@@ -37,6 +37,10 @@ void TrainConfig::visit(ConfigVisitor& v) {
   v.choice("measure_matmul", measure_matmul,
            "measure at the start how fast matrix products are here (0.2 s), and show which share of that rate the "
            "training uses (MFU); auto: on GPUs");
+  v.field(
+      "synchronize_norms", synchronize_norms,
+      "batch normalisation takes its statistics over the micro-batches that all ranks compute at the same time, not "
+      "over each by itself: results depend on the number of ranks then");
   v.section("ema", ema, "moving averages of what is trained; `quantize` has ipq.average_decay in their place");
 }
 
@@ -72,6 +76,7 @@ TrainerConfig finetuning_config(TrainerConfig config) {
 }
 
 bool use_graphs(const TrainConfig& train, const Communicator& comm) {
+  if (train.synchronize_norms && comm.size() > 1) return false;  // what ranks say to each other is in no graph
   return train.cuda_graphs == CudaGraphs::on || (train.cuda_graphs == CudaGraphs::automatic && comm.size() == 1);
 }
 

@@ -52,6 +52,7 @@ struct TrainConfig {
   int64_t validate_every_epochs = 1, validate_every_updates = 0;
   int64_t log_every_updates = 50;
   MeasureMatmul measure_matmul = MeasureMatmul::automatic;
+  bool synchronize_norms = false;
   EmaConfig ema;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;

@@ -60,6 +60,7 @@ bool Trainer::run_due_stages() {
       return !stop;
     });
     if (!report) return false;
+    measure_norms(plan_.stage(report->stage));
     stage_model_->begin();
     renew_optimizer();
     updates_->forget_skipped();
@@ -90,14 +91,14 @@ void Trainer::check_teacher(const StateDict& state) const {
 }
 
 /// Evaluation passes over training micro-batches, which ranks share; after(i) is called on every rank.
-void Trainer::calibration_passes(const std::function<void(int64_t)>& after) {
+void Trainer::calibration_passes(const PassOptions& options, const std::function<void(int64_t)>& after) {
   const ProfileScope phase(Phase::forward);
   Arena arena(*kernels_.memory);
   Tape tape(kernels_, arena, dtype_, {});
   const int64_t count = config_.ipq.calibration_batches;
   for (int64_t i = 0; i < count; ++i) {
     if (i % comm_.size() == comm_.rank()) {
-      tape.restart({});
+      tape.restart(options);
       task_.example(i, count).losses(tape);
       arena.reset();
     }
@@ -111,11 +112,27 @@ void Trainer::measure_inputs() {
   const double exponent = finetuning_.input_exponent(ipq_->stages_done());
   if (exponent == 0.0 || weights.empty()) return;
   const InputStatistics statistics(module_, weights);
-  calibration_passes([](int64_t) {});
+  calibration_passes({}, [](int64_t) {});
   ColumnImportances found = statistics.importances(exponent, across_ranks());
   spdlog::info("stage {}: importance of the inputs of {} weights from {} training micro-batches",
                ipq_->stages_done() + 1, found.size(), config_.ipq.calibration_batches);
   ipq_->set_column_importances(std::move(found));
+}
+
+/// What comes out of weights that have become codes is no longer what the running averages are of.
+void Trainer::measure_norms(const std::vector<WeightPlan>& quantized) {
+  RunningStatistics& norms = module_.statistics();
+  const bool coarse = std::any_of(quantized.begin(), quantized.end(), [](const WeightPlan& weight) {
+    return weight.quantizer->kmeans().has_value() || weight.quantizer->layout(weight.rows, weight.cols).bits() < 8;
+  });
+  if (norms.empty() || !config_.ipq.measure_norms.value_or(coarse)) return;
+  kernels_.fill(norms.sums(), 0.0);
+  norms.freeze(false);
+  calibration_passes({.batch_statistics = true}, [](int64_t) {});
+  norms.freeze(config_.ipq.freeze_norms);
+  RankSums(kernels_, comm_, device_comm_.get()).sum(norms.sums());
+  norms.replace(kernels_, config_.ipq.calibration_batches);
+  module_.refresh();
 }
 
 /// Gives activations their range on training data, if training has not. Micro-batches are taken in groups, of which
@@ -125,7 +142,7 @@ void Trainer::calibrate() {
   if (observer == nullptr || observer->calibrated()) return;
   const int64_t count = config_.ipq.calibration_batches, group = observer->calibration_group(count);
   observer->set_calibrating(true);
-  calibration_passes([&](int64_t i) {
+  calibration_passes({}, [&](int64_t i) {
     if ((i + 1) % group == 0 || i + 1 == count) observer->end_update(kernels_, across_ranks());
   });
   observer->set_calibrating(false);

@@ -24,6 +24,7 @@ UpdateRunner::UpdateRunner(Module& module, const Kernels& kernels, Communicator&
       options_(options),
       arena_(*kernels.memory),
       tape_(kernels, arena_, options.dtype, {}),
+      rank_sums_(kernels, comm, options.device),
       reducer_(module.parameters(), comm, options.bucket_bytes, options.overlap, options.device),
       state_({kStateNumbers}, DType::f64, *kernels.memory) {
   QN_ASSERT(tape_.parameter_dtype() == module.parameters().dtype());
@@ -64,6 +65,12 @@ PassOptions UpdateRunner::pass_options(int64_t update, int64_t micro_batch) cons
           .row_multiple = graphed_ ? kRowMultiple : 1};
 }
 
+/// Whoever waits in a sum for a rank without a micro-batch waits forever.
+const SumOverRanks* UpdateRunner::ranks_of(int64_t micro_batch, int64_t count) const {
+  const bool all_ranks = (micro_batch / comm_.size() + 1) * comm_.size() <= count;
+  return options_.synchronize_norms && comm_.size() > 1 && all_ranks ? &rank_sums_ : nullptr;
+}
+
 /// This rank's sample size; nothing when it was told to abandon the update.
 std::optional<int64_t> UpdateRunner::accumulate(int64_t update, int64_t count,
                                                 const std::function<MicroBatch(int64_t)>& fetch) {
@@ -75,12 +82,13 @@ std::optional<int64_t> UpdateRunner::accumulate(int64_t update, int64_t count,
   if (!module_.statistics().empty()) kernels_.fill(module_.statistics().sums(), 0.0);
   int64_t sample_size = 0;
   for (int64_t i = comm_.rank(); i < count; i += comm_.size()) {
-    if (options_.abandon && options_.abandon()) return std::nullopt;
+    if (options_.abandon && !options_.synchronize_norms && options_.abandon()) return std::nullopt;
     const MicroBatch micro = fetch(i);
     sample_size += micro.sample_size;
     const bool last = i + comm_.size() >= count;
-    const PassOptions options = pass_options(update, i);
-    if (graphed_ && !host_reads && !(last && reducer_.overlaps())) {
+    PassOptions options = pass_options(update, i);
+    options.ranks = ranks_of(i, count);
+    if (graphed_ && !host_reads && !micro.host_reads && !(last && reducer_.overlaps())) {
       graphed_->run(options, [&](Tape& tape) { pass(tape, micro, i, false); });
     } else {
       tape_.restart(options);
@@ -89,22 +97,6 @@ std::optional<int64_t> UpdateRunner::accumulate(int64_t update, int64_t count,
     }
   }
   return sample_size;
-}
-
-/// Sums what the micro-batches of all ranks have seen, for running averages.
-void UpdateRunner::reduce_statistics() {
-  if (module_.statistics().empty() || comm_.size() == 1) return;
-  const Tensor& sums = module_.statistics().sums();
-  if (options_.device != nullptr) {
-    options_.device->start_all_reduce_sum(sums);
-    return options_.device->join();
-  }
-  edit_on_host(kernels_, sums, [&](const Tensor& host) {
-    if (host.dtype == DType::f64)
-      comm_.all_reduce_sum(host.span<double>());
-    else
-      comm_.all_reduce_sum(host.span<float>());
-  });
 }
 
 /// Running averages follow the update, unless it was skipped: then they, too, stay as they were. Only where updates may
@@ -126,7 +118,7 @@ std::optional<int64_t> UpdateRunner::reduce(std::optional<int64_t> sample_size) 
   }
   const ProfileScope phase(Phase::all_reduce);
   reducer_.finish();
-  reduce_statistics();
+  if (!module_.statistics().empty()) rank_sums_.sum(module_.statistics().sums());
   if (on_host(kernels_)) state()->loss = comm_.all_reduce_sum_value(state()->loss);
   std::array<int64_t, 2> sums{sample_size.value_or(0), sample_size ? 0 : 1};
   comm_.all_reduce_sum(sums);

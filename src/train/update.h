@@ -9,6 +9,7 @@
 #include "train/gradient_reducer.h"
 #include "train/graphed_passes.h"
 #include "train/optimizer.h"
+#include "train/rank_sums.h"
 #include "train/task.h"
 
 namespace qn {
@@ -36,6 +37,7 @@ struct UpdateOptions {
   double clip_norm = 0.0;
   size_t bucket_bytes = size_t{4} << 20;
   bool overlap = false;                  ///< all-reduce buckets while the backward still runs
+  bool synchronize_norms = false;        ///< see UpdateRunner::start()
   bool skip_missing = false;             ///< ranks must agree on which gradients are missing
   LossScaling loss_scaling{};            ///< for activations in fp16 only
   int64_t skip_limit = 0;                ///< other types: so many updates in a row may be skipped if not finite
@@ -62,6 +64,9 @@ class UpdateRunner {
   /// (i % size == rank), and what it returns must live until the next call. The host waits for nothing that a device
   /// computes. Throws qn::Error when there are no samples. False when a rank was told to abandon the update: on all
   /// ranks, which have left their remaining micro-batches out; parameters and optimizer are as they were.
+  /// Synchronised batch normalisations take the micro-batches that ranks compute at the same time for one: number n * R
+  /// to n * R + R - 1 of R ranks; the last ones, where there are fewer, each for itself. Such an update is not
+  /// abandoned.
   bool start(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch, Optimizer& optimizer,
              double lr);
   /// Waits for the oldest update that was started and not finished; collective. Throws Diverged when it is not finite
@@ -100,12 +105,12 @@ class UpdateRunner {
   bool scaling() const { return options_.dtype == DType::f16; }
   bool may_skip() const { return scaling() || options_.skip_limit > 0; }
   PassOptions pass_options(int64_t update, int64_t micro_batch) const;
+  const SumOverRanks* ranks_of(int64_t micro_batch, int64_t count) const;
   void step(Optimizer& optimizer, double lr);
   UpdateState* state() const { return static_cast<UpdateState*>(state_.view().data); }
   void pass(Tape& tape, const MicroBatch& micro, int64_t micro_batch, bool last);
   std::optional<int64_t> accumulate(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch);
   std::optional<int64_t> reduce(std::optional<int64_t> sample_size);
-  void reduce_statistics();
   void follow_statistics(int64_t micro_batches);
   UpdateState read_state() const;
   void write_state(const UpdateState& state);
@@ -116,6 +121,7 @@ class UpdateRunner {
   UpdateOptions options_;
   Arena arena_;
   Tape tape_;
+  RankSums rank_sums_;
   GradientReducer reducer_;
   std::optional<GraphedPasses> graphed_;
   OwnedTensor state_;  // UpdateState as doubles, in the backend's memory

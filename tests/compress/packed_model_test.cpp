@@ -271,7 +271,7 @@ TEST(PackedModel, BadFilesAreExplained) {
                 ThrowsMessage<Error>(HasSubstr(text)));
   };
   message("format", "other", "no packed model");
-  message("version", "6", "use a newer quantnoise");
+  message("version", "7", "use a newer quantnoise");
   message("version", "3", "has no checksums");
   message("quantized", "[", "is no JSON (wrong at byte 2)");
   const auto table = [](const char* type, const char* weight) {

@@ -25,7 +25,7 @@ constexpr int64_t kSize = 8;
 std::string mine(const std::string& name) { return fmt::format("{}_{}", name, comm().rank()); }
 
 /// Stripes in two directions and a chequerboard, with noise: a class each.
-void write_bars(const fs::path& folder, const std::string& split, int64_t count, uint64_t seed) {
+void write_bars(const fs::path& folder, const std::string& split, int64_t count, uint64_t seed, bool labelled = true) {
   write_image_split(folder, split, {.channels = 1, .classes = {"across", "down", "both"}},
                     [&](ImageSplitWriter& writer) {
                       const RandomStream random({.seed = seed, .purpose = Purpose::test});
@@ -38,7 +38,7 @@ void write_bars(const fs::path& folder, const std::string& split, int64_t count,
                             const bool on = (label == 0 ? y : label == 1 ? x : x + y) % 2 == 0;
                             pixels.push_back(static_cast<uint8_t>((on ? 160.0 : 0.0) + 90.0 * random.uniform(draw++)));
                           }
-                        writer.add(std::as_bytes(std::span(pixels)), kSize, kSize, label);
+                        writer.add(std::as_bytes(std::span(pixels)), kSize, kSize, labelled ? label : -1);
                       }
                     });
 }
@@ -125,6 +125,176 @@ TEST(ImageRun, LearnsTheSameOnAnyNumberOfRanks) {
   ASSERT_EQ(together->run(), Outcome::finished);
   EXPECT_TRUE(close(parameter_values(together->module()), parameter_values(alone->module()), kSummationTolerance));
   EXPECT_TRUE(close(buffer_values(together->module()), buffer_values(alone->module()), kSummationTolerance));
+}
+
+/// Of R ranks with synchronised norms, R micro-batches are one of R times the size on one rank.
+TEST(ImageRun, SynchronisedNormsAreThoseOfALargeBatch) {
+  const BarsDir dir;
+  const auto local = make_local_communicator();
+  if (comm().is_root()) {
+    fs::create_directories(dir / "even");
+    write_bars(dir / "even", "train", 192, 1);
+    write_bars(dir / "even", "valid", 32, 2);
+  }
+  comm().barrier();
+  RunConfig config = bars_config(dir, mine("large"));
+  config.images.path = (dir / "even").string();
+  config.quant_noise.pq = config.model.dropout = config.model.drop_path = 0.0;
+  config.optimizer.name = OptimizerKind::sgd;
+  config.optimizer.clip_norm = 1.0;
+  config.train.max_updates = 6;
+  config.images.batch_size = 16 * comm().size();
+  config.train.micro_batches = 1;
+  TaskTrainer large(config, *local, {});
+  ASSERT_EQ(large->run(), Outcome::finished);
+  const auto on_all_ranks = [&](bool synchronize, const char* name) {
+    RunConfig c = config;
+    c.checkpoint.dir = (dir / name).string();
+    c.images.batch_size = 16;
+    c.train.micro_batches = comm().size();
+    c.train.synchronize_norms = synchronize;
+    TaskTrainer trainer(c, comm(), {});
+    EXPECT_EQ(trainer->run(), Outcome::finished);
+    return std::pair(parameter_values(trainer->module()), buffer_values(trainer->module()));
+  };
+  const auto synchronised = on_all_ranks(true, "synchronised"), own = on_all_ranks(false, "own");
+  EXPECT_TRUE(close(synchronised.first, parameter_values(large->module()), kSummationTolerance));
+  // The averages take in unbiased variances, whose denominator knows the size of the batch.
+  EXPECT_TRUE(close(synchronised.second, buffer_values(large->module()), kSummationTolerance));
+  EXPECT_EQ(own.first == synchronised.first, comm().size() == 1);
+}
+
+/// Micro-batches that not every rank has one of are no reason to wait for ever.
+TEST(ImageRun, SynchronisedNormsTakeUpdatesOfAnySize) {
+  const BarsDir dir;
+  RunConfig config = bars_config(dir, "odd");
+  config.train.synchronize_norms = true;
+  config.train.micro_batches = comm().size() + 1;
+  config.train.max_updates = 4;
+  EXPECT_EQ(TaskTrainer(config, comm(), {})->run(), Outcome::finished);
+}
+
+/// A run of k-means alone, at `name`; returns what its trainer holds.
+std::unique_ptr<TaskTrainer> at_once(RunConfig config, const BarsDir& dir, const std::string& name,
+                                     Communicator& ranks) {
+  config.checkpoint.init_from = (dir / "dense" / kLast).string();
+  config.checkpoint.dir = (dir / name).string();
+  config.ipq.stage_updates = {0};
+  config.ipq.kmeans_iterations = 5;
+  auto trainer = std::make_unique<TaskTrainer>(config, ranks,
+                                               TrainerOptions{.quantize = true, .resume = true, .stop_requested = {}});
+  EXPECT_EQ((*trainer)->run(), Outcome::finished);
+  return trainer;
+}
+
+TEST(ImageRun, MeasuresNormsAfterKMeans) {
+  const BarsDir dir;
+  const auto local = make_local_communicator();
+  RunConfig config = bars_config(dir, "dense");
+  config.model = ModelConfig(ModelType::resnet);
+  config.model.layers = 20;
+  config.model.embed_dim = 8;
+  config.task = TaskConfig(TaskType::image_classification, ModelType::resnet);
+  config.train.max_updates = 40;
+  ASSERT_EQ(TaskTrainer(config, comm(), {})->run(), Outcome::finished);
+  const auto measured = at_once(config, dir, "measured", comm());
+  const auto alone = at_once(config, dir, mine("measured_alone"), *local);
+  EXPECT_TRUE(close(buffer_values((*measured)->module()), buffer_values((*alone)->module()), kSummationTolerance));
+  config.ipq.freeze_norms = true;  // but not where they are measured
+  const auto frozen = at_once(config, dir, "frozen", comm());
+  EXPECT_EQ(buffer_values((*frozen)->module()), buffer_values((*measured)->module()));
+  config.ipq.measure_norms = false;
+  const auto kept = at_once(config, dir, "kept", comm());
+  EXPECT_LT((*measured)->validate_now().loss, (*kept)->validate_now().loss);
+}
+
+TEST(ImageRun, FinetunesWithFrozenNorms) {
+  const BarsDir dir;
+  RunConfig config = bars_config(dir, "dense");
+  ASSERT_EQ(TaskTrainer(config, comm(), {})->run(), Outcome::finished);
+  config.ipq.freeze_norms = true;
+  config.ipq.measure_norms = false;
+  const auto start = at_once(config, dir, "start", comm());
+  config.checkpoint.init_from = (dir / "dense" / kLast).string();
+  config.checkpoint.dir = (dir / "tuned").string();
+  config.ipq.kmeans_iterations = 5;
+  config.ipq.stage_updates = {3};
+  config.ipq.keep_best = false;
+  TaskTrainer tuned(config, comm(), {.quantize = true, .resume = true, .stop_requested = {}});
+  ASSERT_EQ(tuned->run(), Outcome::finished);
+  EXPECT_EQ(buffer_values(tuned->module()), buffer_values((*start)->module()));
+  EXPECT_NE(parameter_values(tuned->module()), parameter_values((*start)->module()));
+}
+
+TEST(ImageRun, FoldsNorms) {
+  const BarsDir dir;
+  RunConfig config = bars_config(dir, "dense");
+  ASSERT_EQ(TaskTrainer(config, comm(), {})->run(), Outcome::finished);
+  const auto trainer = at_once(config, dir, "kept", comm());
+  const Evaluation found = (*trainer)->validate_now();
+  const fs::path kept = dir / "kept.safetensors", folded = dir / "folded.safetensors";
+  if (comm().is_root()) write_packed_file(kept, *trainer, config);
+  RunConfig folding = config;
+  folding.ipq.norms = NormStorage::fold;
+  const auto second = at_once(folding, dir, "folding", comm());
+  (*second)->round_weights(packed_storage(folding.ipq));
+  EXPECT_NEAR((*second)->validate_now().loss, found.loss, 0.01 * found.loss) << "but for the rounding to fp16";
+  if (comm().is_root()) {
+    EXPECT_EQ(write_packed_file(folded, *second, folding), predicted_bytes(*second, folding));
+    EXPECT_LT(fs::file_size(folded), fs::file_size(kept));
+  }
+  comm().barrier();
+  const SafetensorsReader file(folded);
+  EXPECT_TRUE(std::ranges::none_of(file.tensors(),
+                                   [](const StoredTensor& t) { return t.name.find("running") != std::string::npos; }));
+  const ModelFile model = load_model_file(folded);
+  EXPECT_TRUE(agree(second->task().evaluate_module(model.module(), cpu_kernels(), comm(), DType::f32),
+                    (*second)->validate_now()));
+}
+
+/// A teacher names what has no class; evaluation without classes tells how often two models agree.
+TEST(ImageRun, LearnsWithoutClasses) {
+  const BarsDir dir;
+  RunConfig config = bars_config(dir, "dense");
+  ASSERT_EQ(TaskTrainer(config, comm(), {})->run(), Outcome::finished);
+  const std::string dense = (dir / "dense" / kLast).string();
+  if (comm().is_root()) {
+    fs::create_directories(dir / "unnamed");
+    write_bars(dir / "unnamed", "train", 150, 1, false);
+    write_bars(dir / "unnamed", "valid", 50, 2);
+  }
+  comm().barrier();
+  const auto quantized = [&](const char* data, const char* name) {
+    RunConfig c = config;
+    c.images.path = (dir / data).string();
+    c.checkpoint.init_from = dense;
+    c.checkpoint.dir = (dir / name).string();
+    c.ipq.teacher = {dense};
+    c.ipq.teacher_weight = 1.0;
+    c.ipq.optimizer.name = OptimizerKind::sgd;
+    c.ipq.schedule.lr = 0.01;
+    c.ipq.stage_updates = {3};
+    c.ipq.kmeans_iterations = 3;
+    TaskTrainer trainer(c, comm(), {.quantize = true, .resume = true, .stop_requested = {}});
+    EXPECT_EQ(trainer->run(), Outcome::finished);
+    return parameter_values(trainer->module());
+  };
+  EXPECT_TRUE(close(quantized("unnamed", "without"), quantized("bars", "with"), kSummationTolerance));
+  const ModelFile model = load_model_file(dense);
+  EvalConfig scored;
+  scored.data = (dir / "unnamed").string();
+  scored.split = "train";
+  const auto score = [&] { return model.task->score_data(scored, cpu_kernels(), comm(), DType::f32); };
+  EXPECT_THAT(score, testing::ThrowsMessage<UsageError>(HasSubstr("--teacher")));
+  scored.teacher = dense;
+  const EvalReport report = score();
+  ASSERT_EQ(report.fields[1].name, "agreement");
+  EXPECT_EQ(std::get<double>(report.fields[1].value), 1.0);
+  RunConfig plain = config;
+  plain.images.path = scored.data;
+  plain.checkpoint.dir = (dir / "plain").string();
+  EXPECT_THAT([&] { TaskTrainer(plain, comm(), {}); },
+              testing::ThrowsMessage<UsageError>(HasSubstr("150 of 150 images have no class")));
 }
 
 TEST(ImageRun, ResumesBitExactly) {

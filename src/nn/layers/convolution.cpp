@@ -46,12 +46,10 @@ Var Convolution::operator()(Tape& tape, const Var& x, const ConvEpilogue& epilog
 BatchNorm BatchNorm::build(const Scope& scope, const std::string& own, int64_t channels, double eps, double momentum) {
   ModuleBuffer* mean = scope.buffer(own + ".running_mean", {channels}, 0.0);
   ModuleBuffer* var = scope.buffer(own + ".running_var", {channels}, 1.0);
-  return {scope.parameter(own + ".weight", {channels}, init::ones()),
-          scope.parameter(own + ".bias", {channels}, init::zeros()),
-          mean,
-          var,
-          scope.module().statistics().add(mean, var, momentum),
-          eps};
+  Parameter* weight = scope.parameter(own + ".weight", {channels}, init::ones());
+  Parameter* bias = scope.parameter(own + ".bias", {channels}, init::zeros());
+  RunningStatistics& all = scope.module().statistics();
+  return {weight, bias, mean, var, all.add({weight, bias, mean, var, eps}, momentum), &all, eps};
 }
 
 BatchNormArgs BatchNorm::args(FusedActivation activation) const {
@@ -61,6 +59,7 @@ BatchNormArgs BatchNorm::args(FusedActivation activation) const {
   args.running_var = var->value.view();
   args.batch_sums = statistics->sums;
   args.activation = activation;
+  args.frozen = all->frozen();
   return args;
 }
 
@@ -71,7 +70,8 @@ Var BatchNorm::operator()(Tape& tape, const Var& x, FusedActivation activation) 
 /// Outside of training the norm is a factor and a sum that the convolution does on its way; not where the convolution's
 /// own result is quantized in between, or its input, of which a product of codes may be made.
 Var ConvNorm::operator()(Tape& tape, const Var& x) const {
-  if (tape.training() || tape.recording() || conv.input->quantizer() != nullptr || conv.output->quantizer() != nullptr)
+  if (tape.batch_statistics() || tape.recording() || conv.input->quantizer() != nullptr ||
+      conv.output->quantizer() != nullptr)
     return norm(tape, conv(tape, x), activation);
   return conv(tape, x, fold_batch_norm(tape, norm.weight->var(tape), norm.bias->var(tape), norm.args(activation)));
 }

@@ -39,6 +39,7 @@ struct BatchNorm {
   Parameter *weight = nullptr, *bias = nullptr;
   ModuleBuffer *mean = nullptr, *var = nullptr;
   RunningStatistics::Entry* statistics = nullptr;
+  const RunningStatistics* all = nullptr;  ///< of the module
   double eps = 1e-5;
 
   /// `own`.weight (ones), `own`.bias (zeros); running averages `own`.running_mean (zeros) and `own`.running_var (ones),
