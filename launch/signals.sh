@@ -62,6 +62,7 @@ run_job() { # COMMAND...
   wait "$job" 2>/dev/null || code=$?
   ((code == 127)) || status=$code
   [[ -z $asker ]] || kill "$asker" 2>/dev/null || true
+  job="" # from now on there is nobody to ask
   ((!cut_short)) || return 130
   if [[ -n $asked ]] && ((status == 128 + $(kill -l USR1))); then return $((128 + $(kill -l "$asked"))); fi
   return "$status"

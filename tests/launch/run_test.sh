@@ -191,6 +191,56 @@ run -n 2 program
 echo 'kill -USR1 $PPID; sleep 0.5; trap - USR1; kill -USR1 $$' >"$folder/job" # ranks with nothing to save
 run -n 2 program
 ((status == 138)) || fail "ranks that SIGUSR1 ends: status $status"
+
+# ---- restarts --------------------------------------------------------------------------------------------------------
+
+export QN_RESTART_SECONDS=0
+ends_with() { # STATUS...: of one start after the other, the last one again and again
+  printf '%s\n' "$@" >"$folder/statuses"
+  cat >"$folder/job" <<'TEXT'
+status=$(head -n 1 "$STAND_IN_JOB.statuses")
+[ "$(wc -l <"$STAND_IN_JOB.statuses")" = 1 ] || sed -i 1d "$STAND_IN_JOB.statuses"
+exit "$status"
+TEXT
+  cp "$folder/statuses" "$folder/job.statuses"
+}
+restarts() { # NUMBER STATUS: what the last run must have had
+  ((status == $2)) && [[ $(grep -c "restart . of" <<<"$got") == "$1" ]] || fail "expected $1 restarts, status $2, got (status $status): $got"
+}
+for crash in 4 134 137 139; do
+  ends_with "$crash" 0
+  run -n 2 --max-restarts 3 program
+  restarts 1 0
+done
+ends_with 137
+run -n 2 --max-restarts 2 program
+restarts 2 137
+run -n 2 program
+restarts 0 137
+for end in 0 1 2 3; do
+  ends_with "$end"
+  run -n 2 --max-restarts 3 program
+  restarts 0 "$end"
+done
+printf 'localhost slots=1\n127.0.0.1 slots=1\n' >"$folder/hosts"
+ends_with 1 0
+run -n 2 --hostfile "$folder/hosts" --max-restarts 3 program
+restarts 1 0
+ends_with 137 0
+run -n 1 --max-restarts 3 sh "$folder/job"
+restarts 1 0
+run -n 2 --max-restarts 3 program train --fresh
+refuse "every restart would begin anew"
+run -n 2 --max-restarts many program
+refuse "--max-restarts needs a whole number"
+ends_with 137
+QN_RESTART_SECONDS=1000 "$launch/run" -n 2 --max-restarts 3 program >"$folder/out" 2>&1 &
+launcher=$!
+for ((i = 0; i < 400; i++)); do ! grep -q "restart 1 of 3 in 1000 s" "$folder/out" || break; sleep 0.025; done
+kill -TERM "$launcher"
+end
+((status == 143)) || fail "a signal in the pause before a restart: status $status, $(<"$folder/out")"
+
 echo 'cat' >"$folder/job"
 [[ $(echo input | "$launch/run" -n 2 program) == *input ]] || fail "standard input does not reach mpirun"
 echo "run_test: passed"

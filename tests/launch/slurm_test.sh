@@ -48,6 +48,19 @@ done
 job 1 train -c some.yaml
 ((status == 1)) || fail "a failed job ends with $status"
 [[ ! -e $folder/scontrol.log ]] || fail "a failed job was queued again"
+export QN_RESTART_SECONDS=0
+QN_MAX_RESTARTS=2 job 137 train -c some.yaml
+((status == 137)) && [[ $(grep -c "restart . of 2" "$folder/out") == 2 ]] || fail "crashes: status $status, $(<"$folder/out")"
+QN_MAX_RESTARTS=2 job 3 train -c some.yaml
+((status == 0)) && [[ -e $folder/scontrol.log ]] || fail "a stopped job with restarts: status $status"
+for code in 1 2; do
+  QN_MAX_RESTARTS=2 job "$code" train -c some.yaml
+  ((status == code)) && ! grep -q restart "$folder/out" || fail "status $code is started again"
+done
+QN_MAX_RESTARTS=2 job 0 train --fresh
+((status == 2)) && grep -q "would begin anew" "$folder/out" || fail "--fresh with restarts: status $status"
+QN_MAX_RESTARTS=x job 0 train
+((status == 2)) && grep -q "QN_MAX_RESTARTS is 'x'" "$folder/out" || fail "QN_MAX_RESTARTS=x: status $status"
 job 0
 ((status == 2)) && grep -q "no command given" "$folder/out" || fail "a job without a command ends with $status"
 status=0
