@@ -1,4 +1,7 @@
-# Sourced by drills: a small text with some structure, prepared in the current folder, and a configuration of a model
+# shellcheck shell=bash
+# Sourced by drills: what they train, and what they compare.
+
+# A small text with some structure, prepared in the current folder, and a configuration of a model
 # that trains on it in milliseconds per update. drill_corpus PROGRAM
 drill_corpus() {
   local split lines seed
@@ -26,4 +29,16 @@ train: {micro_batches: 4, validate_every_epochs: 0, log_every_updates: 1000}
 ipq: {updates_per_stage: 20, kmeans_iterations: 8, save_every_kmeans_iterations: 1}
 checkpoint: {save_every_updates: 5, save_every_epochs: 0}
 YAML
+}
+
+# What must be equal in two checkpoints. Times, folders and the run's identity are not. checkpoint_content PROGRAM FILE
+checkpoint_content() {
+  head -c 65536 "$2" | tr -d '\0' | grep -a -E '^[0-9a-f]{16} [0-9]+ [0-9]+ tensors/' | awk '{print $1, $4}' | sort -k 2
+  "$1" inspect "$2" | grep -E '^[a-z_/]+: [0-9.e+-]+$' | grep -v '^training_seconds'
+}
+
+descendants() { # PID: itself and all below it
+  local child
+  echo "$1"
+  for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do descendants "$child"; done
 }

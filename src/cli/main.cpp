@@ -10,6 +10,7 @@
 #include "cli/signals.h"
 #include "cli/usage.h"
 #include "comm/threads.h"
+#include "core/fault_point.h"
 #include "core/log.h"
 
 namespace {
@@ -73,6 +74,7 @@ int run(int argc, char** argv, Communicator& comm) {
     return cli::report_usage(app, error);
   }
   init_logging(comm.rank(), comm.size(), level);
+  announce_faults();
   cli::refuse_empty_values(app);
   for (const Subcommand& command : commands) {
     if (!command.options->parsed()) continue;

@@ -10,6 +10,7 @@
 #include "cli/signals.h"
 #include "cli/usage.h"
 #include "comm/watchdog.h"
+#include "core/fault_point.h"
 #include "core/file_io.h"
 #include "core/profiler.h"
 #include "core/text.h"
@@ -74,9 +75,8 @@ class UnverifiedFile {
     if (comm_.is_root()) mark_temporary(path_, true);
   }
   ~UnverifiedFile() {
-    std::error_code error;
     if (!comm_.is_root()) return;
-    std::filesystem::remove(path_, error);
+    remove_file(path_);
     mark_temporary(path_, false);
   }
   UnverifiedFile(const UnverifiedFile&) = delete;
@@ -111,6 +111,7 @@ void pack(Trainer& trainer, RunTask& task, const PackedVocabulary& vocabulary, c
   const Evaluation before = trainer.validate_now();
   const PackedStorage storage = packed_storage(config.ipq);
   trainer.round_weights(storage);
+  fault_point("pack.rounded");
   const Evaluation rounded = trainer.validate_now();
   QN_CHECK(
       rounded.finite(),
@@ -121,11 +122,14 @@ void pack(Trainer& trainer, RunTask& task, const PackedVocabulary& vocabulary, c
   const ModelFile file =
       write_and_load(trainer, packed_metadata(task, parameters, config.ipq.centroid_gradient, trainer.plan()),
                      vocabulary, storage, unverified.path(), kernels, comm);
+  fault_point("pack.written");
   const Evaluation from_file = task.evaluate_module(file.module(), kernels, comm, trainer.dtype());
   QN_CHECK(agree(from_file, rounded),
            "the packed file evaluates to {}, the model in memory to {}: {} is not written; report this",
            from_file.text(), rounded.text(), out.string());
+  fault_point("pack.verified");
   unverified.accept();
+  fault_point("pack.accepted");
   const uint64_t bytes = std::filesystem::file_size(out);
   spdlog::info("packed: {} ({} bytes, {}), {:.2f}x smaller than {} in fp32", out.string(),
                group_digits(static_cast<int64_t>(bytes)), format_bytes(bytes),

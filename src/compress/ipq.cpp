@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "compress/kmeans_state.h"
+#include "core/fault_point.h"
 #include "core/profiler.h"
 #include "ops/host_access.h"
 #include "quant/pq_quantizer.h"
@@ -197,9 +198,11 @@ bool IpqMachine::run_kmeans(const std::vector<WeightPlan>& weights, const std::f
   if (pending_) kmeans.restore(*pending_);
   while (kmeans.step()) {
     pending_ = kmeans.state();
+    fault_point("kmeans.iteration");
     if (keep_going && !keep_going(pending_->iteration)) return false;
   }
   std::vector<WeightResult> results = kmeans.finish();
+  fault_point("kmeans.end");
   const std::vector<SquaredErrors> found = kmeans.squared_errors();
   for (size_t i = 0; i < results.size(); ++i) {
     report.splits += results[i].resolved_empty;
@@ -232,6 +235,7 @@ std::optional<StageReport> IpqMachine::run_stage(const std::function<bool(int64_
   if (!run_kmeans(weights_of(plan_, stages_done_, true), keep_going, report, errors, swap)) return std::nullopt;
   for (const WeightPlan& planned : weights_of(plan_, stages_done_, false))
     represent(module_, plan_, planned.name, quantize(planned, errors), swap);
+  fault_point("stage.swap");
   swap.finish();
   pending_.reset();
   columns_.clear();

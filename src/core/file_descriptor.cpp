@@ -4,12 +4,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <system_error>
 #include <utility>
 
 #include "core/error.h"
+#include "core/fault_point.h"
 
 namespace qn {
 namespace {
@@ -19,17 +20,39 @@ FileFault& file_fault() {
   return fault;
 }
 
-/// True, with errno set, when a drill makes this step fail.
-bool fails_on_purpose(FileStep step, const std::filesystem::path& path) {
-  const FileFault& fault = file_fault();
-  const int error = fault ? fault(step, path) : 0;
-  if (error != 0) errno = error;
-  return error != 0;
+const char* name_of(FileStep step) {
+  switch (step) {
+    case FileStep::open_to_write:
+      return "file.create";
+    case FileStep::write:
+      return "file.write";
+    case FileStep::sync:
+      return "file.sync";
+    case FileStep::rename:
+      return "file.rename";
+    case FileStep::remove:
+      return "file.remove";
+  }
+  return "file";
 }
+
+/// What drills make of this step; where it fails, errno is set.
+FaultedStep faulted(FileStep step, const std::filesystem::path& path) {
+  FaultedStep faulted = faulted_step(name_of(step), path);
+  if (const FileFault& fault = file_fault(); fault && faulted.error == 0) faulted.error = fault(step, path);
+  if (faulted.error != 0) errno = faulted.error;
+  return faulted;
+}
+
+bool fails_on_purpose(FileStep step, const std::filesystem::path& path) { return faulted(step, path).error != 0; }
 
 int open_file(const std::filesystem::path& path, int flags) {
   const bool writes = (flags & O_ACCMODE) != O_RDONLY;
   if (writes && fails_on_purpose(FileStep::open_to_write, path)) return -1;
+  if (const int error = writes ? 0 : faulted_step("file.open", path).error; error != 0) {
+    errno = error;
+    return -1;
+  }
   // Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever; regular files do not care.
   return ::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK, 0666);
 }
@@ -83,21 +106,29 @@ size_t FileDescriptor::size() const {
 }
 
 size_t FileDescriptor::read(size_t offset, std::span<std::byte> bytes) const {
+  const FaultedStep faulted = faulted_step("file.read", path_);
+  errno = faulted.error;
+  check(faulted.error == 0, "read");
+  const size_t half = bytes.size() / 2;
   size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t got = ::pread(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
+    const size_t want = faulted.half && done == 0 && half > 0 ? half : bytes.size() - done;
+    const ssize_t got = ::pread(fd_, bytes.data() + done, want, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     check(got >= 0, "read");
     if (got == 0) break;
     done += static_cast<size_t>(got);
   }
-  return done;
+  return faulted.ends ? std::min(done, half) : done;
 }
 
 void FileDescriptor::write(size_t offset, std::span<const std::byte> bytes) const {
-  check(!fails_on_purpose(FileStep::write, path_), "write");
+  const FaultedStep step = faulted(FileStep::write, path_);
+  check(step.error == 0, "write");
+  const size_t half = bytes.size() / 2;
   for (size_t done = 0; done < bytes.size();) {
-    const ssize_t put = ::pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
+    const size_t want = step.half && done == 0 && half > 0 ? half : bytes.size() - done;
+    const ssize_t put = ::pwrite(fd_, bytes.data() + done, want, static_cast<off_t>(offset + done));
     if (put < 0 && errno == EINTR) continue;
     check(put >= 0, "write");
     done += static_cast<size_t>(put);
@@ -112,9 +143,16 @@ void FileDescriptor::sync() const {
   check(::fsync(fd_) == 0 || errno == EINVAL, "sync");
 }
 
-void rename_file(const std::filesystem::path& from, const std::filesystem::path& to) {
+void rename_file(const std::filesystem::path& from, const std::filesystem::path& to, const char* action) {
   if (fails_on_purpose(FileStep::rename, to) || std::rename(from.c_str(), to.c_str()) != 0)
-    fail_to("replace", to, errno, true);
+    fail_to(action, to, errno, true);
+}
+
+std::error_code remove_file(const std::filesystem::path& path) {
+  if (fails_on_purpose(FileStep::remove, path)) return {errno, std::generic_category()};
+  std::error_code error;
+  std::filesystem::remove(path, error);
+  return error;
 }
 
 }  // namespace qn

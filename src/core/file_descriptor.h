@@ -1,16 +1,19 @@
-// The system's files: every call that can fail becomes a qn::Error, and drills can make each of them fail.
+// The system's files: every call that can fail becomes a qn::Error, and drills can make each of them fail, here or from
+// outside (core/fault_point.h). What the program keeps goes through here: checkpoints, packed files, prepared data,
+// records of runs.
 #pragma once
 
 #include <cstddef>
 #include <filesystem>
 #include <functional>
 #include <span>
+#include <system_error>
 
 namespace qn {
 
 /// What drills can make fail: `fault` is asked before every such step, from any thread, and an errno other than 0 is
 /// the step's result. An empty function ends the drill. Set it while nothing is being written.
-enum class FileStep { open_to_write, write, sync, rename };
+enum class FileStep { open_to_write, write, sync, rename, remove };
 using FileFault = std::function<int(FileStep step, const std::filesystem::path& path)>;
 void inject_file_faults(FileFault fault);
 
@@ -42,7 +45,10 @@ class FileDescriptor {
   int fd_;
 };
 
-/// Atomic; throws as above.
-void rename_file(const std::filesystem::path& from, const std::filesystem::path& to);
+/// Atomic; throws as above, "cannot ACTION TO: ...".
+void rename_file(const std::filesystem::path& from, const std::filesystem::path& to, const char* action = "replace");
+
+/// An error where the file is still there.
+std::error_code remove_file(const std::filesystem::path& path);
 
 }  // namespace qn

@@ -1,12 +1,12 @@
 #include "core/safetensors.h"
 
+#include <fcntl.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -338,15 +338,15 @@ void SafetensorsWriter::write(const std::filesystem::path& path) const {
   const std::string text = final_header();
   const uint64_t length = text.size();
   atomic_write(path, [&](const std::filesystem::path& temporary) {
-    std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-    out.write(reinterpret_cast<const char*>(&length), sizeof length);
-    out.write(text.data(), static_cast<std::streamsize>(text.size()));
-    for (const Named* named : in_file_order()) {
-      const std::vector<std::byte>& bytes = named->second.bytes;
-      out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-    }
-    out.close();
-    QN_CHECK(out.good(), "cannot write '{}': is the disk full?", path.string());
+    const FileDescriptor out(temporary, O_WRONLY, "write");
+    size_t end = 0;
+    const auto append = [&](std::span<const std::byte> bytes) {
+      out.write(end, bytes);
+      end += bytes.size();
+    };
+    append(std::as_bytes(std::span(&length, 1)));
+    append(std::as_bytes(std::span(text)));
+    for (const Named* named : in_file_order()) append(named->second.bytes);
   });
 }
 

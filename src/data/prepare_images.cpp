@@ -149,6 +149,7 @@ PrepareImagesSummary prepare_images(const ImageSources& sources, const PrepareIm
   check_outputs(inputs, outputs, {});
   make_folder(options.destdir);
   const FolderLock lock(options.destdir, "the folder");
+  remove_leftovers(options.destdir);
   check_rest(options.destdir, plans, sources.kind);
   PrepareImagesSummary summary;
   for (const Plan& plan : plans) summary.splits.push_back(write_split(plan, sources.kind, options));

@@ -133,6 +133,7 @@ PrepareSummary prepare_pairs(const PreparePairsOptions& options, int64_t& target
   const fs::path& folder = options.text.destdir;
   make_folder(folder);
   const FolderLock lock(folder, "the folder");
+  remove_leftovers(folder);
   check_all_leftovers(options, sides, tokenizer);
   save_tokenizer(folder, tokenizer);
   for (const Side& side : sides) save_dictionary(side.dictionary, dictionary_file(folder, side.language));

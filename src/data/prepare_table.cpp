@@ -219,6 +219,7 @@ PrepareTableSummary prepare_table(const PrepareTableOptions& options) {
 
   make_folder(folder);
   const FolderLock lock(folder, "the folder");
+  remove_leftovers(folder);
   check_folder_of_tables(options, tables, dictionary, labels, tokenizer);
   remove_old_parts(folder, tables, options.regression);
   make_folder(folder / "label");

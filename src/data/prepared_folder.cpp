@@ -98,6 +98,11 @@ void add_outputs(std::vector<fs::path>& outputs, const fs::path& prefix) {
   for (const char* ending : {".bin", ".idx", ".sum"}) outputs.push_back(prefix.string() + ending);
 }
 
+void remove_leftovers(const fs::path& folder) {
+  for (const char* part : {"", "input0", "input1", "label", kTokenizerFolder})
+    if (fs::is_directory(folder / part)) remove_leftover_temporaries(folder / part);
+}
+
 void make_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);

@@ -50,6 +50,9 @@ void check_outputs(std::span<const std::filesystem::path> inputs, std::span<cons
                    const std::filesystem::path& kept);
 /// The three files of a split.
 void add_outputs(std::vector<std::filesystem::path>& outputs, const std::filesystem::path& prefix);
+/// What killed processes left of files that they were writing to a prepared folder, which the caller has locked.
+void remove_leftovers(const std::filesystem::path& folder);
+
 void make_folder(const std::filesystem::path& folder);
 
 /// Splits that stay in `folder`, of those whose names end in `ending`, must fit the dictionary that it gets: throws

@@ -71,6 +71,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
   }
   make_folder(options.destdir);
   const FolderLock lock(options.destdir, "the folder");  // two at once would mix their dictionaries
+  remove_leftovers(options.destdir);
   std::vector<std::string> names;
   for (const SplitInput& split : splits) names.push_back(split.name);
   check_leftovers(options.destdir, names, dictionary.hash());

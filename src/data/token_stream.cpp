@@ -1,5 +1,6 @@
 #include "data/token_stream.h"
 
+#include <fcntl.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -261,8 +262,7 @@ std::vector<int64_t> TokenStream::counts(int64_t vocabulary_size) const {
 }
 
 TokenStreamWriter::TokenStreamWriter(const std::filesystem::path& file, TokenType type)
-    : path_(file.string()), out_(file, std::ios::binary), type_(type) {
-  QN_CHECK(out_.is_open(), "cannot write {}", path_);
+    : file_(file, O_WRONLY, "write"), type_(type) {
   buffer_.reserve(kBufferedTokens);
 }
 
@@ -276,8 +276,6 @@ void TokenStreamWriter::end_sentence() {
 
 void TokenStreamWriter::flush() {
   with_token_type(type_, [&]<typename T>(T) { write_as<T>(); });
-  out_.flush();
-  QN_CHECK(out_.good(), "cannot write {}; is the disk full?", path_);
   written_ += static_cast<int64_t>(buffer_.size());
   buffer_.clear();
 }
@@ -285,7 +283,8 @@ void TokenStreamWriter::flush() {
 template <typename T>
 void TokenStreamWriter::write_as() {
   const std::vector<T> raw(buffer_.begin(), buffer_.end());
-  out_.write(reinterpret_cast<const char*>(raw.data()), static_cast<std::streamsize>(raw.size() * sizeof(T)));
+  file_.write(bytes_, std::as_bytes(std::span(raw)));
+  bytes_ += raw.size() * sizeof(T);
 }
 
 void write_token_stream(const std::filesystem::path& prefix, int64_t vocabulary_size,

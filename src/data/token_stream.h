@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <string>
 #include <vector>
@@ -101,8 +100,8 @@ class TokenStreamWriter {
   template <typename T>
   void write_as();
 
-  std::string path_;
-  std::ofstream out_;
+  FileDescriptor file_;
+  size_t bytes_ = 0;
   TokenType type_;
   std::vector<int32_t> buffer_, sizes_;
   int64_t written_ = 0, sentence_begin_ = 0;

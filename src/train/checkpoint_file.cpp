@@ -6,6 +6,7 @@
 #include <bit>
 #include <map>
 
+#include "core/fault_point.h"
 #include "core/file_io.h"
 #include "core/file_kind.h"
 #include "core/hdf5_file.h"
@@ -62,7 +63,9 @@ void write_state(const std::filesystem::path& path, const StateDict& state) {
     sections.push_back({name, extent.offset, extent.bytes, hash_bytes(tensor.data, tensor.bytes())});
   }
   file.close();
+  fault_point("checkpoint.unsealed");
   write_seal(path, sections);
+  fault_point("checkpoint.sealed");
 }
 
 /// Calls function(name, dataset) for every dataset below `group`; names are relative to `root`.

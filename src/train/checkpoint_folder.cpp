@@ -7,7 +7,9 @@
 #include <charconv>
 #include <ctime>
 
+#include "core/fault_point.h"
 #include "core/file_io.h"
+#include "train/checkpoint_seal.h"
 #include "train/run_record.h"
 
 namespace qn {
@@ -44,6 +46,28 @@ std::optional<Numbered> parse_name(const fs::path& path) {
   return epoch && update ? std::optional(Numbered{*epoch, *update, path}) : std::nullopt;
 }
 
+/// "checkpoint_best_3_500.h5".
+bool is_one_of_best(const fs::path& path) {
+  std::string name = path.filename().string();
+  constexpr std::string_view kBest = "_best";
+  const size_t at = name.find(kBest);
+  return at != std::string::npos && parse_name(name.erase(at, kBest.size())).value_or(Numbered{}).update >= 0;
+}
+
+/// What the validation of one of the best found, as a number that is lower for better ones; nothing of other files.
+std::optional<double> badness_of(const fs::path& path) {
+  try {
+    const std::string text = read_sealed(path, "texts/validated");
+    const size_t gap = text.find(' ');
+    double value = 0.0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + std::min(gap, text.size()), value);
+    if (gap == std::string::npos || error != std::errc{}) return std::nullopt;
+    return text.substr(gap + 1) == "higher" ? -value : value;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 fs::path last_in(const fs::path& dir) { return dir / kLastCheckpoint; }
 fs::path best_in(const fs::path& dir) { return dir / kBestCheckpoint; }
 
@@ -53,7 +77,7 @@ std::vector<fs::path> checkpoints_in(const fs::path& dir) {
   std::vector<std::pair<fs::file_time_type, fs::path>> others;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(dir)) {
-    if (!parse_name(entry.path()) && entry.path() != best_in(dir)) continue;
+    if (!parse_name(entry.path()) && !is_one_of_best(entry.path()) && entry.path() != best_in(dir)) continue;
     const fs::file_time_type time = entry.last_write_time(error);
     if (error == std::errc::no_such_file_or_directory) continue;  // the run that has the folder has just removed it
     QN_CHECK(!error, "cannot read {}: {}", entry.path().string(), error.message());
@@ -77,8 +101,8 @@ fs::path made_folder(const std::string& name) {
 void move_into(const fs::path& folder, const fs::path& file) {
   std::error_code error;
   if (!fs::exists(file, error)) return;
-  fs::rename(file, folder / file.filename(), error);
-  QN_CHECK(!error, "cannot move {} to {}: {}", file.string(), folder.string(), error.message());
+  rename_file(file, folder / file.filename(), "move a file of an earlier run to");
+  fault_point("run.moved");
 }
 
 /// A new folder "discarded-20261127-190104" in `dir`, with a number where there is one already.
@@ -133,6 +157,7 @@ void CheckpointFolder::continue_run(const LoadedState& from) {
 void CheckpointFolder::begin_run() {
   run_ = new_run_id();
   record_run(dir_, run_);
+  fault_point("run.recorded");
   std::vector<fs::path> files;
   std::error_code error;
   if (fs::file_size(metrics(), error) > 0 && !error) files.push_back(metrics());  // all that a diverged run may leave
@@ -154,13 +179,19 @@ void CheckpointFolder::save(StateDict&& state, int64_t epoch, int64_t update, co
   // Last comes last: what it says to be there (the best one) then is.
   std::vector<fs::path> names;
   if (reason.best) names.push_back(best());
+  if (reason.among_best) {
+    names.push_back(dir_ / fmt::format("checkpoint_best_{}_{}.h5", epoch, update));
+    state.texts["validated"] =
+        fmt::format("{} {}", reason.among_best->value, reason.among_best->higher_is_better ? "higher" : "lower");
+  }
   if (reason.epoch_end) names.push_back(dir_ / fmt::format("checkpoint{}.h5", epoch));
   if (reason.interval) names.push_back(dir_ / fmt::format("checkpoint_{}_{}.h5", epoch, update));
   names.push_back(last());
   writer_.wait();
   // Of states whose saving failed and that are not the newest any more, only the best one has to be kept in memory.
   writer_.abandon([&](const fs::path& name, int64_t of_update) {
-    if (parse_name(name)) spdlog::warn("{} is given up: update {} could not be saved", name.string(), of_update);
+    if (parse_name(name) || is_one_of_best(name))
+      spdlog::warn("{} is given up: update {} could not be saved", name.string(), of_update);
     return name != best();
   });
   writer_.save({std::make_shared<const StateDict>(std::move(state)), update, std::move(names)});
@@ -181,13 +212,24 @@ void CheckpointFolder::prune() const {
     std::erase_if(files, [this](const Numbered& file) { return run_of(file.path) != run_; });
     std::sort(files.begin(), files.end(), [&](const Numbered& a, const Numbered& b) { return key(a) > key(b); });
     for (size_t i = static_cast<size_t>(keep); i < files.size(); ++i) {
-      std::error_code error;
-      fs::remove(files[i].path, error);
-      if (error) spdlog::warn("cannot remove {}: {}", files[i].path.string(), error.message());
+      if (const std::error_code error = remove_file(files[i].path))
+        spdlog::warn("cannot remove {}: {}", files[i].path.string(), error.message());
     }
   };
   keep_newest(epochs, config_.keep_epochs, [](const Numbered& n) { return n.epoch; });
   keep_newest(intervals, config_.keep_updates, [](const Numbered& n) { return n.update; });
+  if (config_.keep_best > 0) prune_best();
+}
+
+void CheckpointFolder::prune_best() const {
+  std::vector<std::pair<double, fs::path>> found;
+  for (const auto& entry : fs::directory_iterator(dir_))
+    if (is_one_of_best(entry.path()) && run_of(entry.path()) == run_)
+      if (const auto badness = badness_of(entry.path())) found.emplace_back(*badness, entry.path());
+  std::sort(found.begin(), found.end());
+  for (size_t i = static_cast<size_t>(config_.keep_best); i < found.size(); ++i)
+    if (const std::error_code error = remove_file(found[i].second))
+      spdlog::warn("cannot remove {}: {}", found[i].second.string(), error.message());
 }
 
 }  // namespace qn

@@ -11,6 +11,7 @@
 #include "core/folder_lock.h"
 #include "train/checkpoint_file.h"
 #include "train/checkpoint_writer.h"
+#include "train/task.h"
 #include "train/trainer_config.h"
 
 namespace qn {
@@ -24,6 +25,8 @@ struct SaveReason {
   bool epoch_end = false;
   bool interval = false;
   bool best = false;
+  std::optional<Metric> among_best = {};  ///< one of the checkpoint.keep_best best validations, and what it found
+  bool any() const { return epoch_end || interval || best || among_best; }
 };
 
 /// The checkpoints that a run in `dir` may go on from: those of the folder's current run, newest first; all where
@@ -34,7 +37,8 @@ std::vector<std::filesystem::path> resumable_checkpoints(const std::filesystem::
 std::optional<LoadedState> newest_checkpoint(const std::filesystem::path& dir);
 
 /// checkpoint_last.h5 is always the newest; others are copies of what was last at the time, files of their own:
-/// checkpoint{E}.h5 (epoch ends), checkpoint_{E}_{U}.h5 (every save_every_updates), checkpoint_best.h5.
+/// checkpoint{E}.h5 (epoch ends), checkpoint_{E}_{U}.h5 (every save_every_updates), checkpoint_best.h5, and
+/// checkpoint_best_{E}_{U}.h5 (keep_best).
 class CheckpointFolder {
  public:
   /// Makes the folder, if need be, and takes it: it is this process's as long as this object lives. Throws qn::Error
@@ -70,6 +74,7 @@ class CheckpointFolder {
 
  private:
   void prune() const;
+  void prune_best() const;
 
   CheckpointConfig config_;
   std::filesystem::path dir_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/fault_point.h"
 #include "core/hdf5_file.h"
 #include "train/checkpoint_file.h"
 
@@ -34,6 +35,7 @@ CheckpointWriter::Attempt CheckpointWriter::attempt(std::vector<SaveJob> jobs, G
     for (const std::filesystem::path& name : job.names) {
       try {
         save_state(name, *left.state);
+        fault_point("checkpoint.saved");
         if (job.update >= result.good.update) result.good = {job.update, name};
       } catch (const Error& error) {
         if (result.reason.empty()) result.reason = fmt::format("update {} is not saved: {}", job.update, error.what());

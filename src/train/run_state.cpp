@@ -1,8 +1,16 @@
 #include "train/run_state.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cmath>
 
 namespace qn {
+namespace {
+
+std::string name_of_best(size_t place) { return fmt::format("best_values/{}", place); }
+
+}  // namespace
 
 bool RunState::record(const Metric& decisive) {
   const bool better = decisive.higher_is_better ? decisive.value > best : decisive.value < best;
@@ -13,6 +21,19 @@ bool RunState::record(const Metric& decisive) {
   return improved;
 }
 
+bool RunState::enter_best(const Metric& decisive, int64_t keep) {
+  best_values.resize(std::min(best_values.size(), static_cast<size_t>(keep)));
+  if (!std::isfinite(decisive.value) || keep == 0) return false;
+  // An equal value comes behind the earlier ones.
+  const auto place = std::upper_bound(
+      best_values.begin(), best_values.end(), decisive.value,
+      [&](double value, double other) { return decisive.higher_is_better ? value > other : value < other; });
+  if (place - best_values.begin() >= keep) return false;
+  best_values.insert(place, decisive.value);
+  best_values.resize(std::min(best_values.size(), static_cast<size_t>(keep)));
+  return true;
+}
+
 void RunState::save(StateDict& state) const {
   state.ints["update"] = update;
   state.ints["validations"] = validations;
@@ -20,6 +41,7 @@ void RunState::save(StateDict& state) const {
   state.ints["skipped_updates"] = skipped_updates;
   state.floats["best_loss"] = best;
   state.floats["training_seconds"] = training_seconds;
+  for (size_t i = 0; i < best_values.size(); ++i) state.floats[name_of_best(i)] = best_values[i];
 }
 
 void RunState::load(const StateDict& state) {
@@ -29,6 +51,9 @@ void RunState::load(const StateDict& state) {
   skipped_updates = state.ints.contains("skipped_updates") ? state.integer("skipped_updates") : 0;
   best = state.real("best_loss");
   training_seconds = state.real("training_seconds");
+  best_values.clear();
+  while (state.floats.contains(name_of_best(best_values.size())))
+    best_values.push_back(state.real(name_of_best(best_values.size())));
 }
 
 }  // namespace qn

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "compress/storable.h"
+#include "core/fault_point.h"
 #include "core/profiler.h"
 #include "core/text.h"
 #include "ops/host_access.h"
@@ -246,42 +247,6 @@ ModelAverage* Trainer::average() {
   return ema_ ? &*ema_ : nullptr;
 }
 
-StateDict Trainer::capture() {
-  StateDict state;
-  {
-    const AveragesInPlace averages(ema_ ? &*ema_ : nullptr);
-    save_module(module_, state);
-    if (ema_) ema_->save(kTrained, state);
-  }
-  optimizer_->save(module_.parameters(), state);
-  updates_->save(state);
-  noise_->save(state);
-  if (ipq_) ipq_->save(state);
-  if (ipq_) save_stage_starts(finetuning_, plan_.stages, state);
-  if (stage_model_) stage_model_->save(state);
-  task_.save(state);
-  state_.save(state);
-  state.texts["plan"] = plan_to_text(plan_);
-  state.texts["config"] = config_text_;
-  if (!source_.empty()) state.texts["source"] = source_;
-  if (!source_layers_.empty()) state.texts["source_layers"] = source_layers_;
-  if (!teacher_.empty()) state.texts["teacher"] = teacher_;
-  return state;
-}
-
-void Trainer::save(const SaveReason& reason) {
-  drain();
-  const ProfileScope phase(Phase::checkpoint, state_.update);
-  if (!folder_) return;
-  StateDict state = capture();
-  try {
-    check_finite(state);
-  } catch (const Error& error) {
-    fail("{}; {}", error.what(), divergence_advice_now());
-  }
-  folder_->save(std::move(state), task_.epoch(), state_.update, reason);
-}
-
 /// Of the whole run; 0 where that is not known beforehand.
 int64_t Trainer::max_updates() const { return ipq_ ? finetuning_.total() : total_updates(config_.train, task_); }
 
@@ -301,19 +266,6 @@ bool Trainer::finished() const {
   return t.stop_min_lr >= 0.0 && epoch_boundary && current_lr() <= t.stop_min_lr;
 }
 
-bool Trainer::agreed_stop() {
-  if (folder_) folder_->poll();
-  const bool asked = options_.stop_requested && options_.stop_requested();
-  double stop = asked || (folder_ && folder_->failed_too_long()) ? 1.0 : 0.0;
-  if (comm_.size() > 1) {
-    const ProfileScope phase(Phase::all_reduce);
-    comm_.all_reduce_max({&stop, 1});
-    // The time limit as rank 0 sees it, so that all ranks end in the same update.
-    comm_.broadcast(std::as_writable_bytes(std::span(&state_.training_seconds, 1)));
-  }
-  return stop > 0.0;
-}
-
 Outcome Trainer::run() {
   Outcome outcome = Outcome::stopped;
   try {
@@ -330,14 +282,6 @@ Outcome Trainer::run() {
   }
   if (progress_) progress_->finish();
   return outcome;
-}
-
-/// A run that has given up on its disk does not wait for it again.
-void Trainer::finish_saving() {
-  const bool given_up = folder_ && folder_->failed_too_long();
-  qn::finish_saving(folder_ ? &*folder_ : nullptr, metrics_ ? &*metrics_ : nullptr, comm_,
-                    {.seconds = given_up ? 0.0 : config_.checkpoint.final_retry_minutes * 60.0,
-                     .stop_requested = options_.stop_requested});
 }
 
 Outcome Trainer::run_to_end() {
@@ -382,6 +326,7 @@ bool Trainer::one_update() {
     if (observer != nullptr) observer->drop_update(kernels_);
     return false;
   }
+  slow_ranks_.add(updates_->busy_seconds(), (count - comm_.rank() + comm_.size() - 1) / comm_.size());
   unreported_.push_back({++state_.update, task_.epoch(), lr, 0.0});
   evaluation_.reset();
   // A device computes this update while the host prepares the next, unless the host needs to know what came out.
@@ -397,6 +342,8 @@ bool Trainer::one_update() {
     const ProfileScope of_average(Phase::optimizer);
     ema_->add(config_.train.ema.decay_at(state_.update));
   }
+  if (on_host(kernels_) && state_.update % config_.train.log_every_updates == 0) slow_ranks_.compare();
+  fault_point("train.update");
   return true;
 }
 
@@ -438,17 +385,18 @@ void Trainer::after_update() {
   const int64_t epoch = task_.epoch();
   const bool epoch_end = task_.end_of_epoch(), stopping = finished(), stage_end = at_stage_end();
   const auto every = [](int64_t n, int64_t interval) { return interval > 0 && n % interval == 0; };
-  bool improved = false;
+  SaveReason reason{.epoch_end = epoch_end && every(epoch, c.save_every_epochs),
+                    .interval = every(state_.update, c.save_every_updates)};
   if (stopping || (stage_end && stage_model_->keeps_best()) || (epoch_end && every(epoch, t.validate_every_epochs)) ||
-      every(state_.update, t.validate_every_updates))
-    improved = record_validation();
+      every(state_.update, t.validate_every_updates)) {
+    reason.best = record_validation();
+    if (const Metric decisive = evaluation_->decisive(); state_.enter_best(decisive, c.keep_best))
+      reason.among_best = decisive;
+  }
   if (stage_end) end_stage();
-  const SaveReason reason{.epoch_end = epoch_end && every(epoch, c.save_every_epochs),
-                          .interval = every(state_.update, c.save_every_updates),
-                          .best = improved};
   // What validation has just shown to be of no use must not take the place of a checkpoint that is.
   if (evaluation_ && !evaluation_->finite()) return;
-  if (stopping || reason.epoch_end || reason.interval || reason.best || finished()) save(reason);
+  if (stopping || reason.any() || save_due_ || finished()) save(reason);
 }
 
 }  // namespace qn

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "train/metrics_log.h"
 #include "train/progress.h"
 #include "train/run_state.h"
+#include "train/slow_ranks.h"
 #include "train/stage_model.h"
 #include "train/task.h"
 #include "train/throughput.h"
@@ -140,6 +142,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DeviceCommunicator> device_comm_;  // null: what is on a device travels through host memory
   std::optional<UpdateRunner> updates_;
+  SlowRanks slow_ranks_{comm_};
   std::optional<Throughput> throughput_;
   std::optional<CheckpointFolder> folder_;    // rank 0
   std::optional<MetricsLog> metrics_;         // rank 0
@@ -160,6 +163,9 @@ class Trainer {
   std::deque<Started> unreported_;        // oldest first
   std::optional<Evaluation> evaluation_;  // of the module as it is, if known
   int64_t clipped_ = 0, reported_ = 0;
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point last_save_ = Clock::now();
+  bool save_due_ = false;  // by checkpoint.save_every_minutes; the same on all ranks
 };
 
 }  // namespace qn

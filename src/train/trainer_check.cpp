@@ -55,7 +55,7 @@ std::string Trainer::check_summary(uint64_t packed_bytes) {
   const CheckpointConfig& c = config_.checkpoint;
   const uint64_t averages = ema_ ? ema_->bytes() : 0;
   const uint64_t file = module_.parameters().values().bytes() + optimizer_->bytes() + averages;
-  const int64_t files = 4 + kept(c.keep_epochs, c.save_every_epochs, all / per_epoch) +
+  const int64_t files = 4 + c.keep_best + kept(c.keep_epochs, c.save_every_epochs, all / per_epoch) +
                         kept(c.keep_updates, c.save_every_updates, all);  // last, best, and two being written
   uint64_t needed = file * static_cast<uint64_t>(files);
 

@@ -84,8 +84,14 @@ void CheckpointConfig::visit(ConfigVisitor& v) {
   v.field("dir", dir, "folder for checkpoints and metrics.jsonl; a run found there is resumed");
   v.field("save_every_epochs", save_every_epochs, "keep a checkpoint at every n-th epoch end (0: no)");
   v.field("save_every_updates", save_every_updates, "save every n updates as well (0: no)");
+  v.field("save_every_minutes", save_every_minutes,
+          "save, as checkpoint_last.h5 only, when the last save is so long ago; also between iterations of k-means (0: "
+          "no)");
   v.field("keep_epochs", keep_epochs, "epoch checkpoints to keep, newest first (-1: all)");
   v.field("keep_updates", keep_updates, "update checkpoints to keep, newest first (-1: all)");
+  v.field("keep_best", keep_best,
+          "of the best validated checkpoints, keep so many as checkpoint_best_{epoch}_{update}.h5, beside "
+          "checkpoint_best.h5 (0: none)");
   v.field("stop_after_failed_hours", stop_after_failed_hours,
           "a save that fails (full disk) is tried again while the run goes on; the run stops when none has succeeded "
           "for so long (0: at once)");
@@ -105,6 +111,8 @@ void CheckpointConfig::validate(const ConfigChecker& c) const {
           stop_after_failed_hours);
   c.check(final_retry_minutes >= 0.0, "final_retry_minutes", "must not be negative, got {}", final_retry_minutes);
   c.check(save_every_updates >= 0, "save_every_updates", "must not be negative, got {}", save_every_updates);
+  c.check(save_every_minutes >= 0.0, "save_every_minutes", "must not be negative, got {}", save_every_minutes);
+  c.check(keep_best >= 0, "keep_best", "must not be negative, got {}", keep_best);
   c.check(keep_epochs >= -1, "keep_epochs", "must be -1 (all) or more, got {}", keep_epochs);
   c.check(keep_updates >= -1, "keep_updates", "must be -1 (all) or more, got {}", keep_updates);
 }

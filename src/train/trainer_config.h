@@ -62,7 +62,8 @@ struct TrainConfig {
 struct CheckpointConfig {
   std::string dir = "runs/default";
   int64_t save_every_epochs = 1, save_every_updates = 0;
-  int64_t keep_epochs = 1, keep_updates = 1;
+  double save_every_minutes = 0.0;
+  int64_t keep_epochs = 1, keep_updates = 1, keep_best = 0;
   double stop_after_failed_hours = 12.0, final_retry_minutes = 30.0;
   std::string init_from, layers_to_keep;
   void visit(ConfigVisitor& v);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/fault_point.h"
 #include "core/profiler.h"
 #include "train/trainer.h"
 
@@ -56,11 +57,12 @@ bool Trainer::run_due_stages() {
     const int64_t every = config_.ipq.save_every_kmeans_iterations;
     const auto report = ipq_->run_stage([&](int64_t iteration) {
       const bool stop = agreed_stop();
-      if (stop || (every > 0 && iteration % every == 0)) save({});
+      if (stop || save_due_ || (every > 0 && iteration % every == 0)) save({});
       return !stop;
     });
     if (!report) return false;
     measure_norms(plan_.stage(report->stage));
+    fault_point("stage.swapped");
     stage_model_->begin();
     renew_optimizer();
     updates_->forget_skipped();
@@ -68,6 +70,7 @@ bool Trainer::run_due_stages() {
     report_stage(*report);
     check_result();
     save({});
+    fault_point("stage.saved");
   }
   return true;
 }

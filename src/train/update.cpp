@@ -1,9 +1,11 @@
 #include "train/update.h"
 
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 
+#include "core/fault_point.h"
 #include "core/profiler.h"
 #include "ops/host_access.h"
 #include "train/replay.h"
@@ -83,6 +85,7 @@ std::optional<int64_t> UpdateRunner::accumulate(int64_t update, int64_t count,
   int64_t sample_size = 0;
   for (int64_t i = comm_.rank(); i < count; i += comm_.size()) {
     if (options_.abandon && !options_.synchronize_norms && options_.abandon()) return std::nullopt;
+    fault_point("train.micro_batch");
     const MicroBatch micro = fetch(i);
     sample_size += micro.sample_size;
     const bool last = i + comm_.size() >= count;
@@ -134,7 +137,10 @@ std::optional<int64_t> UpdateRunner::reduce(std::optional<int64_t> sample_size) 
 
 bool UpdateRunner::start(int64_t update, int64_t count, const std::function<MicroBatch(int64_t)>& fetch,
                          Optimizer& optimizer, double lr) {
-  const std::optional<int64_t> sample_size = reduce(accumulate(update, count, fetch));
+  const auto begun = std::chrono::steady_clock::now();
+  const std::optional<int64_t> own_size = accumulate(update, count, fetch);
+  busy_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  const std::optional<int64_t> sample_size = reduce(own_size);
   if (!sample_size) return false;
   QN_CHECK(*sample_size > 0, "update {} has no targets: the data holds nothing but padding", update + 1);
   const ProfileScope phase(Phase::optimizer);

@@ -81,6 +81,10 @@ class UpdateRunner {
     return finish();
   }
 
+  /// How long this rank computed on its micro-batches of the update that was started last; where a device computes, how
+  /// long queueing them took.
+  double busy_seconds() const { return busy_seconds_; }
+
   /// The optimizer is a new one: it has skipped nothing yet.
   void forget_skipped();
   /// Goes once more through this rank's micro-batches of an update that has diverged, exactly as start() did, and looks
@@ -126,6 +130,7 @@ class UpdateRunner {
   std::optional<GraphedPasses> graphed_;
   OwnedTensor state_;  // UpdateState as doubles, in the backend's memory
   std::deque<Pending> pending_;
+  double busy_seconds_ = 0.0;
 };
 
 }  // namespace qn

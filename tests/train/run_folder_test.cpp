@@ -14,6 +14,7 @@
 #include "support/temp_dir.h"
 #include "train/checkpoint_folder.h"
 #include "train/run_record.h"
+#include "train/run_state.h"
 #include "train/start_checks.h"
 
 namespace qn {
@@ -227,6 +228,45 @@ TEST_F(RunFolderTest, FoldersOfOlderProgramsAreOneRun) {
   folder.wait();
   EXPECT_FALSE(has("checkpoint_1_10.h5")) << "keep_updates is 1";
   EXPECT_EQ(folder.newest()->state.integer("update"), 30);
+}
+
+TEST_F(RunFolderTest, KeepsTheBestByWhatTheirValidationFound) {
+  for (const bool higher : {false, true}) {
+    CheckpointConfig c = config();
+    c.keep_best = 2;
+    CheckpointFolder folder(c);
+    folder.begin_run();
+    const std::vector<double> values{5.0, 3.0, 10.0, 0.25};
+    for (size_t i = 0; i < values.size(); ++i) {
+      const auto update = static_cast<int64_t>(i) + 1;
+      folder.save(state_at(update), 1, update, {.among_best = Metric{"m", values[i], higher}});
+    }
+    folder.wait();
+    EXPECT_EQ(has("checkpoint_best_1_1.h5"), higher);
+    EXPECT_EQ(has("checkpoint_best_1_2.h5"), !higher);
+    EXPECT_EQ(has("checkpoint_best_1_3.h5"), higher);
+    EXPECT_EQ(has("checkpoint_best_1_4.h5"), !higher);
+    fs::remove(path_ / "checkpoint_last.h5");
+    EXPECT_EQ(folder.newest()->state.integer("update"), higher ? 3 : 4) << "they are checkpoints as others";
+  }
+  EXPECT_FALSE(has("checkpoint_best_1_1.h5") && has("checkpoint_best_1_2.h5")) << "--fresh moves them";
+}
+
+TEST(RunState, RemembersTheBestValues) {
+  RunState state;
+  for (const double value : {3.0, 5.0, std::numeric_limits<double>::quiet_NaN()}) state.enter_best({"loss", value}, 2);
+  EXPECT_FALSE(state.enter_best({"loss", 5.0}, 2)) << "no better than those before";
+  EXPECT_TRUE(state.enter_best({"loss", 4.0}, 2));
+  StateDict saved;
+  state.save(saved);
+  RunState again;
+  again.load(saved);
+  EXPECT_EQ(again.best_values, (std::vector<double>{3.0, 4.0}));
+  EXPECT_FALSE(again.enter_best({"loss", 4.5}, 2));
+  EXPECT_FALSE(again.enter_best({"loss", 1.0}, 0));
+  StateDict without;
+  RunState().save(without);
+  EXPECT_FALSE(without.floats.contains("best_values/0"));
 }
 
 TEST_F(RunFolderTest, FailedSavesAreToldAtOnceAndTriedAgain) {

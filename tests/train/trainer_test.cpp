@@ -137,6 +137,28 @@ TEST_F(TrainerTest, ResumesFromOlderCheckpointWhenTheNewestIsDamaged) {
   EXPECT_EQ(parameter_values(resumed.model()), straight);
 }
 
+TEST_F(TrainerTest, SavesByTimeAndKeepsTheBest) {
+  RunConfig config = tiny_config(dir_.path(), "run");
+  config.checkpoint.save_every_epochs = 0;
+  config.checkpoint.save_every_minutes = 1e-9;  // after every update
+  config.checkpoint.keep_best = 2;
+  config.train.validate_every_updates = 4;
+  const auto last = dir_ / "run" / "checkpoint_last.h5";
+  int64_t seen = -1;
+  const auto look = [&] {  // before each micro-batch of a later update, the write of the one before may be under way
+    if (std::filesystem::exists(last)) seen = load_state(last).integer("update");
+    return false;
+  };
+  TinyTrainer trainer(config, *local_, {.quantize = false, .resume = true, .stop_requested = look});
+  ASSERT_EQ(trainer.run(), Outcome::finished);
+  EXPECT_GE(seen, 9);
+  size_t best = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(dir_ / "run"))
+    best += entry.path().filename().string().starts_with("checkpoint_best_");
+  EXPECT_EQ(best, 2U);
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "run" / "checkpoint_1_4.h5"));
+}
+
 TEST_F(TrainerTest, AFullDiskCostsNothing) {
   RunConfig config = tiny_config(dir_.path(), "straight");
   config.checkpoint.save_every_updates = 1;

@@ -1,0 +1,80 @@
+// What a trainer does beside updates so that nothing is lost: checkpoints, when they are due, and the last ones.
+#include <array>
+#include <chrono>
+
+#include "core/fault_point.h"
+#include "core/profiler.h"
+#include "train/divergence.h"
+#include "train/final_save.h"
+#include "train/run_record.h"
+#include "train/stage_starts.h"
+#include "train/trainer.h"
+
+namespace qn {
+
+/// What rank 0 sees of its clock and its disk counts for all.
+bool Trainer::agreed_stop() {
+  if (folder_) folder_->poll();
+  const bool asked = options_.stop_requested && options_.stop_requested();
+  const double minutes = config_.checkpoint.save_every_minutes;
+  const bool due =
+      folder_ && minutes > 0.0 && Clock::now() - last_save_ >= std::chrono::duration<double>(minutes * 60.0);
+  std::array<double, 2> answers{asked || (folder_ && folder_->failed_too_long()) ? 1.0 : 0.0, due ? 1.0 : 0.0};
+  if (comm_.size() > 1) {
+    const ProfileScope phase(Phase::all_reduce);
+    comm_.all_reduce_max(answers);
+    // The time limit as rank 0 sees it, so that all ranks end in the same update.
+    comm_.broadcast(std::as_writable_bytes(std::span(&state_.training_seconds, 1)));
+  }
+  save_due_ = answers[1] > 0.0;
+  return answers[0] > 0.0;
+}
+
+StateDict Trainer::capture() {
+  StateDict state;
+  {
+    const AveragesInPlace averages(ema_ ? &*ema_ : nullptr);
+    save_module(module_, state);
+    if (ema_) ema_->save(kTrained, state);
+  }
+  optimizer_->save(module_.parameters(), state);
+  updates_->save(state);
+  noise_->save(state);
+  if (ipq_) ipq_->save(state);
+  if (ipq_) save_stage_starts(finetuning_, plan_.stages, state);
+  if (stage_model_) stage_model_->save(state);
+  task_.save(state);
+  state_.save(state);
+  state.texts["plan"] = plan_to_text(plan_);
+  state.texts["config"] = config_text_;
+  if (!source_.empty()) state.texts["source"] = source_;
+  if (!source_layers_.empty()) state.texts["source_layers"] = source_layers_;
+  if (!teacher_.empty()) state.texts["teacher"] = teacher_;
+  return state;
+}
+
+void Trainer::save(const SaveReason& reason) {
+  drain();
+  last_save_ = Clock::now();
+  save_due_ = false;
+  const ProfileScope phase(Phase::checkpoint, state_.update);
+  if (!folder_) return;
+  StateDict state = capture();
+  fault_point("checkpoint.captured");
+  try {
+    check_finite(state);
+  } catch (const Error& error) {
+    fail("{}; {}", error.what(), divergence_advice_now());
+  }
+  folder_->save(std::move(state), task_.epoch(), state_.update, reason);
+}
+
+/// A run that has given up on its disk does not wait for it again.
+void Trainer::finish_saving() {
+  const bool given_up = folder_ && folder_->failed_too_long();
+  qn::finish_saving(folder_ ? &*folder_ : nullptr, metrics_ ? &*metrics_ : nullptr, comm_,
+                    {.seconds = given_up ? 0.0 : config_.checkpoint.final_retry_minutes * 60.0,
+                     .stop_requested = options_.stop_requested});
+}
+
+}  // namespace qn
