@@ -42,17 +42,31 @@ int8_t to_int8(float value, float scale) {
       std::max(UniformGrid<float>{scale, kInt8ZeroPoint, last_code(8)}.index(value) - 128, -127));
 }
 
+/// What rounding costs: squared relative errors, of which that of a value as large as the largest counts most.
+double LogGrid::cost(std::span<const float> values) const {
+  double sum = 0.0;
+  for (const float v : values) {
+    if (v == 0.0f) continue;
+    const double error = static_cast<double>(value(code(v))) / static_cast<double>(v) - 1.0;
+    sum += error * error * std::abs(static_cast<double>(v));
+  }
+  return sum / static_cast<double>(largest);
+}
+
 LogGrid LogGrid::of(std::span<const float> values) {
-  constexpr float kSmallestRatio = 0x1p-31f;
   LogGrid grid;
   for (const float v : values) grid.largest = std::max(grid.largest, std::abs(v));
-  float smallest = grid.largest;
-  for (const float v : values)
-    if (std::abs(v) >= grid.largest * kSmallestRatio && v != 0.0f) smallest = std::min(smallest, std::abs(v));
   if (grid.largest == 0.0f) return grid;
-  const double octaves = std::log2(static_cast<double>(grid.largest) / static_cast<double>(smallest));
-  constexpr double kRounding = 1e-5;  // of a smallest value that comes from such a grid
-  while (126.0 * static_cast<double>(grid.step) + kRounding < octaves) grid.step *= 2.0f;
+  constexpr double kRounding = 1e-10;  // what values that come from such a grid may cost
+  constexpr float kCoarsest = 0.25f;
+  double least = grid.cost(values);
+  for (LogGrid other = grid; least > kRounding && other.step < kCoarsest;) {
+    other.step *= 2.0f;
+    const double cost = other.cost(values);
+    if (cost >= least) continue;
+    least = cost;
+    grid = other;
+  }
   return grid;
 }
 

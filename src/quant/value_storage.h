@@ -30,13 +30,15 @@ int8_t to_int8(float value, float scale);
 inline constexpr float kInt8ZeroPoint = 128.0f;
 
 /// The magnitudes that bytes of log8 can stand for, beside 0: largest * 2^(-n step) for n = 0 ... 126, whose codes are
-/// 127 - n, or less than 0 for negative numbers. The step is a power of two from 1/64 to 1/4, as small as the values
-/// allow, so that storing twice changes nothing. What is smaller than all that becomes 0.
+/// 127 - n, or less than 0 for negative numbers. The step is a power of two from 1/64 to 1/4: fine enough for what is
+/// large, coarse enough for what is small, and storing twice changes nothing. What is smaller than all that becomes 0:
+/// a row or two of next to nothing do not make the others coarse.
 struct LogGrid {
   float largest = 0.0f, step = 1.0f / 64.0f;
   static LogGrid of(std::span<const float> values);
   int8_t code(float value) const;
   float value(int8_t code) const;
+  double cost(std::span<const float> values) const;
   bool operator==(const LogGrid&) const = default;
 };
 

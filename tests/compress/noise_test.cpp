@@ -145,6 +145,71 @@ TEST(NoiseGolden, BlocksOfConvolutions) {
   }
 }
 
+/// [batch, channels, height, width] as [batch, height, width, channels].
+std::vector<float> channels_last(const std::vector<float>& values, const Shape& shape) {
+  std::vector<float> moved(values.size());
+  const int64_t pixels = shape[2] * shape[3];
+  for (int64_t i = 0; i < shape.elements(); ++i) {
+    const int64_t image = i / (shape[1] * pixels), channel = i / pixels % shape[1];
+    moved[static_cast<size_t>((image * pixels + i % pixels) * shape[1] + channel)] = values[static_cast<size_t>(i)];
+  }
+  return moved;
+}
+
+/// A convolution of the golden file, without its bias, which ours have not: results are compared without it.
+void check_convolution(const Hdf5File& file, const std::string& at) {
+  GoldenLayer golden(file, at);
+  const Shape in = golden.shape("input"), out = golden.shape("output"), kernel = golden.shape("weight");
+  const auto images = [&](const std::string& name) { return channels_last(golden.stored(name), golden.shape(name)); };
+  const auto result = [&](const std::string& name) {
+    std::vector<float> values = images(name);
+    if (!golden.has("bias")) return values;
+    const std::vector<float> bias = golden.stored("bias");
+    for (size_t i = 0; i < values.size(); ++i) values[i] -= bias[i % bias.size()];
+    return values;
+  };
+  const auto expect = [&](const Tensor& actual, const std::vector<float>& expected, const std::string& what) {
+    EXPECT_TRUE(close(to_doubles(actual), std::vector<double>(expected.begin(), expected.end()), kLayerTolerance))
+        << at << what;
+  };
+  const int64_t stride = file.int_attribute(at, "stride");
+  ConvShape shape{.batch = in[0],
+                  .height = in[2],
+                  .width = in[3],
+                  .in = in[1],
+                  .out = out[1],
+                  .groups = file.int_attribute(at, "groups"),
+                  .kernel_h = kernel[2],
+                  .kernel_w = kernel[3],
+                  .stride = stride};
+  shape.pad(torch_padding(kernel[2]), torch_padding(kernel[3]));
+  Weight& weight = *golden.root().weight("w.weight", groups::kConv, WeightKind::conv, kernel, {});
+  golden.allocate(DType::f32, cpu_kernels());
+  set_values(*weight.dense(), golden.stored("weight"));
+  std::vector<float> input = images("input"), grad = images("grad_output");
+  GradientSlot slot;
+  const auto forward = [&](const PassOptions& options) {
+    golden.tape.restart(options);
+    slot = {};
+    const Var x{view_of(input.data(), {in[0], in[2], in[3], in[1]}), &slot};
+    return weight.conv2d(golden.tape, x, shape, {}, nullptr);
+  };
+  expect(forward({}).value, result("eval_output"), "/eval_output");
+  set_masked(weight, file.read<uint8_t>(at + "/block_mask"), file.float_attribute(at, "scale"));
+  const Var y = forward({.training = true, .recording = true});
+  expect(y.value, result("output"), "/output");
+  *y.slot = {view_of(grad.data(), y.value.shape), true};
+  golden.tape.backward();
+  golden.expect(weight.dense()->slot.grad, "grad_weight");
+  expect(slot.grad, images("grad_input"), "/grad_input");
+}
+
+TEST(NoiseGolden, Convolutions) {
+  QN_GOLDEN(path, "conv_quant.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  for (const std::string& name : file.members("noise")) check_convolution(file, "noise/" + name);
+}
+
 TEST(NoiseGolden, WholeModelStep) {
   QN_GOLDEN(path, "quant_noise.h5");
   const Hdf5File file(path, Hdf5File::Mode::read);

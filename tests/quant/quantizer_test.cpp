@@ -193,13 +193,13 @@ TEST(ValueStorage, PowersHoldMagnitudesOfManySizes) {
       values.push_back(static_cast<float>((i % 3 == 0 ? -1.5 : 1.5) * std::exp2(-octaves * stream.uniform(i))));
     std::vector<float> once = values;
     round_to_storage(once, ValueStorage::log8);
-    const double step = static_cast<double>(LogGrid::of(values).step);
-    EXPECT_LE(octaves, 126.0 * step + 1e-5);
+    const double step = static_cast<double>(LogGrid::of(values).step), range = 126.0 * step + 1e-5;
+    EXPECT_TRUE(octaves <= range || range > 15.0) << "what is small is lost";
     EXPECT_TRUE(step == 1.0 / 64.0 || octaves > 63.0 * step) << "coarser than it needs to be";
     for (size_t i = 0; i < values.size(); ++i) {
-      if (values[i] == 0.0f) {
+      if (std::abs(values[i]) < 1.5 * std::exp2(-range - 0.5 * step)) {
         EXPECT_EQ(once[i], 0.0f);
-      } else {
+      } else if (std::abs(values[i]) > 1.5 * std::exp2(-range)) {
         EXPECT_NEAR(once[i] / values[i], 1.0f, 0.365 * step + 1e-6) << values[i];
       }
     }
@@ -207,6 +207,9 @@ TEST(ValueStorage, PowersHoldMagnitudesOfManySizes) {
     round_to_storage(twice, ValueStorage::log8);
     EXPECT_EQ(twice, once) << octaves;
   }
+  std::vector<float> dead{1e-8f, -3e-9f};  // channels that training has given up
+  for (uint64_t i = 0; i < 100; ++i) dead.push_back(static_cast<float>(1.0 + stream.uniform(i)));
+  EXPECT_EQ(LogGrid::of(dead).step, 1.0f / 64.0f);
   std::vector<float> tiny{1.0f, 1e-20f};
   round_to_storage(tiny, ValueStorage::log8);
   EXPECT_EQ(tiny, (std::vector<float>{1.0f, 0.0f}));
