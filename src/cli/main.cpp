@@ -33,8 +33,8 @@ constexpr const char* kFooter =
 
 int run(int argc, char** argv, Communicator& comm) {
   CLI::App app(
-      "Train language models, RoBERTa and translation with quantization noise, compress them by\n"
-      "iterative product quantization, and run the packed file. Method: Fan, Stock et al., Training\n"
+      "Train language models, RoBERTa, translation and image networks with quantization noise,\n"
+      "compress them by iterative product quantization, and run the packed file. Method: Fan, Stock et al., Training\n"
       "with Quantization Noise for Extreme Model Compression, ICLR 2021.");
   app.name("quantnoise");
   app.footer(kFooter);
@@ -60,10 +60,11 @@ int run(int argc, char** argv, Communicator& comm) {
   add("train", "Train a model, or resume a run", cli::add_train, true);
   add("quantize", "Compress a trained model by iterative product quantization", cli::add_quantize, true);
   add("eval", "Perplexity, accuracy, ... of a checkpoint or a packed file", cli::add_eval);
-  add("predict", "Labels and their probabilities for lines of text", cli::add_predict);
+  add("predict", "Labels and their probabilities for pictures or lines of text", cli::add_predict);
   add("embed", "Vectors of lines of text, by a model of sentences", cli::add_embed);
   add("generate", "Translations of lines of text, and their BLEU", cli::add_generate);
-  add("import", "A model of Hugging Face's transformers to a checkpoint", cli::add_import);
+  add("import", "A model of Hugging Face's transformers, or a published EfficientNet, to a checkpoint",
+      cli::add_import);
   add("export", "A packed file back to a plain safetensors file, or a model to transformers", cli::add_export);
   add("inspect", "What is in a packed file or a checkpoint, tensor by tensor", cli::add_inspect);
   add("explain", "What happens to every weight: noise, quantizer, bits, bytes", cli::add_explain);

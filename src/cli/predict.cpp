@@ -87,7 +87,7 @@ Command add_predict(CLI::App& app) {
                  "Packed model (.safetensors) or checkpoint (.h5) of task sentence_prediction or image_classification")
       ->required();
   app.add_option("images", a->images, "JPEG or PNG files, for models of images");
-  app.add_option("--top", a->top, "So many classes of an image are printed, the likeliest first")
+  app.add_option("--top", a->top, "So many classes of an image are printed, the likeliest first (default: 5)")
       ->check(CLI::PositiveNumber);
   app.add_option(
       "-d,--data", a->data,

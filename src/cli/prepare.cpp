@@ -157,7 +157,9 @@ Command add_prepare(CLI::App& app) {
       "a pipe, which is read into memory: --train <(zstd -dc FILE), --train /dev/stdin");
   app.add_option("--valid", options->valid, "Validation text (repeatable: valid, valid1, ...)");
   app.add_option("--test", options->test, "Test text (repeatable: test, test1, ...)");
-  app.add_option("-o,--out", options->destdir, "Folder to write dict.txt, train.bin, train.idx, ... to")->required();
+  app.add_option("-o,--out", options->destdir,
+                 "Folder to write dict.txt, train.bin, train.idx, ... to; with images train.images, ...")
+      ->required();
   app.add_option("--dict", options->srcdict, "Use this dict.txt instead of making one from the training text");
   app.add_option(
       "--tokenizer", all->tokenizer,

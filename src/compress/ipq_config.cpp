@@ -27,7 +27,7 @@ void IpqConfig::visit(ConfigVisitor& v) {
   v.field(
       "calibration_batches", calibration_batches,
       "training micro-batches that give activations their range where training has not, and inputs their importance "
-      "(input_exponent)");
+      "(input_exponent), and batch normalisations their averages (measure_norms)");
   v.field("rules", rules,
           "fairseq quantization YAML (n_centroids, block_sizes, layers_to_quantize; empty: built-in rules)");
   v.field(

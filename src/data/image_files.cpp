@@ -1,5 +1,6 @@
 // Pictures in folders and lists.
 #include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <charconv>
@@ -48,7 +49,7 @@ class Classes {
   /// `given`: --classes, may be empty.
   Classes(const std::vector<LabelledFiles>& splits, const fs::path& given) {
     const auto labelled = std::find_if(splits.begin(), splits.end(), [](const auto& s) { return s.labelled(); });
-    if (labelled == splits.end()) return;
+    if (labelled == splits.end() && given.empty()) return;
     origin_ = given.empty() ? labelled->origin.string() : given.string();
     numbers_ = std::all_of(splits.begin(), splits.end(), are_numbers);
     const auto count = fs::exists(given) ? std::nullopt : class_number(given.string());
@@ -60,7 +61,10 @@ class Classes {
       names_ = sorted_labels(*labelled);
     QN_CHECK_USAGE(!count || std::ssize(names_) == *count, "--classes {}: there are {} classes in {}", *count,
                    names_.size(), labelled->origin.string());
-    if (numbers_) return;
+    if (numbers_) {
+      if (given.empty()) warn_of_gaps(splits);
+      return;
+    }
     for (size_t c = 0; c < names_.size(); ++c)
       QN_CHECK(by_name_.emplace(names_[c], static_cast<int32_t>(c)).second, "{}: the class '{}' is there twice",
                origin_, names_[c]);
@@ -82,13 +86,31 @@ class Classes {
 
  private:
   static bool are_numbers(const LabelledFiles& split) {
-    return split.is_list && std::all_of(split.labels.begin(), split.labels.end(),
-                                        [](const std::string& label) { return label.empty() || class_number(label); });
+    return !split.labelled() ||
+           (split.is_list && std::all_of(split.labels.begin(), split.labels.end(), [](const std::string& label) {
+              return label.empty() || class_number(label);
+            }));
   }
   static std::vector<std::string> sorted_labels(const LabelledFiles& split) {
     std::set<std::string> labels(split.labels.begin(), split.labels.end());
     labels.erase("");
-    return {labels.begin(), labels.end()};
+    std::vector<std::string> sorted(labels.begin(), labels.end());
+    if (std::all_of(sorted.begin(), sorted.end(), [](const std::string& label) { return class_number(label); }))
+      std::stable_sort(sorted.begin(), sorted.end(), [](const std::string& a, const std::string& b) {
+        return *class_number(a) < *class_number(b);  // 2 comes before 10
+      });
+    return sorted;
+  }
+  /// Whoever counts classes by a sample of pictures may miss some, also the last ones.
+  void warn_of_gaps(const std::vector<LabelledFiles>& splits) const {
+    std::set<std::string> seen;
+    for (const LabelledFiles& split : splits) seen.insert(split.labels.begin(), split.labels.end());
+    seen.erase("");
+    if (seen.size() < names_.size())
+      spdlog::warn(
+          "{} classes, 0 to {}, of which {} have no picture: if there are more behind them, say how many with "
+          "--classes",
+          names_.size(), names_.size() - 1, names_.size() - seen.size());
   }
   /// 0 to the highest that occurs, and at least `count` of them, called as the lists' column `name` says.
   void name_numbers(const std::vector<LabelledFiles>& splits, int32_t count) {

@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "core/error.h"
 #include "core/text.h"
@@ -79,6 +80,7 @@ constexpr size_t kNone = static_cast<size_t>(-1);
 /// Where a list has what.
 struct ListColumns {
   size_t file = kNone, label = kNone, name = kNone, count = 0;
+  bool numbers = false;  // what the column of labels is called says that they are
 };
 
 /// "file=a,label=b" to {file: a, label: b}.
@@ -115,7 +117,25 @@ ListColumns columns_of(const std::vector<std::string>& header, const std::string
   result.label = find("label", {"class_id", "label", "class"}, false);
   result.name = find("name", {"name", "class_name"}, false);
   result.count = header.size();
+  result.numbers = result.label != kNone && header[result.label] == "class_id";
   return result;
+}
+
+/// "7" of "7", " 7" or "7.0", as tables with gaps have it; "" of "" and "-1".
+std::string class_id_of(const std::string& field, const std::string& where) {
+  constexpr int64_t kMost = 100'000;
+  std::string_view text = strip(field);
+  if (const size_t point = text.find('.'); point != text.npos && text.find_first_not_of('0', point + 1) == text.npos)
+    text = text.substr(0, point);
+  if (text.empty() || text == "-1") return {};
+  int64_t number = -1;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  QN_CHECK(
+      error == std::errc() && rest == text.data() + text.size() && number >= 0 && number < kMost,
+      "{}: class_id is '{}': a number from 0 to {} is due, or nothing (or -1) where a picture has no class; classes "
+      "with names go in a column `label`",
+      where, field, kMost - 1);
+  return std::to_string(number);
 }
 
 }  // namespace
@@ -170,11 +190,13 @@ LabelledFiles files_of_list(const fs::path& list, const fs::path& root, const st
                             : fmt::format("{} fields, but the header has {}", fields.size(), at.count));
     QN_CHECK(!fields[at.file].empty(), "{}:{}: no name of a file", name, number);
     result.files.push_back(folder / fields[at.file]);
-    result.labels.push_back(at.label == kNone ? "" : fields[at.label]);
-    if (at.label == kNone || at.name == kNone) continue;
-    const auto [known, fresh] = result.names.emplace(fields[at.label], fields[at.name]);
+    std::string label = at.label == kNone ? "" : fields[at.label];
+    if (at.numbers) label = class_id_of(label, fmt::format("{}:{}", name, number));
+    result.labels.push_back(std::move(label));
+    if (result.labels.back().empty() || at.name == kNone) continue;
+    const auto [known, fresh] = result.names.emplace(result.labels.back(), fields[at.name]);
     QN_CHECK(known->second == fields[at.name], "{}:{}: label {} is called '{}' here and '{}' before", name, number,
-             fields[at.label], fields[at.name], known->second);
+             result.labels.back(), fields[at.name], known->second);
   }
   QN_CHECK(!result.files.empty(), "{} lists no pictures", name);
   return result;

@@ -24,11 +24,17 @@ void fold_norm(const Kernels& kernels, const NormParts& norm) {
   for (const ModuleBuffer* average : {norm.mean, norm.var}) kernels.fill(average->value.view(), average->start);
 }
 
+std::vector<double> doubles_of(const Kernels& kernels, const Tensor& x) {
+  const HostView view(kernels, x);
+  if (view.view().dtype == DType::f64) return {view.span<double>().begin(), view.span<double>().end()};
+  return {view.span<float>().begin(), view.span<float>().end()};
+}
+
 }  // namespace
 
 RunningStatistics::Entry* RunningStatistics::add(const NormParts& norm, double momentum) {
   QN_ASSERT(norm.mean->shape == norm.var->shape && norm.mean->start == 0.0 && norm.var->start == 1.0);
-  entries_.push_back({norm, momentum, elements_, {}});
+  entries_.push_back({norm, momentum, elements_, {}, 0});
   elements_ += 2 * norm.mean->shape.elements();
   return &entries_.back();
 }
@@ -42,22 +48,50 @@ void RunningStatistics::allocate(DType dtype, const Kernels& kernels) {
   }
 }
 
-void RunningStatistics::blend(const Kernels& kernels, const Entry& entry, int64_t micro_batches, double momentum) {
-  int64_t row = 0;
-  for (const ModuleBuffer* average : {entry.norm.mean, entry.norm.var}) {
-    const Tensor &value = average->value.view(), seen = entry.sums.row_slice(row++, 1).reshaped(value.shape);
-    kernels.axpy(value, value, 1.0 - momentum, 0);
-    kernels.axpy(value, seen, momentum / static_cast<double>(micro_batches), 1);
+void RunningStatistics::apply(const Kernels& kernels, int64_t micro_batches) {
+  if (frozen_) return;
+  for (const Entry& entry : entries_) {
+    int64_t row = 0;
+    for (const ModuleBuffer* average : {entry.norm.mean, entry.norm.var}) {
+      const Tensor &value = average->value.view(), seen = entry.sums.row_slice(row++, 1).reshaped(value.shape);
+      kernels.axpy(value, value, 1.0 - entry.momentum, 0);
+      kernels.axpy(value, seen, entry.momentum / static_cast<double>(micro_batches), 1);
+    }
   }
 }
 
-void RunningStatistics::apply(const Kernels& kernels, int64_t micro_batches) {
-  if (frozen_) return;
-  for (const Entry& entry : entries_) blend(kernels, entry, micro_batches, entry.momentum);
+size_t RunningStatistics::pooled_size() const { return entries_.size() + static_cast<size_t>(elements_); }
+
+void RunningStatistics::pool(const Kernels& kernels, std::span<double> pooled) const {
+  QN_ASSERT(pooled.size() == pooled_size());
+  for (const Entry& entry : entries_) {
+    const std::vector<double> seen = doubles_of(kernels, entry.sums);
+    const size_t channels = seen.size() / 2;
+    const auto n = static_cast<double>(entry.values);
+    pooled[0] += n;
+    for (size_t c = 0; c < channels; ++c) {
+      pooled[1 + c] += n * seen[c];
+      pooled[1 + channels + c] += (n - 1.0) * seen[channels + c] + n * seen[c] * seen[c];
+    }
+    pooled = pooled.subspan(1 + 2 * channels);
+  }
 }
 
-void RunningStatistics::replace(const Kernels& kernels, int64_t micro_batches) {
-  for (const Entry& entry : entries_) blend(kernels, entry, micro_batches, 1.0);
+void RunningStatistics::replace(const Kernels& kernels, std::span<const double> pooled) {
+  QN_ASSERT(pooled.size() == pooled_size());
+  for (const Entry& entry : entries_) {
+    const auto channels = static_cast<size_t>(entry.norm.mean->shape.elements());
+    const double n = pooled[0];
+    std::vector<float> mean(channels), var(channels);
+    for (size_t c = 0; c < channels; ++c) {
+      const double m = pooled[1 + c] / n, squares = pooled[1 + channels + c] - n * m * m;
+      mean[c] = static_cast<float>(m);
+      var[c] = static_cast<float>(std::max(squares, 0.0) / std::max(n - 1.0, 1.0));
+    }
+    for (const auto& [average, values] : {std::pair{entry.norm.mean, &mean}, {entry.norm.var, &var}})
+      upload(kernels, average->value.view(), view_of(values->data(), average->shape));
+    pooled = pooled.subspan(1 + 2 * channels);
+  }
 }
 
 bool RunningStatistics::owns(const ModuleBuffer* buffer) const {

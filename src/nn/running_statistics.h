@@ -4,6 +4,7 @@
 #pragma once
 
 #include <deque>
+#include <span>
 
 #include "nn/buffers.h"
 #include "nn/parameters.h"
@@ -25,6 +26,7 @@ class RunningStatistics {
     double momentum;
     int64_t offset;  ///< of this entry in the sums: mean [C], then variance [C]
     Tensor sums;     ///< [2, C], of this update; defined after allocate()
+    int64_t values;  ///< that each channel had in the pass before
   };
   Entry* add(const NormParts& norm, double momentum);
 
@@ -35,8 +37,14 @@ class RunningStatistics {
   /// Unless they are frozen, takes what `micro_batches` of all ranks have seen into account: average = (1 - momentum)
   /// average + momentum mean over the micro-batches.
   void apply(const Kernels& kernels, int64_t micro_batches);
-  /// Forgets the averages: they become the mean over the micro-batches.
-  void replace(const Kernels& kernels, int64_t micro_batches);
+
+  /// To take the averages anew over many micro-batches as if they were one. pool() adds what a micro-batch alone has
+  /// left in sums() to `pooled`, for every entry [1 + 2 C] numbers: how many values a channel had, their sums, and sums
+  /// of squares; these may be added up over micro-batches and ranks. replace() makes mean and unbiased variance of
+  /// them.
+  size_t pooled_size() const;
+  void pool(const Kernels& kernels, std::span<double> pooled) const;
+  void replace(const Kernels& kernels, std::span<const double> pooled);
 
   /// Training, too, normalises by the averages, which stay as they are.
   void freeze(bool frozen) { frozen_ = frozen; }
@@ -49,8 +57,6 @@ class RunningStatistics {
   void fold(const Kernels& kernels);
 
  private:
-  static void blend(const Kernels& kernels, const Entry& entry, int64_t micro_batches, double momentum);
-
   std::deque<Entry> entries_;
   int64_t elements_ = 0;
   bool frozen_ = false;

@@ -31,11 +31,17 @@ std::string briefly(const std::vector<std::string>& labels) {
   return fmt::format("{}, ... ({})", fmt::join(labels.begin(), labels.begin() + kShown, ", "), labels.size());
 }
 
-/// Whether classes may be the same: one that is called by its number has no name that could be another.
+bool is_number(const std::string& text) { return text.find_first_not_of("0123456789") == text.npos; }
+
+/// Whether classes may be the same: one that is called by its number has no name that could be another, unless the
+/// other is a number as well.
 bool may_be_same(const std::vector<std::string>& a, const std::vector<std::string>& b) {
   if (a.size() != b.size()) return false;
+  const auto nameless = [](const std::string& x, const std::string& other, size_t place) {
+    return x == std::to_string(place) && !is_number(other);
+  };
   for (size_t c = 0; c < a.size(); ++c)
-    if (a[c] != b[c] && a[c] != std::to_string(c) && b[c] != std::to_string(c)) return false;
+    if (a[c] != b[c] && !nameless(a[c], b[c], c) && !nameless(b[c], a[c], c)) return false;
   return true;
 }
 
@@ -94,7 +100,6 @@ std::unique_ptr<RunTask> ImageClassification::from_config(const RunConfig& confi
       new ImageClassification({config.model, config.task, data.transform, train->channels(), train->classes()}));
   task->config_ = data;
   task->seed_ = static_cast<uint64_t>(config.seed);
-  task->teachers_alone_ = !config.ipq.teacher.empty() && config.ipq.teacher_weight == 1.0;
   task->train_data_ = std::move(train);
   return task;
 }
@@ -156,10 +161,6 @@ void ImageClassification::open_training() {
   valid_data_ = std::make_shared<const ImageDataset>(ImageDataset::open(config_->path, config_->valid));
   check_data(*train_data_);
   check_data(*valid_data_);
-  if (!teachers_alone_)
-    check_labelled(*train_data_,
-                   "training needs; `quantize` does without them where it learns from a teacher alone "
-                   "(ipq.teacher, ipq.teacher_weight: 1)");
   check_labelled(*valid_data_, "validation needs: name a split with classes (data.valid)");
   train_ = batches_of(train_data_, true);
   valid_ = batches_of(valid_data_, false);
@@ -197,8 +198,6 @@ MicroBatch ImageClassification::micro_batch_of(std::span<const int64_t> items, I
   images_ = batches.get(items, epoch);
   targets_.clear();
   for (const int64_t item : items) targets_.push_back(train_data_->label(item));
-  QN_CHECK(teachers_.any() || std::ranges::all_of(targets_, [](int32_t target) { return target >= 0; }),
-           "{} has images without a class, of which nothing can be learned without a teacher", train_data_->path());
   return {.losses =
               [this](Tape& tape) {
                 return teachers_.losses(tape, *model_, [this](Module& module, Tape& own) {
@@ -210,6 +209,13 @@ MicroBatch ImageClassification::micro_batch_of(std::span<const int64_t> items, I
               },
           .sample_size = std::ssize(items),
           .host_reads = std::ranges::find(targets_, kNoClass) != targets_.end()};
+}
+
+void ImageClassification::check_targets() const {
+  check_labelled(
+      *train_data_,
+      "training needs; `quantize` does without them where it makes no updates, or learns from a teacher alone "
+      "(ipq.teacher, ipq.teacher_weight: 1)");
 }
 
 /// Images without a class get the first teacher's; in passes that learn nothing, whatever the model itself says.
@@ -338,9 +344,10 @@ std::vector<Prediction> ImageClassification::predict_images(std::span<const std:
 
 void ImageClassification::check_teacher(const RunTask& teacher, const char* key, const std::string& path) const {
   const auto* other = dynamic_cast<const ImageClassification*>(&teacher);
-  QN_CHECK_USAGE(
-      other != nullptr && may_be_same(other->labels(), what_.labels) && other->what_.transform == what_.transform,
-      "{}: {} is no model of task image_classification with the same classes and data.transform", key, path);
+  QN_CHECK_USAGE(other != nullptr && may_be_same(other->labels(), what_.labels) &&
+                     other->what_.transform == what_.transform && other->what_.channels == what_.channels,
+                 "{}: {} is no model of task image_classification with the same classes, channels and data.transform",
+                 key, path);
 }
 
 void ImageClassification::learn_from(const std::vector<std::string>& files, double weight, const Kernels& kernels) {

@@ -25,6 +25,7 @@ class ImageClassification : public RunTask {
   Module& module() override { return *model_; }
   SampleWords sample_words() const override { return {.one = "image", .many = "images", .briefly = "img"}; }
   void open_training() override;
+  void check_targets() const override;
   std::string describe_data(int64_t micro_batches) const override;
   int64_t next_update(int64_t micro_batches) override;
   void put_back_update() override { updates_->put_back(); }
@@ -82,7 +83,6 @@ class ImageClassification : public RunTask {
   std::unique_ptr<ImageBatches> train_, valid_, examples_;
   std::optional<SampledUpdates> updates_;
   Teachers teachers_;
-  bool teachers_alone_ = false;               // as the configuration has it: targets are not needed
   std::vector<int64_t> asked_;                // micro-batches of the update at hand that this rank has had so far
   std::vector<std::vector<int64_t>> coming_;  // the next update's, which workers have been told
   Tensor images_;                             // of the micro-batch at hand

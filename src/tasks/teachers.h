@@ -26,7 +26,6 @@ class Teachers {
   Teachers(const std::vector<std::string>& files, double weight, const std::string& dictionary_hash, const Check& check,
            const Kernels& kernels);
 
-  bool any() const { return !files_.empty(); }
   /// The student's losses; where gradients are wanted, they draw it to the teachers, too.
   Tensor losses(Tape& tape, Module& student, const Losses& losses_of) const;
 

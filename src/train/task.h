@@ -83,6 +83,9 @@ class Task {
 
   /// Opens what training needs; called once, before anything below.
   virtual void open_training() = 0;
+  /// Throws qn::UsageError where training samples lack what updates learn from; asked before the first one, unless all
+  /// that they learn is a teacher's answers.
+  virtual void check_targets() const {}
   /// A line of the log about the training data, for updates of so many micro-batches.
   virtual std::string describe_data(int64_t micro_batches) const = 0;
 

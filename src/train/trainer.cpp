@@ -121,6 +121,8 @@ void Trainer::start_or_resume() {
   if (resuming) task_.check_weights(state);
   plan_weights(state);
   check_schedule();
+  const bool teacher_alone = !config_.ipq.teacher.empty() && config_.ipq.teacher_weight == 1.0;
+  if (!ipq_ || (finetuning_.total() > 0 && !teacher_alone)) task_.check_targets();
   if (!resuming) initialize_weights();
   if (resuming && ipq_) ipq_->load(state);
   renew_optimizer();
@@ -136,7 +138,8 @@ void Trainer::make_update_runner() {
                                  .dtype = dtype_,
                                  .clip_norm = config_.optimizer.clip_norm,
                                  .bucket_bytes = static_cast<size_t>(config_.comm.bucket_mib * 1024 * 1024),
-                                 .overlap = config_.comm.overlap.value_or(device_comm_ != nullptr),
+                                 .overlap = !config_.train.synchronize_norms &&
+                                            config_.comm.overlap.value_or(device_comm_ != nullptr),
                                  .synchronize_norms = config_.train.synchronize_norms,
                                  .skip_missing = config_.optimizer.missing_gradient == MissingGradient::skip,
                                  .loss_scaling = loss_scaling(config_.train),
@@ -375,7 +378,11 @@ const Evaluation& Trainer::validate_now() {
 }
 
 void Trainer::round_weights(const PackedStorage& storage) {
-  round_to_storage(module_, storage, [&] { measure_norms(plan_.quantized()); });
+  // Weights that were finetuned by frozen averages are made for these.
+  const bool settled = config_.ipq.freeze_norms && finetuning_.total() > 0;
+  round_to_storage(module_, storage, [&] {
+    if (!settled) measure_norms(plan_.quantized());
+  });
   evaluation_.reset();
 }
 

@@ -105,8 +105,8 @@ class Trainer {
   double current_lr() const;
   bool one_update();
   bool begin_noise();
-  void calibration_passes(const PassOptions& options, const std::function<void(int64_t)>& after);
-  void measure_norms(const std::vector<WeightPlan>& quantized);
+  bool calibration_passes(int64_t count, const PassOptions& options, const std::function<bool(int64_t)>& after);
+  bool measure_norms(const std::vector<WeightPlan>& quantized);
   void measure_inputs();
   void calibrate();
   AcrossRanks across_ranks();

@@ -61,7 +61,7 @@ bool Trainer::run_due_stages() {
       return !stop;
     });
     if (!report) return false;
-    measure_norms(plan_.stage(report->stage));
+    if (!measure_norms(plan_.stage(report->stage))) return false;
     fault_point("stage.swapped");
     stage_model_->begin();
     renew_optimizer();
@@ -93,20 +93,21 @@ void Trainer::check_teacher(const StateDict& state) const {
                  fmt::join(config_.ipq.teacher, ", "), config_.ipq.teacher.size() == 1 ? "is" : "are");
 }
 
-/// Evaluation passes over training micro-batches, which ranks share; after(i) is called on every rank.
-void Trainer::calibration_passes(const PassOptions& options, const std::function<void(int64_t)>& after) {
+/// Evaluation passes over `count` training micro-batches, which ranks share; after(i) is called on every rank, and
+/// false ends them: then so is the result.
+bool Trainer::calibration_passes(int64_t count, const PassOptions& options, const std::function<bool(int64_t)>& after) {
   const ProfileScope phase(Phase::forward);
   Arena arena(*kernels_.memory);
   Tape tape(kernels_, arena, dtype_, {});
-  const int64_t count = config_.ipq.calibration_batches;
   for (int64_t i = 0; i < count; ++i) {
     if (i % comm_.size() == comm_.rank()) {
       tape.restart(options);
       task_.example(i, count).losses(tape);
       arena.reset();
     }
-    after(i);
+    if (!after(i)) return false;
   }
+  return true;
 }
 
 /// Tells the next stage how much the columns of its weights matter, on the model as the stage finds it.
@@ -115,27 +116,39 @@ void Trainer::measure_inputs() {
   const double exponent = finetuning_.input_exponent(ipq_->stages_done());
   if (exponent == 0.0 || weights.empty()) return;
   const InputStatistics statistics(module_, weights);
-  calibration_passes({}, [](int64_t) {});
+  calibration_passes(config_.ipq.calibration_batches, {}, [](int64_t) { return true; });
   ColumnImportances found = statistics.importances(exponent, across_ranks());
   spdlog::info("stage {}: importance of the inputs of {} weights from {} training micro-batches",
                ipq_->stages_done() + 1, found.size(), config_.ipq.calibration_batches);
   ipq_->set_column_importances(std::move(found));
 }
 
-/// What comes out of weights that have become codes is no longer what the running averages are of.
-void Trainer::measure_norms(const std::vector<WeightPlan>& quantized) {
+/// What comes out of weights that have become codes is no longer what the running averages are of. False when it was
+/// stopped.
+bool Trainer::measure_norms(const std::vector<WeightPlan>& quantized) {
   RunningStatistics& norms = module_.statistics();
   const bool coarse = std::any_of(quantized.begin(), quantized.end(), [](const WeightPlan& weight) {
     return weight.quantizer->kmeans().has_value() || weight.quantizer->layout(weight.rows, weight.cols).bits() < 8;
   });
-  if (norms.empty() || !config_.ipq.measure_norms.value_or(coarse)) return;
-  kernels_.fill(norms.sums(), 0.0);
+  if (norms.empty() || !config_.ipq.measure_norms.value_or(coarse)) return true;
+  const int64_t all = task_.updates_per_epoch(1), asked = config_.ipq.calibration_batches;
+  const int64_t count = all > 0 ? std::min(all, asked) : asked;
+  std::vector<double> pooled(norms.pooled_size());
   norms.freeze(false);
-  calibration_passes({.batch_statistics = true}, [](int64_t) {});
+  kernels_.fill(norms.sums(), 0.0);
+  const bool done = calibration_passes(count, {.batch_statistics = true}, [&](int64_t i) {
+    if (i % comm_.size() == comm_.rank()) norms.pool(kernels_, pooled);
+    kernels_.fill(norms.sums(), 0.0);
+    return (i + 1) % comm_.size() != 0 || !agreed_stop();
+  });
   norms.freeze(config_.ipq.freeze_norms);
-  RankSums(kernels_, comm_, device_comm_.get()).sum(norms.sums());
-  norms.replace(kernels_, config_.ipq.calibration_batches);
+  if (!done) return false;
+  comm_.all_reduce_sum(pooled);
+  norms.replace(kernels_, pooled);
   module_.refresh();
+  evaluation_.reset();
+  spdlog::info("batch normalisations: running averages of {} training micro-batches", count);
+  return true;
 }
 
 /// Gives activations their range on training data, if training has not. Micro-batches are taken in groups, of which
@@ -145,8 +158,9 @@ void Trainer::calibrate() {
   if (observer == nullptr || observer->calibrated()) return;
   const int64_t count = config_.ipq.calibration_batches, group = observer->calibration_group(count);
   observer->set_calibrating(true);
-  calibration_passes({}, [&](int64_t i) {
+  calibration_passes(count, {}, [&](int64_t i) {
     if ((i + 1) % group == 0 || i + 1 == count) observer->end_update(kernels_, across_ranks());
+    return true;
   });
   observer->set_calibrating(false);
   evaluation_.reset();

@@ -121,7 +121,8 @@ std::optional<int64_t> UpdateRunner::reduce(std::optional<int64_t> sample_size) 
   }
   const ProfileScope phase(Phase::all_reduce);
   reducer_.finish();
-  if (!module_.statistics().empty()) rank_sums_.sum(module_.statistics().sums());
+  if (const RunningStatistics& norms = module_.statistics(); !norms.empty() && !norms.frozen())
+    rank_sums_.sum(norms.sums());
   if (on_host(kernels_)) state()->loss = comm_.all_reduce_sum_value(state()->loss);
   std::array<int64_t, 2> sums{sample_size.value_or(0), sample_size ? 0 : 1};
   comm_.all_reduce_sum(sums);

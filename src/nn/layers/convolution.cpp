@@ -64,6 +64,7 @@ BatchNormArgs BatchNorm::args(FusedActivation activation) const {
 }
 
 Var BatchNorm::operator()(Tape& tape, const Var& x, FusedActivation activation) const {
+  statistics->values = x.value.rows();
   return batch_norm(tape, x, weight->var(tape), bias->var(tape), args(activation));
 }
 
