@@ -14,17 +14,23 @@ TASKS = {
               [("gflops", "GFLOP/s"), ("peak_mib_all_ranks", "peak MiB, all ranks")]),
     "kmeans": ("k-means, 524288 sub-vectors of 8, K = 256, 15 iterations", "seconds", "s", False,
                [("gflops", "GFLOP/s"), ("objective", "objective"), ("extra_mib", "extra MiB")]),
+    "codes": ("One token, 247 million parameters", "milliseconds", "ms", False,
+              [("simd", "instructions"), ("model_mib", "model, MiB"), ("peak_mib", "peak MiB"), ("engine", "engine")]),
+    "text": ("A text of 3072 tokens, 247 million parameters", "tokens_per_second", "tokens/s", True,
+             [("simd", "instructions"), ("model_mib", "model, MiB"), ("peak_mib", "peak MiB")]),
     "matmul": ("Best matrix product", "matmul_gflops", "GFLOP/s", True, []),
 }
 
 
 def median(results, key):
     values = [r[key] for r in results if key in r]
+    if values and isinstance(values[0], str):
+        return values[0]
     return statistics.median(values) if values else None
 
 
 def number(value):
-    return "" if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+    return value or "" if value is None or isinstance(value, str) else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def task_table(task, lines):

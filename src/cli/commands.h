@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "compress/held_weights.h"
 #include "ops/kernels.h"
 #include "tasks/run_config.h"
 #include "train/device.h"
@@ -62,6 +63,8 @@ struct ComputeOptions {
 };
 /// The option --layers-to-keep; `what` begins its description.
 void add_layers_to_keep(CLI::App& command, std::string& layers, const std::string& what);
+/// The option --weights.
+void add_held_weights(CLI::App& command, HeldWeights& held);
 /// The file that quantize writes: `out`, or checkpoint.dir's model.safetensors where it is empty.
 std::filesystem::path packed_file(const std::string& out, const RunConfig& config);
 /// The last line of a command. Call it on every rank.

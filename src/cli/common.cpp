@@ -59,6 +59,12 @@ void add_layers_to_keep(CLI::App& command, std::string& layers, const std::strin
                      what + ": \"0,2,4\", counted from 0, or \"every-other\"; they are counted anew");
 }
 
+void add_held_weights(CLI::App& command, HeldWeights& held) {
+  add_choice(command, "--weights", held,
+             "Of a packed file: codes, multiplied as they are and no larger in memory than in the file (on CPUs), or "
+             "decoded when it is loaded; --log-level debug tells how products are computed");
+}
+
 void ComputeOptions::add_to(CLI::App& command) {
   add_choice(command, "--device", device,
              "cpu, or cuda: every rank computes on the GPU of its number on its machine (tested on an emulated "

@@ -15,6 +15,7 @@ namespace {
 struct EmbedArguments {
   std::string file, data, text, npy;
   Precision precision = Precision::fp32;
+  HeldWeights held = HeldWeights::codes;
   ComputeOptions compute;
 };
 
@@ -37,7 +38,7 @@ int run_embed(const EmbedArguments& a, const Kernels& kernels, Communicator& com
   if (!comm.is_root()) return kSuccess;
   if (!a.npy.empty()) check_output_file(a.npy, "--npy", FileKind::binary, {a.file, a.text});
   LineInput input(a.text, "--text");
-  const ModelFile model = load_model_file(a.file, kernels);
+  const ModelFile model = load_model_file(a.file, kernels, {}, a.held);
   set_product_precision(a.precision, kernels);
   std::vector<float> all;
   size_t rows = 0;
@@ -73,6 +74,7 @@ Command add_embed(CLI::App& app) {
   add_choice(app, "--precision", a->precision,
              "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
              "else fp32; bf16_always: on any processor; fp16: GPUs only");
+  add_held_weights(app, a->held);
   a->compute.add_to(app);
   app.footer(
       "Prints a JSON array per line: a vector of length 1, so that the cosine of two sentences is the sum of the\n"

@@ -23,6 +23,7 @@ struct EvalArguments {
   std::string file, layers_to_keep;
   EvalConfig config;
   Precision precision = Precision::fp32;
+  HeldWeights held = HeldWeights::codes;
   ComputeOptions compute;
   double watchdog_seconds = CommConfig{}.watchdog_seconds;
   bool json = false;
@@ -60,7 +61,7 @@ void print_result(const EvalArguments& a, const ModelFile& file, const EvalRepor
 
 ModelFile load(const EvalArguments& a, const Kernels& kernels) {
   const ProfileScope phase(Phase::checkpoint);
-  return load_model_file(a.file, kernels, a.layers_to_keep);
+  return load_model_file(a.file, kernels, a.layers_to_keep, a.held);
 }
 
 bool finite(const EvalReport& report) {
@@ -102,6 +103,7 @@ Command add_eval(CLI::App& app) {
       ->check(watchdog_seconds())
       ->capture_default_str();
   app.add_flag("--json", a->json, "Print one JSON object (numbers that are not finite as null)");
+  add_held_weights(app, a->held);
   a->compute.add_to(app);
   app.footer(
       "Loss is in bits (base 2), perplexity 2^loss; </s> and blank lines count, as in fairseq-eval-lm.\n"

@@ -22,6 +22,7 @@ struct GenerateArguments {
   GenerateConfig config;
   int64_t best = 1;
   Precision precision = Precision::fp32;
+  HeldWeights held = HeldWeights::codes;
   ComputeOptions compute;
   bool json = false;
 };
@@ -111,7 +112,7 @@ int run_generate(GenerateArguments& a, const Kernels& kernels, Communicator& com
   QN_CHECK_USAGE(a.best == 1 || a.split.empty(), "--best is for --text; of a split the best translations are taken");
   if (!a.out.empty()) check_output_file(a.out, "--out", FileKind::text, inputs_of(a));
   a.config.validate(OptionChecker{});
-  const ModelFile model = load_model_file(a.file, kernels);
+  const ModelFile model = load_model_file(a.file, kernels, {}, a.held);
   set_product_precision(a.precision, kernels);
   a.text.empty() ? translate_split(a, *model.task, kernels, dtype) : write_text(a, *model.task, kernels, dtype);
   return kSuccess;
@@ -139,6 +140,7 @@ Command add_generate(CLI::App& app) {
              "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
              "else fp32; bf16_always: on any processor; fp16: GPUs only");
   app.add_flag("--json", a->json, "Print JSON: an object per text with its scores, or one for a split");
+  add_held_weights(app, a->held);
   a->compute.add_to(app);
   app.footer(
       "Translations: beam search as fairseq-generate does it. BLEU is that of sacreBLEU with tokenisation 13a, over "

@@ -17,6 +17,7 @@ struct PredictArguments {
   std::vector<std::string> images;
   int64_t top = 5;
   Precision precision = Precision::fp32;
+  HeldWeights held = HeldWeights::codes;
   ComputeOptions compute;
   bool json = false;
 };
@@ -48,7 +49,7 @@ Prediction shortened(Prediction prediction, int64_t top) {
 }
 
 int predict_images(const PredictArguments& a, const Kernels& kernels, DType dtype) {
-  const ModelFile model = load_model_file(a.file, kernels);
+  const ModelFile model = load_model_file(a.file, kernels, {}, a.held);
   set_product_precision(a.precision, kernels);
   for (const std::string& path : a.images) {
     const auto found = model.task->predict_images(std::span(&path, 1), kernels, dtype);
@@ -66,7 +67,7 @@ int run_predict(const PredictArguments& a, const Kernels& kernels, Communicator&
                  "name image files behind the model's, or lines of text with --text: one of both");
   if (!a.images.empty()) return predict_images(a, kernels, dtype);
   LineInput input(a.text, "--text");
-  const ModelFile model = load_model_file(a.file, kernels);
+  const ModelFile model = load_model_file(a.file, kernels, {}, a.held);
   set_product_precision(a.precision, kernels);
   int64_t before = 0;
   constexpr size_t kMost = 1024;  // enough for batches of lines of equal length
@@ -100,6 +101,7 @@ Command add_predict(CLI::App& app) {
              "fp32; tf32: fp32 with products in TF32 on GPUs; bf16: where the processor has instructions for it, "
              "else fp32; bf16_always: on any processor; fp16: GPUs only");
   app.add_flag("--json", a->json, "Print a JSON object per line");
+  add_held_weights(app, a->held);
   a->compute.add_to(app);
   app.footer(
       "Prints a line per line: the most likely label, then every label with its probability. Of a regression: the\n"

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "compress/coded_representation.h"
 #include "compress/packed_origin.h"
 #include "compress/packed_tensors.h"
 #include "compress/representation.h"
@@ -99,8 +100,23 @@ void check_finite(const std::string& path, const std::string& name, std::span<co
   QN_CHECK(found.empty(), "{}: {} is not finite ({}): this model is of no use", path, name, found);
 }
 
+/// The weight stays codes, if its quantizer allows that.
+bool keep_codes(Module& module, Weight& weight, const PackedWeight& packed, const SafetensorsReader& file,
+                const Kernels& kernels) {
+  QN_CHECK(packed.rows == weight.rows() && packed.cols == weight.cols(), "{} is {} x {}, its codes are for {} x {}",
+           weight.name(), weight.rows(), weight.cols(), packed.rows, packed.cols);
+  auto coded = read_coded(file, weight.name(), packed, kernels);
+  if (coded == nullptr) return false;
+  module.parameters().remove(weight.dense());
+  weight.set_representation(std::move(coded), nullptr);
+  for (const std::string& name : tensor_names(weight.name(), packed))
+    if (file.contains(name)) file.release(file.at(name));
+  return true;
+}
+
+/// `codes`: kernels that weights may stay codes for, or null.
 void represent(Module& module, const PackedWeights& quantized, const SafetensorsReader& file, const std::string& path,
-               CentroidGradient gradient) {
+               CentroidGradient gradient, const Kernels* codes) {
   for (const auto& [name, packed] : quantized)
     QN_CHECK(module.weights().find(name) != nullptr, "{} has codes for '{}', a weight that its model does not have",
              path, name);
@@ -108,8 +124,10 @@ void represent(Module& module, const PackedWeights& quantized, const Safetensors
   for (const auto& weight : module.weights().all()) {  // in the module's order: it is that of the store
     const auto packed = quantized.find(weight->name());
     if (packed == quantized.end()) continue;
+    for (const SideValues& side : read_side_values(file, weight->name(), packed->second).values)
+      check_finite(path, part_name(weight->name(), side.name), side.values);
+    if (codes != nullptr && keep_codes(module, *weight, packed->second, file, *codes)) continue;
     QuantizedTensor tensor = read_quantized(file, weight->name(), packed->second);
-    for (const SideValues& side : tensor.values) check_finite(path, part_name(weight->name(), side.name), side.values);
     swap.replace(*weight, std::move(tensor));
   }
   swap.finish();
@@ -201,11 +219,15 @@ void check_packed_format(const SafetensorsReader& file, const std::string& path)
   file.verify();
 }
 
-void load_packed(Module& module, const SafetensorsReader& file, const std::string& path, CentroidGradient gradient) {
+namespace {
+
+void load_parts(Module& module, const SafetensorsReader& file, const std::string& path, CentroidGradient gradient,
+                const Kernels* codes) {
   check_packed_format(file, path);
   const PackedWeights quantized = packed_weights(file, &module.weights());
   cut_ties(module, quantized, file);
-  represent(module, quantized, file, path, gradient);
+  represent(module, quantized, file, path, gradient, codes);
+  if (codes != nullptr) module.allocate(DType::f32, *codes, /*gradients=*/false);
   const Kernels& kernels = module.parameters().kernels();
   for (const auto& p : module.parameters().all())
     if (!is_part(module, p.get())) read_into(file, path, p->name, kernels, p->value);
@@ -217,8 +239,19 @@ void load_packed(Module& module, const SafetensorsReader& file, const std::strin
   module.refresh();
 }
 
+}  // namespace
+
+void load_packed(Module& module, const SafetensorsReader& file, const std::string& path, CentroidGradient gradient) {
+  load_parts(module, file, path, gradient, nullptr);
+}
+
+void load_packed(Module& module, const SafetensorsReader& file, const std::string& path, const Kernels& kernels) {
+  if (!kernels.from_codes) module.allocate(DType::f32, kernels);
+  load_parts(module, file, path, CentroidGradient::sum, kernels.from_codes ? &kernels : nullptr);
+}
+
 void load_packed(Module& module, const std::filesystem::path& path) {
-  load_packed(module, SafetensorsReader(path), path.string(), CentroidGradient::sum);
+  load_packed(module, SafetensorsReader(path), path.string(), module.parameters().kernels());
 }
 
 SizeReport packed_sizes(const SafetensorsReader& file) {

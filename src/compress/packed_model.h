@@ -38,7 +38,9 @@ void check_packed_format(const SafetensorsReader& file, const std::string& path)
 /// Gives a laid out, dense module the file's structure (ties cut, codes in place of dense weights) and values. Throws
 /// qn::Error naming file and tensor when they do not fit.
 void load_packed(Module& module, const SafetensorsReader& file, const std::string& path, CentroidGradient gradient);
-/// The same for a module that will only be evaluated.
+/// The same for a module that will only be evaluated with `kernels`, and need not be laid out: its memory is that of
+/// the file and little more. Without kernels: where the module is.
+void load_packed(Module& module, const SafetensorsReader& file, const std::string& path, const Kernels& kernels);
 void load_packed(Module& module, const std::filesystem::path& path);
 
 /// Sizes by tensor; the total is the file's size.

@@ -14,8 +14,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr const char* kCodes = "codes";
-
 std::string scale_name(const std::string& name) { return name + "_scale"; }
 
 /// Version 1: a weight is quantized where there are codes, by product quantization, and its codebook tells how.
@@ -176,14 +174,19 @@ PackedWeights packed_weights(const SafetensorsReader& file, const WeightSet* wei
   return found;
 }
 
-QuantizedTensor read_quantized(const SafetensorsReader& file, const std::string& weight, const PackedWeight& packed) {
+QuantizedTensor read_side_values(const SafetensorsReader& file, const std::string& weight, const PackedWeight& packed) {
   check_stored(file, weight, packed);
-  const QuantizedLayout layout = packed.quantizer->layout(packed.rows, packed.cols);
   QuantizedTensor tensor{.quantizer = packed.quantizer, .rows = packed.rows, .cols = packed.cols};
+  for (const SideLayout& side : packed.quantizer->layout(packed.rows, packed.cols).side)
+    tensor.values.push_back({side.name, side.shape, read_values(file, part_name(weight, side.name))});
+  return tensor;
+}
+
+QuantizedTensor read_quantized(const SafetensorsReader& file, const std::string& weight, const PackedWeight& packed) {
+  QuantizedTensor tensor = read_side_values(file, weight, packed);
+  const QuantizedLayout layout = packed.quantizer->layout(packed.rows, packed.cols);
   tensor.codes.resize(static_cast<size_t>(layout.codes));
   unpack_codes(file.values<uint8_t>(part_name(weight, kCodes), StoredType::u8), layout.bits(), tensor.codes);
-  for (const SideLayout& side : layout.side)
-    tensor.values.push_back({side.name, side.shape, read_values(file, part_name(weight, side.name))});
   return tensor;
 }
 

@@ -17,6 +17,7 @@ namespace qn {
 
 inline constexpr const char* kVersion1 = "1";  ///< of the format, in which names of tensors tell the quantizers
 inline constexpr const char* kQuantizedKey = "quantized";
+inline constexpr const char* kCodes = "codes";
 
 /// What the metadata says of a quantized weight.
 struct PackedWeight {
@@ -58,6 +59,8 @@ class PackedTensors {
 /// single row.
 PackedWeights packed_weights(const SafetensorsReader& file, const WeightSet* weights);
 QuantizedTensor read_quantized(const SafetensorsReader& file, const std::string& weight, const PackedWeight& packed);
+/// The same without codes.
+QuantizedTensor read_side_values(const SafetensorsReader& file, const std::string& weight, const PackedWeight& packed);
 /// Every tensor that a quantized weight may have in a file.
 std::vector<std::string> tensor_names(const std::string& weight, const PackedWeight& packed);
 

@@ -170,9 +170,9 @@ class IntRepresentation : public FrozenRepresentation {
   bool multiply(Tape& tape, const Tensor& y, int64_t column, const Tensor& x,
                 const ActivationQuantizer* input) override {
     const ActivationGrid* grid = input != nullptr ? input->grid() : nullptr;
-    if (grid == nullptr || tape.dtype() == DType::f64 || quantized()->cols > kMostInt8Columns) return false;
+    if (!int8_product_serves(tape, grid, quantized()->cols)) return false;
     if (memory_ != tape.k.memory) {
-      weight_ = int8_weight(tape.k);
+      weight_ = int8_weight(tape.k, *quantized());
       memory_ = tape.k.memory;
     }
     multiply_int8_into(tape, y, column, {x, nullptr}, weight_, *grid, {});
@@ -180,20 +180,6 @@ class IntRepresentation : public FrozenRepresentation {
   }
 
  private:
-  Int8Weight int8_weight(const Kernels& kernels) const {
-    const QuantizedTensor& tensor = *quantized();
-    const auto copy = [&](const auto* values, Shape shape, DType dtype) {
-      OwnedTensor result(shape, dtype, *kernels.memory);
-      kernels.upload(result.view().data, values, result.view().bytes());
-      return result;
-    };
-    const std::vector<uint8_t> codes(tensor.codes.begin(), tensor.codes.end());
-    const SideValues &scale = tensor.side("scale"), &zero_point = tensor.side("zero_point");
-    return Int8Weight(kernels, copy(codes.data(), {tensor.rows, tensor.cols}, DType::u8).view(),
-                      copy(scale.values.data(), scale.shape, DType::f32).view(),
-                      copy(zero_point.values.data(), zero_point.shape, DType::f32).view());
-  }
-
   Int8Weight weight_;
   const Memory* memory_ = nullptr;
 };
@@ -226,6 +212,23 @@ std::string part_name(const std::string& weight_name, const std::string& role) {
   static const std::string kSuffix = "weight";
   QN_ASSERT(weight_name.ends_with("." + kSuffix), "{}", weight_name);
   return weight_name.substr(0, weight_name.size() - kSuffix.size()) + role;
+}
+
+bool int8_product_serves(const Tape& tape, const ActivationGrid* grid, int64_t cols) {
+  return grid != nullptr && tape.dtype() != DType::f64 && cols <= kMostInt8Columns;
+}
+
+Int8Weight int8_weight(const Kernels& kernels, const QuantizedTensor& tensor) {
+  const auto copy = [&](const auto* values, Shape shape, DType dtype) {
+    OwnedTensor result(shape, dtype, *kernels.memory);
+    kernels.upload(result.view().data, values, result.view().bytes());
+    return result;
+  };
+  const std::vector<uint8_t> codes(tensor.codes.begin(), tensor.codes.end());
+  const SideValues &scale = tensor.side("scale"), &zero_point = tensor.side("zero_point");
+  return Int8Weight(kernels, copy(codes.data(), {tensor.rows, tensor.cols}, DType::u8).view(),
+                    copy(scale.values.data(), scale.shape, DType::f32).view(),
+                    copy(zero_point.values.data(), zero_point.shape, DType::f32).view());
 }
 
 std::optional<QuantizedTensor> quantized_tensor(const Weight& weight, const ParameterStore& store) {
@@ -283,7 +286,10 @@ void round_side_values(Weight& weight, ValueStorage storage) {
   const QuantizedLayout layout = tensor.quantizer->layout(tensor.rows, tensor.cols);
   for (size_t i = 0; i < layout.side.size(); ++i)
     round_to_storage(tensor.values[i].values, layout.side[i].stored(storage));
-  const Maker* maker = maker_of(*tensor.quantizer);
+  // Where nothing is trained, types whose values could be have no representation of their own.
+  const bool trainable =
+      std::any_of(layout.side.begin(), layout.side.end(), [](const SideLayout& s) { return s.trainable; });
+  const Maker* maker = trainable ? nullptr : maker_of(*tensor.quantizer);
   weight.set_representation(maker != nullptr ? maker->make(std::move(tensor), {}, {})
                                              : std::make_unique<FrozenRepresentation>(std::move(tensor)),
                             nullptr);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "nn/module.h"
+#include "ops/int8_weight.h"
 #include "quant/product_quantizer.h"
 #include "quant/quantizer.h"
 
@@ -64,6 +65,11 @@ class RepresentationSwap {
   };
   std::vector<Pending> pending_;
 };
+
+/// Whether inputs on `grid` (null: not quantized) and a weight of codes of up to 8 bits with so many columns are
+/// multiplied in integers, and the weight laid out for it.
+bool int8_product_serves(const Tape& tape, const ActivationGrid* grid, int64_t cols);
+Int8Weight int8_weight(const Kernels& kernels, const QuantizedTensor& tensor);
 
 /// Rounds the values beside the codes that are not trained to what files hold; see SideLayout::roundable. Trained ones
 /// are parameters.

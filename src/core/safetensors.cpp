@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <fmt/ranges.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -216,11 +218,21 @@ void SafetensorsReader::rename(const std::function<std::optional<std::string>(co
   checksums_ = std::move(checksums);
 }
 
+void SafetensorsReader::release(const StoredTensor& tensor) const {
+  // Whole pages only: those at the ends may be a neighbour's, too.
+  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(tensor.bytes.data());
+  const uintptr_t first = (begin + page - 1) / page * page, last = (begin + tensor.bytes.size()) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);  // else they just stay
+}
+
 void SafetensorsReader::verify() const {
   std::vector<std::string> altered;
-  for (size_t i = 0; has_checksums_ && i < tensors_.size(); ++i)
+  for (size_t i = 0; has_checksums_ && i < tensors_.size(); ++i) {
     if (tensor_checksum(tensors_[i].bytes) != checksums_.substr(i * kTensorDigits, kTensorDigits))
       altered.push_back(fmt::format("'{}'", tensors_[i].name));
+    release(tensors_[i]);
+  }
   QN_CHECK(altered.empty(), "'{}' is damaged: tensor {} does not fit {} checksum", path_, fmt::join(altered, ", "),
            altered.size() == 1 ? "its" : "their");
 }

@@ -67,8 +67,10 @@ class SafetensorsReader {
 
   /// Whether the file says what its bytes have to be; its header is then known to be intact.
   bool has_checksums() const { return has_checksums_; }
-  /// Reads all tensors. Throws qn::Error naming those that their checksums do not fit; has nothing to say of a file
-  /// without checksums.
+  /// The tensor's bytes will not be read soon: they need not stay in memory, where the system counts them as ours.
+  void release(const StoredTensor& tensor) const;
+  /// Reads all tensors, releasing each. Throws qn::Error naming those that their checksums do not fit; has nothing to
+  /// say of a file without checksums.
   void verify() const;
 
  private:

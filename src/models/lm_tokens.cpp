@@ -7,7 +7,8 @@ LmTokens::LmTokens(TransformerLm& model, Tape& tape)
   QN_ASSERT(!tape.recording());
   // What a pass computes once stays where it is computed first: that must be now, and not within a step.
   const std::vector<int32_t> tokens = model.token_of_every_band();
-  model.head().log_probabilities(tape, model.features(tape, {std::ssize(tokens), 1, tokens, {}}));
+  const Var features = model.features(tape, {std::ssize(tokens), 1, tokens, {}});
+  model.head().log_probabilities(tape, {features.value.row_slice(0, 1), nullptr});
   kept_ = tape.arena.mark();
 }
 

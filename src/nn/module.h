@@ -48,8 +48,8 @@ class Module {
   Scope root();
 
   /// Memory for parameters and buffers in the memory of `kernels`, which must outlive the module; what had values keeps
-  /// them.
-  void allocate(DType dtype, const Kernels& kernels);
+  /// them. Without gradients it can only be evaluated.
+  void allocate(DType dtype, const Kernels& kernels, bool gradients = true);
   /// After buffers were written from outside.
   void refresh();
 
@@ -114,8 +114,8 @@ class Scope {
 };
 
 inline Scope Module::root() { return Scope(*this); }
-inline void Module::allocate(DType dtype, const Kernels& kernels) {
-  parameters_.allocate(dtype, kernels);
+inline void Module::allocate(DType dtype, const Kernels& kernels, bool gradients) {
+  parameters_.allocate(dtype, kernels, gradients);
   buffers_.allocate(dtype, kernels);
   statistics_.allocate(dtype, kernels);
   refresh();

@@ -46,11 +46,12 @@ Parameter* ParameterStore::find(const std::string& name) const {
   return nullptr;
 }
 
-void ParameterStore::allocate(DType dtype, const Kernels& kernels) {
+void ParameterStore::allocate(DType dtype, const Kernels& kernels, bool gradients) {
   int64_t total = 0;
   for (const auto& p : parameters_)
     total += (p->shape.elements() + kAlignElements - 1) / kAlignElements * kAlignElements;
-  OwnedTensor values({total}, dtype, *kernels.memory), grads({total}, dtype, *kernels.memory);
+  OwnedTensor values({total}, dtype, *kernels.memory), grads;
+  if (gradients) grads = OwnedTensor({total}, dtype, *kernels.memory);
   int64_t offset = 0;
   for (const auto& p : parameters_) {
     const auto slice = [&](const OwnedTensor& flat) {
@@ -60,7 +61,7 @@ void ParameterStore::allocate(DType dtype, const Kernels& kernels) {
     const Tensor value = slice(values);
     if (p->value.defined()) upload(kernels, value, HostView(*kernels_, p->value).view());
     p->value = value;
-    p->slot = {slice(grads), false};
+    p->slot = {gradients ? slice(grads) : Tensor{}, false};
     p->offset = offset;
     offset += (p->shape.elements() + kAlignElements - 1) / kAlignElements * kAlignElements;
   }

@@ -54,8 +54,8 @@ class ParameterStore {
   Parameter* find(const std::string& name) const;  ///< nullptr when there is none
 
   /// (Re-)lays out the flat buffers in order of registration, in the memory of `kernels`, which must outlive the store.
-  /// Parameters that had memory keep their values.
-  void allocate(DType dtype, const Kernels& kernels);
+  /// Parameters that had memory keep their values. Without gradients nothing can be trained.
+  void allocate(DType dtype, const Kernels& kernels, bool gradients = true);
   /// The same where the store is now; the first time: the CPU.
   void allocate(DType dtype) { allocate(dtype, *kernels_); }
   /// Draws all values from their init rules: a function of the seed and the parameter's name only.

@@ -50,9 +50,19 @@ Var Weight::conv2d(Tape& tape, const Var& x, const ConvShape& shape, const ConvE
   return qn::conv2d(tape, x, value(tape), shape, epilogue);
 }
 
-Var Weight::linear_transposed(Tape& tape, const Var& x) { return qn::linear_transposed(tape, x, value(tape)); }
+Var Weight::linear_transposed(Tape& tape, const Var& x) {
+  if (!tape.recording()) {
+    const Var y = tape.result({x.value.rows(), cols()});
+    if (representation_->multiply_transposed(tape, y.value, x.value)) return y;
+  }
+  return qn::linear_transposed(tape, x, value(tape));
+}
 
 Var Weight::lookup(Tape& tape, std::span<const int32_t> ids, double scale, int32_t pad_id) {
+  if (!tape.recording()) {
+    const Var y = tape.result({std::ssize(ids), cols()});
+    if (representation_->lookup(tape, y.value, tape.upload(ids), scale)) return y;
+  }
   return embedding(tape, table(tape), ids, scale, pad_id);
 }
 

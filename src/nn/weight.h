@@ -54,6 +54,16 @@ class Representation {
     (void)tape, (void)y, (void)column, (void)x, (void)input;
     return false;
   }
+  /// y = x W likewise, x [N, rows].
+  virtual bool multiply_transposed(Tape& tape, const Tensor& y, const Tensor& x) {
+    (void)tape, (void)y, (void)x;
+    return false;
+  }
+  /// y[i, :] = scale * row ids[i], zeros for negative ids, likewise. `ids` are where kernels find them.
+  virtual bool lookup(Tape& tape, const Tensor& y, const int32_t* ids, double scale) {
+    (void)tape, (void)y, (void)ids, (void)scale;
+    return false;
+  }
   /// Before the passes of an update (its number counts those before it), on every rank: the weight has the values that
   /// the passes will see.
   virtual void begin_update(const Kernels& kernels, int64_t update) { (void)kernels, (void)update; }

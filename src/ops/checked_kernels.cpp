@@ -46,6 +46,10 @@ void add_tensors(std::vector<Tensor>& tensors, const Int8MatmulArgs& a) {
   add_tensors(tensors, a.x);
   add_tensors(tensors, a.y);
 }
+void add_tensors(std::vector<Tensor>& tensors, const CodeMatmulArgs& a) {
+  add_tensors(tensors, a.x);
+  add_tensors(tensors, a.y);
+}
 void add_tensors(std::vector<Tensor>& tensors, const ConvEpilogue& e) {
   for (const Tensor* t : {&e.scale, &e.shift, &e.residual}) add_tensors(tensors, *t);
 }
@@ -98,6 +102,7 @@ CheckedKernels::CheckedKernels(const Kernels& inner)
              .memory = inner.memory,
              .transfer = inner.transfer,
              .graphs = nullptr,
+             .from_codes = inner.from_codes,
              QN_EACH_KERNEL(QN_ENTRY)},
       inner_(inner) {
 #undef QN_ENTRY

@@ -56,6 +56,10 @@ void note_argument(const Int8MatmulArgs& a) {
   note_all(a.x, a.grid.bits, a.grid.scale, a.grid.zero_point, a.weight, a.scales, a.zero_points, a.grid_per_row, a.n,
            a.y, a.column);
 }
+void note_argument(const CodeMatrix& m) {
+  note_all(m.rows, m.cols, m.codes, m.bits, m.block, m.levels, m.centroids, m.row_scales, m.scales, m.zero_points);
+}
+void note_argument(const CodeMatmulArgs& a) { note_all(a.weight, a.x, a.y, a.column, a.transposed); }
 void note_argument(const ConvShape& s) {
   note_all(s.batch, s.height, s.width, s.in, s.out, s.groups, s.kernel_h, s.kernel_w, s.stride, s.pad_top, s.pad_bottom,
            s.pad_left, s.pad_right);
@@ -110,6 +114,7 @@ DryRun::DryRun(const Kernels& inner)
              .memory = inner.memory,
              .transfer = inner.transfer,
              .graphs = nullptr,
+             .from_codes = inner.from_codes,
              QN_EACH_KERNEL(QN_ENTRY)},
       inner_(inner) {
 #undef QN_ENTRY

@@ -29,6 +29,13 @@ struct DryWork::Counted<&Kernels::matmul> {
   static void call(const MatmulArgs& args) { current->add(args); }
 };
 template <>
+struct DryWork::Counted<&Kernels::matmul_codes> {
+  static void call(const CodeMatmulArgs& args) {
+    const CodeMatrix& w = args.weight;
+    current->add({.m = args.x.rows(), .n = w.rows, .k = w.cols});
+  }
+};
+template <>
 struct DryWork::Counted<&Kernels::upload> {
   static void call(void* to, const void* from_host, size_t bytes) { current->inner_.upload(to, from_host, bytes); }
 };
@@ -39,6 +46,7 @@ DryWork::DryWork(const Kernels& inner)
              .memory = inner.memory,
              .transfer = inner.transfer,
              .graphs = nullptr,
+             .from_codes = inner.from_codes,
              QN_EACH_KERNEL(QN_ENTRY)},
       inner_(inner) {
 #undef QN_ENTRY

@@ -23,14 +23,14 @@ namespace qn {
   X(block_noise) X(replace_blocks) X(fake_quantize) X(fake_quantize_grad) X(value_range)             \
   X(range_to_grid) X(pq_decode) X(pq_centroid_grad) X(scale_rows) X(row_dots) X(add_sum)             \
   X(sum_of_squares) X(decide_update) X(nag_step) X(adam_step) X(sgd_step) X(rmsprop_step)            \
-  X(pack_int8) X(matmul_int8)
+  X(pack_int8) X(matmul_int8) X(matmul_codes) X(lookup_codes) X(decode_codes)
 // clang-format on
 
 #define QN_ENTRY(name) +1
 inline constexpr size_t kKernels = 0 QN_EACH_KERNEL(QN_ENTRY);
 #undef QN_ENTRY
 
-static_assert(sizeof(Kernels) == (4 + kKernels) * sizeof(void*),
+static_assert(sizeof(Kernels) == (5 + kKernels) * sizeof(void*),
               "name the new kernel in QN_EACH_KERNEL and give it an entry in tests/ops/ops_table.cpp");
 
 /// Declares a backend's function for an entry: QN_EACH_KERNEL(QN_DECLARE_KERNEL) in the backend's namespace.

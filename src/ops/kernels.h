@@ -14,6 +14,7 @@
 #include "core/enum_names.h"
 #include "core/random.h"
 #include "core/tensor.h"
+#include "ops/code_matrix.h"
 #include "ops/conv_shape.h"
 #include "ops/update_state.h"
 
@@ -160,6 +161,8 @@ struct Kernels {
   /// anything at first.
   const Memory* transfer;
   const GraphSupport* graphs;  ///< null where there is none
+  /// Whether the three kernels for matrices of codes are there. Where they are not, who loads codes decodes them.
+  bool from_codes;
 
   /// Copies host memory to the backend's. The host memory may be reused as soon as this returns; kernels called later
   /// see the copy.
@@ -346,6 +349,14 @@ struct Kernels {
   void (*pack_int8)(void* packed, const Tensor& codes);
   /// Matrix product of quantized activations and weights, for evaluation.
   void (*matmul_int8)(const Int8MatmulArgs& args);
+
+  /// Product with a matrix of codes, for evaluation: the result of a product with the decoded matrix but for the order
+  /// and the rounding of its sums.
+  void (*matmul_codes)(const CodeMatmulArgs& args);
+  /// y[r, :] = scale * row ids[r] of the matrix; zeros for negative ids. y T.
+  void (*lookup_codes)(const Tensor& y, const CodeMatrix& table, const int32_t* ids, double scale);
+  /// w [rows, cols] = the matrix itself. w T or P.
+  void (*decode_codes)(const Tensor& w, const CodeMatrix& codes);
 };
 
 /// Words that keep_bits fills for n elements (whole groups of 128 bits).

@@ -50,13 +50,18 @@ const Kernels& profiled_kernels(const Kernels& inner, Profiler& profiler) {
   static constexpr const char* kNames[] = {QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
 #define QN_ENTRY(name) .name = Timed<&Kernels::name, name##_op>::call,
-  static Kernels table{
-      .backend = "profiled", .memory = nullptr, .transfer = nullptr, .graphs = nullptr, QN_EACH_KERNEL(QN_ENTRY)};
+  static Kernels table{.backend = "profiled",
+                       .memory = nullptr,
+                       .transfer = nullptr,
+                       .graphs = nullptr,
+                       .from_codes = false,
+                       QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
   QN_ASSERT(&inner != &table);
   inner_kernels = &inner;
   table.memory = inner.memory;
   table.transfer = inner.transfer;
+  table.from_codes = inner.from_codes;
   table.graphs = nullptr;  // a graph has no ops to time
   profiler.name_ops(kNames);
   return table;

@@ -63,6 +63,12 @@ struct WorkOf<&Kernels::matmul_int8> {
   }
 };
 template <>
+struct WorkOf<&Kernels::matmul_codes> {
+  static Work of(const CodeMatmulArgs& a) {
+    return {.flops = 2.0 * static_cast<double>(a.x.rows()) * static_cast<double>(a.weight.rows * a.weight.cols)};
+  }
+};
+template <>
 struct WorkOf<&Kernels::attention> {
   static Work of(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const AttentionArgs& a) {
     return attention_work(a);

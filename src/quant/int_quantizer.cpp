@@ -72,7 +72,7 @@ ScalarTable IntQuantizer::table_of(const QuantizedTensor& tensor) const {
 void IntQuantizer::decode(const QuantizedTensor& tensor, float* weight) const { qn::decode(table_of(tensor), weight); }
 
 void IntQuantizer::check_values(const QuantizedTensor& tensor, const std::string& name) const {
-  check_table(table_of(tensor), name);
+  check_grid({options_.bits, tensor.side(kScale).values, tensor.side(kZeroPoint).values}, tensor.rows, name);
 }
 
 }  // namespace qn

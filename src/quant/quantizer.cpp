@@ -83,6 +83,11 @@ void check_tensor(const QuantizedTensor& tensor, const std::string& name) {
   QN_CHECK(largest == tensor.codes.end() || *largest < layout.levels,
            "quantized weight '{}': code {} at place {} is beyond its {} levels: the file is damaged", name, *largest,
            largest - tensor.codes.begin(), layout.levels);
+  check_side_values(tensor, name);
+}
+
+void check_side_values(const QuantizedTensor& tensor, const std::string& name) {
+  const QuantizedLayout layout = tensor.quantizer->layout(tensor.rows, tensor.cols);
   QN_CHECK(tensor.values.size() == layout.side.size(), "quantized weight '{}': {} kinds of values beside codes, {} due",
            name, tensor.values.size(), layout.side.size());
   for (size_t i = 0; i < layout.side.size(); ++i) {

@@ -90,7 +90,7 @@ class Quantizer : public std::enable_shared_from_this<Quantizer> {
                                    std::span<const float> row_importance = {}) const = 0;
   /// The dense matrix, `weight` [rows, cols].
   virtual void decode(const QuantizedTensor& tensor, float* weight) const = 0;
-  /// What a layout does not say about sound side values; throws qn::Error naming the weight.
+  /// What a layout does not say about sound side values, without looking at codes; throws qn::Error naming the weight.
   virtual void check_values(const QuantizedTensor& tensor, const std::string& name) const { (void)tensor, (void)name; }
   /// Given where the fit is the k-means of a stage, over all ranks and weights together: codes and the side values
   /// "centroids" are those of a PqTable.
@@ -111,6 +111,9 @@ bool same_quantizer(const Quantizer& a, const Quantizer& b);
 /// Throws qn::Error naming the weight when numbers, shapes or codes are not those of the layout, or values are unsound:
 /// for tensors from files.
 void check_tensor(const QuantizedTensor& tensor, const std::string& name);
+
+/// The same of a tensor without codes.
+void check_side_values(const QuantizedTensor& tensor, const std::string& name);
 
 /// Reads options; every key must be asked for once.
 class OptionReader {

@@ -74,16 +74,13 @@ ScalarGrid fit_grid(const float* weight, int64_t rows, int64_t cols, const Scala
   return grid;
 }
 
-void check_table(const ScalarTable& table, const std::string& name) {
-  const ScalarGrid& grid = table.grid;
+void check_grid(const ScalarGrid& grid, int64_t rows, const std::string& name) {
   QN_CHECK(grid.bits >= kMinScalarBits && grid.bits <= kMaxScalarBits,
            "quantized weight '{}': codes of {} bits; {} to {} are possible", name, grid.bits, kMinScalarBits,
            kMaxScalarBits);
-  QN_CHECK(table.rows > 0 && table.cols > 0 && std::ssize(table.codes) == table.rows * table.cols,
-           "quantized weight '{}': {} codes where {} x {} are due", name, table.codes.size(), table.rows, table.cols);
-  QN_CHECK(fits_rows(grid, table.rows),
+  QN_CHECK(fits_rows(grid, rows),
            "quantized weight '{}': {} scales and {} zero points; one of each is due, or one per row ({})", name,
-           grid.scale.size(), grid.zero_point.size(), table.rows);
+           grid.scale.size(), grid.zero_point.size(), rows);
   const int last = last_code(grid.bits);
   for (size_t i = 0; i < grid.scale.size(); ++i) {
     QN_CHECK(std::isfinite(grid.scale[i]) && grid.scale[i] > 0.0f,
@@ -92,9 +89,16 @@ void check_table(const ScalarTable& table, const std::string& name) {
     QN_CHECK(zero >= 0.0f && zero <= static_cast<float>(last) && zero == std::floor(zero),
              "quantized weight '{}': zero point {} is {}; a whole number from 0 to {} is due", name, i, zero, last);
   }
+}
+
+void check_table(const ScalarTable& table, const std::string& name) {
+  QN_CHECK(table.rows > 0 && table.cols > 0 && std::ssize(table.codes) == table.rows * table.cols,
+           "quantized weight '{}': {} codes where {} x {} are due", name, table.codes.size(), table.rows, table.cols);
+  check_grid(table.grid, table.rows, name);
+  const int last = last_code(table.grid.bits);
   const auto largest = std::max_element(table.codes.begin(), table.codes.end());
   QN_CHECK(*largest <= last, "quantized weight '{}': code {} at element {}, but {} bits end at {}", name, *largest,
-           largest - table.codes.begin(), grid.bits, last);
+           largest - table.codes.begin(), table.grid.bits, last);
 }
 
 ScalarTable encode(const float* weight, int64_t rows, int64_t cols, ScalarGrid grid) {

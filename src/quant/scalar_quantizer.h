@@ -57,6 +57,8 @@ struct ScalarTable {
 /// Throws qn::Error naming the weight when sizes do not fit together, a scale is not positive, a zero point is no whole
 /// number in 0..2^bits - 1, or a code is not below 2^bits: for tables from files.
 void check_table(const ScalarTable& table, const std::string& name);
+/// The same of its grid, for a matrix of that many rows.
+void check_grid(const ScalarGrid& grid, int64_t rows, const std::string& name);
 
 /// Codes of the nearest levels, ties to the even code; what lies outside gets the bound. Throws qn::Error for values
 /// that are not finite.

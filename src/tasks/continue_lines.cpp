@@ -12,6 +12,9 @@
 namespace qn {
 namespace {
 
+// A step computes little: its memory should not be more than the model's.
+constexpr size_t kArenaBlock = size_t{2} << 20;
+
 /// A text that is being written.
 struct Draft {
   std::vector<int32_t> tokens;  // the end mark, the prompt, what was drawn
@@ -116,7 +119,7 @@ Texts sample(TransformerLm& model, const Vocabulary& words, const std::vector<st
                                                 .update = static_cast<uint32_t>(s)}),
                         .result = &texts[i][s]});
   }
-  Arena arena(*kernels.memory);
+  Arena arena(*kernels.memory, kArenaBlock);
   Tape tape(kernels, arena, dtype, {});
   const auto at_once = static_cast<size_t>(config.batch);
   for (size_t first = 0; first < drafts.size(); first += at_once) {
@@ -136,7 +139,7 @@ Texts search(TransformerLm& model, const Vocabulary& words, const std::vector<st
   BeamSearchConfig how = config;
   if (!config.unknown_words) how.unk_penalty = std::numeric_limits<double>::infinity();
   Texts texts(prompts.size());
-  Arena arena(*kernels.memory);
+  Arena arena(*kernels.memory, kArenaBlock);
   Tape tape(kernels, arena, dtype, {});
   const auto at_once = static_cast<size_t>(config.batch);
   for (size_t first = 0; first < prompts.size(); first += at_once) {

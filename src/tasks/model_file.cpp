@@ -1,5 +1,8 @@
 #include "tasks/model_file.h"
 
+#include <spdlog/spdlog.h>
+
+#include "compress/coded_representation.h"
 #include "compress/ipq.h"
 #include "compress/packed_origin.h"
 #include "core/file_kind.h"
@@ -59,7 +62,8 @@ ModelFile load_checkpoint(const std::filesystem::path& path, const Kernels& kern
   return blaming_the_file([&] { return model_of(state, path, kernels); });
 }
 
-ModelFile model_of(const SafetensorsReader& reader, const std::string& name, uint64_t bytes, const Kernels& kernels) {
+ModelFile model_of(const SafetensorsReader& reader, const std::string& name, uint64_t bytes, const Kernels& kernels,
+                   HeldWeights held) {
   ModelFile file{.kind = ModelFileKind::packed,
                  .state = format_bytes(bytes),
                  .parameters = metadata_integer(reader, "parameters", 1, kMostValues),
@@ -73,15 +77,20 @@ ModelFile model_of(const SafetensorsReader& reader, const std::string& name, uin
     quantize_activations(module, read.activations, read.round_activations);
   }
   check_fits(module, reader);
+  const auto gradient =
+      value_named<CentroidGradient>(reader.metadata_at("centroid_gradient"), name + ": metadata 'centroid_gradient'");
+  if (held == HeldWeights::codes) {
+    load_packed(module, reader, name, kernels);
+    if (const std::string ways = describe_coded(module); !ways.empty()) spdlog::debug("{}: {}", name, ways);
+    return file;
+  }
   module.allocate(DType::f32, kernels);
-  load_packed(
-      module, reader, name,
-      value_named<CentroidGradient>(reader.metadata_at("centroid_gradient"), name + ": metadata 'centroid_gradient'"));
+  load_packed(module, reader, name, gradient);
   return file;
 }
 
-ModelFile load_packed_file(const std::filesystem::path& path, const Kernels& kernels,
-                           const std::string& layers_to_keep) {
+ModelFile load_packed_file(const std::filesystem::path& path, const Kernels& kernels, const std::string& layers_to_keep,
+                           HeldWeights held) {
   SafetensorsReader reader(path);
   const std::string name = path.string();
   check_packed_format(reader, name);
@@ -91,7 +100,7 @@ ModelFile load_packed_file(const std::filesystem::path& path, const Kernels& ker
       name);
   if (!layers_to_keep.empty()) prune_packed(reader, layers_to_keep);
   const uint64_t bytes = layers_to_keep.empty() ? reader.file_size() : packed_copy(reader).file_size();
-  return blaming_the_file([&] { return model_of(reader, name, bytes, kernels); });
+  return blaming_the_file([&] { return model_of(reader, name, bytes, kernels, held); });
 }
 
 }  // namespace
@@ -128,10 +137,10 @@ ModelFileKind kind_of_model_file(const std::filesystem::path& path) {
        description(kind), way_to_safetensors(kind));
 }
 
-ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels,
-                          const std::string& layers_to_keep) {
+ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels, const std::string& layers_to_keep,
+                          HeldWeights held) {
   return kind_of_model_file(path) == ModelFileKind::checkpoint ? load_checkpoint(path, kernels, layers_to_keep)
-                                                               : load_packed_file(path, kernels, layers_to_keep);
+                                                               : load_packed_file(path, kernels, layers_to_keep, held);
 }
 
 }  // namespace qn

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "compress/held_weights.h"
 #include "compress/run_plan.h"
 #include "tasks/packed_vocabulary.h"
 #include "tasks/run_task.h"
@@ -31,8 +32,9 @@ struct ModelFile {
 
 /// The model, for use with `kernels`, of it only `layers_to_keep` where that is not empty (tasks/pruning.h). Recognises
 /// the file by its first bytes; throws qn::Error when it is neither, or, naming file and tensor, does not fit together.
+/// Decoded weights of a packed file compute bit for bit what the model in memory did that the file was made from.
 ModelFile load_model_file(const std::filesystem::path& path, const Kernels& kernels = cpu_kernels(),
-                          const std::string& layers_to_keep = {});
+                          const std::string& layers_to_keep = {}, HeldWeights held = HeldWeights::decoded);
 
 /// By its first bytes; throws qn::Error when it is neither.
 ModelFileKind kind_of_model_file(const std::filesystem::path& path);

@@ -32,6 +32,12 @@ QuantizationPlan mixed_plan(const SmallNet& net, bool cut_ties) {
   return plan;
 }
 
+/// What comes straight from codes: the same but for the order of sums.
+void expect_near(const std::vector<float>& actual, const std::vector<float>& expected) {
+  ASSERT_EQ(actual.size(), expected.size());
+  for (size_t i = 0; i < actual.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 2e-4f) << i;
+}
+
 /// The module after the plan's only stage.
 StateDict run_stage(SmallNet& net, const QuantizationPlan& plan, RowImportance importance = {}) {
   const auto alone = make_local_communicator();
@@ -64,9 +70,11 @@ TEST(PackedModel, MixedQuantizersAsPredictedAndBack) {
       EXPECT_EQ(packed_sizes(file).total_bytes(), bytes);
       EXPECT_EQ(packed_sizes(file).header_bytes(), predicted.header_bytes());
       EXPECT_EQ(file.metadata_at("plan"), metadata.at("plan"));
-      SmallNet loaded;
+      SmallNet loaded, trainable;
       load_packed(loaded, path);
-      EXPECT_EQ(logits(loaded), logits(net));
+      expect_near(logits(loaded), logits(net));
+      load_packed(trainable, file, path.string(), CentroidGradient::sum);
+      EXPECT_EQ(logits(trainable), logits(net));
       EXPECT_EQ(loaded.range().value.view().as<float>()[1], 2.25f);
       EXPECT_EQ(loaded.weights().find("net.output.weight") != nullptr, cut_ties);
     }
@@ -88,11 +96,15 @@ TEST(PackedModel, RowScalesAsPredictedAndBack) {
   EXPECT_EQ(packed_sizes(file).total_bytes(), std::filesystem::file_size(path));
   EXPECT_EQ(file.at("net.fc1.row_scales").bytes.size(), 32u);
   EXPECT_EQ(file.metadata_at("version"), "5");
-  SmallNet loaded;
+  SmallNet loaded, trainable;
+  load_packed(trainable, file, path.string(), CentroidGradient::sum);
+  EXPECT_EQ(logits(trainable), logits(net));
+  round_to_storage(trainable, plan.storage);
+  EXPECT_EQ(logits(trainable), logits(net)) << "storing twice changes something";
   load_packed(loaded, path);
-  EXPECT_EQ(logits(loaded), logits(net));
+  expect_near(logits(loaded), logits(net));
   round_to_storage(loaded, plan.storage);
-  EXPECT_EQ(logits(loaded), logits(net)) << "storing twice changes something";
+  EXPECT_EQ(logits(loaded), logits(net)) << "storing codes twice changes something";
   // A checkpoint gives the module back as well.
   SmallNet resumed;
   restore_quantized(resumed, plan_from_text(plan_to_text(plan), "x"), CentroidGradient::sum, state);
@@ -230,7 +242,7 @@ TEST(PackedModel, FilesOfVersion2Load) {
   rewrite(dir / "new.safetensors", dir / "old.safetensors", {{"version", "2"}});
   SmallNet loaded;
   load_packed(loaded, dir / "old.safetensors");
-  EXPECT_EQ(logits(loaded), logits(net));
+  expect_near(logits(loaded), logits(net));
   EXPECT_FALSE(SafetensorsReader(dir / "old.safetensors").has_checksums());
 }
 

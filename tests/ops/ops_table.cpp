@@ -510,9 +510,10 @@ const std::vector<OpCase>& ops_table() {
   static const Cases table = [] {
     Cases cases;
     for (const auto add :
-         {add_linear, add_layer_norm, add_normalize_rows, add_dropout, add_rows, add_attention, add_sequences,
-          add_cross_entropy, add_squared_error, add_block_noise, add_replace_blocks, add_fake_quantize, add_pq_weight,
-          add_scale_rows, add_vision, add_decisions, add_kernels, add_types, add_int8})
+         {add_linear,         add_layer_norm,    add_normalize_rows, add_dropout,       add_rows,
+          add_attention,      add_sequences,     add_cross_entropy,  add_squared_error, add_block_noise,
+          add_replace_blocks, add_fake_quantize, add_pq_weight,      add_scale_rows,    add_vision,
+          add_decisions,      add_kernels,       add_types,          add_int8,          add_codes})
       add(cases);
     return cases;
   }();

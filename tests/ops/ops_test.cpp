@@ -102,7 +102,8 @@ TEST_P(OpTest, GradientsOverwriteGarbageAndAddToEarlierUses) {
 
 int64_t calls_of_products() {
   const auto calls = kernel_calls();
-  return calls.at("matmul") + calls.at("conv2d") + calls.at("conv2d_input_grad") + calls.at("conv2d_weight_grad");
+  return calls.at("matmul") + calls.at("matmul_codes") + calls.at("conv2d") + calls.at("conv2d_input_grad") +
+         calls.at("conv2d_weight_grad");
 }
 
 void expect_same_on_any_threads(const OpCase& op, DType dtype, double product_tolerance) {

@@ -28,6 +28,7 @@ const Kernels& stubs() {
                              .memory = &host_memory(),
                              .transfer = &host_memory(),
                              .graphs = nullptr,
+                             .from_codes = true,
                              QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
   return table;

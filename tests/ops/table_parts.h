@@ -47,5 +47,7 @@ void add_scale_rows(Cases& cases);
 void add_vision(Cases& cases);
 /// int8_table.cpp: products of quantized matrices.
 void add_int8(Cases& cases);
+/// codes_table.cpp: matrices of codes.
+void add_codes(Cases& cases);
 
 }  // namespace qn::test

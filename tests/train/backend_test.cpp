@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "compress/coded_representation.h"
 #include "compress/packed_model.h"
 #include "guarded_kernels.h"
 #include "support/tolerance.h"
@@ -19,7 +20,7 @@ namespace {
 struct Results {
   std::vector<float> dense, quantized;
   std::vector<uint16_t> codes;
-  double loss = 0.0, scored = 0.0;  ///< of the packed model: validation, evaluation
+  double loss = 0.0, scored = 0.0, from_codes = 0.0;  ///< of the packed model: validation, evaluation
 };
 
 class Backends : public testing::Test {
@@ -65,6 +66,9 @@ class Backends : public testing::Test {
     options.tokens_per_sample = config.data.tokens_per_sample;
     options.context_window = 4;
     results.scored = evaluate(model_of(file), kernels, *local_, stream, options).loss;
+    const ModelFile coded = load_model_file(path, kernels, {}, HeldWeights::codes);
+    results.from_codes = evaluate(model_of(coded), kernels, *local_, stream, options).loss;
+    EXPECT_EQ(describe_coded(coded.module()).empty(), !kernels.from_codes);
   }
 
   std::unique_ptr<Communicator> local_ = make_local_communicator();
@@ -77,6 +81,8 @@ TEST_F(Backends, HostCodeNeverTouchesTensorMemory) {
   EXPECT_EQ(guarded.codes, plain.codes);
   EXPECT_EQ(guarded.loss, plain.loss);
   EXPECT_EQ(guarded.scored, plain.scored);
+  EXPECT_EQ(guarded.from_codes, plain.from_codes);
+  EXPECT_TRUE(close(plain.from_codes, plain.scored, kSummationTolerance));
 }
 
 TEST_F(Backends, CudaTrainsAsTheCpuDoes) {

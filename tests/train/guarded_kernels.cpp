@@ -57,6 +57,7 @@ const Kernels& guarded_kernels() {
                              .memory = &memory,
                              .transfer = &host_memory(),
                              .graphs = nullptr,
+                             .from_codes = true,
                              QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
   return table;

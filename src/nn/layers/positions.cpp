@@ -50,6 +50,11 @@ Var Positions::add(Tape& tape, const Var& x, std::span<const int32_t> index, int
       "a sequence of {} tokens is longer than the {} learned positions: use shorter blocks (data.tokens_per_sample) "
       "or a model with more positions (model.max_positions)",
       largest - kPadId, max_positions_);
+  if (!tape.recording()) {  // from codes, where the table is kept so
+    const Var rows = table_->lookup(tape, index, 1.0, kPadId);
+    tape.k.axpy(rows.value, x.value, 1.0, 1);
+    return rows;
+  }
   return add_positions(tape, x, table_->table(tape), index, kPadId);
 }
 
@@ -75,12 +80,19 @@ void Positions::grow(int64_t rows) {
   }
 }
 
-const Tensor& Positions::sinusoids(const Tape& tape, int64_t rows) {
+Tensor Positions::sinusoids(const Tape& tape, int64_t rows) {
+  constexpr int64_t kGrowth = 128;
   const DType dtype = tape.parameter_dtype();
+  // Training makes the whole table at once, so that recorded passes find it where it was.
+  const int64_t whole = tape.recording() ? max_positions_ + kPadId + 1 : (rows + kGrowth - 1) / kGrowth * kGrowth;
+  if (dtype == DType::f32 && tape.k.memory == &host_memory()) {
+    if (std::ssize(rows_) < rows * width_) grow(std::max(rows, whole));
+    return view_of(rows_.data(), {std::ssize(rows_) / width_, width_});
+  }
   if (fixed_.defined() && fixed_memory_ == tape.k.memory && fixed_.view().dtype == dtype &&
       fixed_.view().shape[0] >= rows)
     return fixed_.view();
-  if (static_cast<int64_t>(rows_.size()) < rows * width_) grow(std::max(rows, max_positions_ + kPadId + 1));
+  if (std::ssize(rows_) < rows * width_) grow(std::max(rows, whole));
   fixed_ = OwnedTensor({static_cast<int64_t>(rows_.size()) / width_, width_}, dtype, *tape.k.memory);
   fixed_memory_ = tape.k.memory;
   write_on_host(tape.k, fixed_.view(), [&](const Tensor& host) {

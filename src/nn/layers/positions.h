@@ -31,7 +31,7 @@ class Positions {
  private:
   /// x + table[index], the largest of which is `largest`.
   Var add(Tape& tape, const Var& x, std::span<const int32_t> index, int32_t largest);
-  const Tensor& sinusoids(const Tape& tape, int64_t rows);
+  Tensor sinusoids(const Tape& tape, int64_t rows);
   void grow(int64_t rows);
 
   int64_t width_, max_positions_;

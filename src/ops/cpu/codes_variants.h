@@ -1,0 +1,82 @@
+// Inner loops of products with matrices of codes (ops/code_matrix.h), one set per instruction set.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "ops/kernels.h"
+
+namespace qn::cpu {
+
+/// Rows whose sums dots of blocks keep at a time, and floats that each of them is spread over.
+constexpr int64_t kDotRows = 64, kSumLanes = 16;
+
+/// sums[r, t % lanes] += x[j * block + t] * centroids[code(j, r), t] for r < kDotRows, j < blocks, t < block; a row's
+/// dot is the sum of its kSumLanes floats. code(j, r) = codes[j * stride + r], of 16 bits where `wide`, else 8.
+struct BlockDots {
+  const void* codes;
+  bool wide;
+  int64_t stride, blocks, block;
+  const float *centroids, *x;
+  float* sums;  ///< [kDotRows, kSumLanes], aligned to 64 bytes
+};
+
+/// y[i] = sum over c of (rows[i][c] - zeros[i]) * x[c], i < kGridRows.
+constexpr int kGridRows = 4;
+struct GridDots {
+  const uint8_t* rows[kGridRows];
+  float zeros[kGridRows];
+  const float* x;
+  int64_t cols;
+  float* y;
+};
+
+/// Tables of centroid times input for shuffles of bytes: entry k of block j is the whole number
+/// round(scale * <centroid k, x_j>) + 2^23, whose three bytes lie in tables[j, 0 .. 2, k]. The caller's scale keeps it
+/// from 0 to 2^24.
+struct ByteTables {
+  const float* transposed;  ///< [block, entries], centroids filled up with zeros
+  const float* x;
+  int64_t block, entries;  ///< entries: 64, 128 or 256
+  float scale;
+  uint8_t* tables;  ///< aligned to 64 bytes
+};
+/// y[r] = (sum over j of entry codes[j * stride + r] of block j, less 2^23 each) * inverse, for r < count. The sum is
+/// taken in whole numbers and must fit 32 bits with its sign.
+struct ByteLookups {
+  const uint8_t* codes;
+  int64_t stride, count;  ///< count: at most kLookupRows
+  const uint8_t* tables;
+  int64_t blocks, entries;
+  float inverse;
+  float* y;
+};
+constexpr int64_t kLookupRows = 512;
+
+struct CodesVariant {
+  const char* name;
+  void (*block_dots)(const BlockDots&);
+  void (*grid_dots)(const GridDots&);
+  /// For blocks [begin, end). Null, as `lookups` is, where the instruction set cannot look bytes up in whole registers.
+  void (*make_tables)(const ByteTables&, int64_t begin, int64_t end);
+  void (*lookups)(const ByteLookups&);
+};
+
+/// Those that this processor can run, fastest first; the first one is what the kernels use.
+std::span<const CodesVariant* const> codes_variants();
+/// The one that the kernels use; another one for tests and measurements (null: the fastest again), while no kernel
+/// runs.
+const CodesVariant& codes_variant();
+void use_codes_variant(const CodesVariant* variant);
+
+/// How a product is computed.
+enum class CodesPath : uint8_t {
+  byte_tables,  ///< tables of centroid times input, looked up by shuffles of bytes
+  dots,         ///< every code's centroid, or a grid's values, times the input
+  tiles         ///< some rows at a time decoded to a dense matrix
+};
+const char* name_of(CodesPath path);
+/// The cheapest for a product with so many rows of input, by a simple model of costs.
+CodesPath path_of(const CodeMatrix& weight, int64_t tokens, DType dtype, bool transposed);
+
+}  // namespace qn::cpu
