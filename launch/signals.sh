@@ -40,10 +40,29 @@ ask_ranks() {
   asker=$!
 }
 
+# Open MPI 4.1's mpirun can deadlock when a rank dies while it connects; then nobody collects the dead rank either. Ends
+# an mpirun that leaves one lying about for long.
+end_if_stuck() { # PID
+  local child state before=" " now
+  while sleep "${QN_STUCK_SECONDS:-20}" >/dev/null 2>&1 && kill -0 "$1" 2>/dev/null; do
+    now=" "
+    for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do
+      state=$(sed 's/.*) //; s/ .*//' "/proc/$child/stat" 2>/dev/null) || continue
+      [[ $state != Z ]] || now+="$child "
+      [[ $state != Z || $before != *" $child "* ]] || [[ $(sed 's/.*) //; s/ .*//' "/proc/$1/stat") == [Tt] ]] || {
+        echo "launch/${0##*/}: mpirun does not react to the death of a rank: ending it" >&2
+        kill -KILL "$1"
+        return
+      }
+    done
+    before=$now
+  done
+}
+
 # Runs mpirun, or launch/run, in a session of its own, out of reach of the terminal's keys. Should the script be killed,
 # the ranks are asked to save and end as well. Returns the ranks' status, or 128 + the signal where they had nothing to save.
 run_job() { # COMMAND...
-  local signal code status=127 asker="" guard=()
+  local signal code status=127 asker="" watcher="" guard=()
   for signal in INT TERM HUP USR1 USR2; do
     trap "on_signal $signal" "$signal" # SIGHUP stays ignored under nohup
   done
@@ -52,6 +71,10 @@ run_job() { # COMMAND...
   (trap '' USR1 && exec setsid "${guard[@]}" "$@") <&0 &
   job=$!
   [[ -z $asked ]] || ask_ranks
+  if [[ $1 == mpirun ]]; then
+    end_if_stuck "$job" &
+    watcher=$!
+  fi
   while :; do
     code=0 # a signal ends `wait` early; 127: an earlier call has returned the status
     wait "$job" || code=$?
@@ -62,6 +85,7 @@ run_job() { # COMMAND...
   wait "$job" 2>/dev/null || code=$?
   ((code == 127)) || status=$code
   [[ -z $asker ]] || kill "$asker" 2>/dev/null || true
+  [[ -z $watcher ]] || kill "$watcher" 2>/dev/null || true
   job="" # from now on there is nobody to ask
   ((!cut_short)) || return 130
   if [[ -n $asked ]] && ((status == 128 + $(kill -l USR1))); then return $((128 + $(kill -l "$asked"))); fi

@@ -1,13 +1,18 @@
 #include "core/file_io.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
-#include <fstream>
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <mutex>
 #include <random>
 #include <set>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "core/error.h"
@@ -153,18 +158,29 @@ size_t remove_leftover_temporaries(const std::filesystem::path& directory) {
 }
 
 std::string read_pipe(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  QN_CHECK(in.is_open(), "cannot open {}: check its permissions", path.string());
-  std::string content;
   constexpr size_t kPiece = size_t{1} << 20;
-  while (in) {
+  constexpr std::chrono::milliseconds kPatience(10'000), kPause(20);
+  const FileDescriptor in(path, O_RDONLY, "open");  // without waiting for a writer
+  const auto give_up = std::chrono::steady_clock::now() + kPatience;
+  std::string content;
+  for (bool written = false;;) {
     const size_t had = content.size();
     content.resize(had + kPiece);
-    in.read(content.data() + had, kPiece);
-    content.resize(had + static_cast<size_t>(in.gcount()));
+    const ssize_t got = ::read(in.get(), content.data() + had, kPiece);
+    content.resize(had + static_cast<size_t>(std::max<ssize_t>(got, 0)));
+    const bool waits = got < 0 && (errno == EAGAIN || errno == EINTR);  // for one who has opened it
+    in.check(got >= 0 || waits, "read");
+    written = written || got > 0 || waits;
+    if (waits) {
+      pollfd ready{in.get(), POLLIN, 0};
+      ::poll(&ready, 1, -1);
+    } else if (got == 0) {
+      if (written || !std::filesystem::is_fifo(path)) return content;
+      QN_CHECK(std::chrono::steady_clock::now() < give_up,
+               "{} is a pipe that nobody writes to: name a file, or start what writes to it first", path.string());
+      std::this_thread::sleep_for(kPause);
+    }
   }
-  QN_CHECK(in.eof(), "cannot read all of {}", path.string());
-  return content;
 }
 
 std::vector<std::byte> read_file_bytes(const std::filesystem::path& path) {

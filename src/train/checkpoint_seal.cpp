@@ -139,6 +139,8 @@ Block read_block(const std::filesystem::path& path) {
   std::error_code error;
   const uint64_t file_bytes = std::filesystem::file_size(path, error);
   if (std::filesystem::is_directory(path)) not_a_checkpoint(path);
+  const std::string obstacle = obstacle_at(path);
+  QN_CHECK(obstacle.empty(), "cannot open checkpoint {}: it is {}", path.string(), obstacle);
   QN_CHECK(!error, "cannot open checkpoint {}: {}", path.string(), error.message());
   const Header header = read_header(path, file_bytes);
   Block block{header, text_of(read_file_bytes(path, 0, header.block))};

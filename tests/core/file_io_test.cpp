@@ -9,6 +9,7 @@
 
 #include <fstream>
 #include <string>
+#include <thread>
 
 #include "core/error.h"
 #include "support/temp_dir.h"
@@ -89,6 +90,10 @@ TEST_F(FileIo, ErrorsNameThePathAndTheReason) {
   ASSERT_EQ(mkfifo((folder_ / "pipe").c_str(), 0666), 0);  // opening it must not wait for a writer
   EXPECT_THAT([&] { read_file_bytes(folder_ / "pipe"); }, ThrowsMessage<Error>(HasSubstr("but a pipe")));
   EXPECT_THAT([&] { MappedFile{folder_ / "pipe"}; }, ThrowsMessage<Error>(HasSubstr("but a pipe")));
+  EXPECT_THAT([&] { read_pipe(folder_ / "pipe"); }, ThrowsMessage<Error>(HasSubstr("a pipe that nobody writes to")));
+  std::thread writer([&] { std::ofstream(folder_ / "pipe") << std::string(300'000, 'x'); });
+  EXPECT_EQ(read_pipe(folder_ / "pipe").size(), 300'000U);
+  writer.join();
   std::filesystem::remove(folder_ / "pipe");
   std::filesystem::create_directory(path_);
   EXPECT_THAT([&] { atomic_write_text(path_, "x"); },

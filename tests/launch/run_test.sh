@@ -117,6 +117,9 @@ refuse "hosts:1: the line has to begin with the name of a machine"
 printf '# nothing\n' >"$folder/hosts"
 run -n 4 --hostfile "$folder/hosts" program
 refuse "names no machine"
+mkfifo "$folder/pipe"
+run -n 4 --hostfile "$folder/pipe" program
+refuse "cannot read host file"
 run -n 4 --hostfile "$folder/nowhere" program
 refuse "cannot read host file"
 
@@ -240,6 +243,10 @@ for ((i = 0; i < 400; i++)); do ! grep -q "restart 1 of 3 in 1000 s" "$folder/ou
 kill -TERM "$launcher"
 end
 ((status == 143)) || fail "a signal in the pause before a restart: status $status, $(<"$folder/out")"
+
+echo 'sh -c "exit 1" & exec sleep 1000' >"$folder/job" # nobody collects the dead one
+QN_STUCK_SECONDS=1 run -n 2 program
+((status == 137)) && [[ $got == *"does not react to the death of a rank"* ]] || fail "mpirun is stuck: status $status, $got"
 
 echo 'cat' >"$folder/job"
 [[ $(echo input | "$launch/run" -n 2 program) == *input ]] || fail "standard input does not reach mpirun"

@@ -6,10 +6,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <fstream>
 
 #include "compress/packed_model.h"
 #include "compress/representation.h"
+#include "core/fault_point.h"
 #include "core/file_io.h"
 #include "data/split_checksum.h"
 #include "support/capture.h"
@@ -157,6 +159,26 @@ TEST_F(TrainerTest, SavesByTimeAndKeepsTheBest) {
     best += entry.path().filename().string().starts_with("checkpoint_best_");
   EXPECT_EQ(best, 2U);
   EXPECT_FALSE(std::filesystem::exists(dir_ / "run" / "checkpoint_1_4.h5"));
+}
+
+TEST_F(TrainerTest, ASnapshotIsOfItsMoment) {
+  RunConfig config = tiny_config(dir_.path(), "fast");
+  config.checkpoint.save_every_updates = 4;
+  config.checkpoint.keep_updates = -1;
+  config.train.validate_every_updates = 0;
+  TinyTrainer(config, *local_, {}).run();
+  config.checkpoint.dir = (dir_ / "slow").string();
+  set_faults("file.write/checkpoint_1_4.h5:1+=wait5");  // training goes on meanwhile
+  TinyTrainer(config, *local_, {}).run();
+  set_faults("");
+  const StateDict fast = load_state(dir_ / "fast" / "checkpoint_1_4.h5");
+  const StateDict slow = load_state(dir_ / "slow" / "checkpoint_1_4.h5");
+  ASSERT_EQ(slow.tensors.size(), fast.tensors.size());
+  for (const auto& [name, tensor] : fast.tensors) {
+    const Tensor &a = tensor.view(), &b = slow.tensors.at(name).view();
+    ASSERT_EQ(a.bytes(), b.bytes()) << name;
+    EXPECT_EQ(std::memcmp(a.data, b.data, a.bytes()), 0) << name;
+  }
 }
 
 TEST_F(TrainerTest, AFullDiskCostsNothing) {
