@@ -49,6 +49,7 @@ PackedWeights weights_from_json(const Json& json, const std::string& where) {
   for (const auto& [name, entry] : json.at("weights").items()) {
     const std::string what = fmt::format("{}: '{}': ", where, name);
     QN_CHECK(!quantizers.empty(), "{}there are no quantizers", what);
+    QN_CHECK(name.ends_with(".weight"), "{}names of quantized weights end in .weight", what);
     const int64_t number = json_integer(entry.at(0), what + "its quantizer", 0, std::ssize(quantizers) - 1);
     const PackedWeight packed{quantizers[static_cast<size_t>(number)],
                               json_integer(entry.at(1), what + "its number of rows", 1, INT32_MAX),

@@ -87,7 +87,7 @@ FileKind kind_of(std::string_view head) {
   if (head.empty()) return FileKind::empty;
   for (const Signature& s : kSignatures)
     if (head.starts_with(s.bytes)) return s.kind;
-  if (head.starts_with("BZh") && head.substr(4).starts_with("1AY&SY")) return FileKind::bzip2;
+  if (head.starts_with("BZh") && head.size() > 4 && head.substr(4).starts_with("1AY&SY")) return FileKind::bzip2;
   if (is_hdf5(head)) return FileKind::hdf5;
   if (is_safetensors(head)) return FileKind::safetensors;
   if (is_pickle(head)) return FileKind::pickle;
