@@ -44,8 +44,8 @@ void discard_temporaries();
 /// Whether discard_temporaries() removes `path` too: a complete file that has not been found good yet.
 void mark_temporary(const std::filesystem::path& path, bool temporary);
 
-/// All that comes out of a pipe or device, waiting for it; for a pipe that nobody opens to write, 10 s. Throws qn::Error
-/// naming the path.
+/// All that comes out of a pipe or device, waiting for it; for a pipe that nobody opens to write, 10 s. Throws
+/// qn::Error naming the path.
 std::string read_pipe(const std::filesystem::path& path);
 
 /// The whole file, which must be a regular one. Throws qn::Error naming the path and the reason.
