@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/usage.h"
 #include "core/file_io.h"
+#include "core/log.h"
 #include "core/profile_report.h"
 #include "core/text.h"
 #include "ops/profiled_kernels.h"
@@ -24,7 +25,7 @@ void report_profile(const Profiler& profiler, const std::filesystem::path& path,
     spdlog::info("profile: {} ({}; its totals and this table cover the whole run): open it at https://ui.perfetto.dev",
                  own.string(), kept_events(profiler));
   } catch (const std::exception& error) {
-    spdlog::warn("the profile is lost, the run is not: {}", error.what());
+    warn_of_this_rank(fmt::format("the profile is lost, the run is not: {}", error.what()));
   }
 }
 

@@ -14,6 +14,7 @@
 #include "comm/device_communicator.h"
 #include "comm/transport_guard.h"
 #include "core/activity.h"
+#include "core/log.h"
 #include "core/machine.h"
 
 namespace qn {
@@ -151,7 +152,7 @@ class NcclCommunicator final : public DeviceCommunicator {
       run("ncclCommFinalize", [this] { return ncclCommFinalize(comm_); });
       locked([this] { return ncclCommDestroy(std::exchange(comm_, nullptr)); });
     } catch (const std::exception& error) {
-      spdlog::warn("{}", error.what());
+      warn_of_this_rank(error.what());
     }
   }
 

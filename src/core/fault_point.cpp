@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/log.h"
 
 namespace qn {
 
@@ -200,7 +201,7 @@ void set_faults(const std::string& text) { faults().all = parse_faults(text); }
 
 void announce_faults() {
   if (!faults().all.empty())
-    spdlog::warn("QN_FAULTS is set: this process fails on purpose ({})", variable("QN_FAULTS"));
+    warn_of_this_rank(fmt::format("QN_FAULTS is set: this process fails on purpose ({})", variable("QN_FAULTS")));
 }
 
 #else

@@ -320,6 +320,8 @@ std::vector<WeightResult> StageKMeans::finish() {
   if (!codes_current_) assign(all_layers_);
   codes_current_ = true;
   std::vector<WeightResult> results;
+  int64_t few = 0;
+  std::string example;
   for (const size_t i : all_layers_) {
     const Layer& layer = layers_[i];
     const KMeansProblem& p = problems_[i];
@@ -336,14 +338,15 @@ std::vector<WeightResult> StageKMeans::finish() {
       result.table.counts.push_back(static_cast<int64_t>(count));
       if (count == 0.0) ++result.still_empty;
     }
-    if (result.still_empty > 0)
-      spdlog::warn(
-          "weight '{}': {} of {} centroids are unused, it has too few different blocks; fewer centroids would do",
-          p.name, result.still_empty, p.n_centroids);
+    if (result.still_empty > 0 && few++ == 0)
+      example = fmt::format("'{}' leaves {} of {} unused", p.name, result.still_empty, p.n_centroids);
     result.objective = state_.objective_history[i].back();
     result.resolved_empty = state_.splits[i];
     results.push_back(std::move(result));
   }
+  if (few > 0)
+    spdlog::warn("{} of {} weights have too few different blocks for all their centroids ({}); fewer would do", few,
+                 results.size(), example);
   return results;
 }
 

@@ -1,12 +1,11 @@
 #include "train/slow_ranks.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "comm/watchdog_judge.h"
+#include "core/log.h"
 #include "core/machine.h"
 
 namespace qn {
@@ -43,10 +42,10 @@ void SlowRanks::compare() {
   const double slowness = slowness_of(all, own);
   if (slowness == 0.0 || seconds < kWorthTelling || warned_) return;
   warned_ = true;
-  spdlog::warn(
+  warn_of_this_rank(fmt::format(
       "{} is slow: its micro-batches take {:.1f} times as long as the others', who wait for it; look at what "
       "else runs on its machine",
-      rank_name(comm_.rank(), host_name()), slowness);
+      rank_name(comm_.rank(), host_name()), slowness));
 }
 
 }  // namespace qn
