@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "ops/kernels.h"
 #include "tasks/run_config.h"
 #include "train/device.h"
+#include "train/shown_work.h"
 
 namespace qn::cli {
 
@@ -32,6 +34,8 @@ Command add_import(CLI::App& app);
 Command add_export(CLI::App& app);
 Command add_inspect(CLI::App& app);
 Command add_explain(CLI::App& app);
+Command add_status(CLI::App& app);
+Command add_report(CLI::App& app);
 
 /// --config, --set and --layers-to-keep, shared by the commands that run a model.
 struct ConfigOptions {
@@ -61,6 +65,15 @@ struct ComputeOptions {
   /// it on every rank.
   int run(Communicator& comm, const std::function<int(const Kernels&)>& work) const;
 };
+/// What `work` returns. While it lasts it is shown how far it is, if `here`: on a terminal all the time, elsewhere once
+/// a minute.
+template <typename Work>
+auto shown_as(const char* what, bool here, const Work& work) {
+  std::optional<ProgressReporter> progress;
+  if (here) progress.emplace(ProgressOptions{});
+  const ShownWork shown(what, progress ? &*progress : nullptr, nullptr);
+  return work();
+}
 /// The option --layers-to-keep; `what` begins its description.
 void add_layers_to_keep(CLI::App& command, std::string& layers, const std::string& what);
 /// The option --weights.

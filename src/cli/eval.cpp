@@ -76,7 +76,9 @@ int run_eval(const EvalArguments& a, const Kernels& kernels, Communicator& comm)
   const ModelFile file = load(a, kernels);
   set_product_precision(a.precision, kernels);
   const auto start = std::chrono::steady_clock::now();
-  const EvalReport report = file.task->score_data(a.config, kernels, comm, activation_type(a.precision, kernels, comm));
+  const EvalReport report = shown_as("evaluating", comm.is_root(), [&] {
+    return file.task->score_data(a.config, kernels, comm, activation_type(a.precision, kernels, comm));
+  });
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (comm.is_root()) print_result(a, file, report, seconds);
   if (finite(report)) return kSuccess;

@@ -72,7 +72,8 @@ void write_text(GenerateArguments& a, RunTask& task, const Kernels& kernels, DTy
 
 void translate_split(const GenerateArguments& a, RunTask& task, const Kernels& kernels, DType dtype) {
   const auto start = std::chrono::steady_clock::now();
-  const TranslationReport found = task.generate_split(a.data, a.split, a.config, kernels, dtype);
+  const TranslationReport found =
+      shown_as("translating", true, [&] { return task.generate_split(a.data, a.split, a.config, kernels, dtype); });
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!a.out.empty()) {
     std::string text;

@@ -104,9 +104,15 @@ ModelFile write_and_load(Trainer& trainer, const PackedMetadata& metadata, const
   return load_model_file(out, kernels);
 }
 
-/// Packs the model, evaluates the file, and makes sure that it computes what the model in memory does.
-void pack(Trainer& trainer, RunTask& task, const PackedVocabulary& vocabulary, const RunConfig& config,
-          const std::filesystem::path& out, const Kernels& kernels, Communicator& comm) {
+void add_metrics(const std::string& prefix, const Evaluation& found, std::vector<MetricField>& fields) {
+  for (const Metric& metric : found.metrics) fields.push_back({prefix + metric.name, metric.value});
+}
+
+/// Packs the model, evaluates the file, and makes sure that it computes what the model in memory does. Returns what
+/// metrics.jsonl keeps of that.
+std::vector<MetricField> pack(Trainer& trainer, RunTask& task, const PackedVocabulary& vocabulary,
+                              const RunConfig& config, const std::filesystem::path& out, const Kernels& kernels,
+                              Communicator& comm) {
   const int64_t parameters = trainer.original_parameters();
   const Evaluation before = trainer.validate_now();
   const PackedStorage storage = packed_storage(config.ipq);
@@ -135,12 +141,21 @@ void pack(Trainer& trainer, RunTask& task, const PackedVocabulary& vocabulary, c
                group_digits(static_cast<int64_t>(bytes)), format_bytes(bytes),
                4.0 * static_cast<double>(parameters) / static_cast<double>(bytes),
                format_bytes(static_cast<uint64_t>(parameters) * 4));
-  if (const uint64_t words = packed_sizes(SafetensorsReader(out)).vocabulary_bytes(); words > 0)
+  const SizeReport sizes = packed_sizes(SafetensorsReader(out));
+  if (const uint64_t words = sizes.vocabulary_bytes(); words > 0)
     spdlog::info("{} bytes of it are the vocabulary, with which the file needs no --data (ipq.vocabulary)",
                  group_digits(static_cast<int64_t>(words)));
   spdlog::info("{} {}: {} finetuned, {} rounded to storage, {} from the file", config.valid_split(),
                before.headline().title_or_name(), value_text(before.headline()), value_text(rounded.headline()),
                value_text(from_file.headline()));
+  std::vector<MetricField> fields{{"file", out.string()},
+                                  {"bytes", static_cast<int64_t>(bytes)},
+                                  {"original_bytes", 4 * parameters},
+                                  {"bytes_of_groups", bytes_by_group(sizes, file.module())}};
+  add_metrics("finetuned_", before, fields);
+  add_metrics("rounded_", rounded, fields);
+  add_metrics("packed_", from_file, fields);
+  return fields;
 }
 
 int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicator& comm) {
@@ -168,7 +183,7 @@ int run_quantize(const QuantizeArguments& a, const Kernels& kernels, Communicato
     return kStopped;
   }
   end_on_stop_signals(kStopped);  // all is saved
-  pack(trainer, *task, vocabulary, config, out, kernels, comm);
+  trainer.pack([&] { return pack(trainer, *task, vocabulary, config, out, kernels, comm); });
   return kSuccess;
 }
 

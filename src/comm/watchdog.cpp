@@ -19,6 +19,7 @@
 #include "comm/watchdog_socket.h"
 #include "core/activity.h"
 #include "core/error.h"
+#include "core/last_words.h"
 #include "core/machine.h"
 #include "core/profiler.h"
 
@@ -64,6 +65,7 @@ void print_error(const std::string& text) {
     spdlog::error("watchdog: {}", text);
     spdlog::default_logger()->flush();
   });
+  run_at_most(kLastWordsSeconds, [text] { say_last_words("ended by the watchdog: " + text); });
 }
 
 [[noreturn]] void end_process() {

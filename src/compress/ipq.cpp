@@ -143,6 +143,14 @@ std::vector<std::string> IpqMachine::weights_with_columns() const {
   return names;
 }
 
+std::map<std::string, double> IpqMachine::kmeans_objectives() const {
+  std::map<std::string, double> objectives;
+  if (!pending_) return objectives;
+  const std::vector<WeightPlan> weights = weights_of(plan_, stages_done_, true);
+  for (size_t i = 0; i < weights.size(); ++i) objectives[weights[i].name] = pending_->objective_history[i].back();
+  return objectives;
+}
+
 std::span<const float> IpqMachine::columns_of(const std::string& weight) const {
   const auto found = columns_.find(weight);
   return found == columns_.end() ? std::span<const float>() : std::span<const float>(found->second);
@@ -202,6 +210,8 @@ bool IpqMachine::run_kmeans(const std::vector<WeightPlan>& weights, const std::f
     if (keep_going && !keep_going(pending_->iteration)) return false;
   }
   std::vector<WeightResult> results = kmeans.finish();
+  report.iterations = kmeans.state().iteration;
+  for (size_t i = 0; i < results.size(); ++i) report.objectives[weights[i].name] = results[i].objective;
   fault_point("kmeans.end");
   const std::vector<SquaredErrors> found = kmeans.squared_errors();
   for (size_t i = 0; i < results.size(); ++i) {

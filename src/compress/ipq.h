@@ -39,6 +39,8 @@ struct StageReport {
   double relative_error = 0.0;  ///< norm of (decoded - original) over norm of original, over all weights of the stage
   int64_t splits = 0;           ///< empty clusters resolved
   double seconds = 0.0;
+  int64_t iterations = 0;                         ///< of its k-means; 0: no weight has one
+  std::map<std::string, double> objectives = {};  ///< of the weights that have, in the end; see kmeans_objectives()
 };
 
 class IpqMachine {
@@ -50,6 +52,12 @@ class IpqMachine {
   const QuantizationPlan& plan() const { return plan_; }
   int64_t stages() const { return plan_.stages; }
   int64_t stages_done() const { return stages_done_; }
+  /// Finished iterations of a k-means in progress; 0: none is.
+  int64_t kmeans_iteration() const { return pending_ ? pending_->iteration : 0; }
+  int64_t kmeans_iterations() const { return config_.kmeans_iterations; }
+  /// The objective of every weight of the k-means in progress after its newest iteration: the (weighted) norm of
+  /// decoded - original.
+  std::map<std::string, double> kmeans_objectives() const;
 
   /// The weights of the next stage whose k-means can take importances of columns, and what they are from now on. They
   /// must be the same for all iterations of a k-means, also where it was stopped in between.

@@ -113,4 +113,18 @@ std::string SizeReport::to_json() const {
   return report.dump(2);
 }
 
+std::map<std::string, double> bytes_by_group(const SizeReport& report, const Module& module) {
+  std::map<std::string, double> bytes;
+  const auto add = [&](const std::string& group, uint64_t more) {
+    if (more > 0) bytes[group] += static_cast<double>(more);
+  };
+  for (const SizeEntry& entry : report.entries()) {
+    const Weight* weight = module.weights().find(entry.name);
+    add(weight != nullptr ? weight->group() : "other", entry.bytes());
+  }
+  add("vocabulary", report.vocabulary_bytes());
+  add("header", report.header_bytes());
+  return bytes;
+}
+
 }  // namespace qn

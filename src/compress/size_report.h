@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "nn/module.h"
 #include "quant/quantizer.h"
 
 namespace qn {
@@ -57,5 +59,9 @@ class SizeReport {
   uint64_t header_bytes_ = 0, vocabulary_bytes_ = 0;
   int64_t original_values_ = 0;  // 0: those of the entries
 };
+
+/// Bytes in a packed file by group of weights (nn/weight.h). What belongs to no weight (biases, norms) is "other"; then
+/// there are "vocabulary" and "header", where they are not empty. The sum is total_bytes().
+std::map<std::string, double> bytes_by_group(const SizeReport& report, const Module& module);
 
 }  // namespace qn

@@ -151,17 +151,6 @@ std::string node_text(const ConfigNode& node) {
   return fmt::format("[{}]", fmt::join(items, ", "));
 }
 
-/// Older programs wrote 1e-08 for 1.0e-08.
-bool same_value(const std::string& a, const std::string& b) {
-  if (a == b) return true;
-  const auto number = [](const std::string& text) {
-    double value = std::nan("");
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    return error == std::errc() && end == text.data() + text.size() ? value : std::nan("");
-  };
-  return number(a) == number(b);
-}
-
 /// Full key and value text of every leaf, in file order.
 void flatten(const ConfigNode& node, const std::string& key, std::vector<std::pair<std::string, std::string>>& leaves) {
   if (node.kind != ConfigNode::Kind::map) {
@@ -206,6 +195,22 @@ std::string describe_config_walk(const ConfigWalk& walk) {
   return visitor.take();
 }
 
+bool same_config_value(const std::string& a, const std::string& b) {
+  if (a == b) return true;
+  const auto number = [](const std::string& text) {
+    double value = std::nan("");
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return error == std::errc() && end == text.data() + text.size() ? value : std::nan("");
+  };
+  return number(a) == number(b);
+}
+
+std::vector<std::pair<std::string, std::string>> config_values(std::string_view text) {
+  std::vector<std::pair<std::string, std::string>> leaves;
+  flatten(config_tree_from_text(text, "the configuration").data().root, "", leaves);
+  return leaves;
+}
+
 std::vector<std::string> diff_config(std::string_view old_text, std::string_view new_text) {
   std::vector<std::pair<std::string, std::string>> old_leaves, new_leaves;
   flatten(config_tree_from_text(old_text, "the old config").data().root, "", old_leaves);
@@ -217,7 +222,7 @@ std::vector<std::string> diff_config(std::string_view old_text, std::string_view
     const auto it = new_map.find(key);
     if (it == new_map.end()) {
       lines.push_back(fmt::format("{}: {} -> (not set)", key, value));
-    } else if (!same_value(it->second, value)) {
+    } else if (!same_config_value(it->second, value)) {
       lines.push_back(fmt::format("{}: {} -> {}", key, value, it->second));
     }
   }

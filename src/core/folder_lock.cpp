@@ -184,17 +184,23 @@ void FolderLock::check_held() const {
            LockOwner::parse(now).describe());
 }
 
-void check_unlocked(const std::filesystem::path& folder, const std::string& role) {
+std::optional<FolderHolder> folder_holder(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / FolderLock::kFileName;
   check_lock_file(path);
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-  if (fd < 0) return;
+  if (fd < 0) return std::nullopt;
   struct flock whole {};
   whole.l_type = F_RDLCK;  // in the way of a writer's lock, and allowed for a file that is open to be read
   whole.l_whence = SEEK_SET;
-  const bool held = ::fcntl(fd, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
+  const bool known = ::fcntl(fd, F_OFD_GETLK, &whole) == 0;
   ::close(fd);
-  if (held) refuse(folder, role, LockOwner::parse(slurp(path.string())).describe());
+  const LockOwner owner = LockOwner::parse(slurp(path.string()));
+  const bool lives = !owner.process.empty() && process_of(owner.pid) == owner.process;
+  return FolderHolder{owner, known ? whole.l_type != F_UNLCK : lives};
+}
+
+void check_unlocked(const std::filesystem::path& folder, const std::string& role) {
+  if (const auto holder = folder_holder(folder); holder && holder->held) refuse(folder, role, holder->owner.describe());
 }
 
 }  // namespace qn

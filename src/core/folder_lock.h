@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace qn {
@@ -51,6 +52,15 @@ class FolderLock {
   int fd_ = -1;
   bool recorded_ = false;  // the file says that it is ours
 };
+
+/// Who has or had a folder.
+struct FolderHolder {
+  LockOwner owner;
+  bool held = false;  ///< by a lock of the file system or, where there are no locks, by a process of this machine
+};
+/// Nothing where the folder has no lock file: then nobody has it. Takes and changes nothing. Throws qn::Error where the
+/// lock file is none.
+std::optional<FolderHolder> folder_holder(const std::filesystem::path& folder);
 
 /// Throws qn::Error naming the owner when another process holds `folder` by a lock of the file system; takes and
 /// changes nothing. A folder that does not exist is free.

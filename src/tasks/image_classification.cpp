@@ -11,6 +11,7 @@
 
 #include "core/profiler.h"
 #include "core/text.h"
+#include "core/work_progress.h"
 #include "ops/host_access.h"
 #include "tasks/classes.h"
 #include "tasks/pruning.h"
@@ -259,6 +260,7 @@ Evaluation ImageClassification::score(ImageModel& model, ImageModel* teacher, Im
   const bool labelled = data.unlabelled() == 0;
   if (comm.rank() < list.size()) batches.expect(list[comm.rank()], kNoEpoch);
   for (int64_t b = comm.rank(); b < list.size(); b += comm.size()) {
+    tell_work(b, list.size());
     if (b + comm.size() < list.size()) batches.expect(list[b + comm.size()], kNoEpoch);
     const Tensor images = batches.get(list[b], kNoEpoch);
     std::vector<int32_t> targets;

@@ -7,6 +7,7 @@
 
 #include "core/profiler.h"
 #include "core/text.h"
+#include "core/work_progress.h"
 #include "data/word_beginnings.h"
 #include "ops/host_access.h"
 
@@ -161,6 +162,7 @@ MaskedLm::Sums MaskedLm::score(SentenceEncoder& model, const TokenBlocks& blocks
   Tape tape(kernels, arena, dtype, {});
   Sums sums;
   for (int64_t i = comm.rank(); i < batches.size(); i += comm.size()) {
+    tell_work(i, batches.size());
     const MaskedBatch batch = masked_batch(blocks, batches[i], kScored);
     tape.restart({});
     const HostView values(kernels, losses(model, tape, batch));

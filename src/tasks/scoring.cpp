@@ -6,6 +6,7 @@
 
 #include "core/profiler.h"
 #include "core/special_tokens.h"
+#include "core/work_progress.h"
 #include "ops/host_access.h"
 
 namespace qn {
@@ -50,6 +51,7 @@ Score score_batches(LanguageModel& model, const Kernels& kernels, Communicator& 
   Tape tape(kernels, arena, dtype, {});
   Score score;
   for (int64_t i = comm.rank(); i < count; i += comm.size()) {
+    tell_work(i, count);
     const ScoredBatch scored = batch(i);
     tape.restart({});
     const HostView losses(kernels, model.losses(tape, scored.batch));

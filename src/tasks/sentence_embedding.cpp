@@ -8,6 +8,7 @@
 
 #include "core/profiler.h"
 #include "core/text.h"
+#include "core/work_progress.h"
 #include "ops/host_access.h"
 #include "tasks/classes.h"
 #include "tasks/line_reader.h"
@@ -177,6 +178,7 @@ std::vector<float> SentenceEmbedding::compute(const Vectors& how, const Sentence
   const auto width = static_cast<size_t>(blueprint().model.embed_dim);
   std::vector<float> all(static_cast<size_t>(lines.size()) * width, 0.0f);
   for (int64_t b = comm.rank(); b < batches.size(); b += comm.size()) {
+    tell_work(b, batches.size());
     const JoinedSentences batch = batch_of(lines, batches[b], longest);
     tape.restart({});
     const std::vector<double> values =

@@ -11,6 +11,7 @@
 
 #include "core/profiler.h"
 #include "core/text.h"
+#include "core/work_progress.h"
 #include "ops/host_access.h"
 #include "tasks/classes.h"
 #include "tasks/masked_lm.h"
@@ -191,6 +192,7 @@ SentencePrediction::Outputs SentencePrediction::run(SentenceEncoder& model, cons
   Outputs outputs;
   outputs.values.resize(static_cast<size_t>(data.size()));
   for (int64_t i = comm.rank(); i < batches.size(); i += comm.size()) {
+    tell_work(i, batches.size());
     const std::span<const int64_t> items = batches[i];
     const SentenceBatchData batch = batch_of(data, items, how);
     tape.restart({});

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/text.h"
+#include "core/work_progress.h"
 #include "models/seq2seq_tokens.h"
 #include "tasks/bleu.h"
 #include "tasks/generate_config.h"
@@ -35,6 +36,7 @@ std::vector<std::vector<BeamHypothesis>> Translation::search(const std::vector<s
   Tape tape(kernels, arena, dtype, {});
   const auto at_once = static_cast<size_t>(config.batch);
   for (size_t first = 0; first < order.size(); first += at_once) {
+    tell_work(static_cast<int64_t>(first), std::ssize(order));
     const std::span<const size_t> group(order.data() + first, std::min(at_once, order.size() - first));
     JoinedSentences joined;
     std::vector<int64_t> longest;

@@ -5,6 +5,7 @@
 
 #include "core/profiler.h"
 #include "core/text.h"
+#include "core/work_progress.h"
 #include "ops/host_access.h"
 #include "tasks/stored_config.h"
 
@@ -191,6 +192,7 @@ Translation::Counts Translation::score(Seq2Seq& model, const ParallelText& data,
   Tape tape(kernels, arena, dtype, {});
   Counts counts;
   for (int64_t i = comm.rank(); i < batches.size(); i += comm.size()) {
+    tell_work(i, batches.size());
     const Pairs pairs = pairs_of(data, batches[i]);
     tape.restart({});
     const PairBatch batch = batch_of(pairs);

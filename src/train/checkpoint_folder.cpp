@@ -10,6 +10,7 @@
 #include "core/fault_point.h"
 #include "core/file_io.h"
 #include "train/checkpoint_seal.h"
+#include "train/event_file.h"
 #include "train/run_record.h"
 
 namespace qn {
@@ -162,6 +163,7 @@ void CheckpointFolder::begin_run() {
   std::error_code error;
   if (fs::file_size(metrics(), error) > 0 && !error) files.push_back(metrics());  // all that a diverged run may leave
   for (const fs::path& file : checkpoints_in(dir_)) files.push_back(file);
+  for (const fs::path& file : event_files(dir_)) files.push_back(file);
   if (const fs::path packed = dir_ / "model.safetensors"; fs::exists(packed)) files.push_back(packed);
   if (files.empty()) return;
   const fs::path discarded = make_discarded_folder(dir_);

@@ -49,7 +49,7 @@ class CheckpointFolder {
   /// Goes on with the run of a checkpoint of this folder.
   void continue_run(const LoadedState& from);
   /// Begins a new run: it becomes the folder's current one, and what other runs have left (checkpoints, metrics.jsonl,
-  /// the packed file) is moved to a folder in the folder.
+  /// event files, the packed file) is moved to a folder in the folder.
   void begin_run();
   /// The current run's identity; empty in a run that older programs began.
   const std::string& run() const { return run_; }
@@ -62,6 +62,8 @@ class CheckpointFolder {
   void wait() { writer_.wait(); }
   /// Everything is on disk.
   bool idle() const { return writer_.idle(); }
+  /// The newest checkpoint that is known to be on disk.
+  const CheckpointWriter::Good& newest_good() const { return writer_.newest_good(); }
   /// No save has succeeded for checkpoint.stop_after_failed_hours.
   bool failed_too_long() const;
   /// What could not be saved, why, and which checkpoint there is.

@@ -8,6 +8,7 @@
 #include "core/fault_point.h"
 #include "core/hdf5_file.h"
 #include "train/checkpoint_file.h"
+#include "train/run_status.h"
 
 namespace qn {
 
@@ -36,7 +37,7 @@ CheckpointWriter::Attempt CheckpointWriter::attempt(std::vector<SaveJob> jobs, G
       try {
         save_state(name, *left.state);
         fault_point("checkpoint.saved");
-        if (job.update >= result.good.update) result.good = {job.update, name};
+        if (job.update >= result.good.update) result.good = {job.update, name, unix_time()};
       } catch (const Error& error) {
         if (result.reason.empty()) result.reason = fmt::format("update {} is not saved: {}", job.update, error.what());
         left.names.push_back(name);

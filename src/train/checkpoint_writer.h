@@ -53,15 +53,17 @@ class CheckpointWriter {
   double failing_seconds() const;
   /// What failed last, and what there is instead.
   std::string failure() const;
-  /// The newest state that is on disk, for messages.
-  void set_newest_good(int64_t update, const std::filesystem::path& path) { good_ = {update, path}; }
-
- private:
+  /// The newest state that is known to be on disk.
   struct Good {
-    int64_t update = -1;
+    int64_t update = -1;  ///< -1: there is none
     std::filesystem::path path;
+    double written = 0.0;  ///< unix_time(); 0: before this process began
     std::string text() const;
   };
+  const Good& newest_good() const { return good_; }
+  void set_newest_good(int64_t update, const std::filesystem::path& path) { good_ = {update, path, 0.0}; }
+
+ private:
   struct Attempt {
     std::vector<SaveJob> left;
     Good good;

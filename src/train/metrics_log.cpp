@@ -42,7 +42,7 @@ void repair_tail(const std::filesystem::path& path) {
 }
 
 /// Will this line be written again by a run that resumes after `update` with so many stages done?
-bool is_repeated(std::string_view line, int64_t update, int64_t stages) {
+bool is_repeated(std::string_view line, int64_t update, int64_t stages, int64_t kmeans_iteration) {
   const Json record = Json::parse(line, nullptr, false);
   if (!record.is_object()) return false;
   const auto beyond = [&](const char* key, int64_t limit) {
@@ -51,7 +51,9 @@ bool is_repeated(std::string_view line, int64_t update, int64_t stages) {
   };
   const Json kind = record.value("kind", Json());
   if (kind == "stage") return beyond("stage", stages);
-  return (kind == "train" || kind == "valid") && beyond("update", update);
+  if (kind == "kmeans")
+    return beyond("stage", stages + 1) || (beyond("stage", stages) && beyond("iteration", kmeans_iteration));
+  return (kind == "train" || kind == "valid" || kind == "spike") && beyond("update", update);
 }
 
 }  // namespace
@@ -70,17 +72,19 @@ MetricsLog::~MetricsLog() {
   if (!flush()) spdlog::error("{} records are lost: {} cannot be written", held_back_, path_.string());
 }
 
-void MetricsLog::write(std::span<const MetricField> fields) {
+std::string MetricsLog::write(std::span<const MetricField> fields) {
   Json record = Json::object();
   for (const MetricField& field : fields) {
     QN_ASSERT(!record.contains(field.name), "metric '{}' is given twice in one record", field.name);
     std::visit([&](const auto& value) { record[field.name] = value; }, field.value);
   }
   // Texts may hold anything (paths, messages); bytes that are no UTF-8 must not end a run.
-  text_ += json_for_yaml(record.dump(-1, ' ', false, Json::error_handler_t::replace)) + "\n";
+  std::string line = json_for_yaml(record.dump(-1, ' ', false, Json::error_handler_t::replace)) + "\n";
+  text_ += line;
   ++held_back_;
   if (std::chrono::steady_clock::now() >= next_try_) flush();
   if (text_.size() > kMostHeldBack) forget_the_oldest();
+  return line;
 }
 
 bool MetricsLog::flush() {
@@ -109,14 +113,14 @@ void MetricsLog::forget_the_oldest() {
   held_back_ -= lines;
 }
 
-int64_t MetricsLog::truncate_after(int64_t update, int64_t stages) {
+int64_t MetricsLog::truncate_after(int64_t update, int64_t stages, int64_t kmeans_iteration) {
   const std::string text = read_text(path_);
   std::string kept;
   int64_t removed = 0;
   for (size_t start = 0; start < text.size();) {
     const size_t end = std::min(text.find('\n', start), text.size() - 1) + 1;
     const std::string_view line = std::string_view(text).substr(start, end - start);
-    if (is_repeated(line, update, stages)) {
+    if (is_repeated(line, update, stages, kmeans_iteration)) {
       ++removed;
     } else {
       kept += line;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <initializer_list>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,7 +16,9 @@
 
 namespace qn {
 
-using MetricValue = std::variant<int64_t, double, std::string, bool>;
+/// Numbers by name: the objectives of weights, the bytes of groups.
+using NamedNumbers = std::map<std::string, double>;
+using MetricValue = std::variant<int64_t, double, std::string, bool, NamedNumbers>;
 struct MetricField {
   std::string name;
   MetricValue value;
@@ -32,18 +35,21 @@ class MetricsLog {
   ~MetricsLog();
 
   /// Appends one line and hands it to the operating system, or holds it back: a warning says so, once. Fields keep
-  /// their order; NaN and infinities become null. Throws InternalError for two fields of one name.
-  void write(std::initializer_list<MetricField> fields) { write(std::span(fields.begin(), fields.size())); }
-  void write(std::span<const MetricField> fields);
+  /// their order; NaN and infinities become null. Returns the line. Throws InternalError for two fields of one name.
+  std::string write(std::initializer_list<MetricField> fields) {
+    return write(std::span(fields.begin(), fields.size()));
+  }
+  std::string write(std::span<const MetricField> fields);
 
   /// Tries to write what is held back; true when nothing is.
   bool flush();
   int64_t held_back() const { return held_back_; }
   const std::filesystem::path& path() const { return path_; }
 
-  /// On resume: removes the records that will be written again: of kind "train" or "valid" beyond this update, and of
-  /// kind "stage" beyond this number of stages. Other lines stay as they are. Returns the number of removed lines.
-  int64_t truncate_after(int64_t update, int64_t stages);
+  /// On resume: removes the records that will be written again: of kinds "train", "valid" and "spike" beyond this
+  /// update, of kind "stage" beyond this number of stages, and of kind "kmeans" beyond this iteration of the stage
+  /// after these. Other lines stay as they are. Returns the number of removed lines.
+  int64_t truncate_after(int64_t update, int64_t stages, int64_t kmeans_iteration = 0);
 
  private:
   void forget_the_oldest();

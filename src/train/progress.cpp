@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 #include <mutex>
 #include <utility>
 
@@ -27,6 +28,9 @@ void draw_on_stderr(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stderr);
   std::fflush(stderr);
 }
+
+constexpr int kWide = 100;    // columns from which on there is room for words
+constexpr int kAlways = 100;  // worth of a part of the line that is never left out
 
 int terminal_columns() {
   constexpr int kUsual = 80;
@@ -64,8 +68,11 @@ class TerminalLine final : public spdlog::sinks::sink {
   void show(std::string text) {
     const std::lock_guard lock(mutex_);
     text_ = std::move(text);
+    if (text_.empty()) draw_("\r\x1b[K");
     redraw();
   }
+  /// Columns that a text may have.
+  int columns() const { return std::max((columns_ > 0 ? columns_ : terminal_columns()) - 1, 1); }
   /// Leaves the text where it is and continues on the next line.
   void release() {
     const std::lock_guard lock(mutex_);
@@ -97,8 +104,7 @@ class TerminalLine final : public spdlog::sinks::sink {
   void redraw() {
     if (text_.empty()) return;
     // One column stays free: some terminals wrap a line that fills them.
-    const int columns = columns_ > 0 ? columns_ : terminal_columns();
-    const std::string_view shown = std::string_view(text_).substr(0, static_cast<size_t>(std::max(columns - 1, 1)));
+    const std::string_view shown = std::string_view(text_).substr(0, static_cast<size_t>(columns()));
     draw_(fmt::format("\r{}\x1b[K", shown));
   }
 
@@ -148,20 +154,49 @@ void ProgressReporter::report(const UpdateStats& stats) {
   }
   latest_ = stats;
   pending_ = true;
-  const bool due =
-      terminal_ ? options_.clock() - last_draw_ >= options_.redraw_seconds : stats.update % options_.log_interval == 0;
-  if (due || !shown_any_ || stats.update == stats.max_updates) show();
+  const bool counted = !terminal_ && stats.update % options_.log_interval == 0;
+  if (counted || due() || !shown_any_ || stats.update == stats.max_updates) show();
+}
+
+bool ProgressReporter::due() const {
+  const double passed = options_.clock() - last_draw_;
+  return terminal_ ? passed >= options_.redraw_seconds : options_.log_seconds > 0 && passed >= options_.log_seconds;
 }
 
 void ProgressReporter::show() {
-  if (terminal_) {
-    terminal_->show(line());
-    last_draw_ = options_.clock();
-  } else {
-    spdlog::info("{}", line());
-  }
+  if (terminal_)
+    terminal_->show(line(terminal_->columns()));
+  else
+    spdlog::info("{}", line(std::numeric_limits<int>::max()));
+  last_draw_ = options_.clock();
   pending_ = false;
   shown_any_ = true;
+}
+
+void ProgressReporter::begin_work(std::string what) {
+  work_ = std::move(what);
+  work_began_ = options_.clock();
+  if (!terminal_) last_draw_ = work_began_;  // what is soon over needs no line
+}
+
+void ProgressReporter::work(int64_t done, int64_t total) {
+  if (work_.empty() || total <= 0 || !due()) return;
+  last_draw_ = options_.clock();
+  const double passed = last_draw_ - work_began_;
+  std::string text = fmt::format("{}: {} of {}, {:.0f}%", work_, group_digits(done), group_digits(total),
+                                 100.0 * static_cast<double>(done) / static_cast<double>(total));
+  if (done > 0)
+    text += fmt::format(", {} left",
+                        format_duration(passed * static_cast<double>(total - done) / static_cast<double>(done)));
+  if (terminal_)
+    terminal_->show(text);
+  else
+    spdlog::info("{}", text);
+}
+
+void ProgressReporter::end_work() {
+  if (terminal_ && !work_.empty()) terminal_->show(shown_any_ ? line(terminal_->columns()) : "");
+  work_.clear();
 }
 
 void ProgressReporter::message(std::string_view text) { spdlog::info("{}", text); }
@@ -171,24 +206,40 @@ void ProgressReporter::finish() {
   if (terminal_) terminal_->release();
 }
 
-std::string ProgressReporter::line() const {
+std::string ProgressReporter::line(int columns) const {
   const UpdateStats& s = latest_;
-  std::string text = fmt::format("epoch {} | {}", s.epoch, s.update);
-  if (s.max_updates > 0) text += fmt::format("/{}", s.max_updates);
-  text += " updates";
+  struct Part {
+    std::string text;
+    int worth;  // the least is left out first
+  };
+  std::vector<Part> parts{{fmt::format("epoch {}", s.epoch), 3}};
+  std::string updates = fmt::format("{}", s.update);
+  if (s.max_updates > 0) updates += fmt::format("/{}", s.max_updates);
+  parts.push_back({columns < kWide ? updates : updates + " updates", kAlways});
   if (window_sum_.seconds > 0) {
     const double per_update = window_sum_.seconds / static_cast<double>(window_.size());
     const auto left = static_cast<double>(s.max_updates - s.update);
-    if (s.max_updates > 0) text += fmt::format(" | ETA {}", format_duration(std::max(0.0, left * per_update)));
+    if (s.max_updates > 0)
+      parts.push_back({fmt::format("ETA {}", format_duration(std::max(0.0, left * per_update))), 6});
     const double speed = static_cast<double>(window_sum_.samples) / window_sum_.seconds;
-    text += fmt::format(" | {} {}/s", group_digits(std::llround(speed)), options_.unit);
-    if (options_.full_speed > 0) text += fmt::format(" | MFU {:.1f}%", 100 * speed / options_.full_speed);
+    parts.push_back({fmt::format("{} {}/s", group_digits(std::llround(speed)), options_.unit), 5});
+    if (options_.full_speed > 0) parts.push_back({fmt::format("MFU {:.1f}%", 100 * speed / options_.full_speed), 1});
   }
-  text += fmt::format(" | loss {:.3f}", s.loss_base2);
-  if (!s.metrics.empty()) text += " | " + s.metrics;
-  text += fmt::format(" | lr {:.3g} | gnorm {:.3g} | clip {:.0f}%", s.lr, s.grad_norm, 100 * s.clip_share);
-  if (s.peak_rss_bytes > 0) text += fmt::format(" | memory {}", format_bytes(static_cast<uint64_t>(s.peak_rss_bytes)));
-  return text;
+  parts.push_back({fmt::format("loss {:.3f}", s.loss_base2), kAlways});
+  if (!s.metrics.empty()) parts.push_back({s.metrics, 4});
+  parts.push_back({fmt::format("lr {:.3g}", s.lr), kAlways});
+  parts.push_back({fmt::format("gnorm {:.3g}", s.grad_norm), kAlways});
+  parts.push_back({fmt::format("clip {:.0f}%", 100 * s.clip_share), 2});
+  if (s.peak_rss_bytes > 0)
+    parts.push_back({fmt::format("memory {}", format_bytes(static_cast<uint64_t>(s.peak_rss_bytes))), 0});
+  const auto joined = [&] {
+    std::string text;
+    for (const Part& part : parts) text += (text.empty() ? "" : " | ") + part.text;
+    return text;
+  };
+  for (int worth = 0; worth < kAlways && std::ssize(joined()) > columns; ++worth)
+    std::erase_if(parts, [&](const Part& part) { return part.worth == worth; });
+  return joined();
 }
 
 }  // namespace qn

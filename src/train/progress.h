@@ -34,6 +34,7 @@ std::string format_duration(double seconds);
 
 struct ProgressOptions {
   int64_t log_interval = 100;                  ///< updates between log lines when stderr is no terminal
+  double log_seconds = 60;                     ///< and the longest time between them, in other work too; 0: any
   double window_seconds = 30;                  ///< speed is averaged over the newest updates that took this long
   double redraw_seconds = 0.1;                 ///< at most one redraw of the terminal line in this time
   std::optional<bool> terminal;                ///< unset: whether stderr is a terminal
@@ -58,8 +59,13 @@ class ProgressReporter {
   ProgressReporter& operator=(const ProgressReporter&) = delete;
 
   /// Call after every update. Terminal: redraws. Elsewhere: logs the first update seen, every log_interval-th, the
-  /// last.
+  /// last, and what comes log_seconds after the line before.
   void report(const UpdateStats& stats);
+  /// Something else than updates takes its time, and how far it is; lines as above.
+  void begin_work(std::string what);
+  void work(int64_t done, int64_t total);
+  /// What was shown of it goes away.
+  void end_work();
   /// A line that stays: an ordinary info log line.
   void message(std::string_view text);
   /// Makes the newest stats permanent (training ends or pauses). report() may follow; calling it twice changes nothing.
@@ -70,8 +76,11 @@ class ProgressReporter {
     int64_t samples;
     double seconds;
   };
+  /// It is time for another redraw or line.
+  bool due() const;
   void show();
-  std::string line() const;  // of latest_
+  /// Of latest_, in at most so many columns where possible: what matters least is left out.
+  std::string line(int columns) const;
 
   ProgressOptions options_;
   std::shared_ptr<TerminalLine> terminal_;  // null: not a terminal
@@ -80,7 +89,9 @@ class ProgressReporter {
   UpdateStats latest_;
   bool pending_ = false;  // latest_ is not visible yet
   bool shown_any_ = false;
-  double last_draw_ = 0;
+  double last_draw_ = 0;  // or log line
+  std::string work_;      // under way instead of updates
+  double work_began_ = 0;
 };
 
 }  // namespace qn

@@ -39,6 +39,7 @@ void RunState::save(StateDict& state) const {
   state.ints["validations"] = validations;
   state.ints["bad_validations"] = bad_validations;
   state.ints["skipped_updates"] = skipped_updates;
+  if (rollbacks > 0) state.ints["rollbacks"] = rollbacks;
   state.floats["best_loss"] = best;
   state.floats["training_seconds"] = training_seconds;
   for (size_t i = 0; i < best_values.size(); ++i) state.floats[name_of_best(i)] = best_values[i];
@@ -49,6 +50,7 @@ void RunState::load(const StateDict& state) {
   validations = state.integer("validations");
   bad_validations = state.integer("bad_validations");
   skipped_updates = state.ints.contains("skipped_updates") ? state.integer("skipped_updates") : 0;
+  rollbacks = state.ints.contains("rollbacks") ? state.integer("rollbacks") : 0;
   best = state.real("best_loss");
   training_seconds = state.real("training_seconds");
   best_values.clear();

@@ -13,6 +13,7 @@ struct RunState {
   int64_t validations = 0, bad_validations = 0;
   double best = 0.0;            ///< of the decisive metric; meaningful once validations > 0, NaN while none was finite
   int64_t skipped_updates = 0;  ///< because their loss or gradient was not finite
+  int64_t rollbacks = 0;        ///< train.on_spike
   double training_seconds = 0.0;
   std::vector<double> best_values;  ///< of the checkpoint.keep_best best validations, best first
 

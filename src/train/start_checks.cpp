@@ -11,6 +11,7 @@
 #include "core/file_kind.h"
 #include "core/folder_lock.h"
 #include "train/checkpoint_folder.h"
+#include "train/run_status.h"
 
 namespace qn {
 namespace {
@@ -44,7 +45,7 @@ fs::path moved_aside(const fs::path& file) {
 
 bool is_run_file(const std::string& name) {
   return (name.starts_with("checkpoint") && name.ends_with(".h5")) || name == "run.json" || name == "metrics.jsonl" ||
-         name == FolderLock::kFileName;
+         name == RunStatus::kFileName || name == FolderLock::kFileName;
 }
 
 }  // namespace

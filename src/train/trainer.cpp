@@ -17,7 +17,9 @@
 #include "train/device.h"
 #include "train/divergence.h"
 #include "train/final_save.h"
+#include "train/rank_agreement.h"
 #include "train/run_record.h"
+#include "train/shown_work.h"
 #include "train/stage_starts.h"
 #include "train/start_checks.h"
 
@@ -58,12 +60,15 @@ Trainer::Trainer(const TrainerConfig& config, std::string config_text, Task& tas
       comm_(comm),
       options_(std::move(options)),
       kernels_(options_.kernels != nullptr ? *options_.kernels : cpu_kernels()),
-      dtype_(activation_type(config.train.precision, kernels_, comm)) {
+      dtype_(activation_type(config.train.precision, kernels_, comm)),
+      spikes_(config_.train.spike_deviations) {
+  check_same_program(comm_, config_text_);
   check_run_ends(config_, options_.quantize);
   set_product_precision(config_.train.precision, kernels_);
   // First: another process may have it.
   if (comm_.is_root() && !options_.dry) folder_.emplace(config_.checkpoint);
   task_.open_training();
+  check_same_task(comm_, task_);
   config_.schedule = in_updates(config_.schedule, task_.updates_per_epoch(config_.train.micro_batches));
   if (options_.quantize && !config_.ipq.teacher.empty())
     task_.learn_from(config_.ipq.teacher, config_.ipq.teacher_weight, kernels_);
@@ -74,7 +79,7 @@ Trainer::Trainer(const TrainerConfig& config, std::string config_text, Task& tas
 }
 
 void Trainer::prepare_module() {
-  original_parameters_ = module_.parameters().elements();
+  count_parameters();
   module_.allocate(DType::f32, kernels_);
   if (config_.comm.nccl) device_comm_ = device_communicator(kernels_, comm_);
 }
@@ -221,16 +226,22 @@ void Trainer::forget_other_ranges(const StateDict& source) {
 void Trainer::resume(const StateDict& state) {
   if (comm_.is_root()) warn_of_changes(state, config_text_);
   check_teacher(state);
-  load_module(module_, state);
-  check_optimizer(current_optimizer(), state);
-  optimizer_->load(module_.parameters(), state);
-  updates_->load(state);
-  noise_->load(state);
+  restore(state);
   task_.load(state);
   state_.load(state);
   if (stage_model_) stage_model_->load(state);
   if (state.texts.contains("source")) source_ = state.text("source");
   if (state.texts.contains("source_layers")) source_layers_ = state.text("source_layers");
+}
+
+/// What is trained and how, but not where the run is in its data.
+void Trainer::restore(const StateDict& state) {
+  load_module(module_, state);
+  check_optimizer(current_optimizer(), state);
+  optimizer_->load(module_.parameters(), state);
+  updates_->load(state);
+  noise_->load(state);
+  spikes_.load(state);
 }
 
 /// The parameters of a checkpoint with averages are these; training goes on with those beside them, averages or not.
@@ -270,6 +281,18 @@ bool Trainer::finished() const {
 }
 
 Outcome Trainer::run() {
+  try {
+    const Outcome outcome = run_and_save();
+    if (progress_) progress_->finish();
+    finish_status(outcome);
+    return outcome;
+  } catch (const std::exception& error) {
+    write_end("failed", error.what());
+    throw;
+  }
+}
+
+Outcome Trainer::run_and_save() {
   Outcome outcome = Outcome::stopped;
   try {
     outcome = run_to_end();
@@ -279,15 +302,14 @@ Outcome Trainer::run() {
   }
   if (outcome == Outcome::finished) check_result();
   if (options_.quantize && outcome == Outcome::finished) calibrate();
-  {
-    const ProfileScope phase(Phase::checkpoint);
-    finish_saving();
-  }
-  if (progress_) progress_->finish();
+  const ProfileScope phase(Phase::checkpoint);
+  const ShownWork shown("saving", nullptr, status());
+  finish_saving();
   return outcome;
 }
 
 Outcome Trainer::run_to_end() {
+  if (status_) status_->enter(options_.quantize ? "finetuning" : "training");
   go_on_with_last_stage();
   if (!run_due_stages()) return Outcome::stopped;
   while (!finished()) {
@@ -297,7 +319,8 @@ Outcome Trainer::run_to_end() {
     }
     if (ipq_) after_stage_update();
     const bool stop = agreed_stop();
-    after_update();
+    check_ranks();
+    if (!spiked_ || !roll_back()) after_update();
     if (stop && !finished()) {
       save({});
       return Outcome::stopped;
@@ -333,7 +356,7 @@ bool Trainer::one_update() {
   unreported_.push_back({++state_.update, task_.epoch(), lr, 0.0});
   evaluation_.reset();
   // A device computes this update while the host prepares the next, unless the host needs to know what came out.
-  const size_t under_way = on_host(kernels_) || observer != nullptr ? 0 : 1;
+  const size_t under_way = on_host(kernels_) || observer != nullptr || rolls_back() ? 0 : 1;
   std::vector<UpdateResult> finished;
   while (updates_->pending() > under_way) finished.push_back(updates_->finish());
   unreported_.back().seconds = seconds_since(start);
@@ -372,7 +395,10 @@ const Evaluation& Trainer::validate_now() {
   drain();
   if (evaluation_) return *evaluation_;
   const AveragesInPlace averages(average());
+  const ShownWork shown("validating", progress(), status());
+  const auto start = std::chrono::steady_clock::now();
   evaluation_ = task_.evaluate(kernels_, comm_, dtype_);
+  validation_seconds_ = seconds_since(start);
   if (stage_model_) stage_model_->record(*evaluation_, state_.update);
   return *evaluation_;
 }

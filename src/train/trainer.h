@@ -13,10 +13,13 @@
 #include "compress/packed_model.h"
 #include "compress/run_noise.h"
 #include "train/checkpoint_folder.h"
+#include "train/event_file.h"
 #include "train/metrics_log.h"
 #include "train/progress.h"
 #include "train/run_state.h"
+#include "train/run_status.h"
 #include "train/slow_ranks.h"
+#include "train/spikes.h"
 #include "train/stage_model.h"
 #include "train/task.h"
 #include "train/throughput.h"
@@ -70,6 +73,9 @@ class Trainer {
   std::string check_summary(uint64_t packed_bytes);
   /// Rounds the model to what a packed file will hold (see round_to_storage()).
   void round_weights(const PackedStorage& storage);
+  /// The rest of a run that quantizes, after run(): packs, and returns what to record of the packed file on rank 0.
+  /// Then the run is finished.
+  void pack(const std::function<std::vector<MetricField>()>& work);
 
  private:
   void prepare_module();
@@ -77,10 +83,23 @@ class Trainer {
   void start_or_resume();
   void make_update_runner();
   void start_reporting(bool resumed);
+  void start_status(bool resumed);
+  void restart_events();
+  void write_record(std::vector<MetricField> fields);
+  void write_end(const std::string& outcome, const std::string& message);
+  void finish_status(Outcome outcome);
+  RunStatus* status() { return status_ ? &*status_ : nullptr; }
+  ProgressReporter* progress() { return progress_ ? &*progress_ : nullptr; }
+  void note_saved();
+  void note_update(const UpdateStats& stats);
+  void note_kmeans(int64_t stage, int64_t iteration, std::map<std::string, double> objectives);
+  double seconds_left(int64_t update);
+  void count_parameters();
   bool find_checkpoint(StateDict& state);
   void initialize_weights();
   void forget_other_ranges(const StateDict& source);
   void resume(const StateDict& state);
+  void restore(const StateDict& state);
   void begin_average(const StateDict& state);
   /// Of the module as it is trained; null where there is none.
   ModelAverage* average();
@@ -91,6 +110,7 @@ class Trainer {
   std::string divergence_advice_now();
 
   double time_update(int64_t per_rank);
+  Outcome run_and_save();
   Outcome run_to_end();
   bool run_due_stages();
   void go_on_with_last_stage();
@@ -116,6 +136,10 @@ class Trainer {
   void after_update();
   bool record_validation();
   bool agreed_stop();
+  void look_for_spike(int64_t update, double loss, double grad_norm);
+  bool rolls_back() const;
+  bool roll_back();
+  void check_ranks() const;
   int64_t max_updates() const;
   void check_schedule() const;
   /// Throws qn::Error where the trained model is of no use.
@@ -146,7 +170,9 @@ class Trainer {
   std::optional<Throughput> throughput_;
   std::optional<CheckpointFolder> folder_;    // rank 0
   std::optional<MetricsLog> metrics_;         // rank 0
+  std::optional<EventLog> events_;            // rank 0, train.tensorboard
   std::optional<ProgressReporter> progress_;  // rank 0
+  std::optional<RunStatus> status_;           // rank 0
 
   /// What is known of an update when it starts.
   struct Started {
@@ -155,13 +181,20 @@ class Trainer {
   };
 
   int64_t original_parameters_ = 0;
-  std::string source_;         // identity of checkpoint.init_from when the run began; rank 0
-  std::string source_layers_;  // those of its layers that the run began with, if not all; rank 0
-  std::string teacher_;        // contents of ipq.teacher; rank 0
+  NamedNumbers parameters_of_groups_;
+  double kmeans_seconds_ = -1.0;  // of the newest stage's k-means; negative: there was none
+  std::string source_;            // identity of checkpoint.init_from when the run began; rank 0
+  std::string source_layers_;     // those of its layers that the run began with, if not all; rank 0
+  std::string teacher_;           // contents of ipq.teacher; rank 0
   RunState state_;
+  SpikeDetector spikes_;
+  int64_t spike_update_ = -1;  // of a spike to roll back from; negative: there is none
+  std::string spike_text_;
+  bool spiked_ = false;                   // as all ranks have agreed
   int64_t count_ = 0, last_count_ = 0;    // micro-batches of the update that was started last, and of the one before
   std::deque<Started> unreported_;        // oldest first
   std::optional<Evaluation> evaluation_;  // of the module as it is, if known
+  double validation_seconds_ = 0.0;       // of the newest one
   int64_t clipped_ = 0, reported_ = 0;
   using Clock = std::chrono::steady_clock;
   Clock::time_point last_save_ = Clock::now();

@@ -21,6 +21,14 @@ void TrainConfig::visit(ConfigVisitor& v) {
       "out (fp16: gradients that overflow are always left out)");
   v.field("non_finite_limit", non_finite_limit,
           "skip: so many updates in a row may be left out; one more ends the run");
+  v.choice("on_spike", on_spike,
+           "an update whose loss or gradient is far above what is usual: say so, or go back to the newest checkpoint "
+           "before it and leave out the data since then (training only)");
+  v.field("spike_deviations", spike_deviations,
+          "what is far: so many standard deviations, estimated from the last 128 updates (0: nothing is)");
+  v.field("rollback_limit", rollback_limit, "rollback: so often in a run; from then on spikes are only told");
+  v.field("check_ranks_every_updates", check_ranks_every_updates,
+          "ranks compare their parameters after every n updates; one that differs is named, and the run ends (0: no)");
   v.choice("cuda_graphs", cuda_graphs,
            "GPUs get a micro-batch's forward and backward in one call once its shape has come twice; auto: with one "
            "rank. With several, the last micro-batch is left out if gradients travel during its backward");
@@ -34,6 +42,10 @@ void TrainConfig::visit(ConfigVisitor& v) {
   v.field("validate_every_epochs", validate_every_epochs, "validate at every n-th epoch end (0: not there)");
   v.field("validate_every_updates", validate_every_updates, "validate every n updates as well (0: no)");
   v.field("log_every_updates", log_every_updates, "updates between log lines where stderr is no terminal");
+  v.field("log_every_seconds", log_every_seconds,
+          "longest time between log lines, in validation and k-means as well (0: lines by count only)");
+  v.field("tensorboard", tensorboard,
+          "write what metrics.jsonl says to an event file beside it, too: tensorboard --logdir CHECKPOINT.DIR");
   v.choice("measure_matmul", measure_matmul,
            "measure at the start how fast matrix products are here (0.2 s), and show which share of that rate the "
            "training uses (MFU); auto: on GPUs");
@@ -51,8 +63,12 @@ void TrainConfig::validate(const ConfigChecker& c) const {
   c.check(stop_time_hours >= 0.0, "stop_time_hours", "must not be negative, got {}", stop_time_hours);
   c.check(loss_scale_window >= 0, "loss_scale_window", "must not be negative, got {}", loss_scale_window);
   c.check(non_finite_limit >= 1, "non_finite_limit", "must be at least 1, got {}", non_finite_limit);
+  c.check(log_every_seconds >= 0.0, "log_every_seconds", "must not be negative, got {}", log_every_seconds);
   c.check(log_every_updates >= 1, "log_every_updates", "must be at least 1, got {}", log_every_updates);
+  c.check(spike_deviations >= 0.0, "spike_deviations", "must not be negative, got {}", spike_deviations);
   for (const auto& [name, value] : {std::pair{"max_updates", max_updates},
+                                    {"rollback_limit", rollback_limit},
+                                    {"check_ranks_every_updates", check_ranks_every_updates},
                                     {"max_epochs", max_epochs},
                                     {"patience", patience},
                                     {"validate_every_epochs", validate_every_epochs},

@@ -37,6 +37,13 @@ struct EnumNames<NonFinite> {
   static constexpr EnumName<NonFinite> kAll[] = {{NonFinite::stop, "stop"}, {NonFinite::skip, "skip"}};
 };
 
+/// What happens where losses or gradients leap.
+enum class OnSpike { warn, rollback };
+template <>
+struct EnumNames<OnSpike> {
+  static constexpr EnumName<OnSpike> kAll[] = {{OnSpike::warn, "warn"}, {OnSpike::rollback, "rollback"}};
+};
+
 /// The section `train`: in which precision, how long, how often to look.
 struct TrainConfig {
   Precision precision = Precision::fp32;
@@ -44,6 +51,10 @@ struct TrainConfig {
   int64_t loss_scale_window = 0;
   NonFinite non_finite = NonFinite::stop;
   int64_t non_finite_limit = 10;
+  OnSpike on_spike = OnSpike::warn;
+  double spike_deviations = 12.0;
+  int64_t rollback_limit = 10;
+  int64_t check_ranks_every_updates = 1000;
   CudaGraphs cuda_graphs = CudaGraphs::automatic;
   int64_t micro_batches = 1;
   int64_t max_updates = 0, max_epochs = 0;
@@ -51,6 +62,8 @@ struct TrainConfig {
   int64_t patience = 0;
   int64_t validate_every_epochs = 1, validate_every_updates = 0;
   int64_t log_every_updates = 50;
+  double log_every_seconds = 60.0;
+  bool tensorboard = false;
   MeasureMatmul measure_matmul = MeasureMatmul::automatic;
   bool synchronize_norms = false;
   EmaConfig ema;

@@ -19,12 +19,16 @@ void Trainer::start_reporting(bool resumed) {
   if (!comm_.is_root() || options_.dry) return;
   if (!resumed) folder_->begin_run();  // last of what can fail: the run that was there stays as it was until now
   metrics_.emplace(folder_->metrics(), resumed);
-  if (resumed) metrics_->truncate_after(state_.update, ipq_ ? ipq_->stages_done() : 0);
+  if (resumed)
+    metrics_->truncate_after(state_.update, ipq_ ? ipq_->stages_done() : 0, ipq_ ? ipq_->kmeans_iteration() : 0);
+  restart_events();
   ProgressOptions progress;
   progress.log_interval = config_.train.log_every_updates;
+  progress.log_seconds = config_.train.log_every_seconds;
   progress.unit = task_.sample_words().briefly;
   progress.full_speed = throughput_->matmul_rate() / throughput_->flops_per_sample();
   progress_.emplace(std::move(progress));
+  start_status(resumed);
 }
 
 void Trainer::log_start() const {
@@ -57,6 +61,7 @@ void Trainer::report_stage(const StageReport& report) {
       report.stage + 1, ipq_->stages(), report.weights, report.relative_error, report.splits, report.seconds,
       found.text());
   if (!metrics_) return;
+  if (report.iterations > 0) note_kmeans(report.stage + 1, report.iterations, report.objectives);
   std::vector<MetricField> fields{{"kind", std::string("stage")},
                                   {"update", state_.update},
                                   {"stage", report.stage + 1},
@@ -64,31 +69,36 @@ void Trainer::report_stage(const StageReport& report) {
                                   {"relative_error", report.relative_error}};
   for (const Metric& metric : found.metrics) fields.push_back({"valid_" + metric.name, metric.value});
   fields.push_back({"seconds", report.seconds});
-  metrics_->write(fields);
+  write_record(std::move(fields));
 }
 
 void Trainer::report(const UpdateResult& result) {
   const Started started = unreported_.front();
   unreported_.pop_front();
   if (result.skipped) ++state_.skipped_updates;
-  if (!progress_) return;
+  const double loss = result.loss / static_cast<double>(result.sample_size) / std::numbers::ln2;
+  if (!progress_) {
+    if (!result.skipped) look_for_spike(started.update, loss, result.grad_norm);
+    return;
+  }
   if (result.skipped) report_skipped(started.update, result);
   clipped_ += result.clipped ? 1 : 0;
   if (++reported_ == 1)
     spdlog::info("{}", memory_text(module_.parameters(), *optimizer_, average(), updates_->arena(), kernels_));
-  const double loss = result.loss / static_cast<double>(result.sample_size) / std::numbers::ln2;
   const std::vector<Metric> metrics = task_.training_metrics(loss);
-  progress_->report({.update = started.update,
-                     .max_updates = max_updates(),
-                     .epoch = started.epoch,
-                     .samples = result.sample_size,
-                     .loss_base2 = loss,
-                     .metrics = text_of(metrics),
-                     .lr = started.lr,
-                     .grad_norm = result.grad_norm,
-                     .clip_share = static_cast<double>(clipped_) / static_cast<double>(reported_),
-                     .seconds = started.seconds,
-                     .peak_rss_bytes = peak_rss_bytes()});
+  const UpdateStats stats{.update = started.update,
+                          .max_updates = max_updates(),
+                          .epoch = started.epoch,
+                          .samples = result.sample_size,
+                          .loss_base2 = loss,
+                          .metrics = text_of(metrics),
+                          .lr = started.lr,
+                          .grad_norm = result.grad_norm,
+                          .clip_share = static_cast<double>(clipped_) / static_cast<double>(reported_),
+                          .seconds = started.seconds,
+                          .peak_rss_bytes = peak_rss_bytes()};
+  progress_->report(stats);
+  note_update(stats);
   std::vector<MetricField> fields{
       {"kind", std::string("train")}, {"update", started.update}, {"epoch", started.epoch}, {"loss", loss}};
   for (const Metric& metric : metrics) fields.push_back({metric.name, metric.value});
@@ -96,7 +106,8 @@ void Trainer::report(const UpdateResult& result) {
                                {"grad_norm", result.grad_norm},
                                {"clipped", result.clipped},
                                {task_.sample_words().many, result.sample_size},
-                               {"seconds", started.seconds}});
+                               {"seconds", started.seconds},
+                               {"memory", stats.peak_rss_bytes}});
   if (throughput_->matmul_rate() > 0.0)
     fields.push_back({"mfu", throughput_->utilisation(result.sample_size, started.seconds)});
   if (dtype_ == DType::f16) fields.push_back({"loss_scale", result.loss_scale});
@@ -104,7 +115,8 @@ void Trainer::report(const UpdateResult& result) {
     fields.push_back({"skipped", result.skipped});
     fields.push_back({"skipped_updates", state_.skipped_updates});
   }
-  metrics_->write(fields);
+  write_record(std::move(fields));
+  if (!result.skipped) look_for_spike(started.update, loss, result.grad_norm);
 }
 
 void Trainer::report_skipped(int64_t update, const UpdateResult& result) {
@@ -136,7 +148,8 @@ bool Trainer::record_validation() {
   fields.push_back({"best_" + found.decisive().name, state_.best});
   fields.push_back({task_.sample_words().many, found.sample_size});
   fields.push_back({"training_seconds", state_.training_seconds});
-  metrics_->write(fields);
+  fields.push_back({"seconds", validation_seconds_});
+  write_record(std::move(fields));
   return improved;
 }
 

@@ -15,11 +15,13 @@ namespace qn {
 /// What rank 0 sees of its clock and its disk counts for all.
 bool Trainer::agreed_stop() {
   if (folder_) folder_->poll();
+  note_saved();
   const bool asked = options_.stop_requested && options_.stop_requested();
   const double minutes = config_.checkpoint.save_every_minutes;
   const bool due =
       folder_ && minutes > 0.0 && Clock::now() - last_save_ >= std::chrono::duration<double>(minutes * 60.0);
-  std::array<double, 2> answers{asked || (folder_ && folder_->failed_too_long()) ? 1.0 : 0.0, due ? 1.0 : 0.0};
+  const bool stopping = asked || (folder_ && folder_->failed_too_long());
+  std::array<double, 3> answers{stopping ? 1.0 : 0.0, due ? 1.0 : 0.0, spike_update_ >= 0 ? 1.0 : 0.0};
   if (comm_.size() > 1) {
     const ProfileScope phase(Phase::all_reduce);
     comm_.all_reduce_max(answers);
@@ -27,6 +29,7 @@ bool Trainer::agreed_stop() {
     comm_.broadcast(std::as_writable_bytes(std::span(&state_.training_seconds, 1)));
   }
   save_due_ = answers[1] > 0.0;
+  spiked_ = answers[2] > 0.0;
   return answers[0] > 0.0;
 }
 
@@ -45,6 +48,7 @@ StateDict Trainer::capture() {
   if (stage_model_) stage_model_->save(state);
   task_.save(state);
   state_.save(state);
+  spikes_.save(state);
   state.texts["plan"] = plan_to_text(plan_);
   state.texts["config"] = config_text_;
   if (!source_.empty()) state.texts["source"] = source_;

@@ -6,6 +6,7 @@
 
 #include "core/fault_point.h"
 #include "core/profiler.h"
+#include "train/shown_work.h"
 #include "train/trainer.h"
 
 namespace qn {
@@ -55,17 +56,25 @@ bool Trainer::run_due_stages() {
     end_stage();
     measure_inputs();
     const int64_t every = config_.ipq.save_every_kmeans_iterations;
+    std::optional<ShownWork> shown(std::in_place, fmt::format("k-means of stage {}", ipq_->stages_done() + 1),
+                                   progress(), status());
     const auto report = ipq_->run_stage([&](int64_t iteration) {
+      tell_work(iteration, ipq_->kmeans_iterations());
+      note_kmeans(ipq_->stages_done() + 1, iteration, ipq_->kmeans_objectives());
       const bool stop = agreed_stop();
       if (stop || save_due_ || (every > 0 && iteration % every == 0)) save({});
       return !stop;
     });
+    shown.reset();
     if (!report) return false;
     if (!measure_norms(plan_.stage(report->stage))) return false;
     fault_point("stage.swapped");
+    kmeans_seconds_ = report->seconds;
+    if (status_) status_->forget_speed();
     stage_model_->begin();
     renew_optimizer();
     updates_->forget_skipped();
+    spikes_.clear();
     evaluation_.reset();
     report_stage(*report);
     check_result();

@@ -26,6 +26,7 @@ Recording run(const RunConfig& config, bool quantize, const Kernels* kernels) {
   std::ifstream metrics(std::filesystem::path(config.checkpoint.dir) / "metrics.jsonl");
   for (std::string line; std::getline(metrics, line);) {
     const auto record = nlohmann::json::parse(line);
+    if (record["kind"] != "train" && record["kind"] != "valid" && record["kind"] != "stage") continue;
     result.losses.push_back(record[record["kind"] == "stage" ? "valid_ppl" : "loss"]);
   }
   return result;

@@ -185,9 +185,50 @@ TEST_F(Progress, TerminalLineFitsTheWidth) {
   o.columns = 20;
   ProgressReporter progress(o);
   progress.report(stats(10));
-  EXPECT_THAT(lines(), ElementsAre("epoch 3 | 10/5100 u"));
+  EXPECT_THAT(lines(), ElementsAre(StartsWith("10/5100 | loss ")));
+  EXPECT_EQ(lines()[0].size(), 19U);
   progress.report(stats(5100));
-  EXPECT_THAT(lines(), ElementsAre("epoch 3 | 5100/5100"));
+  EXPECT_THAT(lines(), ElementsAre(StartsWith("5100/5100 | loss")));
+}
+
+TEST_F(Progress, EightyColumnsKeepRateAndGradientNorm) {
+  ProgressOptions o = options(true);
+  o.columns = 80;
+  ProgressReporter progress(o);
+  UpdateStats s = stats(286000);
+  s.max_updates = 286000;
+  s.metrics = "ppl 86591.7";
+  s.lr = 1.23e-7;
+  s.grad_norm = 0.0123;
+  progress.report(s);
+  ASSERT_EQ(lines().size(), 1U);
+  EXPECT_LE(lines()[0].size(), 79U);
+  for (const char* part : {"286000/286000", "ETA ", "loss ", "lr 1.23e-07", "gnorm 0.0123"})
+    EXPECT_THAT(lines()[0], HasSubstr(part));
+}
+
+TEST_F(Progress, OtherWorkShowsHowFarItIsByTime) {
+  double now = 0.0;
+  ProgressOptions o = options(false);
+  o.clock = [&] { return now; };
+  o.log_seconds = 10;
+  ProgressReporter progress(o);
+  progress.begin_work("validating");
+  for (int64_t done = 0; done <= 100; ++done, now += 0.25) progress.work(done, 400);
+  progress.end_work();
+  progress.work(300, 400);  // nobody's
+  EXPECT_THAT(lines(), ElementsAre("I validating: 40 of 400, 10%, 00:01:30 left",
+                                   "I validating: 80 of 400, 20%, 00:01:20 left", ""));
+}
+
+TEST_F(Progress, SlowUpdatesAreShownByTime) {
+  double now = 0.0;
+  ProgressOptions o = options(false);
+  o.clock = [&] { return now; };
+  o.log_seconds = 60;
+  ProgressReporter progress(o);
+  for (int64_t update = 1; update <= 8; ++update, now += 25.0) progress.report(stats(update));
+  EXPECT_THAT(lines(), ElementsAre(HasSubstr(" 1/5100"), HasSubstr(" 4/5100"), HasSubstr(" 7/5100"), ""));
 }
 
 TEST_F(Progress, MessagesAndForeignLogLinesAppearAboveTheLine) {
