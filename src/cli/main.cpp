@@ -68,6 +68,8 @@ int run(int argc, char** argv, Communicator& comm) {
   add("export", "A packed file back to a plain safetensors file, or a model to transformers", cli::add_export);
   add("inspect", "What is in a packed file or a checkpoint, tensor by tensor", cli::add_inspect);
   add("explain", "What happens to every weight: noise, quantizer, bits, bytes", cli::add_explain);
+  add("status", "What a run does right now, how far it is, and whether it is well", cli::add_status);
+  add("report", "Runs as one HTML page: curves, stages, sizes, differences", cli::add_report);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -120,7 +120,8 @@ TEST_F(CliTest, WhatCanBeKnownIsSaidBeforeTheWork) {
   quantize((dir_ / "other.h5").string(), "this is a quantnoise checkpoint, which would be");
   quantize((dir_ / "data" / "train.bin").string(), "this is binarized text");
   quantize(config, "this is a text file, which would be overwritten");
-  for (const char* name : {"checkpoint_last.h5", "checkpoint7.h5", "run.json", "metrics.jsonl", "quantnoise.lock"})
+  for (const char* name :
+       {"checkpoint_last.h5", "checkpoint7.h5", "run.json", "metrics.jsonl", "status.json", "quantnoise.lock"})
     quantize((dir_ / "ipq" / name).string(), "a run keeps a file of this name");
   ASSERT_EQ(mkfifo((dir_ / "pipe").c_str(), 0666), 0);
   std::filesystem::create_symlink("pipe", dir_ / "link");
