@@ -81,8 +81,7 @@ std::vector<Scalar> scalars_of(const Json& record, const std::string& kind) {
   if (kind == "kmeans") {
     const std::string prefix = fmt::format("kmeans/stage{}/", integer_at(record, "stage"));
     const Json objectives = record.value("objective", Json::object());
-    for (const auto& [weight, value] : objectives.items())
-      scalars.push_back({prefix + weight, value_of(value)});
+    for (const auto& [weight, value] : objectives.items()) scalars.push_back({prefix + weight, value_of(value)});
     return scalars;
   }
   for (const auto& [name, value] : record.items())
