@@ -258,11 +258,11 @@ CodesPath path_of(const CodeMatrix& w, int64_t tokens, DType dtype, bool transpo
   if (dtype != DType::f32 || transposed) return CodesPath::tiles;
   const auto d = static_cast<double>(std::max<int64_t>(w.block, 1)), n = static_cast<double>(tokens);
   const double decoding = w.block > 0 ? 150.0 : 30.0, dot = w.block > 0 ? 22.0 * std::max(1.0, d / 8.0) : 10.0;
-  const double tiles = decoding / n + 2.0 * d, dots = dot;
+  const double tiles = decoding / n + d, dots = dot;
   CodesPath best = tiles < dots ? CodesPath::tiles : CodesPath::dots;
   if (w.block == 0 || w.levels > kMostEntries || codes_variant().lookups == nullptr) return best;
   const auto entries = static_cast<double>(entries_of(w.levels));
-  const double tables = 4.5 + entries / static_cast<double>(w.rows) * (8.0 + d);
+  const double tables = 6.0 + entries / static_cast<double>(w.rows) * (8.0 + d);
   return tables < std::min(tiles, dots) ? CodesPath::byte_tables : best;
 }
 
