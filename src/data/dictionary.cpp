@@ -108,6 +108,7 @@ void Dictionary::save(const std::filesystem::path& path) const {
     if (std::binary_search(overwriting_.begin(), overwriting_.end(), id)) out.append(" ").append(kOverwriteFlag);
     out += '\n';
   }
+  if (without_bom(out).size() < out.size()) out.insert(0, "\xef\xbb\xbf");  // load() takes the first one away
   atomic_write_text(path, out);
 }
 
