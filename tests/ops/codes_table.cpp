@@ -1,5 +1,4 @@
-// Entries of the op table for matrices of codes. Backends that decode weights when they are loaded have nothing to
-// show.
+// Entries of the op table for matrices of codes.
 #include <memory>
 
 #include "code_cases.h"
@@ -10,7 +9,6 @@ namespace qn::test {
 void add_codes(Cases& cases) {
   const auto add = [&](const std::string& name, const CodeCase& c, int64_t m) {
     const auto with_weight = [c](Tape& t, const auto& use) {
-      if (!t.k.from_codes) return std::vector<Var>{};
       const auto copied = [&](const auto* from, int64_t count) {
         using T = std::remove_cvref_t<decltype(*from)>;
         return from == nullptr ? nullptr : uploaded(t, std::vector<T>(from, from + count));
@@ -35,7 +33,8 @@ void add_codes(Cases& cases) {
                              return y;
                            });
                          },
-                     .differentiable = false});
+                     .differentiable = false,
+                     .of_codes = true});
     cases.push_back({.name = "lookup_codes_" + name,
                      .forward =
                          [=](Tape& t, Inputs) {
@@ -45,7 +44,8 @@ void add_codes(Cases& cases) {
                              return y;
                            });
                          },
-                     .differentiable = false});
+                     .differentiable = false,
+                     .of_codes = true});
     cases.push_back({.name = "decode_codes_" + name,
                      .forward =
                          [=](Tape& t, Inputs) {
@@ -55,7 +55,8 @@ void add_codes(Cases& cases) {
                              return y;
                            });
                          },
-                     .differentiable = false});
+                     .differentiable = false,
+                     .of_codes = true});
   };
   add("blocks", {.rows = 300, .cols = 64, .block = 8, .levels = 256, .scales = true}, 1);
   add("large_blocks", {.rows = 1500, .cols = 256, .block = 4, .levels = 200}, 1);

@@ -31,6 +31,7 @@ struct OpCase {
   bool training = false;
   bool differentiable = true;
   bool single_use = false;  ///< its inputs may not have other uses
+  bool of_codes = false;    ///< for backends with Kernels::from_codes alone
   /// What the gradient is the derivative of where that is not `forward` (straight-through estimators). Gets the
   /// inputs, then the inputs without the perturbation of the finite difference; always in double.
   Forward surrogate = {};
