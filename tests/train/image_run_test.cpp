@@ -200,6 +200,20 @@ TEST(ImageRun, MeasuresNormsAfterKMeans) {
   const auto measured = at_once(config, dir, "measured", comm());
   const auto alone = at_once(config, dir, mine("measured_alone"), *local);
   EXPECT_TRUE(close(buffer_values((*measured)->module()), buffer_values((*alone)->module()), kSummationTolerance));
+  // What the first normalisation sees depends on no other: it is the same however images are cut into batches.
+  const auto first_norm = [](Module& module) {
+    const auto& all = module.buffers().all();
+    std::vector<float> values;
+    for (const size_t i : {0, 1}) {
+      const auto average = all[i]->value.view().span<float>();
+      values.insert(values.end(), average.begin(), average.end());
+    }
+    return values;
+  };
+  RunConfig large = config;
+  large.images.batch_size = 50;
+  const auto in_large_batches = at_once(large, dir, "large", comm());
+  EXPECT_TRUE(close(first_norm((*measured)->module()), first_norm((*in_large_batches)->module()), kSummationTolerance));
   config.ipq.freeze_norms = true;  // but not where they are measured
   const auto frozen = at_once(config, dir, "frozen", comm());
   EXPECT_EQ(buffer_values((*frozen)->module()), buffer_values((*measured)->module()));
