@@ -12,7 +12,6 @@
 #include <random>
 #include <set>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 #include "core/error.h"
@@ -159,7 +158,8 @@ size_t remove_leftover_temporaries(const std::filesystem::path& directory) {
 
 std::string read_pipe(const std::filesystem::path& path) {
   constexpr size_t kPiece = size_t{1} << 20;
-  constexpr std::chrono::milliseconds kPatience(10'000), kPause(20);
+  constexpr std::chrono::milliseconds kPatience(10'000);
+  constexpr int kPause = 20;                        // milliseconds
   const FileDescriptor in(path, O_RDONLY, "open");  // without waiting for a writer
   const auto give_up = std::chrono::steady_clock::now() + kPatience;
   std::string content;
@@ -178,7 +178,8 @@ std::string read_pipe(const std::filesystem::path& path) {
       if (written || !std::filesystem::is_fifo(path)) return content;
       QN_CHECK(std::chrono::steady_clock::now() < give_up,
                "{} is a pipe that nobody writes to: name a file, or start what writes to it first", path.string());
-      std::this_thread::sleep_for(kPause);
+      pollfd writer{in.get(), POLLIN, 0};  // hangs up only where there has been one, however short its stay
+      if (::poll(&writer, 1, kPause) > 0 && (writer.revents & POLLHUP) != 0) written = true;
     }
   }
 }

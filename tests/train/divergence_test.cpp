@@ -43,10 +43,13 @@ class DivergenceTest : public testing::Test {
     return "no error";
   }
 
+  /// Of updates.
   std::vector<nlohmann::json> records(const std::string& run) {
     std::ifstream in(dir_ / run / "metrics.jsonl");
     std::vector<nlohmann::json> found;
-    for (std::string line; std::getline(in, line);) found.push_back(nlohmann::json::parse(line));
+    for (std::string line; std::getline(in, line);)
+      if (nlohmann::json record = nlohmann::json::parse(line); record["kind"] == "train")
+        found.push_back(std::move(record));
     return found;
   }
 
