@@ -124,9 +124,9 @@ TEST_F(CliTest, AStoppedRankEndsTheJobByItsName) {
   config.comm.watchdog_seconds = 2.0;
   const pid_t launcher = start_ranks(2, {"train", "-c", config_file("stopped", config)});
   wait_for("updates |");
-  const std::vector<pid_t> mpirun = children_of(launcher);
-  ASSERT_EQ(mpirun.size(), 1U) << text_of(dir_ / "stderr");
-  const std::vector<pid_t> ranks = children_of(mpirun[0]);
+  std::vector<pid_t> mpirun = children_of(launcher);  // beside whoever looks after it
+  std::erase_if(mpirun, [](pid_t child) { return text_of(fmt::format("/proc/{}/comm", child)) != "mpirun\n"; });
+  const std::vector<pid_t> ranks = mpirun.empty() ? mpirun : children_of(mpirun[0]);
   EXPECT_EQ(ranks.size(), 2U) << text_of(dir_ / "stderr");
   kill(ranks.size() == 2 ? ranks[1] : launcher, ranks.size() == 2 ? SIGSTOP : SIGKILL);
   const Result result = finish(launcher);
