@@ -8,7 +8,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "train/tiny_run.h"
+#include "train/shared_dir.h"
 
 namespace qn::test {
 namespace {
@@ -83,10 +83,7 @@ void poisoned_add_sum(double* sum, const Tensor& values) {
 
 class SpikeRun : public testing::Test {
  protected:
-  void SetUp() override {
-    prepare_tiny_corpus(dir_.path());
-    kernels_.add_sum = poisoned_add_sum;
-  }
+  void SetUp() override { kernels_.add_sum = poisoned_add_sum; }
   RunConfig config(const std::string& name) const {
     RunConfig c = tiny_config(dir_.path(), name);
     c.train.max_updates = 60;
@@ -97,8 +94,10 @@ class SpikeRun : public testing::Test {
     c.train.on_spike = OnSpike::rollback;
     return c;
   }
-  /// One micro-batch is poisoned, of the forties' updates; negative: none is.
-  static void poison_once(int64_t call = 180) { poison = {.calls = 0, .poisoned = call}; }
+  /// One micro-batch of rank 0 is poisoned, in the forties' updates; negative: none is.
+  static void poison_once(int64_t call = 180) {
+    poison = {.calls = 0, .poisoned = comm().is_root() ? call / comm().size() : -1};
+  }
   std::vector<nlohmann::json> records(const std::string& run, const std::string& kind) const {
     std::vector<nlohmann::json> found;
     std::ifstream in(dir_ / run / "metrics.jsonl");
@@ -107,15 +106,18 @@ class SpikeRun : public testing::Test {
     return found;
   }
   Outcome train(const RunConfig& c, std::vector<float>& parameters, int stop = 0) {
-    const auto comm = make_local_communicator();
-    TinyTrainer trainer(
-        c, *comm, {.quantize = false, .stop_requested = stop > 0 ? stop_at(stop) : nullptr, .kernels = &kernels_});
-    const Outcome outcome = trainer.run();
-    parameters = parameter_values(trainer.model());
+    Outcome outcome;
+    {
+      TinyTrainer trainer(
+          c, comm(), {.quantize = false, .stop_requested = stop > 0 ? stop_at(stop) : nullptr, .kernels = &kernels_});
+      outcome = trainer.run();
+      parameters = parameter_values(trainer.model());
+    }
+    comm().barrier();  // rank 0 has written all its records
     return outcome;
   }
 
-  TempDir dir_;
+  SharedDir dir_;
   Kernels kernels_ = cpu_kernels();
 };
 
@@ -140,7 +142,7 @@ TEST_F(SpikeRun, GoesBackToTheCheckpointBeforeAndLeavesTheDataOut) {
   ASSERT_EQ(records("warned", "spike").size(), 1U);
   EXPECT_EQ(records("warned", "spike")[0]["update"], from);
   EXPECT_TRUE(records("warned", "rollback").empty());
-  poison_once(-1);
+  poison_once(-100);
   ASSERT_EQ(train(config("clean"), clean), Outcome::finished);
   EXPECT_EQ(warned, clean);  // telling changes nothing
   EXPECT_NE(rolled, clean);  // other data from update 41 on
