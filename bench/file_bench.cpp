@@ -1,5 +1,6 @@
 // Files: packing a quantized model, loading it, writing and reading a checkpoint, opening a corpus. Everything happens
 // in a folder of its own, with warm page caches unless the folder's file system has none.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -10,6 +11,7 @@
 #include "compress/ipq.h"
 #include "compress/representation.h"
 #include "core/error.h"
+#include "core/file_descriptor.h"
 #include "core/text.h"
 #include "data/dictionary.h"
 #include "data/token_stream.h"
@@ -17,6 +19,8 @@
 #include "tasks/model_file.h"
 #include "tasks/run.h"
 #include "train/checkpoint_file.h"
+#include "train/divergence.h"
+#include "train/optimizer.h"
 
 namespace {
 
@@ -28,12 +32,17 @@ struct Options {
   CommonOptions common;
   std::string config, folder;
   std::vector<std::string> overrides;
+  std::vector<std::string> parts{"packed", "checkpoint", "corpus"};
   int64_t vocabulary = 33280, corpus_mb = 100, repeats = 3;
 
   void add_to(CLI::App& app) {
     common.add_to(app);
     app.add_option("-c,--config", config, "YAML configuration of the model (see configs/)");
     app.add_option("-s,--set", overrides, "Override one key (repeatable)")->take_all()->allow_extra_args(false);
+    app.add_option("--parts", parts, "What to measure")
+        ->delimiter(',')
+        ->check(CLI::IsMember({"packed", "checkpoint", "corpus"}))
+        ->capture_default_str();
     app.add_option("--dir", folder, "Existing folder for the files (default: the system's temporary folder)");
     app.add_option("--vocabulary", vocabulary, "Size of the dictionary")->capture_default_str();
     app.add_option("--corpus-mb", corpus_mb, "Size of the training text's .bin file")->capture_default_str();
@@ -41,6 +50,7 @@ struct Options {
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
   }
+  bool has(const char* part) const { return std::find(parts.begin(), parts.end(), part) != parts.end(); }
   RunConfig read() const {
     return read_config<RunConfig>(config.empty() ? config_tree_from_text("", "defaults", overrides)
                                                  : load_config_tree(config, overrides));
@@ -67,6 +77,12 @@ class ScratchFolder {
   fs::path path_;
 };
 
+double seconds_of(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 /// Median time of `work` and the memory it needs beyond what is there before, for a file or folder of `bytes()`.
 Json timed(int64_t repeats, const std::function<uintmax_t()>& bytes, const std::function<void()>& work) {
   std::vector<double> seconds;
@@ -74,9 +90,7 @@ Json timed(int64_t repeats, const std::function<uintmax_t()>& bytes, const std::
   for (int64_t i = 0; i < repeats; ++i) {
     reset_peak_memory();
     const int64_t before = resident_memory();
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    seconds.push_back(seconds_of(work));
     extra = std::max(extra, static_cast<double>(peak_memory() - before));
   }
   const auto size = static_cast<double>(bytes());
@@ -128,10 +142,10 @@ Json measure_packed(const RunConfig& config, const Options& options, const Scrat
 }
 
 /// What the trainer saves, as far as loading a model looks at it.
-StateDict checkpoint_of(const RunConfig& config, Module& model, int64_t vocabulary) {
+StateDict checkpoint_of(const RunConfig& config, Module& model, const Optimizer& optimizer, int64_t vocabulary) {
   StateDict state;
   save_module(model, state);
-  make_optimizer(config.optimizer, model.parameters(), config.schedule.lr)->save(model.parameters(), state);
+  optimizer.save(model.parameters(), state);
   state.texts["config"] = dump_config(config);
   state.texts["dictionary_hash"] = hex64(0);
   state.ints["vocabulary"] = vocabulary;
@@ -139,13 +153,46 @@ StateDict checkpoint_of(const RunConfig& config, Module& model, int64_t vocabula
   return state;
 }
 
+/// What the disk does with as many bytes that are no checkpoint, in a new file and up to the sync.
+void write_plainly(const fs::path& path, int64_t bytes) {
+  static const std::vector<std::byte> piece(size_t{16} << 20, std::byte{1});
+  const FileDescriptor file(path, O_WRONLY | O_CREAT | O_TRUNC, "write");
+  for (size_t done = 0; done < static_cast<size_t>(bytes); done += piece.size())
+    file.write(done, std::span(piece).first(std::min(piece.size(), static_cast<size_t>(bytes) - done)));
+  file.sync();
+}
+
+/// Snapshot, checkpoint and the disk's own rate in turns. The first snapshot has new memory to get.
 Json measure_checkpoint(const RunConfig& config, const Options& options, const ScratchFolder& folder) {
   const auto task = new_task(config, options.vocabulary);
-  const fs::path path = folder / "checkpoint.h5";
+  const auto optimizer = make_optimizer(config.optimizer, task->module().parameters(), config.schedule.lr);
+  const fs::path path = folder / "checkpoint.h5", plain = folder / "plain";
+  std::vector<double> snapshot, save, disk;
+  double first_snapshot = 0.0;
+  for (int64_t i = 0; i <= options.repeats; ++i) {
+    StateDict state;
+    const double seconds = seconds_of([&] {
+      state = checkpoint_of(config, task->module(), *optimizer, options.vocabulary);
+      check_finite(state);
+    });
+    i == 0 ? void(first_snapshot = seconds) : snapshot.push_back(seconds);
+    if (i == 0) continue;
+    save.push_back(seconds_of([&] { save_state(path, state); }));
+    const auto bytes = static_cast<int64_t>(fs::file_size(path));
+    disk.push_back(seconds_of([&] { write_plainly(plain, bytes); }));
+    fs::remove(plain);
+  }
   const auto size = [&] { return fs::file_size(path); };
-  const StateDict state = checkpoint_of(config, task->module(), options.vocabulary);
+  const double megabytes = static_cast<double>(size()) * 1e-6;
   Json json;
-  json["save_checkpoint"] = timed(options.repeats, size, [&] { save_state(path, state); });
+  json["save_checkpoint"] = {{"file_mb", megabytes},
+                             {"seconds", median(save)},
+                             {"mb_per_second", megabytes / median(save)},
+                             {"disk_mb_per_second", megabytes / median(disk)},
+                             {"share_of_disk", median(disk) / median(save)},
+                             {"snapshot_seconds", median(snapshot)},
+                             {"first_snapshot_seconds", first_snapshot},
+                             {"snapshot_share_of_save", median(snapshot) / median(save)}};
   json["load_checkpoint"] = timed(options.repeats, size, [&] { load_model_file(path); });
   return json;
 }
@@ -197,9 +244,9 @@ int main(int argc, char** argv) {
     const RunConfig config = options.read();
     const ScratchFolder folder(options.folder);
     Json report{{"program", "file_bench"}, {"config", options.config}};
-    report.update(measure_packed(config, options, folder));
-    report.update(measure_checkpoint(config, options, folder));
-    report["open_corpus"] = measure_corpus(config, options, folder);
+    if (options.has("packed")) report.update(measure_packed(config, options, folder));
+    if (options.has("checkpoint")) report.update(measure_checkpoint(config, options, folder));
+    if (options.has("corpus")) report["open_corpus"] = measure_corpus(config, options, folder);
     print_report(report, options.common.json);
   });
 }

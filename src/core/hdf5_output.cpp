@@ -14,6 +14,31 @@
 
 namespace qn {
 
+namespace {
+constexpr size_t kWriteBackPiece = size_t{16} << 20;
+}
+
+/// Without this the system keeps gigabytes back until the sync at the end, and the disk idles while there is copying.
+/// Advice only: nothing depends on its success.
+void Hdf5Output::start_write_back(size_t end) {
+  if (end < written_back_ + kWriteBackPiece) return;
+#ifdef SYNC_FILE_RANGE_WRITE
+  ::sync_file_range(file_.get(), static_cast<off_t>(written_back_), static_cast<off_t>(end - written_back_),
+                    SYNC_FILE_RANGE_WRITE);
+#endif
+  written_back_ = end;
+}
+
+void Hdf5Output::write_in_pieces(size_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const size_t piece = std::min(bytes.size(), kWriteBackPiece);
+    file_.write(offset, bytes.first(piece));
+    bytes = bytes.subspan(piece);
+    offset += piece;
+    start_write_back(offset);
+  }
+}
+
 template <typename Step>
 void Hdf5Output::guard(Step&& step) noexcept {
   if (failure_) return;
@@ -62,7 +87,7 @@ struct Hdf5Driver {
   }
   static herr_t write(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t offset, size_t size, const void* bytes) {
     Hdf5Output& output = *self(file).output;
-    output.guard([&] { output.file_.write(offset, {static_cast<const std::byte*>(bytes), size}); });
+    output.guard([&] { output.write_in_pieces(offset, {static_cast<const std::byte*>(bytes), size}); });
     self(file).end_of_file = std::max(self(file).end_of_file, offset + size);
     return 0;
   }

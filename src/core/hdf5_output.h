@@ -26,7 +26,11 @@ class Hdf5Output {
   template <typename Step>
   void guard(Step&& step) noexcept;
 
+  void write_in_pieces(size_t offset, std::span<const std::byte> bytes);
+  void start_write_back(size_t end);
+
   FileDescriptor file_;
+  size_t written_back_ = 0;  // the disk has been given everything up to here
   std::exception_ptr failure_;
 };
 

@@ -38,9 +38,20 @@ const std::string& StateDict::text(const std::string& name) const { return find(
 int64_t StateDict::integer(const std::string& name) const { return find(ints, name, "integer"); }
 double StateDict::real(const std::string& name) const { return find(floats, name, "number"); }
 
+void StateDict::keep(const std::string& name, const Kernels& kernels, const Tensor& from) {
+  constexpr size_t kWorthWaiting = size_t{4} << 10;
+  if (late == nullptr || !on_host(kernels) || from.bytes() < kWorthWaiting) {
+    tensors[name] = download(kernels, from);
+    return;
+  }
+  OwnedTensor to(from.shape, from.dtype, *kernels.transfer);
+  late->push_back({to.view(), from});
+  tensors[name] = std::move(to);
+}
+
 void save_module(const Module& module, StateDict& state) {
   const Kernels& kernels = module.parameters().kernels();
-  for (const auto& p : module.parameters().all()) state.tensors["parameters/" + p->name] = download(kernels, p->value);
+  for (const auto& p : module.parameters().all()) state.keep("parameters/" + p->name, kernels, p->value);
   for (const auto& b : module.buffers().all()) state.tensors["buffers/" + b->name] = download(kernels, b->value.view());
   for (const auto& w : module.weights().all())
     if (const std::vector<float> own = w->representation().state(); !own.empty())

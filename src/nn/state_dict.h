@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "core/tensor.h"
 #include "nn/module.h"
@@ -18,6 +19,15 @@ struct StateDict {
   std::map<std::string, std::string> texts;  ///< any bytes
   std::map<std::string, int64_t> ints;
   std::map<std::string, double> floats;
+
+  /// A large tensor of the host's memory that somebody copies later.
+  struct LateCopy {
+    Tensor to, from;
+  };
+  /// Where it is not null, keep() leaves copying to whoever has set it.
+  std::vector<LateCopy>* late = nullptr;
+  /// The entry NAME becomes a copy of a backend's tensor.
+  void keep(const std::string& name, const Kernels& kernels, const Tensor& from);
 
   /// The entry of that name. Throws qn::Error naming the nearest entry when there is none.
   const Tensor& tensor(const std::string& name) const;

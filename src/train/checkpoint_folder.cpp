@@ -175,15 +175,16 @@ void CheckpointFolder::begin_run() {
 fs::path CheckpointFolder::last() const { return last_in(dir_); }
 fs::path CheckpointFolder::best() const { return best_in(dir_); }
 
-void CheckpointFolder::save(StateDict&& state, int64_t epoch, int64_t update, const SaveReason& reason) {
+void CheckpointFolder::save(std::shared_ptr<StateDict> state, int64_t epoch, int64_t update, const SaveReason& reason,
+                            std::shared_future<void> complete) {
   lock_.check_held();
-  if (!run_.empty()) state.texts["run"] = run_;
+  if (!run_.empty()) state->texts["run"] = run_;
   // Last comes last: what it says to be there (the best one) then is.
   std::vector<fs::path> names;
   if (reason.best) names.push_back(best());
   if (reason.among_best) {
     names.push_back(dir_ / fmt::format("checkpoint_best_{}_{}.h5", epoch, update));
-    state.texts["validated"] =
+    state->texts["validated"] =
         fmt::format("{} {}", reason.among_best->value, reason.among_best->higher_is_better ? "higher" : "lower");
   }
   if (reason.epoch_end) names.push_back(dir_ / fmt::format("checkpoint{}.h5", epoch));
@@ -196,7 +197,7 @@ void CheckpointFolder::save(StateDict&& state, int64_t epoch, int64_t update, co
       spdlog::warn("{} is given up: update {} could not be saved", name.string(), of_update);
     return name != best();
   });
-  writer_.save({std::make_shared<const StateDict>(std::move(state)), update, std::move(names)});
+  writer_.save({std::move(state), update, std::move(names), std::move(complete)});
 }
 
 bool CheckpointFolder::failed_too_long() const {

@@ -55,7 +55,12 @@ class CheckpointFolder {
   const std::string& run() const { return run_; }
 
   /// Writes in the background; returns once the previous write is over. What fails is logged and tried again.
-  void save(StateDict&& state, int64_t epoch, int64_t update, const SaveReason& reason);
+  /// `complete`: see SaveJob.
+  void save(std::shared_ptr<StateDict> state, int64_t epoch, int64_t update, const SaveReason& reason,
+            std::shared_future<void> complete);
+  void save(StateDict&& state, int64_t epoch, int64_t update, const SaveReason& reason) {
+    save(std::make_shared<StateDict>(std::move(state)), epoch, update, reason, {});
+  }
   /// Call it now and then: tries again what has failed, when it is due.
   void poll() { writer_.poll(); }
   /// Waits for the write in flight.

@@ -28,10 +28,25 @@ std::string CheckpointWriter::Good::text() const {
                     : fmt::format("the newest good checkpoint is {} of update {}", path.string(), update);
 }
 
+namespace {
+
+bool becomes_complete(const SaveJob& job) {
+  if (!job.complete.valid()) return true;
+  try {
+    job.complete.get();
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+}  // namespace
+
 /// One name that fails does not keep the others from being tried.
 CheckpointWriter::Attempt CheckpointWriter::attempt(std::vector<SaveJob> jobs, Good good, double next_delay) const {
   Attempt result{.left = {}, .good = std::move(good), .reason = {}};
   for (SaveJob& job : jobs) {
+    if (!becomes_complete(job)) continue;
     SaveJob left{std::move(job.state), job.update, {}};
     for (const std::filesystem::path& name : job.names) {
       try {

@@ -20,6 +20,8 @@ struct SaveJob {
   std::shared_ptr<const StateDict> state;
   int64_t update = 0;
   std::vector<std::filesystem::path> names;  ///< in the order in which they are written
+  /// Ready when the state is complete; one that fails is not written, and somebody else tells why. May be empty.
+  std::shared_future<void> complete = {};
 };
 
 /// Seconds before a failed save is tried again; doubled with every failure.

@@ -10,7 +10,7 @@ Tensor state_slice(const OwnedTensor& flat, const Parameter& p) {
 }
 
 void save_slices(const ParameterStore& store, const OwnedTensor& flat, const std::string& prefix, StateDict& state) {
-  for (const auto& p : store.all()) state.tensors[prefix + p->name] = download(store.kernels(), state_slice(flat, *p));
+  for (const auto& p : store.all()) state.keep(prefix + p->name, store.kernels(), state_slice(flat, *p));
 }
 
 void load_slices(const ParameterStore& store, const OwnedTensor& flat, const std::string& prefix,

@@ -151,6 +151,7 @@ void Trainer::make_update_runner() {
                                  .skip_limit = skip_limit(config_.train),
                                  .graphs = use_graphs(config_.train, comm_),
                                  .abandon = options_.abandon_update,
+                                 .before_step = [this] { finish_copies(); },
                                  .device = device_comm_.get()});
 }
 
@@ -429,7 +430,7 @@ void Trainer::after_update() {
   if (stage_end) end_stage();
   // What validation has just shown to be of no use must not take the place of a checkpoint that is.
   if (evaluation_ && !evaluation_->finite()) return;
-  if (stopping || reason.any() || save_due_ || finished()) save(reason);
+  if (stopping || reason.any() || save_due_ || finished()) save(reason, !finished());
 }
 
 }  // namespace qn

@@ -14,6 +14,7 @@
 #include "compress/run_noise.h"
 #include "train/checkpoint_folder.h"
 #include "train/event_file.h"
+#include "train/late_copies.h"
 #include "train/metrics_log.h"
 #include "train/progress.h"
 #include "train/run_state.h"
@@ -104,8 +105,10 @@ class Trainer {
   /// Of the module as it is trained; null where there is none.
   ModelAverage* average();
   void check_teacher(const StateDict& state) const;
-  StateDict capture();
-  void save(const SaveReason& reason);
+  StateDict capture(std::vector<StateDict::LateCopy>* late);
+  /// `goes_on`: what changes the module next is an update.
+  void save(const SaveReason& reason, bool goes_on = false);
+  void finish_copies();
   void finish_saving();
   std::string divergence_advice_now();
 
@@ -164,6 +167,7 @@ class Trainer {
   std::optional<StageModel> stage_model_;  // where there are stages
   std::optional<ModelAverage> ema_;        // train.ema
   std::unique_ptr<Optimizer> optimizer_;
+  LateCopies copies_;                                // of the module and the optimizer; rank 0
   std::unique_ptr<DeviceCommunicator> device_comm_;  // null: what is on a device travels through host memory
   std::optional<UpdateRunner> updates_;
   SlowRanks slow_ranks_{comm_};

@@ -4,6 +4,7 @@
 
 #include "core/fault_point.h"
 #include "core/profiler.h"
+#include "ops/host_access.h"
 #include "train/divergence.h"
 #include "train/final_save.h"
 #include "train/run_record.h"
@@ -33,8 +34,9 @@ bool Trainer::agreed_stop() {
   return answers[0] > 0.0;
 }
 
-StateDict Trainer::capture() {
+StateDict Trainer::capture(std::vector<StateDict::LateCopy>* late) {
   StateDict state;
+  state.late = late;
   {
     const AveragesInPlace averages(ema_ ? &*ema_ : nullptr);
     save_module(module_, state);
@@ -54,27 +56,40 @@ StateDict Trainer::capture() {
   if (!source_.empty()) state.texts["source"] = source_;
   if (!source_layers_.empty()) state.texts["source_layers"] = source_layers_;
   if (!teacher_.empty()) state.texts["teacher"] = teacher_;
+  state.late = nullptr;
   return state;
 }
 
-void Trainer::save(const SaveReason& reason) {
+/// Where training just goes on, large tensors are copied while it computes its next gradient: copying a billion bytes
+/// holds an update up for as long as some tenths of the writing take.
+void Trainer::save(const SaveReason& reason, bool goes_on) {
   drain();
+  finish_copies();
   last_save_ = Clock::now();
   save_due_ = false;
   const ProfileScope phase(Phase::checkpoint, state_.update);
   if (!folder_) return;
-  StateDict state = capture();
+  const bool later = goes_on && on_host(kernels_) && !options_.quantize && average() == nullptr;
+  std::vector<StateDict::LateCopy> late;
+  const auto state = std::make_shared<StateDict>(capture(later ? &late : nullptr));
   fault_point("checkpoint.captured");
+  const std::shared_future<void> complete = copies_.start(std::move(late), state);
+  if (!later) finish_copies();
+  folder_->save(state, task_.epoch(), state_.update, reason, complete);
+}
+
+/// Before anything that has been saved may change.
+void Trainer::finish_copies() {
   try {
-    check_finite(state);
+    copies_.finish();
   } catch (const Error& error) {
     fail("{}; {}", error.what(), divergence_advice_now());
   }
-  folder_->save(std::move(state), task_.epoch(), state_.update, reason);
 }
 
 /// A run that has given up on its disk does not wait for it again.
 void Trainer::finish_saving() {
+  finish_copies();
   const bool given_up = folder_ && folder_->failed_too_long();
   qn::finish_saving(folder_ ? &*folder_ : nullptr, metrics_ ? &*metrics_ : nullptr, comm_,
                     {.seconds = given_up ? 0.0 : config_.checkpoint.final_retry_minutes * 60.0,

@@ -55,6 +55,7 @@ void Trainer::look_for_spike(int64_t update, double loss, double grad_norm) {
 /// out. False where there is no such checkpoint. Collective.
 bool Trainer::roll_back() {
   drain();
+  finish_copies();
   const int64_t from = state_.update, spike = std::exchange(spike_update_, -1);
   StateDict state;
   int64_t found = 0;

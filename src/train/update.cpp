@@ -160,6 +160,7 @@ bool UpdateRunner::start(int64_t update, int64_t count, const std::function<Micr
   // Ranks must come to the same decision: they have the gradient in common, but not their own part of the loss.
   if (comm_.size() > 1 && !on_host(kernels_)) kernels_.fill(view_of(&state()->loss, {1}), 0.0);
   kernels_.decide_update(state(), rule);
+  if (options_.before_step) options_.before_step();
   step(optimizer, lr);
   follow_statistics(count);
   kernels_.start_download(copy.view().data, state_.view().data, sizeof(UpdateState));

@@ -43,6 +43,7 @@ struct UpdateOptions {
   int64_t skip_limit = 0;                ///< other types: so many updates in a row may be skipped if not finite
   bool graphs = false;                   ///< queue passes as graphs, where the backend has them
   std::function<bool()> abandon{};       ///< asked before every micro-batch of this rank; see UpdateRunner::start()
+  std::function<void()> before_step{};   ///< called when the parameters are about to change
   DeviceCommunicator* device = nullptr;  ///< sums gradients that are not in host memory
 };
 

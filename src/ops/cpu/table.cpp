@@ -1,3 +1,4 @@
+#include "core/memory_pool.h"
 #include "ops/cpu/cpu_kernels.h"
 
 namespace qn {
@@ -6,7 +7,7 @@ const Kernels& cpu_kernels() {
 #define QN_ENTRY(name) .name = cpu::name,
   static const Kernels table{.backend = "cpu",
                              .memory = &host_memory(),
-                             .transfer = &host_memory(),
+                             .transfer = &kept_host_memory(),
                              .graphs = nullptr,
                              .from_codes = true,
                              QN_EACH_KERNEL(QN_ENTRY)};

@@ -1,53 +1,29 @@
 #include "ops/cuda/pinned_memory.h"
 
-#include <algorithm>
-#include <map>
-#include <mutex>
-
-#include "core/error.h"
+#include "core/memory_pool.h"
 #include "ops/cuda/check.h"
 
 namespace qn::cuda {
 namespace {
 
-/// Blocks are never given back to the system: there are as many as one checkpoint needs, and the runtime library may be
-/// gone when static objects are destroyed.
-struct Pool {
-  std::mutex mutex;
-  std::multimap<size_t, void*> unused;
-  std::map<void*, size_t> sizes;
-};
-
-Pool& pool() {
-  static Pool* const instance = new Pool;
-  return *instance;
-}
-
-void* allocate(size_t bytes) {
-  bytes = std::max<size_t>(bytes, 1);
-  Pool& p = pool();
-  const std::lock_guard lock(p.mutex);
+void* take(size_t bytes) {
   void* block = nullptr;
-  if (const auto found = p.unused.find(bytes); found != p.unused.end()) {
-    block = found->second;
-    p.unused.erase(found);
-  } else {
-    QN_CUDA_CHECK(cudaMallocHost(&block, bytes));
-    p.sizes[block] = bytes;
-  }
+  QN_CUDA_CHECK(cudaMallocHost(&block, bytes));
   return block;
 }
 
-void release(void* block) {
-  Pool& p = pool();
-  const std::lock_guard lock(p.mutex);
-  p.unused.emplace(p.sizes.at(block), block);
+/// Blocks are never given back to the system: there are as many as one checkpoint needs, and the runtime library may be
+/// gone when static objects are destroyed.
+MemoryPool& pool() {
+  static auto* const instance = new MemoryPool(take, nullptr);
+  return *instance;
 }
 
 }  // namespace
 
 const Memory& pinned_memory() {
-  static const Memory memory{"page-locked", allocate, release};
+  static const Memory memory{"page-locked", [](size_t bytes) { return pool().allocate(bytes); },
+                             [](void* block) { pool().release(block); }};
   return memory;
 }
 
