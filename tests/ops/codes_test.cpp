@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <optional>
 
 #include "code_cases.h"
 #include "core/random.h"
@@ -46,7 +47,8 @@ Expected expected(const CodedMatrix& w, const std::vector<float>& x, int64_t m, 
 }
 
 /// The kernel's product in columns [2, 2 + out) of a wider result, whose other columns must stay.
-void check_product(const CodedMatrix& w, int64_t m, DType dtype, bool transposed, double tolerance) {
+void check_product(const CodedMatrix& w, int64_t m, DType dtype, bool transposed, double tolerance,
+                   std::optional<cpu::CodesPath> path = {}) {
   const CodeMatrix& view = w.weight().view();
   const int64_t in = transposed ? view.rows : view.cols, out = transposed ? view.cols : view.rows, width = out + 5;
   std::vector<float> x = random_floats(m * in, 1);
@@ -55,8 +57,9 @@ void check_product(const CodedMatrix& w, int64_t m, DType dtype, bool transposed
   const OwnedTensor input({m, in}, dtype), output({m, width}, dtype);
   from_doubles(cpu_kernels(), input.view(), {x.begin(), x.end()});
   cpu_kernels().fill(output.view(), 7.0);
-  cpu_kernels().matmul_codes(
-      {.weight = view, .x = input.view(), .y = output.view(), .column = 2, .transposed = transposed});
+  const CodeMatmulArgs args{
+      .weight = view, .x = input.view(), .y = output.view(), .column = 2, .transposed = transposed};
+  path ? cpu::matmul_codes_by(*path, args) : cpu_kernels().matmul_codes(args);
   const std::vector<double> y = to_doubles(cpu_kernels(), output.view());
   const Expected e = expected(w, x, m, transposed);
   for (int64_t i = 0; i < m; ++i)
@@ -73,12 +76,21 @@ void check_product(const CodedMatrix& w, int64_t m, DType dtype, bool transposed
 
 constexpr double kFloat = 1e-6;  // of the sum of magnitudes: some roundings of 6e-8
 
-TEST(Codes, OneTokenInEveryInstructionSet) {
-  for (const cpu::CodesVariant* variant : cpu::codes_variants()) {
-    const Variant use(*variant);
-    for (const CodeCase& c : code_cases()) {
-      SCOPED_TRACE(fmt::format("{} {}", variant->name, c.text()));
-      check_product(CodedMatrix(c, cpu_kernels()), 1, DType::f32, false, kFloat);
+constexpr cpu::CodesPath kPaths[] = {cpu::CodesPath::byte_tables, cpu::CodesPath::float_tables,
+                                     cpu::CodesPath::token_tables, cpu::CodesPath::dots, cpu::CodesPath::tiles};
+
+TEST(Codes, EveryWayInEveryInstructionSet) {
+  for (const CodeCase& c : code_cases()) {
+    const CodedMatrix w(c, cpu_kernels());
+    for (const cpu::CodesVariant* variant : cpu::codes_variants()) {
+      const Variant use(*variant);
+      for (const cpu::CodesPath path : kPaths) {
+        SCOPED_TRACE(fmt::format("{} {} {}", variant->name, cpu::name_of(path), c.text()));
+        if (!serves(path, w.weight().view(), DType::f32, false)) continue;
+        check_product(w, 1, DType::f32, false, kFloat, path);
+        if (path == cpu::CodesPath::token_tables)
+          check_product(w, variant->tokens + 3, DType::f32, false, kFloat, path);
+      }
     }
   }
 }

@@ -1,4 +1,5 @@
 // Products with matrices of codes: which way a product goes, and the ways around the inner loops.
+#include <cpuid.h>
 #include <omp.h>
 
 #include <algorithm>
@@ -9,7 +10,7 @@
 
 #include "ops/cpu/codes_decode.h"
 #include "ops/cpu/codes_read.h"
-#include "ops/cpu/codes_variants.h"
+#include "ops/cpu/codes_tokens.h"
 #include "ops/cpu/cpu_kernels.h"
 #include "ops/cpu/scratch.h"
 
@@ -63,48 +64,78 @@ void scale_by_row(const CodeMatrix& w, float* y, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) y[r] *= w.row_scale_values[w.row_scales[r]];
 }
 
-void transpose_centroids(const CodeMatrix& w, int64_t entries, float* to) {
-  for (int64_t t = 0; t < w.block; ++t) {
-    for (int64_t k = 0; k < w.levels; ++k) to[t * entries + k] = w.centroids[k * w.block + t];
-    std::fill(to + t * entries + w.levels, to + (t + 1) * entries, 0.0f);
+/// to [block, entries] = the centroids transposed, the k-th in column place(k), and zeros.
+template <typename Place>
+void transpose_centroids(const CodeMatrix& w, int64_t entries, const Place& place, float* to) {
+  if (w.levels < entries) std::fill_n(to, w.block * entries, 0.0f);
+  for (int64_t k = 0; k < w.levels; ++k)
+    for (int64_t t = 0; t < w.block; ++t) to[t * entries + place(k)] = w.centroids[k * w.block + t];
+}
+
+/// Rows [first, first + count) of a product; tables are made by all threads before.
+template <typename MakeTables, typename LookUp>
+void product_by_tables(const CodeMatrix& w, float* y, const MakeTables& make_tables, const LookUp& look_up) {
+  constexpr int64_t kBlocks = 8;
+  const int64_t blocks = w.blocks();
+#pragma omp parallel if (w.rows * blocks >= kSerialBelow)
+  {
+#pragma omp for schedule(static)
+    for (int64_t j = 0; j < blocks; j += kBlocks) make_tables(j, std::min(blocks, j + kBlocks));
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < w.rows; r += kLookupRows) {
+      static thread_local std::vector<uint8_t> unpacked;
+      const int64_t count = std::min(kLookupRows, w.rows - r);
+      look_up(byte_codes(w, r, count, unpacked), r, count);
+      scale_by_row(w, y, r, r + count);
+    }
   }
 }
 
+/// What tables for one token are made in.
+struct TableScratch {
+  std::vector<float> inputs, centroids;
+  std::vector<uint8_t> tables;
+  template <typename T>
+  T* aligned_tables(int64_t count) {
+    uint8_t* bytes = at_least(tables, count * static_cast<int64_t>(sizeof(T)) + 64);
+    return reinterpret_cast<T*>(bytes + -reinterpret_cast<uintptr_t>(bytes) % 64);
+  }
+};
+thread_local TableScratch table_scratch;
+
 /// y [rows] = W x. By Cauchy and Schwarz an entry is at most |x_j| times the largest centroid's norm, which gives
 /// tables their scale; sums of entries must fit 32 bits.
-void product_by_tables(const CodesVariant& variant, const CodeMatrix& w, const float* x, float* y, const Norms& norms) {
+void product_by_byte_tables(const CodesVariant& variant, const CodeMatrix& w, const float* x, float* y,
+                            const Norms& norms) {
   const int64_t blocks = w.blocks(), entries = entries_of(w.levels);
   const double entry = norms.largest * w.largest_norm, sum = norms.sum * w.largest_norm;
   constexpr double kMostEntry = (1 << 23) - 2, kMostSum = 2147480000.0;
   const double scale = entry > 0.0 ? std::min(kMostEntry / entry, kMostSum / sum) : 0.0;
-  static thread_local std::vector<float> transposed_scratch;
-  static thread_local std::vector<uint8_t> table_scratch;
-  float* transposed = at_least(transposed_scratch, w.block * entries);
-  uint8_t* tables = at_least(table_scratch, blocks * 3 * entries + 64);
-  tables += -reinterpret_cast<uintptr_t>(tables) % 64;
-  transpose_centroids(w, entries, transposed);
-  const ByteTables made{transposed, x, w.block, entries, static_cast<float>(scale), tables};
+  float* inputs = at_least(table_scratch.inputs, w.cols);
+  for (int64_t c = 0; c < w.cols; ++c) inputs[c] = x[c] * static_cast<float>(scale);
+  float* centroids = at_least(table_scratch.centroids, w.block * entries);
+  transpose_centroids(w, entries, byte_place, centroids);
+  const ByteTables made{{centroids, inputs, w.block, entries},
+                        table_scratch.aligned_tables<uint8_t>(blocks * 3 * entries)};
   const float inverse = scale > 0.0 ? static_cast<float>(1.0 / scale) : 0.0f;
-  constexpr int64_t kBlocks = 8;
-#pragma omp parallel if (w.rows * blocks >= kSerialBelow)
-  {
-#pragma omp for schedule(static)
-    for (int64_t j = 0; j < blocks; j += kBlocks) variant.make_tables(made, j, std::min(blocks, j + kBlocks));
-#pragma omp for schedule(static)
-    for (int64_t r = 0; r < w.rows; r += kLookupRows) {
-      const int64_t count = std::min(kLookupRows, w.rows - r);
-      ByteLookups part{w.codes + r, w.rows, count, tables, blocks, entries, inverse, y + r};
-      if (w.bits != 8) {
-        static thread_local std::vector<uint8_t> unpacked;
-        uint8_t* codes = at_least(unpacked, blocks * kLookupRows + kCodePadding);
-        for (int64_t j = 0; j < blocks; ++j) read_codes(w, j * w.rows + r, count, codes + j * kLookupRows);
-        part.codes = codes;
-        part.stride = kLookupRows;
-      }
-      variant.lookups(part);
-      scale_by_row(w, y, r, r + count);
-    }
-  }
+  product_by_tables(
+      w, y, [&](int64_t begin, int64_t end) { variant.make_tables(made, begin, end); },
+      [&](const ByteCodes& codes, int64_t r, int64_t count) {
+        variant.lookups({codes.codes, codes.stride, count, made.tables, blocks, entries, inverse, y + r});
+      });
+}
+
+void product_by_float_tables(const CodesVariant& variant, const CodeMatrix& w, const float* x, float* y) {
+  const int64_t blocks = w.blocks(), entries = (w.levels + 31) / 32 * 32;
+  float* centroids = at_least(table_scratch.centroids, w.block * entries);
+  transpose_centroids(
+      w, entries, [](int64_t k) { return k; }, centroids);
+  const FloatTables made{{centroids, x, w.block, entries}, table_scratch.aligned_tables<float>(blocks * entries)};
+  product_by_tables(
+      w, y, [&](int64_t begin, int64_t end) { variant.make_float_tables(made, begin, end); },
+      [&](const ByteCodes& codes, int64_t r, int64_t count) {
+        variant.float_lookups({codes.codes, codes.stride, count, made.tables, blocks, entries, y + r});
+      });
 }
 
 /// The others are zeros where blocks are no multiple of all lanes.
@@ -181,18 +212,21 @@ void dots(const CodesVariant& variant, const CodeMatrix& w, const float* x, floa
   w.bits <= 8 ? block_dots_of<uint8_t>(variant, w, x, y) : block_dots_of<uint16_t>(variant, w, x, y);
 }
 
+void product_of_token(const CodesVariant& variant, const CodeMatrix& w, const float* x, float* y, CodesPath path) {
+  if (path == CodesPath::float_tables) return product_by_float_tables(variant, w, x, y);
+  if (path == CodesPath::byte_tables) {
+    const Norms norms = norms_of(x, w.blocks(), w.block);
+    if (std::isfinite(norms.sum)) return product_by_byte_tables(variant, w, x, y, norms);
+  }
+  dots(variant, w, x, y);  // also gives what is not finite
+}
+
 void product_by_token(const CodesVariant& variant, const CodeMatmulArgs& a, CodesPath path) {
   // Threads share tokens, or else the rows of each.
 #pragma omp parallel for schedule(static) if (a.x.rows() >= omp_get_max_threads() && a.x.rows() > 1)
-  for (int64_t i = 0; i < a.x.rows(); ++i) {
-    const float* x = a.x.as<float>() + i * a.x.cols();
-    float* y = a.y.as<float>() + i * a.y.cols() + a.column;
-    const Norms norms = path == CodesPath::byte_tables ? norms_of(x, a.weight.blocks(), a.weight.block) : Norms{};
-    if (path == CodesPath::byte_tables && std::isfinite(norms.sum))
-      product_by_tables(variant, a.weight, x, y, norms);
-    else
-      dots(variant, a.weight, x, y);  // also gives what is not finite
-  }
+  for (int64_t i = 0; i < a.x.rows(); ++i)
+    product_of_token(variant, a.weight, a.x.as<float>() + i * a.x.cols(), a.y.as<float>() + i * a.y.cols() + a.column,
+                     path);
 }
 
 /// Some rows at a time, decoded.
@@ -249,21 +283,76 @@ const CodesVariant& codes_variant() {
 void use_codes_variant(const CodesVariant* variant) { chosen = variant; }
 
 const char* name_of(CodesPath path) {
-  return path == CodesPath::byte_tables ? "tables of bytes" : path == CodesPath::dots ? "dots" : "decoded tiles";
+  switch (path) {
+    case CodesPath::byte_tables:
+      return "tables of bytes";
+    case CodesPath::float_tables:
+      return "tables of floats";
+    case CodesPath::token_tables:
+      return "tables for groups of tokens";
+    case CodesPath::dots:
+      return "dots";
+    default:
+      return "decoded tiles";
+  }
 }
 
-// Per code and token, in hundredths of a nanosecond of a core at 4 GHz (Zen 5; bench/README.md). Only the ratios
-// matter.
+bool serves(CodesPath path, const CodeMatrix& w, DType dtype, bool transposed) {
+  if (path == CodesPath::tiles) return true;
+  if (dtype != DType::f32 || transposed) return false;
+  if (path == CodesPath::dots) return true;
+  if (w.block == 0 || w.levels > kMostEntries) return false;
+  if (path == CodesPath::float_tables) return codes_variant().float_lookups != nullptr;
+  return path == CodesPath::token_tables || codes_variant().lookups != nullptr;
+}
+
+namespace {
+
+/// Intel's processors with AVX_VNNI gather a register in little more time than its loads take. Older ones have been
+/// slowed down by what keeps gathers from leaking data; others gather in many small steps.
+bool gathers_well() {
+  static const bool well = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __builtin_cpu_is("intel") && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & 1U << 4) != 0;
+  }();
+  return well;
+}
+
+/// Of a product, per code and token, in hundredths of a nanosecond of one core of an Intel Xeon at 2.95 GHz; only the
+/// ratios matter.
+double cost_of(CodesPath path, const CodeMatrix& w, int64_t tokens) {
+  const auto n = static_cast<double>(tokens), d = static_cast<double>(std::max<int64_t>(w.block, 1));
+  const int64_t group = codes_variant().tokens;
+  switch (path) {
+    case CodesPath::tiles: {
+      // A product of few rows has little to gain from what it copies.
+      const double decoding = w.block > 0 ? 60.0 + 10.0 * d : 30.0, multiplying = group >= 16 ? 1.3 : 2.6;
+      return decoding / n + multiplying * d * (1.0 + 16.0 / n);
+    }
+    case CodesPath::dots:
+      return w.block > 0 ? 37.0 * std::max(1.0, d / 8.0) : 10.0;
+    case CodesPath::byte_tables:
+      return 12.0 + static_cast<double>(entries_of(w.levels)) / static_cast<double>(w.rows) * (8.0 + d);
+    case CodesPath::float_tables:
+      if (!gathers_well()) return std::numeric_limits<double>::infinity();
+      return 23.0 + static_cast<double>(w.levels) / static_cast<double>(w.rows) * d;
+    case CodesPath::token_tables: {
+      const double groups = static_cast<double>((tokens + group - 1) / group);
+      const double entries = static_cast<double>(w.levels) / static_cast<double>(std::min<int64_t>(w.rows, 4096));
+      return groups / n * (50.0 + 19.0 * d * entries);
+    }
+  }
+  return 0.0;
+}
+
+}  // namespace
+
 CodesPath path_of(const CodeMatrix& w, int64_t tokens, DType dtype, bool transposed) {
-  if (dtype != DType::f32 || transposed) return CodesPath::tiles;
-  const auto d = static_cast<double>(std::max<int64_t>(w.block, 1)), n = static_cast<double>(tokens);
-  const double decoding = w.block > 0 ? 150.0 : 30.0, dot = w.block > 0 ? 22.0 * std::max(1.0, d / 8.0) : 10.0;
-  const double tiles = decoding / n + d, dots = dot;
-  CodesPath best = tiles < dots ? CodesPath::tiles : CodesPath::dots;
-  if (w.block == 0 || w.levels > kMostEntries || codes_variant().lookups == nullptr) return best;
-  const auto entries = static_cast<double>(entries_of(w.levels));
-  const double tables = 6.0 + entries / static_cast<double>(w.rows) * (8.0 + d);
-  return tables < std::min(tiles, dots) ? CodesPath::byte_tables : best;
+  CodesPath best = CodesPath::tiles;
+  for (const CodesPath path :
+       {CodesPath::byte_tables, CodesPath::float_tables, CodesPath::token_tables, CodesPath::dots})
+    if (serves(path, w, dtype, transposed) && cost_of(path, w, tokens) < cost_of(best, w, tokens)) best = path;
+  return best;
 }
 
 void matmul_codes(const CodeMatmulArgs& a) {
@@ -272,9 +361,19 @@ void matmul_codes(const CodeMatmulArgs& a) {
                 a.column + (a.transposed ? w.cols : w.rows) <= a.y.cols(),
             "codes [{}, {}] on {}, results in {} from column {}", w.rows, w.cols, a.x.shape.to_string(),
             a.y.shape.to_string(), a.column);
-  const CodesPath path = path_of(w, a.x.rows(), a.x.dtype, a.transposed);
-  if (path != CodesPath::tiles) return product_by_token(codes_variant(), a, path);
-  dispatch_float(a.x.dtype, [&](auto tag) { product_by_tiles<decltype(tag)>(a); });
+  matmul_codes_by(path_of(w, a.x.rows(), a.x.dtype, a.transposed), a);
+}
+
+void matmul_codes_by(CodesPath path, const CodeMatmulArgs& a) {
+  QN_ASSERT(serves(path, a.weight, a.x.dtype, a.transposed));
+  switch (path) {
+    case CodesPath::tiles:
+      return dispatch_float(a.x.dtype, [&](auto tag) { product_by_tiles<decltype(tag)>(a); });
+    case CodesPath::token_tables:
+      return product_by_token_tables(codes_variant(), a);
+    default:
+      return product_by_token(codes_variant(), a, path);
+  }
 }
 
 }  // namespace qn::cpu

@@ -16,13 +16,21 @@ struct Lanes {
   static Vector from_bytes(const uint8_t* bytes) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes))));
   }
+  /// table[codes[i]]
+  static Vector gather(const float* table, const uint8_t* codes) {
+    return _mm256_i32gather_ps(table, _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes))),
+                               4);
+  }
 };
 
 }  // namespace
 }  // namespace qn::cpu::QN_ISA
 #include "ops/cpu/codes_tile.h"
+//
+#include "ops/cpu/codes_gather_tile.h"
 
 namespace qn::cpu::QN_ISA {
 extern const CodesVariant variant;
-const CodesVariant variant{"avx2", block_dots, grid_dots, nullptr, nullptr};
+const CodesVariant variant{"avx2",  kTokens, token_tables,      block_dots,   grid_dots,
+                           nullptr, nullptr, make_float_tables, float_lookups};
 }  // namespace qn::cpu::QN_ISA

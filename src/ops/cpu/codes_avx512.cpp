@@ -6,8 +6,11 @@
 #define QN_ISA codes_avx512
 #include "ops/cpu/codes_avx512_lanes.h"
 #include "ops/cpu/codes_tile.h"
+//
+#include "ops/cpu/codes_gather_tile.h"
 
 namespace qn::cpu::QN_ISA {
 extern const CodesVariant variant;
-const CodesVariant variant{"avx512", block_dots, grid_dots, nullptr, nullptr};
+const CodesVariant variant{"avx512", kTokens, token_tables,      block_dots,   grid_dots,
+                           nullptr,  nullptr, make_float_tables, float_lookups};
 }  // namespace qn::cpu::QN_ISA

@@ -14,6 +14,11 @@ struct Lanes {
   static Vector from_bytes(const uint8_t* bytes) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
   }
+  /// table[codes[i]]
+  static Vector gather(const float* table, const uint8_t* codes) {
+    return _mm512_i32gather_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))), table,
+                               4);
+  }
 };
 
 }  // namespace

@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "ops/code_matrix.h"
+#include "ops/cpu/scratch.h"
 
 namespace qn::cpu {
 
@@ -61,6 +63,20 @@ void read_codes(const CodeMatrix& m, int64_t first, int64_t count, Code* to) {
   with_reader(m, [&](const auto& codes) {
     for (int64_t i = 0; i < count; ++i) to[i] = static_cast<Code>(codes[first + i]);
   });
+}
+
+/// Of product quantization with codes of up to 8 bits: codes of rows from some first one on, a byte each, of block j
+/// from codes + j * stride on.
+struct ByteCodes {
+  const uint8_t* codes;
+  int64_t stride;
+};
+/// Those of rows [first, first + count), unpacked into `scratch` where the matrix has no bytes.
+inline ByteCodes byte_codes(const CodeMatrix& m, int64_t first, int64_t count, std::vector<uint8_t>& scratch) {
+  if (m.bits == 8) return {m.codes + first, m.rows};
+  uint8_t* codes = at_least(scratch, m.blocks() * count + kCodePadding);
+  for (int64_t j = 0; j < m.blocks(); ++j) read_codes(m, j * m.rows + first, count, codes + j * count);
+  return {codes, count};
 }
 
 }  // namespace qn::cpu

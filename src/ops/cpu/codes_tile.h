@@ -2,6 +2,7 @@
 // target and defines QN_ISA and, in namespace qn::cpu::QN_ISA, the class Lanes. Calls no function that other files may
 // share: the linker could pick the copy that was compiled here for processors that cannot run it.
 #include <cstring>
+#include <type_traits>
 
 #include "ops/cpu/codes_variants.h"
 
@@ -100,6 +101,78 @@ void grid_dots(const GridDots& a) {
     for (int l = 0; l < Lanes::kLanes; ++l) sum += sums[i][l];
     for (int64_t rest = c; rest < a.cols; ++rest) sum += (static_cast<float>(a.rows[i][rest]) - a.zeros[i]) * a.x[rest];
     a.y[i] = sum;
+  }
+}
+
+/// Tokens of a group: as many as a register of this instruction set holds, but eight at least.
+constexpr int kTokens = Lanes::kLanes < 8 ? 8 : Lanes::kLanes;
+using Group = Floats<kTokens>;
+
+/// Tables of `count` blocks; kBlock is their size where it is known here, else 0.
+template <int kBlock>
+void make_token_tables(const TokenTables& a, int64_t first, int64_t count) {
+  const int64_t block = kBlock > 0 ? kBlock : a.block;
+  constexpr int kEntries = 4;  // at a time, for one load of x
+  for (int64_t j = 0; j < count; ++j) {
+    const float* x = a.x + (first + j) * block * kTokens;
+    float* table = a.tables + j * a.levels * kTokens;
+    int64_t k = 0;
+    for (; k + kEntries <= a.levels; k += kEntries) {
+      const float* centroids = a.centroids + k * block;
+      typename Group::Vector sums[kEntries] = {};
+#pragma GCC unroll 8
+      for (int64_t t = 0; t < block; ++t)
+#pragma GCC unroll 4
+        for (int i = 0; i < kEntries; ++i) sums[i] += centroids[i * block + t] * Group::load(x + t * kTokens);
+#pragma GCC unroll 4
+      for (int i = 0; i < kEntries; ++i) Group::store(table + (k + i) * kTokens, sums[i]);
+    }
+    for (; k < a.levels; ++k) {
+      typename Group::Vector sum = {};
+      for (int64_t t = 0; t < block; ++t) sum += a.centroids[k * block + t] * Group::load(x + t * kTokens);
+      Group::store(table + k * kTokens, sum);
+    }
+  }
+}
+
+/// Adds the entries of kBlocks blocks from `first` on to the sums of kRows rows from `row` on.
+template <int kBlocks, int kRows>
+void add_entries(const TokenTables& a, int64_t first, int64_t row) {
+  using Word = std::conditional_t<kRows == 8, uint64_t, uint8_t>;
+  Word codes[kBlocks];
+  const float* tables[kBlocks];
+#pragma GCC unroll 4
+  for (int j = 0; j < kBlocks; ++j) {
+    std::memcpy(&codes[j], a.codes + (first + j) * a.stride + row, sizeof(Word));
+    tables[j] = a.tables + j * a.levels * kTokens;
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+    float* to = a.sums + (row + i) * kTokens;
+    auto sum = Group::load(to);
+#pragma GCC unroll 4
+    for (int j = 0; j < kBlocks; ++j) sum += Group::load(tables[j] + (uint64_t{codes[j]} >> (8 * i) & 255) * kTokens);
+    Group::store(to, sum);
+  }
+}
+
+template <int kBlocks>
+void add_tables(const TokenTables& a, int64_t first) {
+  int64_t row = 0;
+  for (; row + 8 <= a.rows; row += 8) add_entries<kBlocks, 8>(a, first, row);
+  for (; row < a.rows; ++row) add_entries<kBlocks, 1>(a, first, row);
+}
+
+void token_tables(const TokenTables& a) {
+  const auto make = a.block == 8 ? make_token_tables<8> : a.block == 4 ? make_token_tables<4> : make_token_tables<0>;
+  int64_t j = 0;
+  for (; j + kTableBlocks <= a.blocks; j += kTableBlocks) {
+    make(a, j, kTableBlocks);
+    add_tables<kTableBlocks>(a, j);
+  }
+  for (; j < a.blocks; ++j) {
+    make(a, j, 1);
+    add_tables<1>(a, j);
   }
 }
 

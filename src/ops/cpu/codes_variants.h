@@ -31,16 +31,21 @@ struct GridDots {
   float* y;
 };
 
-/// Tables of centroid times input for shuffles of bytes: entry k of block j is the whole number
-/// round(scale * <centroid k, x_j>) + 2^23, whose three bytes lie in tables[j, 0 .. 2, k]. The caller's scale keeps it
-/// from 0 to 2^24.
+/// Tables of centroid times input, for one token: entry k of block j is <centroid k, x_j>.
+struct EntryTables {
+  const float* centroids;  ///< [block, entries], transposed, in the order of what uses them, filled up with zeros
+  const float* x;          ///< for byte tables, times their scale
+  int64_t block, entries;
+};
+
+/// Tables for shuffles of bytes: entry k is the whole number round(<centroid k, x_j>) + 2^23, whose three bytes lie in
+/// tables[j, 0 .. 2, k]. The caller's scale keeps it from 0 to 2^24. Centroid k comes byte_place(k)-th. Entries are 64,
+/// 128 or 256.
 struct ByteTables {
-  const float* transposed;  ///< [block, entries], centroids filled up with zeros
-  const float* x;
-  int64_t block, entries;  ///< entries: 64, 128 or 256
-  float scale;
+  EntryTables of;
   uint8_t* tables;  ///< aligned to 64 bytes
 };
+constexpr int64_t byte_place(int64_t k) { return k / 64 * 64 + k % 16 / 4 * 16 + k % 64 / 16 * 4 + k % 4; }
 /// y[r] = (sum over j of entry codes[j * stride + r] of block j, less 2^23 each) * inverse, for r < count. The sum is
 /// taken in whole numbers and must fit 32 bits with its sign.
 struct ByteLookups {
@@ -53,13 +58,44 @@ struct ByteLookups {
 };
 constexpr int64_t kLookupRows = 512;
 
+/// Tables of floats, for processors that gather well; entries: a multiple of 16, centroids in their own order.
+struct FloatTables {
+  EntryTables of;
+  float* tables;  ///< [blocks, entries]
+};
+/// y[r] = the sum over j of entry codes[j * stride + r] of block j, for r < count.
+struct FloatLookups {
+  const uint8_t* codes;
+  int64_t stride, count;
+  const float* tables;
+  int64_t blocks, entries;
+  float* y;
+};
+
+/// Tables for a group of tokens: entry k of block j is a vector of <centroid k, x_j> of all of them, so that an
+/// addition of vectors takes the place of `block` multiplications for each. sums[r, i] += sum over j of entry codes[j *
+/// stride + r] of block j, for r < rows, with i up to the variant's `tokens`, in the order of blocks.
+struct TokenTables {
+  const uint8_t* codes;
+  int64_t stride, rows, blocks, block, levels;
+  const float *centroids, *x;  ///< [levels, block] and [blocks * block, tokens]
+  float* tables;               ///< scratch [kTableBlocks, levels, tokens], as x and sums aligned to 64 bytes
+  float* sums;                 ///< [rows, tokens]
+};
+constexpr int64_t kTableBlocks = 4;  // whose tables fit the second-level cache, if not the first
+
 struct CodesVariant {
   const char* name;
+  int64_t tokens;  ///< of a group with tables of its own
+  void (*token_tables)(const TokenTables&);
   void (*block_dots)(const BlockDots&);
   void (*grid_dots)(const GridDots&);
   /// For blocks [begin, end). Null, as `lookups` is, where the instruction set cannot look bytes up in whole registers.
   void (*make_tables)(const ByteTables&, int64_t begin, int64_t end);
   void (*lookups)(const ByteLookups&);
+  /// Null where nothing can be gathered.
+  void (*make_float_tables)(const FloatTables&, int64_t begin, int64_t end);
+  void (*float_lookups)(const FloatLookups&);
 };
 
 /// Those that this processor can run, fastest first; the first one is what the kernels use.
@@ -71,12 +107,18 @@ void use_codes_variant(const CodesVariant* variant);
 
 /// How a product is computed.
 enum class CodesPath : uint8_t {
-  byte_tables,  ///< tables of centroid times input, looked up by shuffles of bytes
-  dots,         ///< every code's centroid, or a grid's values, times the input
-  tiles         ///< some rows at a time decoded to a dense matrix
+  byte_tables,   ///< tables of centroid times input, looked up by shuffles of bytes
+  float_tables,  ///< the same in floats, gathered
+  token_tables,  ///< tables of centroid times the inputs of a group of tokens, whose entries are vectors
+  dots,          ///< every code's centroid, or a grid's values, times the input
+  tiles          ///< some rows at a time decoded to a dense matrix
 };
 const char* name_of(CodesPath path);
+/// Whether the processor, or what use_codes_variant() left of it, can go this way.
+bool serves(CodesPath path, const CodeMatrix& weight, DType dtype, bool transposed);
 /// The cheapest for a product with so many rows of input, by a simple model of costs.
 CodesPath path_of(const CodeMatrix& weight, int64_t tokens, DType dtype, bool transposed);
+/// matmul_codes() by a way that serves, for tests and measurements.
+void matmul_codes_by(CodesPath path, const CodeMatmulArgs& args);
 
 }  // namespace qn::cpu

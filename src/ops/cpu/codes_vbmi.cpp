@@ -16,56 +16,64 @@ namespace {
 
 constexpr int kPlanes = 3;            // bytes of an entry
 constexpr int32_t kMiddle = 1 << 23;  // of entries, whose sign it takes away
-constexpr int64_t kAhead = 6;         // blocks between a prefetch and its use
-constexpr int64_t kMostBytes = 257;   // whose sum fits 16 bits
+constexpr int64_t kAhead = 16;        // blocks at a time, and between a prefetch and its use
+constexpr int64_t kMostBytes = 256;   // whose sum fits 16 bits, and that are a multiple of kAhead
 
-/// Byte `plane` of 64 numbers.
-__m512i bytes_of(const __m512i (&numbers)[4], __m512i places) {
-  const __m512i low = _mm512_permutex2var_epi8(numbers[0], places, numbers[1]);
-  const __m512i high = _mm512_permutex2var_epi8(numbers[2], places, numbers[3]);
-  return _mm512_mask_blend_epi64(0xf0, low, high);
+/// The lowest three bytes of 64 numbers, a table each. Entry n of a table is of number byte_place(n).
+void store_bytes(const __m512i (&numbers)[4], uint8_t* to, int64_t plane) {
+  // In every lane of 128 bits: four numbers' first bytes, then their second ones and so on.
+  const __m512i place = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  __m512i grouped[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) grouped[i] = _mm512_shuffle_epi8(numbers[i], place);
+  const __m512i a = _mm512_unpacklo_epi32(grouped[0], grouped[1]), b = _mm512_unpacklo_epi32(grouped[2], grouped[3]);
+  const __m512i c = _mm512_unpackhi_epi32(grouped[0], grouped[1]), d = _mm512_unpackhi_epi32(grouped[2], grouped[3]);
+  _mm512_store_si512(to, _mm512_unpacklo_epi64(a, b));
+  _mm512_store_si512(to + plane, _mm512_unpackhi_epi64(a, b));
+  _mm512_store_si512(to + 2 * plane, _mm512_unpacklo_epi64(c, d));
 }
 
 void make_tables(const ByteTables& a, int64_t begin, int64_t end) {
   const __m512i middle = _mm512_set1_epi32(kMiddle);
-  alignas(64) uint8_t places[kPlanes][64];
-  for (int p = 0; p < kPlanes; ++p)
-    for (int i = 0; i < 64; ++i) places[p][i] = static_cast<uint8_t>(i % 32 * 4 + p);
-  const __m512i place[kPlanes] = {_mm512_load_si512(places[0]), _mm512_load_si512(places[1]),
-                                  _mm512_load_si512(places[2])};
+  const int64_t block = a.of.block, entries = a.of.entries;
   for (int64_t j = begin; j < end; ++j) {
-    for (int64_t k = 0; k < a.entries; k += 64) {
+    for (int64_t k = 0; k < entries; k += 64) {
       __m512 sums[4] = {};
-      for (int64_t t = 0; t < a.block; ++t) {
-        const __m512 x = _mm512_set1_ps(a.x[j * a.block + t] * a.scale);
+      for (int64_t t = 0; t < block; ++t) {
+        const __m512 x = _mm512_set1_ps(a.of.x[j * block + t]);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i)
-          sums[i] = _mm512_fmadd_ps(x, _mm512_loadu_ps(a.transposed + t * a.entries + k + i * 16), sums[i]);
+          sums[i] = _mm512_fmadd_ps(x, _mm512_loadu_ps(a.of.centroids + t * entries + k + i * 16), sums[i]);
       }
       __m512i numbers[4];
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) numbers[i] = _mm512_add_epi32(_mm512_cvtps_epi32(sums[i]), middle);
-#pragma GCC unroll 3
-      for (int p = 0; p < kPlanes; ++p)
-        _mm512_store_si512(a.tables + (j * kPlanes + p) * a.entries + k, bytes_of(numbers, place[p]));
+      store_bytes(numbers, a.tables + j * kPlanes * entries + k, entries);
     }
   }
 }
 
-/// A table of kTables registers of 64 bytes.
+/// Looks 64 codes up in tables of kTables times 64 bytes. What the codes need is found out once for all tables.
 template <int kTables>
-struct Table {
-  __m512i part[kTables];
-  explicit Table(const uint8_t* from) {
-#pragma GCC unroll 4
-    for (int i = 0; i < kTables; ++i) part[i] = _mm512_load_si512(from + 64 * i);
+struct Lookup {
+  __m512i codes;
+  __mmask64 second = 0, third = 0, fourth = 0;  // codes in the table's further quarters
+  explicit Lookup(__m512i c) : codes(c) {
+    if constexpr (kTables < 4) return;
+    const __mmask64 high = _mm512_movepi8_mask(c), odd = _mm512_movepi8_mask(_mm512_add_epi8(c, c));
+    second = _kandn_mask64(high, odd);
+    third = _kandn_mask64(odd, high);
+    fourth = _kand_mask64(high, odd);
   }
-  __m512i operator[](__m512i codes) const {
-    if constexpr (kTables == 1) return _mm512_permutexvar_epi8(codes, part[0]);
-    if constexpr (kTables == 2) return _mm512_permutex2var_epi8(part[0], codes, part[1]);
-    if constexpr (kTables == 4)
-      return _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes), _mm512_permutex2var_epi8(part[0], codes, part[1]),
-                                    _mm512_permutex2var_epi8(part[2], codes, part[3]));
+  __m512i in(const uint8_t* table) const {
+    const auto part = [table](int i) { return _mm512_load_si512(table + 64 * i); };
+    if constexpr (kTables == 1) return _mm512_permutexvar_epi8(codes, part(0));
+    if constexpr (kTables == 2) return _mm512_permutex2var_epi8(part(0), codes, part(1));
+    // Four shuffles of one register are less than two of two, which take three steps each.
+    __m512i bytes = _mm512_permutexvar_epi8(codes, part(0));
+    bytes = _mm512_mask_permutexvar_epi8(bytes, second, codes, part(1));
+    bytes = _mm512_mask_permutexvar_epi8(bytes, third, codes, part(2));
+    return _mm512_mask_permutexvar_epi8(bytes, fourth, codes, part(3));
   }
 };
 
@@ -94,46 +102,65 @@ void store_rows(float* y, const __m512i (&sums)[4], __m512i offset, __m512 inver
   }
 }
 
+/// Sums in 16 bits of 64 rows' bytes: of even rows with 256 times those of odd ones, and of odd rows.
+struct Halves {
+  __m512i all[kPlanes], odd[kPlanes];
+};
+
+/// Adds blocks [begin, end) of kVectors times 64 rows.
 template <int kTables, int kVectors>
-void lookups_of(const ByteLookups& a) {
-  const __m512i low = _mm512_set1_epi16(0xff);
-  __mmask64 rows[kVectors];
-  for (int v = 0; v < kVectors; ++v) {
-    const int64_t left = a.count - 64 * v;
-    rows[v] = left >= 64 ? ~__mmask64{0} : left <= 0 ? 0 : (__mmask64{1} << left) - 1;
-  }
-  __m512i sums[kVectors][4] = {};
-  for (int p = 0; p < kPlanes; ++p) {
-    for (int64_t begin = 0; begin < a.blocks; begin += kMostBytes) {
-      const int64_t end = begin + kMostBytes < a.blocks ? begin + kMostBytes : a.blocks;
-      __m512i even[kVectors], odd[kVectors];
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) even[v] = odd[v] = _mm512_setzero_si512();
-      for (int64_t j = begin; j < end; ++j) {
-        const Table<kTables> table(a.tables + (j * kPlanes + p) * 64 * kTables);
-        // Short runs far apart: the processor does not foresee them.
-        if (p == 0)
-          for (int v = 0; v < kVectors; ++v) _mm_prefetch(a.codes + (j + kAhead) * a.stride + 64 * v, _MM_HINT_T0);
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) {
-          const __m512i codes = _mm512_maskz_loadu_epi8(rows[v], a.codes + j * a.stride + 64 * v);
-          const __m512i bytes = table[codes];
-          even[v] = _mm512_add_epi16(even[v], _mm512_and_si512(bytes, low));
-          odd[v] = _mm512_add_epi16(odd[v], _mm512_srli_epi16(bytes, 8));
-        }
+void add_blocks(const ByteLookups& a, int64_t begin, int64_t end, int64_t row, const __mmask64* rows, Halves* halves) {
+  Halves sums[kVectors];
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) sums[v] = halves[v];
+  for (int64_t j = begin; j < end; ++j) {
+    const uint8_t *codes = a.codes + j * a.stride + row, *tables = a.tables + j * kPlanes * 64 * kTables;
+    // The next rows' first blocks come behind the last ones.
+    const uint8_t* ahead =
+        codes + (j + kAhead < a.blocks ? kAhead * a.stride : kLookupRows + (kAhead - a.blocks) * a.stride);
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      // Short runs far apart: the processor does not foresee them.
+      _mm_prefetch(ahead + 64 * v, _MM_HINT_T0);
+      const Lookup<kTables> lookup(_mm512_maskz_loadu_epi8(rows[v], codes + 64 * v));
+#pragma GCC unroll 3
+      for (int p = 0; p < kPlanes; ++p) {
+        const __m512i bytes = lookup.in(tables + p * 64 * kTables);
+        sums[v].all[p] = _mm512_add_epi16(sums[v].all[p], bytes);
+        sums[v].odd[p] = _mm512_add_epi16(sums[v].odd[p], _mm512_srli_epi16(bytes, 8));
       }
-      for (int v = 0; v < kVectors; ++v) add_up(sums[v], even[v], odd[v], static_cast<unsigned>(8 * p));
     }
   }
-  const __m512i offset = _mm512_set1_epi32(static_cast<int32_t>(static_cast<uint32_t>(a.blocks) * uint32_t{kMiddle}));
-  for (int v = 0; v < kVectors; ++v) store_rows(a.y + 64 * v, sums[v], offset, _mm512_set1_ps(a.inverse), rows[v]);
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) halves[v] = sums[v];
 }
 
+/// A few blocks at a time, whose tables stay in the first cache while all rows are looked up.
 template <int kTables>
 void lookups_in(const ByteLookups& a) {
-  if (a.count > 256) return lookups_of<kTables, 8>(a);
-  if (a.count > 128) return lookups_of<kTables, 4>(a);
-  return a.count > 64 ? lookups_of<kTables, 2>(a) : lookups_of<kTables, 1>(a);
+  constexpr int kVectors = kLookupRows / 64;
+  const int vectors = static_cast<int>((a.count + 63) / 64);
+  __mmask64 rows[kVectors] = {};
+  __m512i sums[kVectors][4] = {};
+  for (int v = 0; v < vectors; ++v)
+    rows[v] = a.count - 64 * v >= 64 ? ~__mmask64{0} : (__mmask64{1} << (a.count - 64 * v)) - 1;
+  for (int64_t begin = 0; begin < a.blocks; begin += kMostBytes) {
+    const int64_t end = begin + kMostBytes < a.blocks ? begin + kMostBytes : a.blocks;
+    Halves halves[kVectors] = {};
+    for (int64_t j = begin; j < end; j += kAhead) {
+      const int64_t last = j + kAhead < end ? j + kAhead : end;
+      int v = 0;
+      for (; v + 2 <= vectors; v += 2) add_blocks<kTables, 2>(a, j, last, 64 * v, rows + v, halves + v);
+      if (v < vectors) add_blocks<kTables, 1>(a, j, last, 64 * v, rows + v, halves + v);
+    }
+    for (int v = 0; v < vectors; ++v)
+      for (int p = 0; p < kPlanes; ++p) {
+        const __m512i odd = halves[v].odd[p], even = _mm512_sub_epi16(halves[v].all[p], _mm512_slli_epi16(odd, 8));
+        add_up(sums[v], even, odd, static_cast<unsigned>(8 * p));
+      }
+  }
+  const __m512i offset = _mm512_set1_epi32(static_cast<int32_t>(static_cast<uint32_t>(a.blocks) * uint32_t{kMiddle}));
+  for (int v = 0; v < vectors; ++v) store_rows(a.y + 64 * v, sums[v], offset, _mm512_set1_ps(a.inverse), rows[v]);
 }
 
 void lookups(const ByteLookups& a) {
@@ -144,6 +171,7 @@ void lookups(const ByteLookups& a) {
 }  // namespace
 
 extern const CodesVariant variant;
-const CodesVariant variant{"avx512vbmi", block_dots, grid_dots, make_tables, lookups};
+const CodesVariant variant{"avx512vbmi", kTokens, token_tables, block_dots, grid_dots,
+                           make_tables,  lookups, nullptr,      nullptr};
 
 }  // namespace qn::cpu::QN_ISA
