@@ -7,7 +7,7 @@
 #include <cstring>
 #include <new>
 
-#include "core/memory_pool.h"
+#include "core/kept_memory.h"
 
 namespace qn {
 namespace {
@@ -37,9 +37,9 @@ void* allocate_host(size_t bytes) {
   return p;
 }
 
-MemoryPool& kept_blocks() {
+KeptMemory& kept_blocks() {
   constexpr size_t kSmallestKept = size_t{1} << 20;
-  static auto* const pool = new MemoryPool(allocate_unset, std::free, kSmallestKept);  // outlives static objects
+  static auto* const pool = new KeptMemory(allocate_unset, std::free, kSmallestKept);  // outlives static objects
   return *pool;
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/pooled_memory.h"
+
 namespace qn {
 namespace {
 
@@ -29,7 +31,8 @@ double largest_norm(std::span<const float> centroids, int64_t block) {
 void CodeWeight::keep_codes(const Kernels& kernels, std::span<const std::byte> codes, int64_t count, int bits) {
   QN_ASSERT(kernels.from_codes, "backend {} decodes weights", kernels.backend);
   QN_ASSERT(std::ssize(codes) == (count * bits + 7) / 8, "{} bytes for {} codes of {} bits", codes.size(), count, bits);
-  codes_ = Buffer(codes.size() + kCodePadding, *kernels.memory);
+  const bool host = kernels.memory == &host_memory();
+  codes_ = Buffer(codes.size() + kCodePadding, host ? pooled_host_memory() : *kernels.memory);
   kernels.upload(codes_.data(), codes.data(), codes.size());
   view_.codes = reinterpret_cast<const uint8_t*>(codes_.data());
   view_.bits = bits;

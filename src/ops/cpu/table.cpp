@@ -1,4 +1,4 @@
-#include "core/memory_pool.h"
+#include "core/kept_memory.h"
 #include "ops/cpu/cpu_kernels.h"
 
 namespace qn {

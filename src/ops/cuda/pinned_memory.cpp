@@ -1,6 +1,6 @@
 #include "ops/cuda/pinned_memory.h"
 
-#include "core/memory_pool.h"
+#include "core/kept_memory.h"
 #include "ops/cuda/check.h"
 
 namespace qn::cuda {
@@ -14,8 +14,8 @@ void* take(size_t bytes) {
 
 /// Blocks are never given back to the system: there are as many as one checkpoint needs, and the runtime library may be
 /// gone when static objects are destroyed.
-MemoryPool& pool() {
-  static auto* const instance = new MemoryPool(take, nullptr);
+KeptMemory& pool() {
+  static auto* const instance = new KeptMemory(take, nullptr);
   return *instance;
 }
 

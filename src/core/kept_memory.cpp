@@ -1,10 +1,10 @@
-#include "core/memory_pool.h"
+#include "core/kept_memory.h"
 
 #include <algorithm>
 
 namespace qn {
 
-void* MemoryPool::allocate(size_t bytes) {
+void* KeptMemory::allocate(size_t bytes) {
   bytes = std::max<size_t>(bytes, 1);
   const std::lock_guard lock(mutex_);
   const auto found = std::find_if(unused_.begin(), unused_.end(), [&](const Unused& u) { return u.bytes == bytes; });
@@ -20,14 +20,14 @@ void* MemoryPool::allocate(size_t bytes) {
   return block;
 }
 
-void MemoryPool::give_back_unused(size_t bytes) {
+void KeptMemory::give_back_unused(size_t bytes) {
   for (size_t given = 0; given < bytes && !unused_.empty(); unused_.pop_front()) {
     give_back_(unused_.front().block);
     given += unused_.front().bytes;
   }
 }
 
-void MemoryPool::release(void* block) {
+void KeptMemory::release(void* block) {
   const std::lock_guard lock(mutex_);
   const auto used = in_use_.find(block);
   const size_t bytes = used->second;
@@ -39,7 +39,7 @@ void MemoryPool::release(void* block) {
   }
 }
 
-size_t MemoryPool::unused_bytes() const {
+size_t KeptMemory::unused_bytes() const {
   const std::lock_guard lock(mutex_);
   size_t bytes = 0;
   for (const Unused& u : unused_) bytes += u.bytes;

@@ -11,17 +11,17 @@
 namespace qn {
 
 /// Keeps released blocks for the next request of the same size. Blocks hold anything. Safe to use from all threads.
-class MemoryPool {
+class KeptMemory {
  public:
   using Take = void* (*)(size_t bytes);  ///< throws when there is not enough
   using GiveBack = void (*)(void* block);
   /// Where `give_back` is null, blocks are kept for ever. Else a request that finds no block of its size gives back as
   /// many bytes of unused ones as it takes, oldest first: the pool never holds more than was in use at one time, plus
   /// one block. Blocks of less than `smallest_kept` bytes go back at once.
-  MemoryPool(Take take, GiveBack give_back, size_t smallest_kept = 0)
+  KeptMemory(Take take, GiveBack give_back, size_t smallest_kept = 0)
       : take_(take), give_back_(give_back), smallest_kept_(smallest_kept) {}
-  MemoryPool(const MemoryPool&) = delete;
-  MemoryPool& operator=(const MemoryPool&) = delete;
+  KeptMemory(const KeptMemory&) = delete;
+  KeptMemory& operator=(const KeptMemory&) = delete;
 
   void* allocate(size_t bytes);
   void release(void* block);

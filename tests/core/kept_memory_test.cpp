@@ -1,4 +1,4 @@
-#include "core/memory_pool.h"
+#include "core/kept_memory.h"
 
 #include <gtest/gtest.h>
 
@@ -20,13 +20,13 @@ void give_back(void* block) {
   std::free(block);
 }
 
-class MemoryPoolTest : public testing::Test {
+class KeptMemoryTest : public testing::Test {
  protected:
   void SetUp() override { taken = given_back = 0; }
 };
 
-TEST_F(MemoryPoolTest, ServesEqualSizesFromReleasedBlocks) {
-  MemoryPool pool(take, give_back, 100);
+TEST_F(KeptMemoryTest, ServesEqualSizesFromReleasedBlocks) {
+  KeptMemory pool(take, give_back, 100);
   const std::vector<size_t> sizes{1000, 2000, 1000};
   std::vector<void*> first, second;
   for (const size_t bytes : sizes) first.push_back(pool.allocate(bytes));
@@ -40,8 +40,8 @@ TEST_F(MemoryPoolTest, ServesEqualSizesFromReleasedBlocks) {
   EXPECT_EQ(given_back, 0);
 }
 
-TEST_F(MemoryPoolTest, OtherSizesTakeThePlaceOfOldOnes) {
-  MemoryPool pool(take, give_back);
+TEST_F(KeptMemoryTest, OtherSizesTakeThePlaceOfOldOnes) {
+  KeptMemory pool(take, give_back);
   void* const old = pool.allocate(1000);
   void* const newer = pool.allocate(1000);
   pool.release(old);
@@ -53,8 +53,8 @@ TEST_F(MemoryPoolTest, OtherSizesTakeThePlaceOfOldOnes) {
   pool.release(other);
 }
 
-TEST_F(MemoryPoolTest, SmallBlocksNeitherStayNorDriveOthersOut) {
-  MemoryPool pool(take, give_back, 100);
+TEST_F(KeptMemoryTest, SmallBlocksNeitherStayNorDriveOthersOut) {
+  KeptMemory pool(take, give_back, 100);
   void* const large = pool.allocate(1000);
   pool.release(large);
   void* const small = pool.allocate(99);
@@ -64,8 +64,8 @@ TEST_F(MemoryPoolTest, SmallBlocksNeitherStayNorDriveOthersOut) {
   EXPECT_EQ(pool.unused_bytes(), 1000u);
 }
 
-TEST_F(MemoryPoolTest, KeepsEverythingThatCannotBeGivenBack) {
-  MemoryPool pool(take, nullptr);
+TEST_F(KeptMemoryTest, KeepsEverythingThatCannotBeGivenBack) {
+  KeptMemory pool(take, nullptr);
   void* const block = pool.allocate(0);
   pool.release(block);
   EXPECT_NE(pool.allocate(8), block);
