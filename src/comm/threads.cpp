@@ -17,10 +17,12 @@ namespace {
 constexpr const char* kThreads = "OMP_NUM_THREADS";
 constexpr const char* kWaitPolicy = "OMP_WAIT_POLICY";
 constexpr const char* kSpinCount = "GOMP_SPINCOUNT";
-// Some 25 microseconds on processors whose pause takes 140 cycles. On two cores of their own, updates of 22 ms and 118
-// ms take less than 1 % longer than with the default of 300,000, and 11 % longer when threads sleep at once; beside two
-// busy processes small updates take as long as with sleeping threads, and with the default many times as long.
-constexpr const char* kShortSpin = "500";
+// Some 250 microseconds on processors whose pause takes 140 cycles: longer than threads of one kernel usually wait for
+// each other, because waking one may cost more than that. On two cores of a virtual machine (Xeon, AVX-512), updates of
+// wikitext2_small take 0.71 s instead of 0.84 s with a tenth of it, small ones 23 ms instead of 39 ms (56 ms when
+// threads sleep at once), and longer spinning gains nothing. Beside two busy processes small updates take 58 ms instead
+// of 85 ms; with four times the count they take twice as long in the mean.
+constexpr const char* kShortSpin = "5000";
 
 /// Cores this process may run on (mpirun binds small numbers of ranks to one core each).
 int allowed_cores() {
