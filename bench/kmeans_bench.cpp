@@ -26,7 +26,7 @@ struct Options {
   int64_t vocabulary = 267744;
   uint64_t seed = 1;
   DeviceKind device = DeviceKind::cpu;
-  std::string config, write_matrix;
+  std::string config, write_matrix, simd;
   std::vector<std::string> overrides;
 
   void add_to(CLI::App& app) {
@@ -39,6 +39,7 @@ struct Options {
     app.add_option("--repeats", repeats, "Runs; the median time is reported")->capture_default_str();
     app.add_option("--seed", seed, "Of the matrix")->capture_default_str();
     cli::add_choice(app, "--device", device, "Where the weights are and k-means runs");
+    app.add_option("--simd", simd, "avx512vnni, avx512, avx2 or baseline: the CPU's k-means with these instructions");
     app.add_option(
         "-c,--config", config,
         "Instead of the matrix: all stages of this YAML configuration's iPQ, on its model's initial weights");
@@ -78,6 +79,13 @@ Run run_once(const Options& options, const std::vector<float>& matrix, const flo
   return {seconds, results[0].objective, peak_memory() - before};
 }
 
+/// Has the CPU's k-means use the instructions that were asked for.
+void choose_simd(const std::string& name) {
+  for (const AssignVariant& variant : assign_variants())
+    if (name == variant.name && variant.supported) use_assign_variant(&variant);
+  QN_CHECK(name.empty() || name == assign_variant().name, "--simd: this processor has no {}", name);
+}
+
 /// What arithmetic the device can do: measured on the CPU, on a GPU from its clock.
 struct Limit {
   Json report;
@@ -102,6 +110,7 @@ Json report_of(const Options& options, double flops, double seconds, Communicato
           {"device", name_of(options.device)},
           {"ranks", comm.size()},
           {"threads", omp_get_max_threads()},
+          {"simd", options.device == DeviceKind::cpu ? assign_variant().name : "none"},
           {"seconds", seconds},
           {"gflops", rate},
           {"share_of_fma_peak", rate / limit.fma_gflops},
@@ -190,6 +199,7 @@ int main(int argc, char** argv) {
                 std::as_bytes(std::span<const float>(normal_values(options.rows * options.cols, options.seed))));
       return;
     }
+    choose_simd(options.simd);
     const Kernels& kernels = kernels_on(options.device, false, comm);
     const Json report =
         options.config.empty() ? measure_matrix(options, kernels, comm) : measure_model(options, kernels, comm);

@@ -9,7 +9,7 @@
 #include "quant/kmeans_columns.h"
 #include "quant/kmeans_kernel.h"
 #include "quant/kmeans_lanes.h"
-#ifdef QN_FILTER
+#if QN_LANES >= 8
 #include "quant/kmeans_filter.h"
 #endif
 
@@ -52,12 +52,13 @@ class Assigner {
         x_(reinterpret_cast<Lanes*>(task.scratch)) {}
 
   void run(const AssignTask& task) {
-#ifdef QN_FILTER
-    if constexpr (D == 4 || D == 8)
+#if QN_LANES >= 8
+    if constexpr (D == 4 || D == 8) {
       if (GroupFilter<D>::suits(v_, table_)) {
         const GroupFilter<D> filter(v_, table_);
         return run(task, [&](int64_t m, int n, uint16_t* codes) { assign_filtered(filter, m, n, codes); });
       }
+    }
 #endif
     run(task, [&](int64_t m, int n, uint16_t* codes) { assign(m, n, codes); });
   }
@@ -69,9 +70,13 @@ class Assigner {
       const int n = static_cast<int>(task.end - m < kBatch ? task.end - m : kBatch);
       uint16_t* codes = task.codes + (m - task.begin);
       assign_batch(m, n, codes);
-      if (task.stats == nullptr) continue;
-      v_.weighted() ? add<true>(m, n, codes, task.stats) : add<false>(m, n, codes, task.stats);
+      add(m, n, codes, task.stats);
     }
+  }
+
+  void add(int64_t m, int n, const uint16_t* codes, double* stats) const {
+    if (stats == nullptr) return;
+    v_.weighted() ? add<true>(m, n, codes, stats) : add<false>(m, n, codes, stats);
   }
 
   int64_t dim() const { return D > 0 ? D : d_; }
@@ -176,16 +181,18 @@ class Assigner {
     return near != 0 && (near & (near - 1)) == 0 ? g * kGroup + __builtin_ctz(near) : -1;
   }
 
-#ifdef QN_FILTER
-  void assign_filtered(const GroupFilter<(D > 0 ? D : 4)>& filter, int64_t m, int n, uint16_t* codes) const {
-    Candidates candidates[kBatch];
+#if QN_LANES >= 8
+  using Filter = GroupFilter<(D == 8 ? 8 : 4)>;
+
+  void assign_filtered(const Filter& filter, int64_t m, int n, uint16_t* codes) const {
+    typename Filter::Candidates found;
     const float *x = v_.data + m * D, *transposed = table_.transposed(kLanes);
-    filter.select(x, n, candidates);
+    filter.select(x, n, found);
     for (int i = 0; i < n; ++i, x += D) {
-      const Candidates& c = candidates[i];
+      const uint32_t groups = found.groups[i];
       int32_t code = -1;
-      if ((c.groups & (c.groups - 1)) == 0) code = nearest_in_group(transposed, __builtin_ctz(c.groups), x, c.limit);
-      if (code < 0) code = nearest_of_groups(transposed, c.groups, x, filter.rounding());
+      if ((groups & (groups - 1)) == 0) code = nearest_in_group(transposed, __builtin_ctz(groups), x, found.limit[i]);
+      if (code < 0) code = nearest_of_groups(transposed, groups, x, filter.rounding());
       codes[i] = static_cast<uint16_t>(code < 0 ? nearest_centroid_exactly(x, table_) : code);
     }
   }

@@ -1,31 +1,35 @@
-// Which groups of centroids can hold the nearest one, told by scores in 16-bit integers: an instruction of AVX512_VNNI
-// adds twice as many of their products as one of floats. Included by kmeans_assign.h where the instruction set has it.
+// Scores in 16-bit integers, which tell which groups of centroids can hold the nearest one: an instruction multiplies
+// twice as many of them as floats and adds the products in pairs (AVX512_VNNI adds the sum so far, too). Included by
+// kmeans_assign.h for registers of at least 8 floats.
+#pragma once
+
+#include <cfloat>
 #include <cstdint>
 
 #include "quant/kmeans_kernel.h"
+#include "quant/kmeans_lanes.h"
 
 namespace qn::QN_ISA {
 namespace {
 
-/// Groups that may hold the nearest centroid of one sub-vector, one bit each, and a bound on its score in float.
-struct Candidates {
-  uint32_t groups;
-  float limit;
-};
-
-/// Scores are |c|^2/2 - x.c, as everywhere, in units of 1 / (scale of x * scale of c). `D` floats per sub-vector.
-template <int D>
-class GroupFilter {
+/// Scores are |c|^2/2 - x.c, as everywhere, here of 16-bit integers in units of 1 / (scale of x * scale of c). `D`
+/// floats per sub-vector, at most `MostCentroids` centroids.
+template <int D, int MostCentroids>
+class IntScores {
  public:
-  static_assert(D % 4 == 0);
-  static constexpr int kPairs = D / 2, kColumns = 2, kBatch = kColumns * 16, kMostGroups = 32;
+  static_assert(D == 4 || D == 8);
+  static constexpr int kPairs = D / 2, kColumns = 2, kBatch = kColumns * kLanes;
+  /// Centroids whose scores exist at a time: as many as there are registers for.
+  static constexpr int kTogether = kLanes == 16 ? 8 : 2;
+  /// values[column][pair]: elements 2 pair and 2 pair + 1 of kLanes sub-vectors.
+  using Values = LanesInt[kColumns][kPairs];
 
   /// Outside of this nothing is known to be gained, or scales would leave the range of float.
   static bool suits(const SubVectors& v, const CentroidTable& table) {
-    return table.count() <= kMostGroups * 16 && v.max_abs > 1e-15 && v.max_abs < 1e15;
+    return table.count() <= MostCentroids && v.max_abs > 1e-15 && v.max_abs < 1e15;
   }
 
-  GroupFilter(const SubVectors& v, const CentroidTable& table) : groups_(static_cast<int>((table.count() + 15) / 16)) {
+  IntScores(const SubVectors& v, const CentroidTable& table) : registers_((table.count() + kLanes - 1) / kLanes) {
     float largest = 0.0f, reach = 0.0f;  // reach: sum over t of |c_t| (|c_t| / 2 + |x_t|) at most
     for (int t = 0; t < D; ++t) {
       const float c = table.largest()[t];
@@ -41,100 +45,168 @@ class GroupFilter {
     for (int t = 0; t < D; ++t) slack_ += static_cast<int32_t>(table.largest()[t] * scale_c) + 1;
     rounding_ = reach * (2.02f * static_cast<float>(D + 4) * (0.5f * FLT_EPSILON)) + 4 * D * FLT_MIN;
 
-    round(centroids_, table.values(), groups_ * 16 * D, -scale_c);
-    for (int64_t k = 0; k < groups_ * 16; ++k)
+    round(centroids_, table.values(), static_cast<int>(registers_) * kLanes * D, -scale_c);
+    for (int64_t k = 0; k < registers_ * kLanes; ++k)
       norms_[k] = k < table.count() ? static_cast<int32_t>(table.half_norm()[k] * units) : INT32_MAX;
   }
 
-  /// Bound on the float32 error of a difference of two scores.
+  int64_t registers() const { return registers_; }
+  /// One unit of a score in float.
+  float unit() const { return unit_; }
+  /// Bound on the float32 error of a difference of two float scores.
   float rounding() const { return rounding_; }
+  /// Bound on the error of a difference of two scores, less the sum of |x| in units of x.
+  int32_t slack() const { return slack_; }
+  const int16_t* centroid(int64_t k) const { return centroids_ + k * D; }  ///< -c in units
+  int32_t norm(int64_t k) const { return norms_[k]; }                      ///< |c|^2 / 2 in units
 
-  /// Of sub-vectors x[0, D), x[D, 2 D), ...; the last of the `n` <= kBatch stands in for those that are not there.
-  void select(const float* x, int n, Candidates* out) const {
-    __m512i values[kColumns][kPairs];
-    load(x, n, values);
-    __m512i smallest[kMostGroups][kColumns], best[kColumns];
-    for (__m512i& b : best) b = _mm512_set1_epi32(INT32_MAX);
-    for (int g = 0; g < groups_; ++g) {
-      for (__m512i& s : smallest[g]) s = _mm512_set1_epi32(INT32_MAX);
-      for (int k = 0; k < 16; k += kTogether) smallest_scores(g * 16 + k, values, smallest[g]);
-      for (int c = 0; c < kColumns; ++c) best[c] = _mm512_min_epi32(best[c], smallest[g][c]);
-    }
-    for (int c = 0; c < kColumns; ++c) {
-      __m512i magnitude = _mm512_set1_epi32(slack_);
-      for (const __m512i& v : values[c])
-        magnitude = _mm512_dpwssd_epi32(magnitude, _mm512_abs_epi16(v), _mm512_set1_epi16(1));
-      const __m512i limit = _mm512_add_epi32(best[c], magnitude);
-      __m512i groups = _mm512_setzero_si512();
-      for (int g = 0; g < groups_; ++g)
-        groups = _mm512_mask_or_epi32(groups, _mm512_cmple_epi32_mask(smallest[g][c], limit), groups,
-                                      _mm512_set1_epi32(static_cast<int32_t>(1U << g)));
-      const __m512 score =
-          _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(limit), _mm512_set1_ps(unit_)), _mm512_set1_ps(rounding_));
-      const __m512i low = _mm512_unpacklo_epi32(groups, _mm512_castps_si512(score));
-      const __m512i high = _mm512_unpackhi_epi32(groups, _mm512_castps_si512(score));
-      const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
-                    last = _mm512_add_epi64(first, _mm512_set1_epi64(4));
-      _mm512_storeu_si512(out + c * 16, _mm512_permutex2var_epi64(low, first, high));
-      _mm512_storeu_si512(out + c * 16 + 8, _mm512_permutex2var_epi64(low, last, high));
-    }
+  /// Sub-vectors as integers: n floats, a multiple of 16.
+  void round_vectors(int16_t* to, const float* from, int n) const { round(to, from, n, scale_x_); }
+
+  /// The `rows` that `index` names: kBatch sub-vectors.
+  static void take(const int16_t* rows, const int32_t* index, Values& values) {
+    for (int c = 0; c < kColumns; ++c) take_pairs(rows, index + c * kLanes, values[c]);
   }
 
- private:
-  // |x| and |c| are at most kReach units, so |c|^2/2 - x.c is at most 1.5 D kReach^2 <= 2^30, and twice that fits.
-  static constexpr int kReach = D == 4 ? 13377 : D == 8 ? 9458 : 0;
-  static constexpr float kMostScore = 1.5f * D * kReach * kReach;
-  static_assert(kReach > 0 && kMostScore <= 1073741824.0f);
-  static constexpr int kTogether = 8;
-
-  /// to[i] = from[i] * scale as an integer, for n of them, a multiple of 16.
-  static void round(int16_t* to, const float* from, int n, float scale) {
-    for (int i = 0; i < n; i += 16) {
-      const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(from + i), _mm512_set1_ps(scale)));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), _mm512_cvtepi32_epi16(rounded));
-    }
-  }
-
-  /// values[column][pair]: elements 2 pair and 2 pair + 1 of 16 sub-vectors.
-  void load(const float* x, int n, __m512i (&values)[kColumns][kPairs]) const {
-    float padded[kBatch * D];
-    if (n < kBatch) {
-      for (int i = 0; i < kBatch; ++i) __builtin_memcpy(padded + i * D, x + (i < n ? i : n - 1) * D, D * sizeof(float));
-      x = padded;
-    }
-    alignas(64) int16_t rows[kBatch * D];
-    round(rows, x, kBatch * D, scale_x_);
-    const __m512i row = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                           _mm512_set1_epi32(kPairs));
-    for (int c = 0; c < kColumns; ++c)
-      for (int p = 0; p < kPairs; ++p)
-        values[c][p] = _mm512_i32gather_epi32(row, reinterpret_cast<const int32_t*>(rows + c * 16 * D) + p, 4);
-  }
-
-  void smallest_scores(int k, const __m512i (&values)[kColumns][kPairs], __m512i* smallest) const {
-    __m512i score[kTogether][kColumns];
+  /// Scores of centroids k .. k + kTogether - 1.
+  void scores(int64_t k, const Values& values, LanesInt (&score)[kTogether][kColumns]) const {
     for (int q = 0; q < kTogether; ++q)
-      for (int c = 0; c < kColumns; ++c) score[q][c] = _mm512_set1_epi32(norms_[k + q]);
+      for (int c = 0; c < kColumns; ++c) score[q][c] = splat_int(norms_[k + q]);
 #pragma GCC unroll 4
     for (int p = 0; p < kPairs; ++p)
 #pragma GCC unroll 8
       for (int q = 0; q < kTogether; ++q) {
         int32_t pair;
         __builtin_memcpy(&pair, &centroids_[(k + q) * D + 2 * p], sizeof pair);
-        const __m512i factor = _mm512_set1_epi32(pair);
-        for (int c = 0; c < kColumns; ++c) score[q][c] = _mm512_dpwssd_epi32(score[q][c], values[c][p], factor);
+        const LanesInt factor = splat_int(pair);
+        for (int c = 0; c < kColumns; ++c) score[q][c] = plus_products(score[q][c], values[c][p], factor);
       }
-    for (int width = kTogether / 2; width > 0; width /= 2)
-      for (int q = 0; q < width; ++q)
-        for (int c = 0; c < kColumns; ++c) score[q][c] = _mm512_min_epi32(score[q][c], score[q + width][c]);
-    for (int c = 0; c < kColumns; ++c) smallest[c] = _mm512_min_epi32(smallest[c], score[0][c]);
   }
 
-  int groups_;
+ private:
+  // |x| and |c| are at most kReach units, so |c|^2/2 - x.c is at most 1.5 D kReach^2 <= 2^30, and twice that fits.
+  static constexpr int kReach = D == 4 ? 13377 : 9458;
+  static constexpr float kMostScore = 1.5f * D * kReach * kReach;
+  static_assert(kMostScore <= 1073741824.0f);
+  /// to[i] = from[i] * scale as an integer, for n of them, a multiple of 16.
+  static void round(int16_t* to, const float* from, int n, float scale) {
+    for (int i = 0; i < n; i += 16) {
+#if QN_LANES == 16
+      const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(from + i), _mm512_set1_ps(scale)));
+      const __m256i halves = _mm512_cvtepi32_epi16(rounded);
+#else
+      const __m256 factor = _mm256_set1_ps(scale);
+      const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i), factor)),
+                    high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i + 8), factor));
+      const __m256i halves = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+#endif
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), halves);
+    }
+  }
+
+#if QN_LANES == 16
+  static void take_pairs(const int16_t* rows, const int32_t* index, LanesInt (&pairs)[kPairs]) {
+    const __m512i row = _mm512_mullo_epi32(_mm512_loadu_si512(index), _mm512_set1_epi32(kPairs));
+    for (int p = 0; p < kPairs; ++p)
+      pairs[p] = reinterpret_cast<LanesInt>(_mm512_i32gather_epi32(row, reinterpret_cast<const int32_t*>(rows) + p, 4));
+  }
+#else
+  /// 8 rows of kPairs 32-bit numbers become kPairs rows of 8.
+  static void take_pairs(const int16_t* rows, const int32_t* index, LanesInt (&pairs)[kPairs]) {
+    if constexpr (D == 8) {
+      __m256i r[4], halves[4];  // r[i]: sub-vectors i and i + 4
+      for (int i = 0; i < 4; ++i)
+        r[i] = _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(rows + index[i + 4] * D),
+                                   reinterpret_cast<const __m128i*>(rows + index[i] * D));
+      for (int i = 0; i < 2; ++i) {
+        halves[i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        halves[2 + i] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+      }
+      for (int i = 0; i < 2; ++i) {
+        pairs[2 * i] = reinterpret_cast<LanesInt>(_mm256_unpacklo_epi64(halves[2 * i], halves[2 * i + 1]));
+        pairs[2 * i + 1] = reinterpret_cast<LanesInt>(_mm256_unpackhi_epi64(halves[2 * i], halves[2 * i + 1]));
+      }
+    } else {
+      int64_t r[8];
+      for (int i = 0; i < 8; ++i) __builtin_memcpy(&r[i], rows + index[i] * D, sizeof r[i]);
+      const __m256 first = _mm256_castsi256_ps(_mm256_setr_epi64x(r[0], r[1], r[4], r[5])),
+                   last = _mm256_castsi256_ps(_mm256_setr_epi64x(r[2], r[3], r[6], r[7]));
+      pairs[0] = reinterpret_cast<LanesInt>(_mm256_shuffle_ps(first, last, 0x88));
+      pairs[1] = reinterpret_cast<LanesInt>(_mm256_shuffle_ps(first, last, 0xdd));
+    }
+  }
+#endif
+
+  int64_t registers_;
   float scale_x_, unit_, rounding_;
   int32_t slack_ = 0;
-  alignas(64) int16_t centroids_[kMostGroups * 16 * D];  // -c in units
-  alignas(64) int32_t norms_[kMostGroups * 16];          // |c|^2 / 2 in units
+  alignas(64) int16_t centroids_[MostCentroids * D];
+  alignas(64) int32_t norms_[MostCentroids];
+};
+
+constexpr int kMostFilterGroups = 32;
+
+/// Which registers of centroids ("groups") can hold the nearest one.
+template <int D>
+class GroupFilter : public IntScores<D, kMostFilterGroups * kLanes> {
+ public:
+  using Base = IntScores<D, kMostFilterGroups * kLanes>;
+  using Base::Base, Base::kColumns, Base::kBatch, Base::kTogether;
+
+  /// For each sub-vector of a batch: the groups that may hold its nearest centroid, one bit each, and a bound on that
+  /// centroid's score in float.
+  struct Candidates {
+    uint32_t groups[kBatch];
+    float limit[kBatch];
+  };
+
+  /// Of sub-vectors x[0, D), x[D, 2 D), ...; the last of the `n` <= kBatch stands in for those that are not there.
+  void select(const float* x, int n, Candidates& out) const {
+    typename Base::Values values;
+    load(x, n, values);
+    const int groups = static_cast<int>(this->registers());
+    LanesInt smallest[kMostFilterGroups][kColumns], best[kColumns];
+    for (LanesInt& b : best) b = splat_int(INT32_MAX);
+    for (int g = 0; g < groups; ++g) {
+      for (LanesInt& s : smallest[g]) s = splat_int(INT32_MAX);
+      for (int k = 0; k < kLanes; k += kTogether) offer_scores(g * kLanes + k, values, smallest[g]);
+      for (int c = 0; c < kColumns; ++c) best[c] = smaller_int(best[c], smallest[g][c]);
+    }
+    for (int c = 0; c < kColumns; ++c) {
+      LanesInt limit = best[c] + this->slack();
+      for (const LanesInt& v : values[c]) limit = plus_products(limit, magnitudes(v), splat_int(0x00010001));
+      LanesInt found{};
+      for (int g = 0; g < groups; ++g)
+        found = mark_at_most(found, smallest[g][c], limit, static_cast<int32_t>(1U << g));
+      const Lanes score = to_float(limit) * this->unit() + this->rounding();
+      __builtin_memcpy(out.groups + c * kLanes, &found, sizeof found);
+      __builtin_memcpy(out.limit + c * kLanes, &score, sizeof score);
+    }
+  }
+
+ private:
+  void load(const float* x, int n, typename Base::Values& values) const {
+    alignas(64) int16_t rows[kBatch * D];
+    int32_t index[kBatch];
+    if (n == kBatch) {
+      this->round_vectors(rows, x, kBatch * D);
+    } else {
+      float padded[kBatch * D] = {};
+      __builtin_memcpy(padded, x, static_cast<size_t>(n * D) * sizeof(float));
+      this->round_vectors(rows, padded, kBatch * D);
+    }
+    for (int i = 0; i < kBatch; ++i) index[i] = i < n ? i : n - 1;
+    Base::take(rows, index, values);
+  }
+
+  void offer_scores(int64_t k, const typename Base::Values& values, LanesInt* smallest) const {
+    LanesInt score[kTogether][kColumns];
+    this->scores(k, values, score);
+    for (int width = kTogether / 2; width > 0; width /= 2)
+      for (int q = 0; q < width; ++q)
+        for (int c = 0; c < kColumns; ++c) score[q][c] = smaller_int(score[q][c], score[q + width][c]);
+    for (int c = 0; c < kColumns; ++c) smallest[c] = smaller_int(smallest[c], score[0][c]);
+  }
 };
 
 }  // namespace

@@ -32,10 +32,10 @@ double grid_magic(double largest_term, int64_t terms) {
   return std::ldexp(1.5, std::ilogb(bound) + 2);
 }
 
-const AssignVariant& fastest_variant() {
-  static const AssignVariant& fastest = *std::find_if(assign_variants().begin(), assign_variants().end(),
-                                                      [](const AssignVariant& v) { return v.supported; });
-  return fastest;
+/// The variant that was asked for.
+const AssignVariant*& chosen_variant() {
+  static const AssignVariant* variant = nullptr;
+  return variant;
 }
 
 }  // namespace
@@ -56,6 +56,17 @@ std::span<const AssignVariant> assign_variants() {
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::assign},
       {"baseline", true, baseline::assign}};
   return variants;
+}
+
+const AssignVariant& assign_variant() {
+  static const AssignVariant& fastest = *std::find_if(assign_variants().begin(), assign_variants().end(),
+                                                      [](const AssignVariant& v) { return v.supported; });
+  return chosen_variant() != nullptr ? *chosen_variant() : fastest;
+}
+
+void use_assign_variant(const AssignVariant* variant) {
+  QN_ASSERT(variant == nullptr || variant->supported);
+  chosen_variant() = variant;
 }
 
 int32_t nearest_centroid_exactly(const float* x, const CentroidTable& table, const float* importance) {
@@ -115,7 +126,7 @@ void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const C
   static thread_local Buffer scratch;
   const size_t bytes = static_cast<size_t>(2 * vectors.dim * kMaxLanes) * sizeof(float);
   if (scratch.size() < bytes) scratch = Buffer(bytes);
-  (variant != nullptr ? *variant : fastest_variant())
+  (variant != nullptr ? *variant : assign_variant())
       .assign({.vectors = &vectors,
                .begin = begin,
                .end = end,

@@ -92,6 +92,10 @@ struct AssignVariant {
 };
 /// Fastest first; the last one is always supported.
 std::span<const AssignVariant> assign_variants();
+/// The one in use: the fastest that this processor can run; another one for tests and measurements (null: the fastest
+/// again), while nothing is being assigned.
+const AssignVariant& assign_variant();
+void use_assign_variant(const AssignVariant* variant);
 
 /// Nearest centroid by distances in double, added up element by element with fused multiply-adds; the lowest index wins
 /// ties. `importance` [dim] weighs elements (null: all alike).

@@ -48,6 +48,49 @@ inline uint32_t at_most(Lanes v, Lanes limit) {
 }
 #endif
 
+#if QN_LANES >= 8
+inline LanesInt splat_int(int32_t value) { return LanesInt{} + value; }
+#endif
+#if QN_LANES == 16
+inline LanesInt smaller_int(LanesInt a, LanesInt b) {
+  return reinterpret_cast<LanesInt>(_mm512_min_epi32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+}
+/// sum + the products of a lane's two 16-bit integers in a and in b
+inline LanesInt plus_products(LanesInt sum, LanesInt a, LanesInt b) {
+  const auto x = reinterpret_cast<__m512i>(a), y = reinterpret_cast<__m512i>(b);
+#ifdef QN_VNNI
+  return reinterpret_cast<LanesInt>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sum), x, y));
+#else
+  return sum + reinterpret_cast<LanesInt>(_mm512_madd_epi16(x, y));
+#endif
+}
+inline LanesInt magnitudes(LanesInt shorts) {
+  return reinterpret_cast<LanesInt>(_mm512_abs_epi16(reinterpret_cast<__m512i>(shorts)));
+}
+/// bits | bit where value <= limit
+inline LanesInt mark_at_most(LanesInt bits, LanesInt value, LanesInt limit, int32_t bit) {
+  const __mmask16 where = _mm512_cmple_epi32_mask(reinterpret_cast<__m512i>(value), reinterpret_cast<__m512i>(limit));
+  const auto old = reinterpret_cast<__m512i>(bits);
+  return reinterpret_cast<LanesInt>(_mm512_mask_or_epi32(old, where, old, _mm512_set1_epi32(bit)));
+}
+inline Lanes to_float(LanesInt v) { return reinterpret_cast<Lanes>(_mm512_cvtepi32_ps(reinterpret_cast<__m512i>(v))); }
+#elif QN_LANES == 8
+inline LanesInt smaller_int(LanesInt a, LanesInt b) {
+  return reinterpret_cast<LanesInt>(_mm256_min_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+inline LanesInt plus_products(LanesInt sum, LanesInt a, LanesInt b) {
+  return sum +
+         reinterpret_cast<LanesInt>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+inline LanesInt magnitudes(LanesInt shorts) {
+  return reinterpret_cast<LanesInt>(_mm256_abs_epi16(reinterpret_cast<__m256i>(shorts)));
+}
+inline LanesInt mark_at_most(LanesInt bits, LanesInt value, LanesInt limit, int32_t bit) {
+  return value > limit ? bits : bits | bit;
+}
+inline Lanes to_float(LanesInt v) { return reinterpret_cast<Lanes>(_mm256_cvtepi32_ps(reinterpret_cast<__m256i>(v))); }
+#endif
+
 /// The best group of each lane so far, and how close the next group came.
 struct BestGroup {
   Lanes best, second;

@@ -9,5 +9,5 @@
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx512vnni,fma")
 #define QN_ISA avx512vnni
 #define QN_LANES 16
-#define QN_FILTER
+#define QN_VNNI
 #include "quant/kmeans_assign.h"
