@@ -17,6 +17,14 @@
 
 namespace qn::bench {
 
+// Google Benchmark calls functions without context.
+inline const Kernels* g_kernels = &cpu_kernels();
+inline DType g_dtype = DType::f32;  // of activations
+inline Limits g_limits;
+
+inline const Kernels& k() { return *g_kernels; }
+inline bool on_gpu() { return g_kernels->memory != &host_memory(); }
+
 /// One model's micro-batch.
 struct Model {
   std::string name;
@@ -29,18 +37,12 @@ struct Model {
   int64_t positions() const { return batch * time; }
   int64_t band_words(int band) const { return words[static_cast<size_t>(band)]; }
   int64_t dim(int band) const { return width >> (2 * band); }
+  /// Of the head's logits in memory: words and two clusters. See logit_columns() of ops/ops.h.
+  int64_t head_columns() const { return on_gpu() ? (words[0] + 2 + 63) / 64 * 64 : words[0] + 2; }
   int64_t rows(int band) const {
     return static_cast<int64_t>(share[static_cast<size_t>(band)] * static_cast<double>(positions()));
   }
 };
-
-// Google Benchmark calls functions without context.
-inline const Kernels* g_kernels = &cpu_kernels();
-inline DType g_dtype = DType::f32;  // of activations
-inline Limits g_limits;
-
-inline const Kernels& k() { return *g_kernels; }
-inline bool on_gpu() { return g_kernels->memory != &host_memory(); }
 
 /// A tensor of normal numbers: of activations, or of parameters and what goes with them.
 inline OwnedTensor random_tensor(Shape shape) { return bench::random_tensor(k(), shape, g_dtype); }

@@ -4,6 +4,7 @@
 #include <benchmark/benchmark.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <array>
 #include <iostream>
 #include <numeric>
@@ -37,7 +38,7 @@ const Model& gpu_model() {
                            .ffn = 4096,
                            .heads = 8,
                            .parameters = 246'933'504,
-                           .words = {20000, 40000, 207735}};
+                           .words = {20000, 40000, 207744}};  // padded as dictionaries are
   return model;
 }
 
@@ -51,35 +52,35 @@ size_t parameter_traffic(int64_t elements, double tensors) {
                              tensors);
 }
 
-/// A linear layer's three products: y = x W^T, dx = dy W, dW += dy^T x.
-void add_linear(const Model& m, const std::string& layer, int64_t rows, int64_t in, int64_t out) {
+/// A linear layer's three products: y = x W^T, dx = dy W, dW += dy^T x. Rows of y and dy may have room behind them.
+void add_linear(const Model& m, const std::string& layer, int64_t rows, int64_t in, int64_t out, int64_t room = 0) {
   const auto product = [&](const char* pass, MatmulArgs args) {
-    args.lda = args.transpose_a ? args.m : args.k;
+    args.lda = std::max(args.lda, args.transpose_a ? args.m : args.k);
     args.ldb = args.transpose_b ? args.k : args.n;
-    args.ldc = args.n;
+    args.ldc = std::max(args.ldc, args.n);
     add(m, fmt::format("matmul/{}/{}_{}x{}x{}", layer, pass, args.m, args.n, args.k), [args](benchmark::State& state) {
       MatmulArgs full = args;
       full.dtype = g_dtype;
       full.dtype_c = args.beta == 1 ? parameter_type(g_dtype) : g_dtype;  // gradients of weights collect in fp32
-      const OwnedTensor a = random_tensor({args.m, args.k}), b = random_tensor({args.k, args.n}),
-                        c({args.m, args.n}, full.dtype_c, *k().memory);
+      const OwnedTensor a = random_tensor({args.transpose_a ? args.k : args.m, args.lda}),
+                        b = random_tensor({args.k, args.n}), c({args.m, args.ldc}, full.dtype_c, *k().memory);
       full.a = a.view().data;
       full.b = b.view().data;
       full.c = c.view().data;
       measure(state, matmul_work(full).flops, 0, [&] { k().matmul(full); });
     });
   };
-  product("forward", {.transpose_b = true, .m = rows, .n = out, .k = in});
-  product("grad_x", {.m = rows, .n = in, .k = out});
-  product("grad_w", {.transpose_a = true, .m = out, .n = in, .k = rows, .beta = 1});
+  product("forward", {.transpose_b = true, .m = rows, .n = out, .k = in, .ldc = out + room});
+  product("grad_x", {.m = rows, .n = in, .k = out, .lda = out + room});
+  product("grad_w", {.transpose_a = true, .m = out, .n = in, .k = rows, .lda = out + room, .beta = 1});
 }
 
 void add_matmuls(const Model& m) {
   add_linear(m, "attention", m.positions(), m.width, m.width);
   add_linear(m, "fc1", m.positions(), m.width, m.ffn);
   add_linear(m, "fc2", m.positions(), m.ffn, m.width);
-  add_linear(m, "head_words", m.positions(), m.width, m.band_words(0));
-  add_linear(m, "head_clusters", m.positions(), m.width, 2);
+  add_linear(m, "head_words", m.positions(), m.width, m.band_words(0), m.head_columns() - m.band_words(0));
+  add_linear(m, "head_clusters", m.positions(), m.width, 2, m.head_columns() - 2);
   for (int band = 0; band < 3; ++band)
     add_linear(m, fmt::format("input_projection{}", band), m.rows(band), m.dim(band), m.width);
   for (int band = 1; band < 3; ++band)
@@ -229,18 +230,19 @@ void add_attention(const Model& m) {
 }
 
 void add_losses(const Model& m) {
-  const auto add_band = [&](const std::string& name, int64_t rows, int64_t words) {
+  const auto add_band = [&](const std::string& name, int64_t rows, int64_t words, int64_t columns) {
     for (const bool grad : {false, true})
       add(m, fmt::format("cross_entropy/{}{}", name, grad ? "_grad" : ""), [=](benchmark::State& state) {
-        const OwnedTensor logits = random_tensor({rows, words}), losses({rows}, DType::f64, *k().memory);
+        const OwnedTensor logits = random_tensor({rows, columns}), losses({rows}, DType::f64, *k().memory);
         const auto targets = ids_below(rows, words);
-        measure(state, 0.0, traffic(rows * words, grad ? 2 : 1),
-                [&] { k().cross_entropy(losses.view(), logits.view(), targets.data(), nullptr, 0.0, grad, nullptr); });
+        measure(state, 0.0, traffic(rows * words, grad ? 2 : 1), [&] {
+          k().cross_entropy(losses.view(), logits.view(), words, targets.data(), nullptr, 0.0, grad, nullptr);
+        });
       });
   };
-  add_band("head", m.positions(), m.band_words(0) + 2);
-  add_band("tail1", m.rows(1), m.band_words(1));
-  add_band("tail2", m.rows(2), m.band_words(2));
+  add_band("head", m.positions(), m.band_words(0) + 2, m.head_columns());
+  add_band("tail1", m.rows(1), m.band_words(1), m.band_words(1));
+  add_band("tail2", m.rows(2), m.band_words(2), m.band_words(2));
   add(m, "log_softmax", [=](benchmark::State& state) {
     const Shape shape{m.positions(), m.band_words(0) + 2};
     const OwnedTensor x = random_tensor(shape), y = empty_tensor(shape);

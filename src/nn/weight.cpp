@@ -81,17 +81,17 @@ std::unique_ptr<Representation> Weight::exchange_representation(std::unique_ptr<
 }
 
 Var linear_concat(Tape& tape, const Var& x, std::span<Weight* const> weights, std::span<const Var> biases,
-                  const ActivationQuantizer* input) {
+                  const ActivationQuantizer* input, int64_t columns) {
   constexpr size_t kMaxParts = 4;
   QN_ASSERT(weights.size() <= kMaxParts && (biases.empty() || biases.size() == weights.size()));
   std::array<Var, kMaxParts> values;
   if (tape.recording()) {
     for (size_t i = 0; i < weights.size(); ++i) values[i] = weights[i]->value(tape);
-    return qn::linear_concat(tape, x, std::span<const Var>(values.data(), weights.size()), biases);
+    return qn::linear_concat(tape, x, std::span<const Var>(values.data(), weights.size()), biases, columns);
   }
   int64_t width = 0;
   for (const Weight* weight : weights) width += weight->rows();
-  const Var y = tape.result({x.value.rows(), width});
+  const Var y = tape.result({x.value.rows(), std::max(width, columns)});
   int64_t column = 0;
   for (size_t i = 0; i < weights.size(); column += weights[i]->rows(), ++i) {
     const Var bias = biases.empty() ? Var{} : biases[i];

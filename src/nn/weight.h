@@ -143,9 +143,9 @@ class Weight {
 };
 
 /// The results of several weights side by side: x [N, cols] -> [N, sum of rows]. `biases` is empty or as long as
-/// `weights`.
+/// `weights`. With `columns` the result has so many, and what is behind those of the weights is not written.
 Var linear_concat(Tape& tape, const Var& x, std::span<Weight* const> weights, std::span<const Var> biases,
-                  const ActivationQuantizer* input = nullptr);
+                  const ActivationQuantizer* input = nullptr, int64_t columns = 0);
 
 /// A second use of a weight under a name of its own (tied softmax).
 struct TiedUse {

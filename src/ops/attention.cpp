@@ -1,3 +1,4 @@
+#include "ops/host_access.h"
 #include "ops/ops.h"
 #include "ops/sequences.h"
 
@@ -35,12 +36,23 @@ struct Operands {
   bool query_gaps = false, key_gaps = false;
 };
 
+/// So that the backward need not draw them again, where they take no more memory than queries, keys and values: up to
+/// some thousand keys.
+uint64_t* room_for_keep_bits(Tape& tape, const Operands& in, const AttentionArgs& args) {
+  if (on_host(tape.k) || !tape.recording() || args.dropout <= 0.0) return nullptr;
+  const size_t bytes = static_cast<size_t>(attention_keep_words(args)) * sizeof(uint64_t);
+  const bool one = in.q.slot == in.kv.slot;
+  if (bytes > in.q.value.bytes() + (one ? 0 : in.kv.value.bytes())) return nullptr;
+  return static_cast<uint64_t*>(tape.arena.allocate(bytes));
+}
+
 Var attend(Tape& tape, const Operands& in, AttentionArgs args, const Dropout& drop) {
   args.dropout = tape.training() ? drop.p : 0.0;
   args.key = tape.key(Purpose::dropout, drop.site);
   const Var out = tape.result({in.q.value.rows(), args.heads * args.head_dim});
   if (in.query_gaps) tape.k.fill(out.value, 0.0);
   const Tensor lse = tape.parameter_tensor({args.batch * args.heads * args.queries.longest});
+  args.kept = room_for_keep_bits(tape, in, args);
   tape.k.attention(out.value, lse, in.q.value, in.kv.value, args);
   tape.on_backward([&tape, in, out, lse, args] {
     if (!Tape::has_grad(out)) return;

@@ -50,7 +50,7 @@ void note_argument(const MatmulArgs& a) {
 void note_argument(const RowSequences& s) { note_all(s.longest, s.begins, s.lengths); }
 /// The number of pairs concerns no kernel.
 void note_argument(const AttentionArgs& a) {
-  note_all(a.batch, a.queries, a.keys, a.heads, a.head_dim, a.causal, a.dropout, a.key);
+  note_all(a.batch, a.queries, a.keys, a.heads, a.head_dim, a.causal, a.dropout, a.key, a.kept);
 }
 void note_argument(const Int8MatmulArgs& a) {
   note_all(a.x, a.grid.bits, a.grid.scale, a.grid.zero_point, a.weight, a.scales, a.zero_points, a.grid_per_row, a.n,

@@ -58,7 +58,16 @@ struct AttentionArgs {
   double dropout = 0.0;  ///< on the probabilities; 0 outside training
   RandomKey key;      ///< of the dropout mask; element ((b * heads + h) * longest query + q) * pad128(longest key) + k
   int64_t pairs = 0;  ///< of a query and a key that it sees, in all sequences: for who counts work
+  /// Room for attention_keep_words() of keep bits, in which attention_grad finds those that attention has drawn; null:
+  /// it draws them anew. The CPU always does.
+  uint64_t* kept = nullptr;
 };
+
+/// Of all heads' probabilities; kernels may read some rows behind the last one.
+inline int64_t attention_keep_words(const AttentionArgs& args) {
+  constexpr int64_t kRowsBehind = 128;
+  return (args.batch * args.heads * args.queries.longest + kRowsBehind) * ((args.keys.longest + 127) / 128) * 2;
+}
 
 /// `batch` sequences of one length that see themselves.
 inline AttentionArgs self_attention(int64_t batch, int64_t time, int64_t heads, int64_t head_dim, bool causal) {
@@ -148,6 +157,8 @@ struct GraphSupport {
   void (*begin)();
   /// Ends the recording.
   void* (*end)();
+  /// Ends a recording that went wrong, in the course of which anything may have failed. Never throws.
+  void (*abandon)();
   /// Queues the recorded kernels. Random keys get these numbers in place of those they were recorded with.
   void (*launch)(void* graph, uint32_t update, uint32_t micro_batch);
   void (*release)(void* graph);
@@ -278,13 +289,13 @@ struct Kernels {
   void (*attention_grad)(const Tensor& dq, const Tensor& dkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
                          const Tensor& q, const Tensor& kv, const AttentionArgs& args);
 
-  /// losses[rows ? rows[i] : i] += -sum over c of w(c) log softmax(logits[i, :])[c] (f64); rows with target -1 add
-  /// nothing. w(c) is 1 - smoothing for the target, and smoothing / (cols - 1) for every other class (label smoothing
-  /// as in fairseq). With `write_grad` the logits (T) are overwritten with the gradient of the sum of these losses,
-  /// times *grad_scale (in the backend's memory; null: 1).
-  void (*cross_entropy)(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
-                        double smoothing, bool write_grad, const double* grad_scale);
-  /// y = log softmax(x) by rows. x T; y T or P.
+  /// losses[rows ? rows[i] : i] += -sum over c of w(c) log softmax(logits[i, 0 .. classes))[c] (f64); rows with target
+  /// -1 add nothing. w(c) is 1 - smoothing for the target, and smoothing / (classes - 1) for every other class (label
+  /// smoothing as in fairseq). With `write_grad` the logits (T) are overwritten with the gradient of the sum of these
+  /// losses, times *grad_scale (in the backend's memory; null: 1), and what is behind the classes with zeros.
+  void (*cross_entropy)(const Tensor& losses, const Tensor& logits, int64_t classes, const int32_t* targets,
+                        const int32_t* rows, double smoothing, bool write_grad, const double* grad_scale);
+  /// y = log softmax of the first columns of x, as many as y has, by rows. x T; y T or P.
   void (*log_softmax)(const Tensor& y, const Tensor& x);
 
   /// y = scale * w with blocks of `block` adjacent columns dropped: block b (row-major) is dropped with probability p.

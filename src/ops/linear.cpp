@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 
 #include "ops/ops.h"
@@ -10,9 +11,23 @@ struct Part {
   int64_t column;
 };
 
-void forward_part(Tape& tape, const Tensor& y, const Var& x, const Part& part) {
-  const Tensor& w = part.weight.value;
-  const auto bytes = static_cast<size_t>(part.column) * size_of(y.dtype);
+/// Weights that lie one behind another in memory are one matrix: calls f(weight, column) for each run of them.
+template <typename F>
+void for_each_matrix(std::span<const Part> parts, F f) {
+  for (size_t i = 0; i < parts.size();) {
+    Tensor matrix = parts[i].weight.value;
+    const int64_t column = parts[i].column;
+    for (++i; i < parts.size(); ++i) {
+      const Tensor& next = parts[i].weight.value;
+      if (next.data != static_cast<std::byte*>(matrix.data) + matrix.bytes() || next.dtype != matrix.dtype) break;
+      matrix.shape = {matrix.rows() + next.rows(), matrix.cols()};
+    }
+    f(matrix, column);
+  }
+}
+
+void multiply_by(Tape& tape, const Tensor& y, const Var& x, const Tensor& w, int64_t column) {
+  const auto bytes = static_cast<size_t>(column) * size_of(y.dtype);
   tape.k.matmul({.dtype = y.dtype,
                  .dtype_c = y.dtype,
                  .transpose_a = false,
@@ -26,29 +41,37 @@ void forward_part(Tape& tape, const Tensor& y, const Var& x, const Part& part) {
                  .ldb = w.cols(),
                  .c = static_cast<std::byte*>(y.data) + bytes,
                  .ldc = y.cols()});
-  if (part.bias.value.defined()) tape.k.add_bias(y, part.column, part.bias.value);
 }
 
-void backward_part(Tape& tape, const Var& y, const Var& x, const Part& part) {
-  const Tensor& dy = y.slot->grad;
-  const Tensor& w = part.weight.value;
-  const auto* dy_data = static_cast<std::byte*>(dy.data) + static_cast<size_t>(part.column) * size_of(dy.dtype);
-  const int64_t n = x.value.rows(), in = w.cols(), out = w.rows();
-  if (x.slot != nullptr) {
-    const Tape::Slot dx = tape.slot(x);
-    tape.k.matmul({.dtype = dy.dtype,
-                   .dtype_c = dx.grad.dtype,
-                   .m = n,
-                   .n = in,
-                   .k = out,
-                   .a = dy_data,
-                   .lda = dy.cols(),
-                   .b = w.data,
-                   .ldb = in,
-                   .c = dx.grad.data,
-                   .ldc = in,
-                   .beta = dx.beta});
-  }
+void forward_parts(Tape& tape, const Tensor& y, const Var& x, std::span<const Part> parts) {
+  for_each_matrix(parts, [&](const Tensor& w, int64_t column) { multiply_by(tape, y, x, w, column); });
+  for (const Part& part : parts)
+    if (part.bias.value.defined()) tape.k.add_bias(y, part.column, part.bias.value);
+}
+
+/// Of the elements from a column on.
+const void* from_column(const Tensor& t, int64_t column) {
+  return static_cast<std::byte*>(t.data) + static_cast<size_t>(column) * size_of(t.dtype);
+}
+
+void add_input_grad(Tape& tape, const Tensor& dy, const Var& x, const Tensor& w, int64_t column) {
+  const Tape::Slot dx = tape.slot(x);
+  tape.k.matmul({.dtype = dy.dtype,
+                 .dtype_c = dx.grad.dtype,
+                 .m = x.value.rows(),
+                 .n = w.cols(),
+                 .k = w.rows(),
+                 .a = from_column(dy, column),
+                 .lda = dy.cols(),
+                 .b = w.data,
+                 .ldb = w.cols(),
+                 .c = dx.grad.data,
+                 .ldc = w.cols(),
+                 .beta = dx.beta});
+}
+
+void add_parameter_grads(Tape& tape, const Tensor& dy, const Var& x, const Part& part) {
+  const int64_t n = x.value.rows(), in = part.weight.value.cols(), out = part.weight.value.rows();
   if (part.weight.slot != nullptr) {
     const Tape::Slot dw = tape.slot(part.weight);
     tape.k.matmul({.dtype = dy.dtype,
@@ -57,7 +80,7 @@ void backward_part(Tape& tape, const Var& y, const Var& x, const Part& part) {
                    .m = out,
                    .n = in,
                    .k = n,
-                   .a = dy_data,
+                   .a = from_column(dy, part.column),
                    .lda = dy.cols(),
                    .b = x.value.data,
                    .ldb = in,
@@ -75,10 +98,12 @@ void backward_part(Tape& tape, const Var& y, const Var& x, const Part& part) {
 
 void multiply_into(Tape& tape, const Tensor& y, int64_t column, const Var& x, const Var& weight, const Var& bias) {
   QN_ASSERT(!tape.recording() && weight.value.cols() == x.value.cols());
-  forward_part(tape, y, x, {weight, bias, column});
+  const Part part{weight, bias, column};
+  forward_parts(tape, y, x, {&part, 1});
 }
 
-Var linear_concat(Tape& tape, const Var& x, std::span<const Var> weights, std::span<const Var> biases) {
+Var linear_concat(Tape& tape, const Var& x, std::span<const Var> weights, std::span<const Var> biases,
+                  int64_t columns) {
   constexpr size_t kMaxParts = 4;
   QN_ASSERT(weights.size() <= kMaxParts && (biases.empty() || biases.size() == weights.size()));
   std::array<Part, kMaxParts> parts;
@@ -89,11 +114,15 @@ Var linear_concat(Tape& tape, const Var& x, std::span<const Var> weights, std::s
     parts[i] = {weights[i], biases.empty() ? Var{} : biases[i], width};
     width += weights[i].value.rows();
   }
-  const Var y = tape.result({x.value.rows(), width});
-  for (size_t i = 0; i < weights.size(); ++i) forward_part(tape, y.value, x, parts[i]);
+  const Var y = tape.result({x.value.rows(), std::max(width, columns)});
+  forward_parts(tape, y.value, x, {parts.data(), weights.size()});
   tape.on_backward([&tape, x, y, parts, count = weights.size()] {
     if (!Tape::has_grad(y)) return;
-    for (size_t i = 0; i < count; ++i) backward_part(tape, y, x, parts[i]);
+    const std::span<const Part> all(parts.data(), count);
+    const Tensor& dy = y.slot->grad;
+    if (x.slot != nullptr)
+      for_each_matrix(all, [&](const Tensor& w, int64_t column) { add_input_grad(tape, dy, x, w, column); });
+    for (const Part& part : all) add_parameter_grads(tape, dy, x, part);
   });
   return y;
 }

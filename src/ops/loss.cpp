@@ -1,3 +1,4 @@
+#include "ops/host_access.h"
 #include "ops/ops.h"
 #include "ops/soft_targets.h"
 
@@ -24,10 +25,16 @@ void SoftTargets::see(Tape& tape, const Tensor& gradient) {
   ++next_;
 }
 
-void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::span<const int32_t> targets,
-                   std::span<const int32_t> rows, double smoothing) {
-  QN_ASSERT(static_cast<int64_t>(targets.size()) == logits.value.rows());
-  tape.k.cross_entropy(losses, logits.value, tape.upload(targets), rows.empty() ? nullptr : tape.upload(rows),
+int64_t logit_columns(const Tape& tape, int64_t classes) {
+  constexpr int64_t kMultiple = 64;  // of 16-bit numbers: 128 bytes
+  if (on_host(tape.k) || classes < kMultiple) return classes;
+  return (classes + kMultiple - 1) / kMultiple * kMultiple;
+}
+
+void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, int64_t classes,
+                   std::span<const int32_t> targets, std::span<const int32_t> rows, double smoothing) {
+  QN_ASSERT(std::ssize(targets) == logits.value.rows() && classes <= logits.value.cols());
+  tape.k.cross_entropy(losses, logits.value, classes, tape.upload(targets), rows.empty() ? nullptr : tape.upload(rows),
                        smoothing, tape.recording(), tape.pass().loss_scale);
   if (!tape.recording()) return;
   QN_ASSERT(!logits.slot->touched);
@@ -56,7 +63,7 @@ Tensor squared_error(Tape& tape, const Var& y, const Tensor& targets) {
 Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets, double smoothing) {
   const Tensor losses = tape.arena.tensor({logits.value.rows()}, DType::f64);
   tape.k.fill(losses, 0.0);
-  cross_entropy(tape, losses, logits, targets, {}, smoothing);
+  cross_entropy(tape, losses, logits, logits.value.cols(), targets, {}, smoothing);
   return losses;
 }
 

@@ -38,7 +38,9 @@ Var linear_transposed(Tape& tape, const Var& x, const Var& weight);
 /// y[:, column .. column + out) = x W^T + b into memory of the caller's; for passes that record no gradient.
 void multiply_into(Tape& tape, const Tensor& y, int64_t column, const Var& x, const Var& weight, const Var& bias);
 /// y[N, sum(out_i)] = the linear results of several weights side by side. `biases` is empty or as long as `weights`.
-Var linear_concat(Tape& tape, const Var& x, std::span<const Var> weights, std::span<const Var> biases);
+/// With `columns` y has so many, and what is behind the results is not written.
+Var linear_concat(Tape& tape, const Var& x, std::span<const Var> weights, std::span<const Var> biases,
+                  int64_t columns = 0);
 
 /// Normalises rows of x[N, D], then scales and shifts.
 Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias, double eps = kNormEps);
@@ -72,11 +74,14 @@ Var add_positions(Tape& tape, const Var& x, const Var& table, std::span<const in
 /// Causal multi-head self-attention; qkv [batch * time, 3 D] -> [batch * time, D].
 Var attention(Tape& tape, const Var& qkv, int64_t batch, int64_t time, int64_t heads, bool causal, const Dropout& drop);
 
+/// How many columns logits have in memory for so many classes: more where a GPU's matrix products want rows that begin
+/// at whole cache lines. Nothing but zeros is behind the classes, or something that nobody reads.
+int64_t logit_columns(const Tape& tape, int64_t classes);
 /// Adds the loss of each row, -log p(target) unless labels are smoothed, to losses (f64 [N]); see
-/// Kernels::cross_entropy. When recording, the logits' memory
+/// Kernels::cross_entropy. Logits [N, logit_columns(tape, classes)], or [N, classes]. When recording, their memory
 /// becomes their gradient: the caller must not use them afterwards.
-void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, std::span<const int32_t> targets,
-                   std::span<const int32_t> rows, double smoothing = 0.0);
+void cross_entropy(Tape& tape, const Tensor& losses, const Var& logits, int64_t classes,
+                   std::span<const int32_t> targets, std::span<const int32_t> rows, double smoothing = 0.0);
 /// The same for one target per row of logits: returns the losses, f64 [N].
 Tensor cross_entropy(Tape& tape, const Var& logits, std::span<const int32_t> targets, double smoothing = 0.0);
 

@@ -152,7 +152,7 @@ struct WorkOf<&Kernels::scatter_rows> {
 
 template <>
 struct WorkOf<&Kernels::cross_entropy> {
-  static Work of(const Tensor&, const Tensor& logits, const int32_t*, const int32_t*, double, bool write_grad,
+  static Work of(const Tensor&, const Tensor& logits, int64_t, const int32_t*, const int32_t*, double, bool write_grad,
                  const double*) {
     return {.bytes = bytes_of(logits) * (write_grad ? 2.0 : 1.0)};
   }

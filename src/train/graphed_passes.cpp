@@ -50,8 +50,9 @@ void* GraphedPasses::record(const PassOptions& options, const std::function<void
   try {
     compute(options, pass);
   } catch (...) {
-    // The stream must leave the recording; what it holds is of no use.
-    kernels_.graphs->release(kernels_.graphs->end());
+    // The stream must leave the recording. What failed first is the error to tell of: an abandoned recording has
+    // others.
+    kernels_.graphs->abandon();
     throw;
   }
   return kernels_.graphs->end();

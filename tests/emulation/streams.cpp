@@ -14,6 +14,7 @@ struct Stream;
 /// A graph is a list: captured streams have one order of work here.
 struct Graph {
   std::vector<Work> work;
+  bool valid = true;
 };
 
 struct Stream {
@@ -42,6 +43,12 @@ void run_until(Stream& stream, uint64_t position) {
     work();
     ++stream.done;
   }
+}
+
+/// The host wants to wait: what is being captured is of no use from then on, and the wait is an error.
+bool spoil_capture(const Stream& stream) {
+  if (stream.capture) stream.capture->valid = false;
+  return stream.capture != nullptr;
 }
 
 }  // namespace
@@ -91,6 +98,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
   return cudaStreamCreateWithFlags(stream, flags);
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (spoil_capture(stream_of(stream))) return cudaErrorStreamCaptureUnsupported;
   finish(stream);
   return cudaSuccess;
 }
@@ -126,6 +134,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   ++waits;
   const Event e = *reinterpret_cast<const Event*>(event);
+  if (e.stream != nullptr && spoil_capture(*e.stream)) return cudaErrorCapturedEvent;
   if (e.stream != nullptr) run_until(*e.stream, e.position);
   return cudaSuccess;
 }
@@ -140,8 +149,10 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  *graph = reinterpret_cast<cudaGraph_t>(stream_of(stream).capture.release());
-  return *graph == nullptr ? cudaErrorStreamCaptureInvalidated : cudaSuccess;
+  std::unique_ptr<Graph> captured = std::move(stream_of(stream).capture);
+  const bool valid = captured != nullptr && captured->valid;
+  *graph = valid ? reinterpret_cast<cudaGraph_t>(captured.release()) : nullptr;
+  return valid ? cudaSuccess : cudaErrorStreamCaptureInvalidated;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
   *executable = reinterpret_cast<cudaGraphExec_t>(new Graph(*reinterpret_cast<const Graph*>(graph)));

@@ -1,5 +1,5 @@
 // The CUDA backend's kernels against the CPU's in double: every entry of the op table, and the masks bit for bit.
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include "op_runner.h"
 #include "ops/cuda/backend.h"
@@ -69,6 +69,82 @@ INSTANTIATE_TEST_SUITE_P(Table, CudaOpTest, testing::ValuesIn(cases()), [](const
   return entry.param.op->name + "_" + name_of(entry.param.dtype);
 });
 
+/// Cases of the sizes that real models have; inputs are few, so that drawing them takes no time.
+std::vector<OpCase> real_sizes() {
+  std::vector<OpCase> all;
+  const int64_t rows = 3072, width = 1024, ffn = 4096, words = 20000;
+  const auto parameter = [](Shape shape) { return OpInput{.shape = shape, .parameter = true}; };
+  for (const auto& [heads, time] : {std::pair<int64_t, int64_t>{8, 3072}, {16, 512}}) {
+    const int64_t batch = rows / time, h = heads;
+    for (const bool dropped : {false, true})
+      all.push_back(
+          {.name = "attention_dim" + std::to_string(width / h) + (dropped ? "_dropped" : ""),
+           .inputs = {{{rows, 3 * width}}},
+           .forward =
+               [=](Tape& t, std::span<const Var> x) {
+                 return std::vector{attention(t, x[0], batch, rows / batch, h, true, {dropped ? 0.1 : 0.0, 9})};
+               },
+           .training = dropped,
+           .single_use = true});
+  }
+  const auto product = [&](int64_t in, int64_t out) {
+    all.push_back({.name = "linear_" + std::to_string(in) + "_" + std::to_string(out),
+                   .inputs = {{{rows, in}}, parameter({out, in}), parameter({out})},
+                   .forward = [](Tape& t, std::span<const Var> x) {
+                     return std::vector{linear(t, x[0], cast_to_compute(t, x[1]), x[2])};
+                   }});
+  };
+  product(width, width);
+  product(width, ffn);
+  product(ffn, width);
+  all.push_back({.name = "head",
+                 .inputs = {{{rows, width}}, parameter({words, width}), parameter({2, width})},
+                 .forward = [=](Tape& t, std::span<const Var> x) {
+                   const Tensor sums = t.arena.tensor({rows}, DType::f64);
+                   t.k.fill(sums, 0.0);
+                   const std::array weights{cast_to_compute(t, x[1]), cast_to_compute(t, x[2])};
+                   std::vector<int32_t> targets(rows);
+                   for (size_t i = 0; i < targets.size(); ++i)
+                     targets[i] = static_cast<int32_t>(i * 7919 % (words + 2));
+                   std::vector<int32_t> order(rows);
+                   std::iota(order.begin(), order.end(), 0);
+                   const RowPart part{x[0], order};
+                   const Var features = assemble_rows(t, rows, width, {&part, 1}, 0.02);  // so that logits are small
+                   cross_entropy(t, sums, linear_concat(t, features, weights, {}, logit_columns(t, words + 2)),
+                                 words + 2, targets, {});
+                   return std::vector{Var{sums, nullptr}};
+                 }});
+  all.push_back(
+      {.name = "layer_norm",
+       .inputs = {{{rows, width}}, parameter({width}), parameter({width})},
+       .forward = [](Tape& t, std::span<const Var> x) { return std::vector{layer_norm(t, x[0], x[1], x[2])}; }});
+  all.push_back(
+      {.name = "embedding", .inputs = {parameter({words, width})}, .forward = [=](Tape& t, std::span<const Var> x) {
+         std::vector<int32_t> ids(rows);  // every second one is the same word
+         for (size_t i = 0; i < ids.size(); ++i) ids[i] = i % 2 == 0 ? 5 : static_cast<int32_t>(i * 7919 % words);
+         return std::vector{embedding(t, x[0], ids, 32.0, 1)};
+       }});
+  return all;
+}
+
+// Against the same backend in double, whose products and attention are other kernels; the table above has compared
+// those with the CPU's.
+TEST(CudaRealSizes, MatchTheSameInDouble) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
+  if (cuda_fma_gflops() == 0.0) GTEST_SKIP() << "an emulated device would take hours";
+  for (const OpCase& op : real_sizes()) {
+    SCOPED_TRACE(op.name);
+    const std::vector<Doubles> inputs = draw_inputs(op, DType::bf16);
+    Runner device(op, DType::bf16, cuda_kernels()), reference(op, DType::f64, cuda_kernels());
+    const OpRun first = device.run(inputs, Slots::fresh), expected = reference.run(inputs, Slots::fresh);
+    for (size_t o = 0; o < expected.outputs.size(); ++o)
+      EXPECT_TRUE(close(first.outputs[o], expected.outputs[o], kBfloat16LayerTolerance)) << "output " << o;
+    for (size_t i = 0; i < expected.grads.size(); ++i)
+      EXPECT_TRUE(close(first.grads[i], expected.grads[i], kBfloat16LayerTolerance)) << "gradient of input " << i;
+    EXPECT_EQ(device.run(inputs, Slots::fresh).grads, first.grads) << "another run, another gradient";
+  }
+}
+
 TEST(CudaKeepBits, AreTheCpus) {
   if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
   const RandomKey key{.seed = 5, .purpose = Purpose::dropout, .id = 17, .update = 9, .micro_batch = 3};
@@ -82,6 +158,26 @@ TEST(CudaKeepBits, AreTheCpus) {
       cuda_kernels().download(actual.data(), bits.data(), bits.size());
       EXPECT_EQ(actual, expected) << n << " elements, p " << p;
     }
+}
+
+TEST(CudaGraphs, ARecordingThatFailsLeavesTheStreamUsable) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
+  const Kernels& kernels = cuda_kernels();
+  const OwnedTensor x({1000}, DType::f32, *kernels.memory);
+  const auto values = [&] { return to_doubles(kernels, x.view()); };
+  kernels.graphs->begin();
+  kernels.fill(x.view(), 1.0);
+  const auto waits = [&] { kernels.wait(kernels.mark()); };
+  EXPECT_THAT(waits, testing::ThrowsMessage<Error>(testing::HasSubstr("cudaEventSynchronize")));
+  kernels.graphs->abandon();
+  kernels.fill(x.view(), 2.0);
+  EXPECT_THAT(values(), testing::Each(2.0));
+  kernels.graphs->begin();
+  kernels.fill(x.view(), 3.0);
+  void* graph = kernels.graphs->end();
+  kernels.graphs->launch(graph, 0, 0);
+  EXPECT_THAT(values(), testing::Each(3.0));
+  kernels.graphs->release(graph);
 }
 
 TEST(CudaTransfers, KeepTheOrderOfManySizes) {

@@ -91,7 +91,7 @@ TEST_F(Definitions, CrossEntropyAddsToTheNamedRows) {
   const Tensor losses = arena_.tensor({4}, DType::f64);
   tape_.k.fill(losses, 0.5);
   const Var logits = in({3, 2}, {std::log(1.0), std::log(3.0), 7, 8, 1000, 1000});
-  cross_entropy(tape_, losses, logits, Ids{0, -1, 1}, Ids{3, 1, 0});
+  cross_entropy(tape_, losses, logits, 2, Ids{0, -1, 1}, Ids{3, 1, 0});
   expect({losses, nullptr}, {4}, {0.5 + std::log(2.0), 0.5, 0.5, 0.5 + std::log(4.0)});
 }
 

@@ -80,7 +80,7 @@ void add_linear(Cases& cases) {
 }
 
 void add_layer_norm(Cases& cases) {
-  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {1, 5}, {3, 7}, {18, 65}, {33, 520}})
+  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {1, 5}, {3, 7}, {18, 65}, {33, 520}, {2, 2056}})
     cases.push_back({.name = "layer_norm_" + std::to_string(n) + "x" + std::to_string(d),
                      .inputs = {{{n, d}}, parameter({d}), parameter({d})},
                      .forward = [](Tape& t, Inputs x) { return std::vector{layer_norm(t, x[0], x[1], x[2])}; }});
@@ -94,7 +94,7 @@ void add_normalize_rows(Cases& cases) {
 }
 
 void add_dropout(Cases& cases) {
-  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {7, 37}, {5, 64}, {130, 131}}) {
+  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {7, 37}, {5, 64}, {130, 131}, {200, 24}}) {
     const std::string size = std::to_string(n) + "x" + std::to_string(d);
     cases.push_back({.name = "dropout_" + size,
                      .inputs = {{{n, d}}},
@@ -167,6 +167,7 @@ void add_rows(Cases& cases) {
   add("repeated_ids", 6, 5, {3, 0, 3, 5, 3, 0, 1}, -1);
   add("padding", 6, 5, {3, 1, 3, 1, 5}, 1);
   add("large", 40, 130, scattered<int32_t>(300, 37), 1);
+  add("frequent_ids", 3, 136, Ids(41, 2), -1);
   // Negative ids fill up a shape. 15 and 7 are what -1 looks like in 4 and 3 bits.
   add("nothing_at_some_places", 16, 3, {15, -1, 3, -1, 15, 7, 0, -1, 15}, -1);
   add("nothing_at_the_end", 8, 3, {7, 0, 7, -1, -1}, -1);
@@ -316,14 +317,15 @@ void add_sequences(Cases& cases) {
 
 void add_cross_entropy(Cases& cases) {
   const auto add = [&](const std::string& name, int64_t n, int64_t words, Ids targets, Ids rows, int64_t losses,
-                       double smoothing = 0.0) {
+                       double smoothing = 0.0, int64_t behind = 0) {
+    const int64_t classes = words - behind;
     cases.push_back({.name = "cross_entropy_" + name,
                      .inputs = {{{n, words}}},
                      .forward =
                          [=](Tape& t, Inputs x) {
                            const Tensor sums = t.arena.tensor({losses}, DType::f64);
                            t.k.fill(sums, 0.25);
-                           cross_entropy(t, sums, x[0], targets, rows, smoothing);
+                           cross_entropy(t, sums, x[0], classes, targets, rows, smoothing);
                            return std::vector{Var{sums, nullptr}};
                          },
                      .single_use = true});
@@ -336,6 +338,19 @@ void add_cross_entropy(Cases& cases) {
   add("large", 40, 603, scattered<int32_t>(40, 603), {}, 40);
   add("smooth", 5, 9, {-1, 2, -1, 8, 0}, {}, 5, 0.1);
   add("smooth_large", 40, 603, scattered<int32_t>(40, 603), {}, 40, 0.3);
+  // As an output head does it: what is behind the classes comes from nobody.
+  cases.push_back({.name = "cross_entropy_of_linear_concat",
+                   .inputs = {{{9, 5}}, parameter({70, 5}), parameter({2, 5})},
+                   .forward = [](Tape& t, Inputs x) {
+                     const Tensor sums = t.arena.tensor({9}, DType::f64);
+                     t.k.fill(sums, 0.0);
+                     const Var logits = linear_concat(t, x[0], operands(t, x.subspan(1)), {}, logit_columns(t, 72));
+                     cross_entropy(t, sums, logits, 72, scattered<int32_t>(9, 72), {});
+                     return std::vector{Var{sums, nullptr}};
+                   }});
+  add("padded", 5, 12, {-1, 2, -1, 8, 0}, {}, 5, 0.0, 3);
+  add("padded_smooth", 5, 12, {-1, 2, -1, 8, 0}, {}, 5, 0.1, 3);
+  add("padded_large", 40, 640, scattered<int32_t>(40, 603), {}, 40, 0.0, 37);
 }
 
 void add_squared_error(Cases& cases) {

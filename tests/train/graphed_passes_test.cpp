@@ -1,19 +1,22 @@
 // When passes become graphs, and when that is given up; what graphs compute is backend_test's business.
 #include "train/graphed_passes.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
+
+#include <utility>
 
 namespace qn::test {
 namespace {
 
 /// Graphs that compute nothing: kernels of the CPU that know how many there are.
-int alive = 0;
+int alive = 0, abandoned = 0;
 
 constexpr GraphSupport kCounted{.begin = [] {},
                                 .end = []() -> void* {
                                   ++alive;
                                   return &alive;
                                 },
+                                .abandon = [] { ++abandoned; },
                                 .launch = [](void*, uint32_t, uint32_t) {},
                                 .release = [](void*) { --alive; }};
 
@@ -57,6 +60,19 @@ TEST_F(GraphedPassesTest, GivesUpWherePassesHardlyEverComeAgain) {
   EXPECT_EQ(alive, 0);
   run(1);  // there was a graph of it
   expect(301, 1, 1);
+}
+
+TEST_F(GraphedPassesTest, TellsOfTheFirstErrorOfARecording) {
+  run(8);
+  const auto fails = [&] {
+    passes_.run({}, [&](Tape& tape) {
+      tape.k.fill(tape.tensor({8}), 0.0);
+      if (tape.k.backend != std::string("dry run")) throw Error("the first error");
+    });
+  };
+  EXPECT_THAT(fails, testing::ThrowsMessage<Error>(testing::StrEq("the first error")));
+  EXPECT_EQ(std::exchange(abandoned, 0), 1);
+  EXPECT_EQ(alive, 0);
 }
 
 TEST_F(GraphedPassesTest, GoesOnWhereHalfOfThemDo) {

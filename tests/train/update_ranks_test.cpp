@@ -176,10 +176,10 @@ TEST(Update, NoiseNeverReachesTheMasterWeights) {
 
 std::vector<const void*> logit_addresses;
 
-void recorded_cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
-                            double smoothing, bool write_grad, const double* grad_scale) {
+void recorded_cross_entropy(const Tensor& losses, const Tensor& logits, int64_t classes, const int32_t* targets,
+                            const int32_t* rows, double smoothing, bool write_grad, const double* grad_scale) {
   logit_addresses.push_back(logits.data);
-  cpu_kernels().cross_entropy(losses, logits, targets, rows, smoothing, write_grad, grad_scale);
+  cpu_kernels().cross_entropy(losses, logits, classes, targets, rows, smoothing, write_grad, grad_scale);
 }
 
 void expect_addresses_to_be_reused(DType dtype) {

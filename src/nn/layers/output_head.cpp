@@ -10,6 +10,13 @@
 namespace qn {
 namespace {
 
+/// x W^T for all these weights, with room behind it: see logit_columns().
+Var logits_of(Tape& tape, const Var& x, std::span<Weight* const> weights, const ActivationPoint& input) {
+  int64_t classes = 0;
+  for (const Weight* weight : weights) classes += weight->rows();
+  return linear_concat(tape, x, weights, {}, input.quantizer(), logit_columns(tape, classes));
+}
+
 class Softmax : public OutputHead {
  public:
   Softmax(const Scope& scope, int64_t vocabulary, int64_t width, Weight* tied_to) : weight_(tied_to) {
@@ -24,20 +31,18 @@ class Softmax : public OutputHead {
 
   void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses,
               double smoothing) override {
-    cross_entropy(tape, losses, logits(tape, x), targets, {}, smoothing);
+    cross_entropy(tape, losses, logits(tape, x), weight_->rows(), targets, {}, smoothing);
   }
 
   Tensor log_probabilities(Tape& tape, const Var& x) override {
     const Var y = logits(tape, x);
-    const Tensor result = tape.parameter_tensor(y.value.shape);
+    const Tensor result = tape.parameter_tensor({y.value.rows(), weight_->rows()});
     tape.k.log_softmax(result, y.value);
     return result;
   }
 
  private:
-  Var logits(Tape& tape, const Var& x) const {
-    return weight_->linear(tape, (*input_)(tape, x), {}, input_->quantizer());
-  }
+  Var logits(Tape& tape, const Var& x) { return logits_of(tape, (*input_)(tape, x), {&weight_, 1}, *input_); }
   Weight* weight_;
   ActivationPoint* input_;
 };
@@ -59,6 +64,7 @@ class AdaptiveSoftmax : public OutputHead {
   Var dropped(Tape& tape, const Var& x, uint64_t site) const { return dropout(tape, x, {dropout_, site}); }
   Var head_logits(Tape& tape, const Var& x) const;
   Var tail_logits(Tape& tape, const Var& x, size_t i) const;
+  int64_t head_size() const { return bands_.size(0) + bands_.count() - 1; }
   void build_tail(const Scope& scope, const AdaptiveSoftmaxOptions& options, int64_t width, int64_t band);
 
   static constexpr uint64_t kFirstSite = 8;  // dropout sites of the model's output end
@@ -114,9 +120,8 @@ void AdaptiveSoftmax::build_tail(const Scope& scope, const AdaptiveSoftmaxOption
 
 Var AdaptiveSoftmax::head_logits(Tape& tape, const Var& x) const {
   const Var input = (*head_input_)(tape, x);
-  if (head_clusters_ == nullptr) return head_words_->linear(tape, input, {}, head_input_->quantizer());
   const std::array<Weight*, 2> parts{head_words_, head_clusters_};
-  return linear_concat(tape, input, parts, {}, head_input_->quantizer());
+  return logits_of(tape, input, {parts.data(), head_clusters_ != nullptr ? 2U : 1U}, *head_input_);
 }
 
 Var AdaptiveSoftmax::tail_logits(Tape& tape, const Var& x, size_t i) const {
@@ -125,7 +130,7 @@ Var AdaptiveSoftmax::tail_logits(Tape& tape, const Var& x, size_t i) const {
   const Var z = tail.shared_projection ? tail.projection->linear_transposed(tape, input)
                                        : tail.projection->linear(tape, input, {}, tail.input->quantizer());
   const Var features = (*tail.words_input)(tape, dropped(tape, z, kFirstSite + 1 + i));
-  return tail.words->linear(tape, features, {}, tail.words_input->quantizer());
+  return logits_of(tape, features, {&tail.words, 1}, *tail.words_input);
 }
 
 void AdaptiveSoftmax::losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses,
@@ -138,12 +143,12 @@ void AdaptiveSoftmax::losses(Tape& tape, const Var& x, std::span<const int32_t> 
     for (const int32_t row : split.rows[i + 1])
       if (row >= 0)
         head_targets[static_cast<size_t>(row)] = static_cast<int32_t>(bands_.size(0)) + static_cast<int32_t>(i);
-  cross_entropy(tape, losses, head_logits(tape, features), head_targets, {});
+  cross_entropy(tape, losses, head_logits(tape, features), head_size(), head_targets, {});
   for (size_t i = 0; i < tails_.size(); ++i) {
     const std::vector<int32_t>& rows = split.rows[i + 1];
     if (rows.empty()) continue;
     const Var selected = select_rows(tape, features, rows);
-    cross_entropy(tape, losses, tail_logits(tape, selected, i), split.ids[i + 1], rows);
+    cross_entropy(tape, losses, tail_logits(tape, selected, i), tails_[i].words->rows(), split.ids[i + 1], rows);
   }
 }
 
@@ -151,21 +156,21 @@ Tensor AdaptiveSoftmax::log_probabilities(Tape& tape, const Var& x) {
   const int64_t n = x.value.rows(), c0 = bands_.size(0),
                 vocabulary = bands_.first(bands_.count() - 1) + bands_.size(bands_.count() - 1);
   const Tensor result = tape.parameter_tensor({n, vocabulary});
-  const auto log_softmax = [&](const Tensor& logits) {
-    const Tensor y = tape.parameter_tensor(logits.shape);
+  const auto log_softmax = [&](const Tensor& logits, int64_t classes) {
+    const Tensor y = tape.parameter_tensor({n, classes});
     tape.k.log_softmax(y, logits);
     return HostView(tape.k, y);
   };
-  const HostView head_view = log_softmax(head_logits(tape, x).value);
+  const HostView head_view = log_softmax(head_logits(tape, x).value, head_size());
   const Tensor& head = head_view.view();
   write_on_host(tape.k, result, [&](const Tensor& host) {
     const auto fill = [&](auto tag) {
       using T = decltype(tag);
       for (int64_t r = 0; r < n; ++r) std::copy_n(head.as<T>() + r * head.cols(), c0, host.as<T>() + r * vocabulary);
       for (size_t i = 0; i < tails_.size(); ++i) {
-        const HostView tail_view = log_softmax(tail_logits(tape, x, i).value);
-        const Tensor& tail = tail_view.view();
         const auto band = static_cast<int64_t>(i) + 1;
+        const HostView tail_view = log_softmax(tail_logits(tape, x, i).value, bands_.size(band));
+        const Tensor& tail = tail_view.view();
         for (int64_t r = 0; r < n; ++r) {
           const T cluster = head.as<T>()[r * head.cols() + c0 + static_cast<int64_t>(i)];
           for (int64_t c = 0; c < bands_.size(band); ++c)

@@ -54,19 +54,20 @@ void row_gradient(T* x, P max, P sum, int32_t target, int64_t n, P scale, const 
 
 }  // namespace
 
-void cross_entropy(const Tensor& losses, const Tensor& logits, const int32_t* targets, const int32_t* rows,
-                   double smoothing, bool write_grad, const double* grad_scale) {
+void cross_entropy(const Tensor& losses, const Tensor& logits, int64_t classes, const int32_t* targets,
+                   const int32_t* rows, double smoothing, bool write_grad, const double* grad_scale) {
   auto* loss = losses.as<double>();
   dispatch_float(logits.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
     const auto scale = static_cast<P>(grad_scale != nullptr ? *grad_scale : 1.0);
-    const int64_t n = logits.cols();
+    const int64_t n = classes, ld = logits.cols();
     const double other = smoothing > 0.0 ? smoothing / static_cast<double>(n - 1) : 0.0;
     const Shares<P> shares{static_cast<P>(1.0 - smoothing), static_cast<P>(other)};
     T* base = logits.as<T>();
     parallel_rows(logits.rows(), n, [=](int64_t r) {
-      T* x = base + r * n;
+      T* x = base + r * ld;
+      if (write_grad) std::fill(x + n, x + ld, T{});
       const int32_t target = targets[r];
       if (target < 0) {
         if (write_grad) std::fill(x, x + n, T{});
@@ -88,11 +89,11 @@ void log_softmax(const Tensor& y, const Tensor& x) {
   dispatch_pair(y.dtype, x.dtype, [&](auto y_tag, auto x_tag) {
     using Y = decltype(y_tag);
     using X = decltype(x_tag);
-    const int64_t n = x.cols();
+    const int64_t n = y.cols(), ld = x.cols();
     const X* in = x.as<X>();
     Y* out = y.as<Y>();
     parallel_rows(x.rows(), n, [=](int64_t r) {
-      const X* from = in + r * n;
+      const X* from = in + r * ld;
       const auto max = row_max(from, n);
       const auto shift = max + std::log(row_exp_sum(from, max, n));
       for (int64_t c = 0; c < n; ++c) out[r * n + c] = static_cast<Y>(from[c] - shift);

@@ -40,6 +40,9 @@ E* attention_scratch(int64_t n) {
 /// Groups of keep bits (ops/keep_bits.h) of one query's keys.
 inline int64_t mask_groups(const AttentionArgs& args) { return (args.keys.longest + 127) / 128; }
 
+/// Of the two passes the first draws keep bits; the second draws them again where there was no room to keep them.
+enum class Pass { forward, backward };
+
 /// A run of heads, counted as b * heads + h, with the keep bits of their probabilities: [count * longest query, 4 *
 /// mask_groups] words of 32 keys, or nullptr where nothing is dropped. kMaskPadding rows behind the last one may be
 /// read.
@@ -49,12 +52,17 @@ struct HeadRun {
   const uint32_t* keep_bits;
 };
 
-/// Calls f(HeadRun) until all heads have been named; a run's bits are gone when f has queued its kernels.
+/// Calls f(HeadRun) until all heads have been named; a run's bits are gone when f has queued its kernels, unless the
+/// caller keeps all of them.
 template <typename F>
-void for_each_head_run(const AttentionArgs& args, F&& f) {
+void for_each_head_run(const AttentionArgs& args, Pass pass, F&& f) {
   const int64_t heads = args.batch * args.heads;
   const uint32_t threshold = args.dropout > 0.0 ? drop_threshold(args.dropout) : 0;
   if (threshold == 0) return f(HeadRun{0, heads, nullptr});
+  if (args.kept != nullptr) {
+    if (pass == Pass::forward) draw_attention_bits(args.kept, 0, heads, threshold, args);
+    return f(HeadRun{0, heads, reinterpret_cast<const uint32_t*>(args.kept)});
+  }
   const int64_t groups = args.queries.longest * mask_groups(args);  // of a head
   const int64_t run = std::clamp<int64_t>(kAttentionScratchBytes / (groups * 16), 1, heads);
   auto* bits = attention_scratch<uint64_t>((run * groups + kMaskPadding * mask_groups(args)) * 2);

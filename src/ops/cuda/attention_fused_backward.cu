@@ -308,7 +308,7 @@ void fused_attention_grad(const Tensor& dq, const Tensor& dkv, const Tensor& dou
     constexpr int kDim = decltype(dim)::value;
     launch(stats_kernel<T, kDim>, flat_grid(4 * rows), kThreads, stats, data_of<T>(out), data_of<T>(dout),
            data_of<float>(lse), fused_shape(q, kv, args, {}), rows);
-    for_each_head_run(args, [&](const HeadRun& run) {
+    for_each_head_run(args, Pass::backward, [&](const HeadRun& run) {
       const BackwardArgs<T> backward{
           fused_shape(q, kv, args, run), data_of<T>(q), data_of<T>(kv) + keys, data_of<T>(dout), stats, data_of<T>(dq),
           data_of<T>(dkv) + keys};

@@ -155,7 +155,7 @@ void fused_attention(const Tensor& out, const Tensor& lse, const Tensor& q, cons
   dispatch_fused(q.dtype, args.head_dim, [&](auto tag, auto dim) {
     using T = decltype(tag);
     constexpr int kDim = decltype(dim)::value;
-    for_each_head_run(args, [&](const HeadRun& run) {
+    for_each_head_run(args, Pass::forward, [&](const HeadRun& run) {
       const ForwardArgs<T> forward{fused_shape(q, kv, args, run), data_of<T>(q), data_of<T>(kv) + key_column(kv, args),
                                    data_of<T>(out), data_of<float>(lse)};
       const dim3 grid(static_cast<unsigned>(run.count) * ceil_div(args.queries.longest, kQueries));

@@ -126,14 +126,16 @@ class Attention {
   using P = ParameterOf<T>;
 
   /// `matrices`: scratch of so many bytes per pair of query and key.
-  Attention(const AttentionArgs& args, int64_t bytes_per_pair)
+  Attention(const AttentionArgs& args, Pass pass, int64_t bytes_per_pair)
       : args_(args),
+        pass_(pass),
         pairs_(args.queries.longest * args.keys.longest),
         chunk_(std::clamp<int64_t>(kAttentionScratchBytes / (pairs_ * bytes_per_pair), 1,
                                    std::min<int64_t>(args.heads, 65535))),
         groups_per_row_(mask_groups(args)),
         threshold_(args.dropout > 0.0 ? drop_threshold(args.dropout) : 0) {
-    if (threshold_ > 0) bits_ = attention_scratch<uint64_t>(chunk_ * args.queries.longest * groups_per_row_ * 2);
+    if (threshold_ > 0 && args.kept == nullptr)
+      bits_ = attention_scratch<uint64_t>(chunk_ * args.queries.longest * groups_per_row_ * 2);
   }
 
   template <typename F>
@@ -184,8 +186,11 @@ class Attention {
         nullptr,      groups_per_row_ * 4, static_cast<P>(1.0 / (1.0 - args_.dropout)),
         args_.causal, args_.keys.longest,  args_.keys.lengths != nullptr ? args_.keys.lengths + chunk.b : nullptr};
     if (threshold_ == 0) return mask;
-    draw_attention_bits(bits_, chunk.b * args_.heads + chunk.first, chunk.count, threshold_, args_);
-    mask.bits = reinterpret_cast<const uint32_t*>(bits_);
+    const int64_t first = chunk.b * args_.heads + chunk.first;
+    const bool kept = args_.kept != nullptr;
+    uint64_t* const bits = kept ? args_.kept + first * args_.queries.longest * groups_per_row_ * 2 : bits_;
+    if (!kept || pass_ == Pass::forward) draw_attention_bits(bits, first, chunk.count, threshold_, args_);
+    mask.bits = reinterpret_cast<const uint32_t*>(bits);
     return mask;
   }
   dim3 grid(const Chunk& chunk) const {
@@ -240,6 +245,7 @@ class Attention {
   }
 
   AttentionArgs args_;
+  Pass pass_;
   int64_t pairs_, chunk_, groups_per_row_;
   uint32_t threshold_;
   uint64_t* bits_ = nullptr;
@@ -248,7 +254,7 @@ class Attention {
 template <typename T>
 void forward(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& kv, const AttentionArgs& args) {
   using P = ParameterOf<T>;
-  const Attention<T> attention(args, sizeof(P) + sizeof(T));
+  const Attention<T> attention(args, Pass::forward, sizeof(P) + sizeof(T));
   auto* scores = attention.template scratch_matrices<P>();
   auto* probabilities = attention.template scratch_matrices<T>();
   const int64_t key = key_column(kv, args), value = key + attention.width();
@@ -267,7 +273,7 @@ template <typename T>
 void backward(const Tensor& dq, const Tensor& dkv, const Tensor& dout, const Tensor& out, const Tensor& lse,
               const Tensor& q, const Tensor& kv, const AttentionArgs& args) {
   using P = ParameterOf<T>;
-  const Attention<T> attention(args, 2 * (sizeof(P) + sizeof(T)));
+  const Attention<T> attention(args, Pass::backward, 2 * (sizeof(P) + sizeof(T)));
   auto *scores = attention.template scratch_matrices<P>(), *dprobabilities = attention.template scratch_matrices<P>();
   auto *probabilities = attention.template scratch_matrices<T>(), *dscores = attention.template scratch_matrices<T>();
   const int64_t key = key_column(kv, args), value = key + attention.width();

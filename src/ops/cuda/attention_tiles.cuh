@@ -5,13 +5,10 @@
 #pragma once
 
 #include "ops/cuda/attention.h"
-#include "ops/cuda/launch.cuh"
 #include "ops/cuda/mma.cuh"
-#include "ops/cuda/types.cuh"
+#include "ops/cuda/packs.cuh"
 
 namespace qn::cuda {
-
-constexpr float kLog2OfE = 1.4426950408889634f;
 
 __device__ inline int warp_index() { return static_cast<int>(threadIdx.x / 32); }
 __device__ inline int lane_index() { return static_cast<int>(threadIdx.x % 32); }
@@ -24,17 +21,6 @@ template <typename Combine>
 __device__ float row_reduce(float value, Combine combine) {
   value = combine(value, __shfl_xor_sync(0xffffffffU, value, 1));
   return combine(value, __shfl_xor_sync(0xffffffffU, value, 2));
-}
-
-template <typename T>
-using PairOf = std::conditional_t<std::is_same_v<T, bf16>, __nv_bfloat162, __half2>;
-
-template <typename T>
-__device__ PairOf<T> round_pair(float low, float high) {
-  if constexpr (std::is_same_v<T, bf16>)
-    return __floats2bfloat162_rn(low, high);
-  else
-    return __floats2half2_rn(low, high);
 }
 
 template <typename T>

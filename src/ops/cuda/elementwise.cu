@@ -1,16 +1,10 @@
-// Fills, sums, dropout and activations, element by element.
+// Fills, sums, dropout and activations, element by element, in packs of 16 bytes where tensors allow it.
 #include "ops/cuda/activations.cuh"
 #include "ops/cuda/cuda_kernels.h"
-#include "ops/cuda/launch.cuh"
-#include "ops/cuda/types.cuh"
+#include "ops/cuda/packs.cuh"
 
 namespace qn::cuda {
 namespace {
-
-/// Whether element i is kept; `bits` as keep_bits() leaves them, or nullptr to keep all.
-__device__ bool kept(const uint32_t* bits, int64_t i) {
-  return bits == nullptr || ((bits[i / 32] >> (i % 32)) & 1U) != 0;
-}
 
 const uint32_t* halves(const uint64_t* bits) { return reinterpret_cast<const uint32_t*>(bits); }
 
@@ -19,57 +13,99 @@ __global__ void fill_kernel(T* x, T value, int64_t n) {
   for (int64_t i = thread_index(); i < n; i += thread_count()) x[i] = value;
 }
 
-template <typename Y, typename X, typename P>
+/// What element j of a pack counts, by its keep bits.
+template <typename P>
+__device__ P weight_of(uint32_t kept, int j, P scale) {
+  return (kept >> j & 1U) != 0 ? scale : P{0};
+}
+
+// n is a number of whole packs.
+template <int N, typename Y, typename X, typename P>
 __global__ void masked_axpy_kernel(Y* y, const X* x, const uint32_t* bits, P scale, int beta, int64_t n) {
-  for (int64_t i = thread_index(); i < n; i += thread_count()) {
-    const P start = beta != 0 ? static_cast<P>(y[i]) : P{0};
-    y[i] = static_cast<Y>(start + (kept(bits, i) ? scale : P{0}) * static_cast<P>(x[i]));
+  for (int64_t i = thread_index() * N; i < n; i += thread_count() * N) {
+    P sum[N] = {}, term[N];
+    load_pack(term, x + i);
+    if (beta != 0) load_pack(sum, y + i);
+    const uint32_t kept = kept_pack<N>(bits, i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum[j] += weight_of(kept, j, scale) * term[j];
+    store_pack(y + i, sum);
   }
 }
 
-template <typename T, typename P>
+template <int N, typename T, typename P>
 __global__ void add_bias_kernel(T* y, const P* bias, int64_t rows, int64_t width, int64_t ld) {
-  const int64_t c = thread_index();
+  const int64_t c = thread_index() * N;
   if (c >= width) return;
-  for (int64_t r = blockIdx.y; r < rows; r += gridDim.y)
-    y[r * ld + c] = static_cast<T>(static_cast<P>(y[r * ld + c]) + bias[c]);
+  P b[N], x[N];
+  load_pack(b, bias + c);
+  for (int64_t r = first_row(); r < rows; r += row_step()) {
+    load_pack(x, y + r * ld + c);
+#pragma unroll
+    for (int j = 0; j < N; ++j) x[j] += b[j];
+    store_pack(y + r * ld + c, x);
+  }
 }
 
-template <typename T, typename P>
+/// What the kernels below do to x before anything else. Without a bias it is zeros.
+template <int N, typename P>
+__device__ void load_bias(P (&b)[N], const P* bias, int64_t c) {
+  if (bias != nullptr) return load_pack(b, bias + c);
+#pragma unroll
+  for (int j = 0; j < N; ++j) b[j] = P{0};
+}
+
+template <int N, typename T, typename P>
 __global__ void residual_kernel(T* y, const T* residual, const T* x, const P* bias, const uint32_t* bits, P scale,
                                 int64_t rows, int64_t cols) {
-  const int64_t c = thread_index();
+  const int64_t c = thread_index() * N;
   if (c >= cols) return;
-  const P b = bias != nullptr ? bias[c] : P{0};
-  for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
+  P b[N], sum[N], term[N];
+  load_bias(b, bias, c);
+  for (int64_t r = first_row(); r < rows; r += row_step()) {
     const int64_t i = r * cols + c;
-    y[i] = static_cast<T>(static_cast<P>(residual[i]) + (kept(bits, i) ? scale : P{0}) * (static_cast<P>(x[i]) + b));
+    load_pack(sum, residual + i);
+    load_pack(term, x + i);
+    const uint32_t kept = kept_pack<N>(bits, i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum[j] += weight_of(kept, j, scale) * (term[j] + b[j]);
+    store_pack(y + i, sum);
   }
 }
 
-template <typename Function, typename T, typename P>
+template <int N, typename Function, typename T, typename P>
 __global__ void activation_kernel(T* y, const T* x, const P* bias, const uint32_t* bits, P scale, int64_t rows,
                                   int64_t cols) {
-  const int64_t c = thread_index();
+  const int64_t c = thread_index() * N;
   if (c >= cols) return;
-  const P b = bias != nullptr ? bias[c] : P{0};
-  for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
+  P b[N], value[N];
+  load_bias(b, bias, c);
+  for (int64_t r = first_row(); r < rows; r += row_step()) {
     const int64_t i = r * cols + c;
-    y[i] = static_cast<T>((kept(bits, i) ? scale : P{0}) * Function::value(static_cast<P>(x[i]) + b));
+    load_pack(value, x + i);
+    const uint32_t kept = kept_pack<N>(bits, i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) value[j] = weight_of(kept, j, scale) * Function::value(value[j] + b[j]);
+    store_pack(y + i, value);
   }
 }
 
 // dx may be dy.
-template <typename Function, typename T, typename P>
+template <int N, typename Function, typename T, typename P>
 __global__ void activation_grad_kernel(T* dx, const T* dy, const T* x, const P* bias, const uint32_t* bits, P scale,
                                        int64_t rows, int64_t cols) {
-  const int64_t c = thread_index();
+  const int64_t c = thread_index() * N;
   if (c >= cols) return;
-  const P b = bias != nullptr ? bias[c] : P{0};
-  for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
+  P b[N], value[N], grad[N];
+  load_bias(b, bias, c);
+  for (int64_t r = first_row(); r < rows; r += row_step()) {
     const int64_t i = r * cols + c;
-    const P slope = Function::derivative(static_cast<P>(x[i]) + b);
-    dx[i] = static_cast<T>((kept(bits, i) ? scale : P{0}) * slope * static_cast<P>(dy[i]));
+    load_pack(value, x + i);
+    load_pack(grad, dy + i);
+    const uint32_t kept = kept_pack<N>(bits, i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) grad[j] *= weight_of(kept, j, scale) * Function::derivative(value[j] + b[j]);
+    store_pack(dx + i, grad);
   }
 }
 
@@ -100,8 +136,12 @@ void masked_axpy(const Tensor& y, const Tensor& x, const uint64_t* bits, double 
     using Y = decltype(tag_y);
     using X = decltype(tag_x);
     using P = ParameterOf<Y>;
-    launch(masked_axpy_kernel<Y, X, P>, flat_grid(y.elements()), kThreads, data_of<Y>(y), data_of<X>(x), halves(bits),
-           static_cast<P>(scale), beta, y.elements());
+    constexpr int kPack = std::max(kPackOf<Y>, kPackOf<X>);
+    dispatch_pack<kPack>({y.elements()}, {y.data, x.data}, [&](auto pack) {
+      constexpr int kN = decltype(pack)::value;
+      launch(masked_axpy_kernel<kN, Y, X, P>, flat_grid(y.elements() / kN), kThreads, data_of<Y>(y), data_of<X>(x),
+             halves(bits), static_cast<P>(scale), beta, y.elements());
+    });
   });
 }
 
@@ -109,8 +149,12 @@ void add_bias(const Tensor& y, int64_t column, const Tensor& bias) {
   dispatch_float(y.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
-    launch(add_bias_kernel<T, P>, matrix_grid(y.rows(), bias.elements()), kThreads, data_of<T>(y) + column,
-           data_of<P>(bias), y.rows(), bias.elements(), y.cols());
+    const int64_t width = bias.elements();
+    dispatch_pack<kPackOf<T>>({width, y.cols(), column}, {y.data, bias.data}, [&](auto pack) {
+      constexpr int kN = decltype(pack)::value;
+      launch(add_bias_kernel<kN, T, P>, pack_grid(y.rows(), width / kN), pack_block(width / kN), data_of<T>(y) + column,
+             data_of<P>(bias), y.rows(), width, y.cols());
+    });
   });
 }
 
@@ -119,8 +163,12 @@ void residual_add(const Tensor& y, const Tensor& residual, const Tensor& x, cons
   dispatch_float(y.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
-    launch(residual_kernel<T, P>, matrix_grid(y.rows(), y.cols()), kThreads, data_of<T>(y), data_of<T>(residual),
-           data_of<T>(x), data_of<P>(bias), halves(bits), static_cast<P>(scale), y.rows(), y.cols());
+    dispatch_pack<kPackOf<T>>({y.cols()}, {y.data, residual.data, x.data, bias.data}, [&](auto pack) {
+      constexpr int kN = decltype(pack)::value;
+      launch(residual_kernel<kN, T, P>, pack_grid(y.rows(), y.cols() / kN), pack_block(y.cols() / kN), data_of<T>(y),
+             data_of<T>(residual), data_of<T>(x), data_of<P>(bias), halves(bits), static_cast<P>(scale), y.rows(),
+             y.cols());
+    });
   });
 }
 
@@ -129,8 +177,12 @@ void activation(const Tensor& y, const Tensor& x, const Tensor& bias, Activation
   dispatch_activation(y.dtype, kind, [&](auto tag, auto parameter, auto function) {
     using T = decltype(tag);
     using P = decltype(parameter);
-    launch(activation_kernel<decltype(function), T, P>, matrix_grid(y.rows(), y.cols()), kThreads, data_of<T>(y),
-           data_of<T>(x), data_of<P>(bias), halves(bits), static_cast<P>(scale), y.rows(), y.cols());
+    dispatch_pack<kPackOf<T>>({y.cols()}, {y.data, x.data, bias.data}, [&](auto pack) {
+      constexpr int kN = decltype(pack)::value;
+      launch(activation_kernel<kN, decltype(function), T, P>, pack_grid(y.rows(), y.cols() / kN),
+             pack_block(y.cols() / kN), data_of<T>(y), data_of<T>(x), data_of<P>(bias), halves(bits),
+             static_cast<P>(scale), y.rows(), y.cols());
+    });
   });
 }
 
@@ -139,9 +191,12 @@ void activation_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const 
   dispatch_activation(dx.dtype, kind, [&](auto tag, auto parameter, auto function) {
     using T = decltype(tag);
     using P = decltype(parameter);
-    launch(activation_grad_kernel<decltype(function), T, P>, matrix_grid(dx.rows(), dx.cols()), kThreads,
-           data_of<T>(dx), data_of<T>(dy), data_of<T>(x), data_of<P>(bias), halves(bits), static_cast<P>(scale),
-           dx.rows(), dx.cols());
+    dispatch_pack<kPackOf<T>>({dx.cols()}, {dx.data, dy.data, x.data, bias.data}, [&](auto pack) {
+      constexpr int kN = decltype(pack)::value;
+      launch(activation_grad_kernel<kN, decltype(function), T, P>, pack_grid(dx.rows(), dx.cols() / kN),
+             pack_block(dx.cols() / kN), data_of<T>(dx), data_of<T>(dy), data_of<T>(x), data_of<P>(bias), halves(bits),
+             static_cast<P>(scale), dx.rows(), dx.cols());
+    });
   });
 }
 

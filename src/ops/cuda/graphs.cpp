@@ -27,6 +27,14 @@ void* end() {
   return executable;
 }
 
+void abandon() {
+  Context& context = Context::current();
+  context.set_recording(false);
+  cudaGraph_t graph = nullptr;
+  if (cudaStreamEndCapture(context.stream(), &graph) == cudaSuccess) cudaGraphDestroy(graph);
+  cudaGetLastError();  // what it says of the recording must not be taken for an error of the next call
+}
+
 void launch_graph(void* graph, uint32_t update, uint32_t micro_batch) {
   Context& context = Context::current();
   const std::array<uint32_t, 2> numbers{update, micro_batch};
@@ -40,7 +48,7 @@ void release(void* graph) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(gr
 }  // namespace
 
 const GraphSupport& graph_support() {
-  static const GraphSupport support{begin, end, launch_graph, release};
+  static const GraphSupport support{begin, end, abandon, launch_graph, release};
   return support;
 }
 

@@ -127,6 +127,8 @@ MatmulPlans::Plan::Plan(cublasLtHandle_t handle, const Key& key) {
   Preference preference;
   QN_CUBLAS_CHECK(cublasLtMatmulPreferenceCreate(&preference.value));
   set(preference.value, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspace});
+  // Parts of a sum over k may be computed apart (split-K); added up they are in the type of the sums, not in C's.
+  set(preference.value, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
   set(preference.value, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.align_b);
   set(preference.value, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.align_a);
   set(preference.value, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.align_c);

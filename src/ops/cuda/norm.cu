@@ -8,31 +8,65 @@
 namespace qn::cuda {
 namespace {
 
-// One block per row.
-template <typename T, typename P>
+/// Calls f(c) for the packs of a row that are the thread's, by a block per row; with kOne that is one at most.
+template <int N, bool kOne, typename F>
+__device__ void for_each_pack(int64_t cols, F f) {
+  const int64_t first = static_cast<int64_t>(threadIdx.x) * N;
+  if constexpr (kOne) {
+    if (first < cols) f(first);
+  } else {
+    for (int64_t c = first; c < cols; c += static_cast<int64_t>(blockDim.x) * N) f(c);
+  }
+}
+
+/// A block for a row of so many packs.
+inline unsigned row_threads(int64_t packs) {
+  return static_cast<unsigned>(std::clamp<int64_t>((packs + 31) / 32 * 32, 32, kThreads));
+}
+
+// One block per row; with kOne, threads read their packs once.
+template <int N, bool kOne, typename T, typename P>
 __global__ void layer_norm_kernel(T* y, P* means, P* rstds, const T* x, const P* weight, const P* bias, P eps,
                                   int64_t cols) {
   const int64_t row = blockIdx.x;
   x += row * cols;
   y += row * cols;
+  P v[N];
+  if (kOne) for_each_pack<N, kOne>(cols, [&](int64_t c) { load_pack(v, x + c); });
+  const auto load = [&](int64_t c) {
+    if (!kOne) load_pack(v, x + c);
+  };
   P sum = 0;
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) sum += static_cast<P>(x[c]);
+  for_each_pack<N, kOne>(cols, [&](int64_t c) {
+    load(c);
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum += v[j];
+  });
   const P mean = block_sum(sum) / static_cast<P>(cols);
   P squares = 0;
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
-    const P centred = static_cast<P>(x[c]) - mean;
-    squares += centred * centred;
-  }
+  for_each_pack<N, kOne>(cols, [&](int64_t c) {
+    load(c);
+#pragma unroll
+    for (int j = 0; j < N; ++j) squares += (v[j] - mean) * (v[j] - mean);
+  });
   const P rstd = P{1} / sqrt(block_sum(squares) / static_cast<P>(cols) + eps);
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x)
-    y[c] = static_cast<T>((static_cast<P>(x[c]) - mean) * rstd * weight[c] + bias[c]);
+  for_each_pack<N, kOne>(cols, [&](int64_t c) {
+    load(c);
+    P w[N], b[N], out[N];
+    load_pack(w, weight + c);
+    load_pack(b, bias + c);
+#pragma unroll
+    for (int j = 0; j < N; ++j) out[j] = (v[j] - mean) * rstd * w[j] + b[j];
+    store_pack(y + c, out);
+  });
   if (threadIdx.x == 0) {
     means[row] = mean;
     rstds[row] = rstd;
   }
 }
 
-template <typename T, typename P>
+// As above.
+template <int N, bool kOne, typename T, typename P>
 __global__ void layer_norm_dx_kernel(T* dx, int beta, const T* dy, const T* x, const P* means, const P* rstds,
                                      const P* weight, int64_t cols) {
   const int64_t row = blockIdx.x;
@@ -40,18 +74,40 @@ __global__ void layer_norm_dx_kernel(T* dx, int beta, const T* dy, const T* x, c
   dx += row * cols;
   dy += row * cols;
   x += row * cols;
+  P g[N], normalised[N];  // gradients of what the weight is multiplied by
+  const auto read = [&](int64_t c) {
+    P w[N];
+    load_pack(g, dy + c);
+    load_pack(normalised, x + c);
+    load_pack(w, weight + c);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      g[j] *= w[j];
+      normalised[j] = (normalised[j] - mean) * rstd;
+    }
+  };
+  if (kOne) for_each_pack<N, kOne>(cols, read);
+  const auto load = [&](int64_t c) {
+    if (!kOne) read(c);
+  };
   P sum_g = 0, sum_gx = 0;
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
-    const P g = static_cast<P>(dy[c]) * weight[c];
-    sum_g += g;
-    sum_gx += g * (static_cast<P>(x[c]) - mean) * rstd;
-  }
+  for_each_pack<N, kOne>(cols, [&](int64_t c) {
+    load(c);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      sum_g += g[j];
+      sum_gx += g[j] * normalised[j];
+    }
+  });
   const P a = block_sum(sum_g) / static_cast<P>(cols), b = block_sum(sum_gx) / static_cast<P>(cols);
-  for (int64_t c = threadIdx.x; c < cols; c += blockDim.x) {
-    const P normalised = (static_cast<P>(x[c]) - mean) * rstd;
-    const P g = rstd * (static_cast<P>(dy[c]) * weight[c] - a - normalised * b);
-    dx[c] = static_cast<T>(beta != 0 ? static_cast<P>(dx[c]) + g : g);
-  }
+  for_each_pack<N, kOne>(cols, [&](int64_t c) {
+    load(c);
+    P out[N] = {};
+    if (beta != 0) load_pack(out, dx + c);
+#pragma unroll
+    for (int j = 0; j < N; ++j) out[j] += rstd * (g[j] - a - normalised[j] * b);
+    store_pack(dx + c, out);
+  });
 }
 
 template <typename T, typename P>
@@ -82,22 +138,50 @@ __global__ void normalize_rows_grad_kernel(T* dx, int beta, const T* dy, const T
   }
 }
 
-/// Shares of one element in the gradients of weight and bias.
+/// Shares of a row in the gradients of weight and bias.
 template <typename T, typename P>
-struct WeightTerm {
+struct NormTerms {
   const T *dy, *x;
   const P *means, *rstds;
   int64_t cols;
-  __device__ P operator()(int64_t r, int64_t c) const {
-    return static_cast<P>(dy[r * cols + c]) * (static_cast<P>(x[r * cols + c]) - means[r]) * rstds[r];
+  template <int N>
+  __device__ void add(P (&sums)[2][N], int64_t r, int64_t c) const {
+    P g[N], v[N];
+    load_pack(g, dy + r * cols + c);
+    load_pack(v, x + r * cols + c);
+    const P mean = means[r], rstd = rstds[r];
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      sums[0][j] += g[j] * (v[j] - mean) * rstd;
+      sums[1][j] += g[j];
+    }
   }
 };
 template <typename T, typename P>
 struct PlainTerm {
-  const T* dy;
+  const T* x;
   int64_t ld;
-  __device__ P operator()(int64_t r, int64_t c) const { return static_cast<P>(dy[r * ld + c]); }
+  template <int N>
+  __device__ void add(P (&sums)[1][N], int64_t r, int64_t c) const {
+    P v[N];
+    load_pack(v, x + r * ld + c);
+#pragma unroll
+    for (int j = 0; j < N; ++j) sums[0][j] += v[j];
+  }
 };
+
+/// f(N, kOne) as constants for rows of these tensors, and the number of threads for a row.
+template <typename T, typename F>
+void dispatch_rows(int64_t cols, std::initializer_list<const void*> places, F&& f) {
+  dispatch_pack<kPackOf<T>>({cols}, places, [&](auto pack) {
+    constexpr int kN = decltype(pack)::value;
+    const unsigned threads = row_threads(cols / kN);
+    if (cols <= static_cast<int64_t>(threads) * kN)
+      f(pack, std::true_type{}, threads);
+    else
+      f(pack, std::false_type{}, threads);
+  });
+}
 
 }  // namespace
 
@@ -106,8 +190,11 @@ void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const T
   dispatch_float(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
-    launch(layer_norm_kernel<T, P>, dim3(static_cast<unsigned>(x.rows())), kThreads, data_of<T>(y), data_of<P>(mean),
-           data_of<P>(rstd), data_of<T>(x), data_of<P>(weight), data_of<P>(bias), static_cast<P>(eps), x.cols());
+    dispatch_rows<T>(x.cols(), {y.data, x.data, weight.data, bias.data}, [&](auto pack, auto one, unsigned threads) {
+      launch(layer_norm_kernel<decltype(pack)::value, decltype(one)::value, T, P>,
+             dim3(static_cast<unsigned>(x.rows())), threads, data_of<T>(y), data_of<P>(mean), data_of<P>(rstd),
+             data_of<T>(x), data_of<P>(weight), data_of<P>(bias), static_cast<P>(eps), x.cols());
+    });
   });
 }
 
@@ -117,11 +204,15 @@ void layer_norm_grad(const Tensor& dx, int beta_x, const Tensor& dweight, int be
     using T = decltype(tag);
     using P = ParameterOf<T>;
     const int64_t rows = x.rows(), cols = x.cols();
-    const WeightTerm<T, P> weight_term{data_of<T>(dy), data_of<T>(x), data_of<P>(mean), data_of<P>(rstd), cols};
-    column_sums(data_of<P>(dweight), weight_term, rows, cols, beta_w);
-    column_sums(data_of<P>(dbias), PlainTerm<T, P>{data_of<T>(dy), cols}, rows, cols, beta_b);
-    launch(layer_norm_dx_kernel<T, P>, dim3(static_cast<unsigned>(rows)), kThreads, data_of<T>(dx), beta_x,
-           data_of<T>(dy), data_of<T>(x), data_of<P>(mean), data_of<P>(rstd), data_of<P>(weight), cols);
+    dispatch_rows<T>(cols, {dx.data, dy.data, x.data, weight.data}, [&](auto pack, auto one, unsigned threads) {
+      constexpr int kN = decltype(pack)::value;
+      column_sums<kN, 2>(SumsOut<P, 2>{{data_of<P>(dweight), data_of<P>(dbias)}, {beta_w, beta_b}},
+                         NormTerms<T, P>{data_of<T>(dy), data_of<T>(x), data_of<P>(mean), data_of<P>(rstd), cols}, rows,
+                         cols);
+      launch(layer_norm_dx_kernel<kN, decltype(one)::value, T, P>, dim3(static_cast<unsigned>(rows)), threads,
+             data_of<T>(dx), beta_x, data_of<T>(dy), data_of<T>(x), data_of<P>(mean), data_of<P>(rstd),
+             data_of<P>(weight), cols);
+    });
   });
 }
 
@@ -147,8 +238,11 @@ void bias_grad(const Tensor& dbias, const Tensor& dy, int64_t column, int beta) 
   dispatch_float(dy.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
-    column_sums(data_of<P>(dbias), PlainTerm<T, P>{data_of<T>(dy) + column, dy.cols()}, dy.rows(), dbias.elements(),
-                beta);
+    dispatch_pack<kPackOf<T>>({dbias.elements(), dy.cols(), column}, {dy.data}, [&](auto pack) {
+      column_sums<decltype(pack)::value, 1>(SumsOut<P, 1>{{data_of<P>(dbias)}, {beta}},
+                                            PlainTerm<T, P>{data_of<T>(dy) + column, dy.cols()}, dy.rows(),
+                                            dbias.elements());
+    });
   });
 }
 

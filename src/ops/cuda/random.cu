@@ -30,14 +30,17 @@ __device__ void draw_two_groups(uint32_t* words, int64_t group, int64_t count, u
   const auto block = static_cast<uint64_t>(group + lane / 16) * 16 + lane % 16;
   uint32_t c[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), stream.update, stream.micro_batch};
   philox_block(c, stream.key0, stream.key1);
-  uint32_t mine = 0;
+  uint32_t low = 0, high = 0;  // of the word that lane writes, of both groups
   for (unsigned w = 0; w < 4; ++w) {
-    const uint32_t low = __ballot_sync(0xffffffffU, (c[w] & 0xffffU) >= threshold);
-    const uint32_t high = __ballot_sync(0xffffffffU, (c[w] >> 16) >= threshold);
-    const unsigned shift = lane / 4 == 0 ? 0 : 16;  // the group that lane writes for
-    if (lane % 4 == w) mine = spread(low >> shift) | spread(high >> shift) << 1;
+    const uint32_t lows = __ballot_sync(0xffffffffU, (c[w] << 16) >= threshold << 16);
+    const uint32_t highs = __ballot_sync(0xffffffffU, c[w] >= threshold << 16);
+    if (lane % 4 == w) {
+      low = lows;
+      high = highs;
+    }
   }
-  if (lane < 4 * count && lane < 8) words[lane] = mine;
+  const unsigned shift = lane / 4 % 2 * 16;
+  if (lane < 4 * count && lane < 8) words[lane] = spread(low >> shift) | spread(high >> shift) << 1;
 }
 
 /// With the numbers of the pass that is computed, not of the one that was recorded.

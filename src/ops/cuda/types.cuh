@@ -13,6 +13,8 @@ namespace qn::cuda {
 using bf16 = __nv_bfloat16;
 using f16 = __half;
 
+constexpr float kLog2OfE = 1.4426950408889634f;  // exp(x) is exp2(kLog2OfE * x)
+
 /// P of the activations' type T (see ops/kernels.h): what kernels compute in.
 template <typename T>
 using ParameterOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
