@@ -28,7 +28,11 @@ Var Weight::table(Tape& tape) {
 
 Var Weight::value(Tape& tape) {
   if (value_pass_ != tape.pass_id()) {
-    value_ = cast_to_compute(tape, table(tape));
+    const Var master = table(tape);
+    if (tape.recording())
+      is_cast_ = dense_ != nullptr && master.value.data == dense_->value.data && master.value.dtype != tape.dtype();
+    value_ = tape.recording() && is_cast_ && kept_cast_.defined() ? Var{kept_cast_, master.slot}
+                                                                  : cast_to_compute(tape, master);
     value_pass_ = tape.pass_id();
   }
   return value_;
@@ -86,7 +90,10 @@ Var linear_concat(Tape& tape, const Var& x, std::span<Weight* const> weights, st
   QN_ASSERT(weights.size() <= kMaxParts && (biases.empty() || biases.size() == weights.size()));
   std::array<Var, kMaxParts> values;
   if (tape.recording()) {
-    for (size_t i = 0; i < weights.size(); ++i) values[i] = weights[i]->value(tape);
+    for (size_t i = 0; i < weights.size(); ++i) {
+      values[i] = weights[i]->value(tape);
+      if (i > 0) weights[i - 1]->set_next_beside(weights[i]);
+    }
     return qn::linear_concat(tape, x, std::span<const Var>(values.data(), weights.size()), biases, columns);
   }
   int64_t width = 0;

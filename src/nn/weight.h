@@ -123,6 +123,13 @@ class Weight {
   /// The same value as its representation gives it, which may be the master itself: for looking rows up without a cast
   /// of the whole table.
   Var table(Tape& tape);
+  /// Whether the last pass that recorded gradients multiplied by a cast of the trained matrix itself.
+  bool is_cast() const { return is_cast_; }
+  /// The weight that is multiplied by beside this one, to its right; null where there is none.
+  Weight* next_beside() const { return next_beside_; }
+  void set_next_beside(Weight* next) { next_beside_ = next; }
+  /// A cast of the trained matrix for the passes to come, so that they make none; an undefined one: no longer.
+  void keep_cast(const Tensor& cast) { kept_cast_ = cast; }
   /// Replaces where values come from. `dense` is the trainable matrix behind the new representation, or nullptr;
   /// `parts` is what else is trained.
   void set_representation(std::unique_ptr<Representation> representation, Parameter* dense,
@@ -140,6 +147,9 @@ class Weight {
   std::unique_ptr<Representation> representation_;
   uint64_t table_pass_ = 0, value_pass_ = 0;  ///< passes that the cached values belong to
   Var table_, value_;
+  bool is_cast_ = false;
+  Weight* next_beside_ = nullptr;
+  Tensor kept_cast_;
 };
 
 /// The results of several weights side by side: x [N, cols] -> [N, sum of rows]. `biases` is empty or as long as

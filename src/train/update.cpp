@@ -27,6 +27,7 @@ UpdateRunner::UpdateRunner(Module& module, const Kernels& kernels, Communicator&
       arena_(*kernels.memory),
       tape_(kernels, arena_, options.dtype, {}),
       rank_sums_(kernels, comm, options.device),
+      casts_(module.weights(), kernels, options.dtype),
       reducer_(module.parameters(), comm, options.bucket_bytes, options.overlap, options.device),
       state_({kStateNumbers}, DType::f64, *kernels.memory) {
   QN_ASSERT(tape_.parameter_dtype() == module.parameters().dtype());
@@ -80,6 +81,7 @@ std::optional<int64_t> UpdateRunner::accumulate(int64_t update, int64_t count,
   for (const auto& weight : module_.weights().all()) weight->representation().begin_update(kernels_, update);
   ActivationObserver* observer = module_.activations().observer();
   const bool host_reads = observer != nullptr && observer->begin_update(update);
+  const KeptCasts::Scope kept = casts_.begin();
   kernels_.fill(view_of(&state()->loss, {1}), 0.0);
   if (!module_.statistics().empty()) kernels_.fill(module_.statistics().sums(), 0.0);
   int64_t sample_size = 0;

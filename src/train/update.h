@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "comm/communicator.h"
+#include "nn/kept_casts.h"
 #include "train/gradient_reducer.h"
 #include "train/graphed_passes.h"
 #include "train/optimizer.h"
@@ -127,6 +128,7 @@ class UpdateRunner {
   Arena arena_;
   Tape tape_;
   RankSums rank_sums_;
+  KeptCasts casts_;
   GradientReducer reducer_;
   std::optional<GraphedPasses> graphed_;
   OwnedTensor state_;  // UpdateState as doubles, in the backend's memory
