@@ -133,7 +133,7 @@ class Training {
         UpdateOptions{.seed = static_cast<uint64_t>(config.seed),
                       .dtype = dtype,
                       .clip_norm = config.optimizer.clip_norm,
-                      .bucket_bytes = static_cast<size_t>(config.comm.bucket_mib * 1024 * 1024),
+                      .bucket_bytes = config.comm.bucket_bytes(false),
                       .overlap = config.comm.overlap.value_or(false),
                       .skip_missing = config.optimizer.missing_gradient == MissingGradient::skip,
                       .graphs = use_graphs(config.train, comm)});

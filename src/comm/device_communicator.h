@@ -24,9 +24,13 @@ class DeviceCommunicator {
   virtual void join() = 0;
 };
 
+/// Whether ranks that compute on one device can have one: with NCCL 2.30 or newer and NCCL_MULTI_RANK_GPU_ENABLE=1 in
+/// the environment, which is an experiment of NCCL's and slow, but shows on one GPU what otherwise takes two.
+bool device_communicator_may_share();
+
 /// NCCL between the devices that the ranks' calling threads have selected, ordered with `stream` (a cudaStream_t);
 /// collective. Null, after a line in the log that says why, where the program was built without NCCL or ranks share a
-/// device. Throws qn::Error, naming the rank, when NCCL fails; so do the calls above.
+/// device and may not. Throws qn::Error, naming the rank, when NCCL fails; so do the calls above.
 std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& comm, void* stream);
 
 }  // namespace qn

@@ -5,9 +5,11 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <set>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -179,7 +181,7 @@ class NcclCommunicator final : public DeviceCommunicator {
   TransportGuard guard_;
 };
 
-/// Whether two ranks compute on the same device, which NCCL does not allow.
+/// Whether two ranks compute on the same device.
 bool devices_are_shared(Communicator& comm) {
   int device = 0;
   std::array<char, 32> bus{};
@@ -192,8 +194,16 @@ bool devices_are_shared(Communicator& comm) {
 
 }  // namespace
 
+bool device_communicator_may_share() {
+  constexpr int kFirst = 23000;  // NCCL 2.30
+  const char* enabled = std::getenv("NCCL_MULTI_RANK_GPU_ENABLE");
+  int version = 0;
+  return enabled != nullptr && std::string_view(enabled) == "1" && ncclGetVersion(&version) == ncclSuccess &&
+         version >= kFirst;
+}
+
 std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& comm, void* stream) {
-  if (devices_are_shared(comm)) {
+  if (devices_are_shared(comm) && !device_communicator_may_share()) {
     spdlog::info("ranks share GPUs, which NCCL does not allow: gradients are summed over ranks in host memory");
     return nullptr;
   }

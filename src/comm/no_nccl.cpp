@@ -5,6 +5,8 @@
 
 namespace qn {
 
+bool device_communicator_may_share() { return false; }
+
 std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator&, void*) {
   spdlog::info(
       "this program was built without NCCL: gradients are summed over ranks in host memory (configure where nccl.h and "

@@ -142,7 +142,7 @@ void Trainer::make_update_runner() {
                    UpdateOptions{.seed = static_cast<uint64_t>(config_.seed),
                                  .dtype = dtype_,
                                  .clip_norm = config_.optimizer.clip_norm,
-                                 .bucket_bytes = static_cast<size_t>(config_.comm.bucket_mib * 1024 * 1024),
+                                 .bucket_bytes = config_.comm.bucket_bytes(device_comm_ != nullptr),
                                  .overlap = !config_.train.synchronize_norms &&
                                             config_.comm.overlap.value_or(device_comm_ != nullptr),
                                  .synchronize_norms = config_.train.synchronize_norms,

@@ -134,7 +134,8 @@ void CheckpointConfig::validate(const ConfigChecker& c) const {
 }
 
 void CommConfig::visit(ConfigVisitor& v) {
-  v.field("bucket_mib", bucket_mib, "size of the pieces in which gradients are summed over ranks, MiB");
+  v.field("bucket_mib", bucket_mib,
+          "size of the pieces in which gradients are summed over ranks, MiB (null: 32 with NCCL, else 4)");
   v.field(
       "overlap", overlap,
       "sum gradients over ranks while the backward still runs (null: with NCCL yes, with MPI no, where it pays only "
@@ -146,7 +147,9 @@ void CommConfig::visit(ConfigVisitor& v) {
 }
 
 void CommConfig::validate(const ConfigChecker& c) const {
-  c.check(bucket_mib > 0.0 && bucket_mib <= 1e6, "bucket_mib", "must be positive and at most 1e6, got {}", bucket_mib);
+  if (bucket_mib)
+    c.check(*bucket_mib > 0.0 && *bucket_mib <= 1e6, "bucket_mib", "must be positive and at most 1e6, got {}",
+            *bucket_mib);
   c.check(watchdog_seconds_fit(watchdog_seconds), "watchdog_seconds", "must be 0 or at least 1, got {}",
           watchdog_seconds);
 }

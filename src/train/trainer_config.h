@@ -85,12 +85,16 @@ struct CheckpointConfig {
 
 /// The section `comm`.
 struct CommConfig {
-  double bucket_mib = 4.0;
+  std::optional<double> bucket_mib;
   std::optional<bool> overlap;
   bool nccl = true;
   double watchdog_seconds = 600.0;
   void visit(ConfigVisitor& v);
   void validate(const ConfigChecker& c) const;
+  /// Of a piece. NCCL, whose calls each cost a thread and a launch, is asked for fewer of them.
+  size_t bucket_bytes(bool by_nccl) const {
+    return static_cast<size_t>(bucket_mib.value_or(by_nccl ? 32.0 : 4.0) * 1024 * 1024);
+  }
 };
 
 /// Whether micro-batches are queued as graphs where the backend has them: train.cuda_graphs.

@@ -15,9 +15,9 @@ class Nccl : public testing::Test {
  protected:
   void SetUp() override {
     if (cuda_device_count() == 0) GTEST_SKIP() << cuda_problem();
-    if (cuda_device_count() < comm().size())
+    if (cuda_device_count() < comm().size() && !device_communicator_may_share())
       GTEST_SKIP() << comm().size() << " ranks, but only " << cuda_device_count() << " GPU(s)";
-    select_cuda_device(comm().rank());
+    select_cuda_device(comm().rank() % cuda_device_count());
     device_ = make_device_communicator(comm(), cuda_stream());
     if (device_ == nullptr) GTEST_SKIP() << "this program was built without NCCL";
   }
@@ -140,8 +140,8 @@ TEST(DeviceCommunicator, IsThereForSeveralRanksOnGpusOnly) {
   const auto local = make_local_communicator();
   EXPECT_EQ(device_communicator(cuda_kernels(), *local), nullptr);
   if (comm().size() == 1) return;
-  select_cuda_device(0);  // all ranks on one GPU: not with NCCL
-  EXPECT_EQ(device_communicator(cuda_kernels(), comm()), nullptr);
+  select_cuda_device(0);  // all ranks on one GPU: not with NCCL, unless it is told to
+  EXPECT_EQ(device_communicator(cuda_kernels(), comm()) != nullptr, device_communicator_may_share());
 }
 
 }  // namespace
