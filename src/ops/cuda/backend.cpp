@@ -67,6 +67,10 @@ void* cuda_stream() {
 
 void allow_tf32(bool allow) { cuda::MatmulPlans::set_tf32(allow); }
 
+void cuda_copy(void* to, const void* from, size_t bytes) {
+  QN_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(cuda_stream())));
+}
+
 double cuda_fma_gflops() {
   QN_CHECK(found().problem.empty(), "{}", found().problem);
   int device = 0, processors = 0, kilohertz = 0, major = 0, minor = 0;

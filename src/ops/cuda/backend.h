@@ -22,6 +22,9 @@ void allow_tf32(bool allow);
 
 /// The stream (a cudaStream_t) that the calling thread's kernels are queued on, for what has to be ordered with them.
 void* cuda_stream();
+/// Queues a copy within the device's memory as the driver does it: what kernels that move bytes compare with. Throws
+/// qn::Error when there is no device.
+void cuda_copy(void* to, const void* from, size_t bytes);
 /// Float32 multiply-adds that the calling thread's device could do at its highest clock, in GFLOP/s (two each): the
 /// limit that reports compare with. Throws qn::Error when there is no device.
 double cuda_fma_gflops();

@@ -13,6 +13,7 @@ std::string cuda_problem() {
 void select_cuda_device(int) { fail("{}", cuda_problem()); }
 void* cuda_stream() { fail("{}", cuda_problem()); }
 void allow_tf32(bool) {}
+void cuda_copy(void*, const void*, size_t) { fail("{}", cuda_problem()); }
 double cuda_fma_gflops() { fail("{}", cuda_problem()); }
 DeviceMemory cuda_memory_use() { fail("{}", cuda_problem()); }
 const Kernels& cuda_kernels() { fail("{}", cuda_problem()); }
