@@ -54,6 +54,7 @@ struct Options {
 /// What one run gave.
 struct Run {
   double seconds = 0.0, objective = 0.0;
+  int64_t iterations = 0;
   int64_t extra_bytes = 0;
 };
 
@@ -76,7 +77,7 @@ Run run_once(const Options& options, const std::vector<float>& matrix, const flo
   while (kmeans.step()) continue;
   const std::vector<WeightResult> results = kmeans.finish();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return {seconds, results[0].objective, peak_memory() - before};
+  return {seconds, results[0].objective, kmeans.state().iteration, peak_memory() - before};
 }
 
 /// Has the CPU's k-means use the instructions that were asked for.
@@ -136,7 +137,8 @@ Json measure_matrix(const Options& options, const Kernels& kernels, Communicator
   report["sub_vectors"] = options.rows * options.cols / options.block;
   report["block"] = options.block;
   report["centroids"] = options.centroids;
-  report["iterations"] = options.iterations;
+  report["iterations"] = run.iterations;
+  report["milliseconds_per_iteration"] = 1e3 * median(seconds) / static_cast<double>(run.iterations);
   report["objective"] = run.objective;
   report["extra_mib"] = static_cast<double>(run.extra_bytes) / 1048576.0;
   return report;

@@ -78,6 +78,26 @@ double fma_gflops(double seconds) {
   return 2.0 * kChains * kLanes * static_cast<double>(kFmaRounds) * threads / best * 1e-9;
 }
 
+/// The instructions that oneDNN chooses among on this processor.
+std::string onednn_simd() {
+  switch (dnnl_get_effective_cpu_isa()) {
+    case dnnl_cpu_isa_avx2:
+      return "avx2";
+    case dnnl_cpu_isa_avx2_vnni:
+      return "avx2_vnni";
+    case dnnl_cpu_isa_avx512_core:
+      return "avx512";
+    case dnnl_cpu_isa_avx512_core_vnni:
+      return "avx512_vnni";
+    case dnnl_cpu_isa_avx512_core_bf16:
+      return "avx512_bf16";
+    case dnnl_cpu_isa_avx512_core_amx:
+      return "avx512_amx";
+    default:
+      return fmt::format("oneDNN's {:#x}", static_cast<unsigned>(dnnl_get_effective_cpu_isa()));
+  }
+}
+
 double matmul_gflops(double seconds) {
   struct Product {
     int64_t m, n, k;
@@ -198,7 +218,8 @@ double Limits::copy_gbps(size_t bytes) const {
 }
 
 Limits measure_arithmetic(Communicator& comm, double seconds) {
-  Limits limits{.ranks = comm.size(), .threads = omp_get_max_threads(), .copy = {}};
+  Limits limits{.ranks = comm.size(), .threads = omp_get_max_threads(), .simd = {}, .copy = {}};
+  limits.simd = onednn_simd();
   limits.matmul_gflops = together(comm, [&] { return matmul_gflops(2.0 * seconds); });
   limits.fma_gflops = together(comm, [&] { return fma_gflops(seconds); });
   limits.allreduce_gbps = allreduce_gbps(comm, seconds);
@@ -206,7 +227,7 @@ Limits measure_arithmetic(Communicator& comm, double seconds) {
 }
 
 Limits measure_device_limits(const Kernels& kernels, DType dtype, Communicator& comm, size_t largest) {
-  Limits limits{.ranks = comm.size(), .threads = omp_get_max_threads(), .copy = {}};
+  Limits limits{.ranks = comm.size(), .threads = omp_get_max_threads(), .simd = {}, .copy = {}};
   limits.matmul_gflops = together(comm, [&] { return device_matmul_gflops(kernels, dtype, 0.2); });
   for (size_t bytes = size_t{1} << 20; bytes <= largest; bytes *= 4)
     limits.copy.push_back({bytes, together(comm, [&] { return device_copy_rate(kernels, bytes, 0.1).gbps; })});

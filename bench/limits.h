@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -18,6 +19,7 @@ struct CopyRate {
 /// All ranks together: they measure at the same time, and their rates are added up.
 struct Limits {
   int ranks = 1, threads = 1;   ///< threads of each rank
+  std::string simd;             ///< the instructions that oneDNN's products may use; empty for a device
   double matmul_gflops = 0.0;   ///< best fp32 matrix product, oneDNN
   double fma_gflops = 0.0;      ///< fp32 multiply-adds on registers only
   std::vector<CopyRate> copy;   ///< by rising size; the last one is memory, far beyond any cache

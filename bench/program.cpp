@@ -80,7 +80,7 @@ double median(std::vector<double> values) {
 }
 
 Json to_json(const Limits& limits) {
-  Json json{{"matmul_gflops", limits.matmul_gflops}, {"fma_gflops", limits.fma_gflops}};
+  Json json{{"simd", limits.simd}, {"matmul_gflops", limits.matmul_gflops}, {"fma_gflops", limits.fma_gflops}};
   if (!limits.copy.empty()) {
     Json& rates = json["copy_gbps"];
     for (const CopyRate& rate : limits.copy) rates[fmt::format("{} KiB", rate.bytes >> 10)] = rate.gbps;

@@ -241,6 +241,7 @@ Json measure(const RunConfig& config, const Options& options, Communicator& comm
               {"ranks", comm.size()},
               {"threads", limits.threads},
               {"device", name_of(options.device)},
+              {"simd", limits.simd},
               {"precision", precision_text(config.train.precision, dtype, kernels)},
               {"parameters", training.parameters()},
               {"tokens_per_update", tokens},

@@ -1,4 +1,7 @@
-"""faiss.Kmeans on the matrix that kmeans_bench --write-matrix wrote, without subsampling; prints one JSON object."""
+"""faiss.Kmeans on the matrix that kmeans_bench --write-matrix wrote, without subsampling; prints one JSON object.
+
+FAISS_SIMD_LEVEL (AVX2, AVX512, ...) chooses the instructions of faiss itself, OPENBLAS_CORETYPE (Haswell, SkylakeX, ...)
+those of its matrix products. faiss ends when the objective no longer falls: `iterations` counts those that it did."""
 import argparse
 import json
 import math
@@ -36,9 +39,12 @@ def main():
     seconds = time.perf_counter() - start
     extra = memory("VmHWM") - before
     distances, _ = kmeans.index.search(x, 1)
-    flops = 2.0 * x.size * args.centroids * args.iterations
+    iterations = len(kmeans.obj)
+    flops = 2.0 * x.size * args.centroids * iterations
     print(json.dumps({"program": "faiss_kmeans", "faiss": faiss.__version__, "threads": args.threads,
-                      "sub_vectors": x.shape[0], "seconds": seconds, "gflops": flops / seconds * 1e-9,
+                      "simd": faiss.SIMDConfig.get_level_name(), "sub_vectors": x.shape[0],
+                      "iterations": iterations, "seconds": seconds,
+                      "milliseconds_per_iteration": 1e3 * seconds / iterations, "gflops": flops / seconds * 1e-9,
                       "objective": math.sqrt(float(distances.sum(dtype=np.float64))), "extra_mib": extra}))
 
 

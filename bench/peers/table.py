@@ -5,20 +5,24 @@ import json
 import platform
 import statistics
 
+KMEANS = [("simd", "instructions"), ("iterations", "iterations"), ("milliseconds_per_iteration", "ms per iteration"),
+          ("gflops", "GFLOP/s"), ("objective", "objective"), ("extra_mib", "extra MiB")]
+
 # Per task: title, the figure that is compared, its unit, whether more is better, further columns (key, heading).
 TASKS = {
     "step": ("Training updates", "tokens_per_second", "tokens/s", True,
              [("gflops", "GFLOP/s"), ("share_of_matmul_peak", "share of matmul peak"),
-              ("peak_mib_all_ranks", "peak MiB"), ("loss_bits", "loss, bits")]),
+              ("peak_mib_all_ranks", "peak MiB"), ("loss_bits", "loss, bits"), ("simd", "instructions")]),
     "ranks": ("Training updates by ranks", "tokens_per_second", "tokens/s", True,
-              [("gflops", "GFLOP/s"), ("peak_mib_all_ranks", "peak MiB, all ranks")]),
+              [("gflops", "GFLOP/s"), ("peak_mib_all_ranks", "peak MiB, all ranks"), ("simd", "instructions")]),
     "kmeans": ("k-means, 524288 sub-vectors of 8, K = 256, 15 iterations", "seconds", "s", False,
-               [("gflops", "GFLOP/s"), ("objective", "objective"), ("extra_mib", "extra MiB")]),
+               KMEANS),
+    "kmeans-avx2": ("The same with no more than AVX2", "seconds", "s", False, KMEANS),
     "codes": ("One token, 247 million parameters", "milliseconds", "ms", False,
               [("simd", "instructions"), ("model_mib", "model, MiB"), ("peak_mib", "peak MiB"), ("engine", "engine")]),
     "text": ("A text of 3072 tokens, 247 million parameters", "tokens_per_second", "tokens/s", True,
              [("simd", "instructions"), ("model_mib", "model, MiB"), ("peak_mib", "peak MiB")]),
-    "matmul": ("Best matrix product", "matmul_gflops", "GFLOP/s", True, []),
+    "matmul": ("Best matrix product", "matmul_gflops", "GFLOP/s", True, [("simd", "instructions")]),
 }
 
 
@@ -66,7 +70,7 @@ def versions(lines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("results", "spec", "processor", "threads", "cores", "commit", "config"):
+    for name in ("results", "spec", "processor", "instructions", "threads", "cores", "commit", "config"):
         parser.add_argument("--" + name, required=True)
     args = parser.parse_args()
     with open(args.results, encoding="utf-8") as file:
@@ -79,7 +83,8 @@ def main():
     if spec["noise"] > 0:
         shape += f", noise {spec['noise']} on {', '.join(spec['noise_groups'])}"
     print(f"# {args.config.strip()}, {datetime.date.today()}\n")
-    print(f"{args.processor}; {args.threads} threads on cores {args.cores}; quantnoise {args.commit}; "
+    print(f"{args.processor} ({args.instructions}); {args.threads} threads on cores {args.cores}; "
+          f"quantnoise {args.commit}; "
           f"{versions(lines)}. Medians; programs took turns. \"Against the first\" above 1: faster than the first.\n")
     print(f"Model: {shape}.\n")
     for task in TASKS:

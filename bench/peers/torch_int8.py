@@ -63,7 +63,8 @@ def main():
                     processor.append(time.process_time() - used)
         best[engine] = (min(seconds), statistics.median(seconds), min(processor))
     engine = min(best, key=lambda e: best[e][0])
-    print(json.dumps({"torch": torch.__version__, "engine": engine, "milliseconds": 1e3 * best[engine][0],
+    print(json.dumps({"torch": torch.__version__,
+                      "simd": torch.backends.cpu.get_cpu_capability(), "engine": engine, "milliseconds": 1e3 * best[engine][0],
                       "median_milliseconds": 1e3 * best[engine][1],
                       "processor_milliseconds": 1e3 * best[engine][2],
                       "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))

@@ -33,7 +33,8 @@ def main():
         a, b = torch.full((m, k), 0.5, dtype=dtype), torch.full((k, n), 0.25, dtype=dtype)
         c = torch.empty(m, n, dtype=dtype)
         best = max(best, 2.0 * m * n * k / fastest(lambda: torch.mm(a, b, out=c), args.seconds) * 1e-9)
-    print(json.dumps({"program": "torch_matmul", "torch": torch.__version__, "threads": args.threads,
+    print(json.dumps({"program": "torch_matmul", "torch": torch.__version__,
+                      "simd": torch.backends.cpu.get_cpu_capability(), "threads": args.threads,
                       "bf16": args.bf16, "matmul_gflops": best}))
 
 

@@ -240,7 +240,8 @@ def main():
             seconds.append(time.perf_counter() - start)
     per_update = spec["micro_batches"] * spec["rows"] * spec["time"]
     median = statistics.median(seconds)
-    print(json.dumps({"program": "torch_step", "torch": torch.__version__, "threads": args.threads,
+    print(json.dumps({"program": "torch_step", "torch": torch.__version__,
+                      "simd": torch.backends.cpu.get_cpu_capability(), "threads": args.threads,
                       "compile": args.compile, "bf16": args.bf16, "tf32": args.tf32, "device": args.device,
                       "parameters": sum(p.numel() for p in params),
                       "seconds": median, "seconds_fastest": min(seconds), "tokens_per_second": per_update / median,
