@@ -12,6 +12,9 @@
 #if QN_LANES >= 8
 #include "quant/kmeans_filter.h"
 #endif
+#if QN_LANES == 8
+#include "quant/kmeans_bounded.h"
+#endif
 
 namespace qn::QN_ISA {
 namespace {
@@ -51,7 +54,13 @@ class Assigner {
         layout_{table_.count(), v_.dim, v_.weights_per_cluster()},
         x_(reinterpret_cast<Lanes*>(task.scratch)) {}
 
-  void run(const AssignTask& task) {
+  void run(AssignTask& task) {
+#if QN_LANES == 8
+    if constexpr (D == 4 || D == 8)
+      if (task.bounds != nullptr)
+        return BoundedAssigner<D>(task).run(
+            task, [&](int64_t m, int n, const uint16_t* codes) { add(m, n, codes, task.stats); });
+#endif
 #if QN_LANES >= 8
     if constexpr (D == 4 || D == 8) {
       if (GroupFilter<D>::suits(v_, table_)) {
@@ -265,7 +274,7 @@ class Assigner {
 
 }  // namespace
 
-void assign(const AssignTask& task) {
+void assign(AssignTask& task) {
   if (task.vectors->column_importance != nullptr) return ColumnAssigner(task).run(task);
   switch (task.vectors->dim) {
     case 4:

@@ -4,6 +4,7 @@
 
 #include "ops/host_access.h"
 #include "quant/cuda/kmeans_backend.h"
+#include "quant/kmeans_bounds.h"
 
 namespace qn {
 namespace {
@@ -27,7 +28,7 @@ class CpuKMeans : public KMeansBackend {
  public:
   /// `copies` hold what the shares point to, where nobody else does.
   CpuKMeans(std::vector<WeightShare> shares, std::vector<OwnedTensor> copies)
-      : shares_(std::move(shares)), copies_(std::move(copies)) {
+      : shares_(std::move(shares)), copies_(std::move(copies)), bounds_(shares_.size()) {
     for (const WeightShare& s : shares_) codes_.emplace_back(static_cast<size_t>(s.count()));
   }
 
@@ -60,7 +61,7 @@ class CpuKMeans : public KMeansBackend {
       const size_t offset = sums.size();
       sums.resize(offset + static_cast<size_t>(s.layout().size()));
       assign_parallel(s.vectors, s.begin, s.end, CentroidTable(centroids[i], s.vectors.dim), codes_[i].data(),
-                      sums.data() + offset);
+                      sums.data() + offset, &bounds_[i]);
     }
   }
 
@@ -88,6 +89,7 @@ class CpuKMeans : public KMeansBackend {
   std::vector<WeightShare> shares_;
   std::vector<OwnedTensor> copies_;
   std::vector<std::vector<uint16_t>> codes_;
+  std::vector<AssignBounds> bounds_;
 };
 
 }  // namespace

@@ -13,14 +13,14 @@ namespace qn::QN_ISA {
 namespace {
 
 /// Scores are |c|^2/2 - x.c, as everywhere, here of 16-bit integers in units of 1 / (scale of x * scale of c). `D`
-/// floats per sub-vector, at most `MostCentroids` centroids.
-template <int D, int MostCentroids>
+/// floats per sub-vector, at most `MostCentroids` centroids, `Columns` registers of sub-vectors side by side.
+template <int D, int MostCentroids, int Columns = 2>
 class IntScores {
  public:
   static_assert(D == 4 || D == 8);
-  static constexpr int kPairs = D / 2, kColumns = 2, kBatch = kColumns * kLanes;
+  static constexpr int kPairs = D / 2, kColumns = Columns, kBatch = kColumns * kLanes;
   /// Centroids whose scores exist at a time: as many as there are registers for.
-  static constexpr int kTogether = kLanes == 16 ? 8 : 2;
+  static constexpr int kTogether = kLanes == 16 ? 8 : 4 / kColumns;
   /// values[column][pair]: elements 2 pair and 2 pair + 1 of kLanes sub-vectors.
   using Values = LanesInt[kColumns][kPairs];
 

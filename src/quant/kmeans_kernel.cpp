@@ -6,20 +6,21 @@
 #include <limits>
 
 #include "core/error.h"
+#include "quant/kmeans_bounds.h"
 
 namespace qn {
 
 namespace avx512vnni {
-void assign(const AssignTask& task);
+void assign(AssignTask& task);
 }
 namespace avx512 {
-void assign(const AssignTask& task);
+void assign(AssignTask& task);
 }
 namespace avx2 {
-void assign(const AssignTask& task);
+void assign(AssignTask& task);
 }
 namespace baseline {
-void assign(const AssignTask& task);
+void assign(AssignTask& task);
 }
 
 namespace {
@@ -51,10 +52,10 @@ std::span<const AssignVariant> assign_variants() {
   static const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
   static const AssignVariant variants[] = {
-      {"avx512vnni", avx512 && __builtin_cpu_supports("avx512vnni"), avx512vnni::assign},
-      {"avx512", avx512, avx512::assign},
-      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::assign},
-      {"baseline", true, baseline::assign}};
+      {"avx512vnni", avx512 && __builtin_cpu_supports("avx512vnni"), false, avx512vnni::assign},
+      {"avx512", avx512, false, avx512::assign},
+      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), true, avx2::assign},
+      {"baseline", true, false, baseline::assign}};
   return variants;
 }
 
@@ -120,44 +121,63 @@ const float* CentroidTable::transposed(int lanes) const {
   return reinterpret_cast<const float*>(transposed_.data()) + table * values_.size();
 }
 
+namespace {
+
+/// What assign_range does, with the groups that had to be looked at as the result.
+int64_t run_variant(const AssignVariant& variant, AssignTask task) {
+  QN_ASSERT(task.table->dim() == task.vectors->dim && task.table->count() >= 1 && task.table->count() <= 65536);
+  static thread_local Buffer scratch;
+  const size_t bytes = static_cast<size_t>(2 * task.vectors->dim * kMaxLanes) * sizeof(float);
+  if (scratch.size() < bytes) scratch = Buffer(bytes);
+  task.scratch = reinterpret_cast<float*>(scratch.data());
+  variant.assign(task);
+  return task.looked_at;
+}
+
+}  // namespace
+
 void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
                   double* stats, const AssignVariant* variant) {
-  QN_ASSERT(table.dim() == vectors.dim && table.count() >= 1 && table.count() <= 65536);
-  static thread_local Buffer scratch;
-  const size_t bytes = static_cast<size_t>(2 * vectors.dim * kMaxLanes) * sizeof(float);
-  if (scratch.size() < bytes) scratch = Buffer(bytes);
-  (variant != nullptr ? *variant : assign_variant())
-      .assign({.vectors = &vectors,
-               .begin = begin,
-               .end = end,
-               .table = &table,
-               .codes = codes,
-               .stats = stats,
-               .grids = make_grids(vectors),
-               .scratch = reinterpret_cast<float*>(scratch.data())});
+  run_variant(variant != nullptr ? *variant : assign_variant(), {.vectors = &vectors,
+                                                                 .begin = begin,
+                                                                 .end = end,
+                                                                 .table = &table,
+                                                                 .codes = codes,
+                                                                 .stats = stats,
+                                                                 .grids = make_grids(vectors)});
 }
 
 void assign_parallel(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
-                     double* stats) {
+                     double* stats, AssignBounds* bounds) {
   const StatsLayout layout{table.count(), vectors.dim, vectors.weights_per_cluster()};
   const int64_t chunks = (end - begin + kSubVectorChunk - 1) / kSubVectorChunk;
   const auto size = static_cast<size_t>(layout.size());
   if (stats != nullptr) std::fill(stats, stats + size, 0.0);
-#pragma omp parallel if (chunks > 1)
+  const BoundStep* step = bounds != nullptr ? bounds->start(vectors, begin, end, table, codes) : nullptr;
+  const AssignGrids grids = make_grids(vectors);
+  int64_t looked_at = 0;
+#pragma omp parallel if (chunks > 1) reduction(+ : looked_at)
   {
     // Sums are exact, so whole chunks may go to any thread and the tables may be added in any order.
     std::vector<double> mine(stats != nullptr ? size : 0, 0.0);
 #pragma omp for schedule(dynamic, 4)
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       const int64_t first = begin + chunk * kSubVectorChunk;
-      assign_range(vectors, first, std::min(end, first + kSubVectorChunk), table, codes + (first - begin),
-                   stats != nullptr ? mine.data() : nullptr);
+      looked_at += run_variant(assign_variant(), {.vectors = &vectors,
+                                                  .begin = first,
+                                                  .end = std::min(end, first + kSubVectorChunk),
+                                                  .table = &table,
+                                                  .codes = codes + (first - begin),
+                                                  .stats = stats != nullptr ? mine.data() : nullptr,
+                                                  .grids = grids,
+                                                  .bounds = step});
     }
     if (stats != nullptr) {
 #pragma omp critical(qn_kmeans_stats)
       for (size_t i = 0; i < size; ++i) stats[i] += mine[i];
     }
   }
+  if (bounds != nullptr) bounds->finish(looked_at);
 }
 
 double largest_magnitude(std::span<const float> values) {

@@ -11,6 +11,8 @@
 
 namespace qn {
 
+class AssignBounds;
+
 /// The sub-vectors of one weight in memory order: sub-vector m is data[m*dim : (m+1)*dim], that is row m / J, block
 /// column m % J with J = blocks_per_row. Walking memory order keeps reads sequential; codes are renumbered at the end.
 struct SubVectors {
@@ -73,6 +75,22 @@ struct AssignGrids {
 };
 AssignGrids make_grids(const SubVectors& vectors);
 
+/// Groups of centroids that a sub-vector has a bound for (kmeans_bounds.h), and most centroids in all of them.
+constexpr int64_t kBoundGroups = 8, kMostBoundCentroids = 1024;
+
+/// An E-step that begins with bounds from the one before; AssignBounds::start() prepares it.
+struct BoundStep {
+  const CentroidTable* grouped = nullptr;  ///< the centroids, one group after another
+  const uint16_t* numbers = nullptr;       ///< of the centroid at a place of it
+  const uint16_t* places = nullptr;        ///< of a centroid, by number
+  int64_t group_size = 0;                  ///< of all groups but the last; a multiple of kMaxLanes
+  float unit = 1.0f;
+  uint8_t* bytes = nullptr;  ///< [.., kBoundGroups], the first ones of sub-vector `first`
+  int64_t first = 0;
+  uint8_t fall[kBoundGroups] = {};  ///< to be taken off the bytes, which end at 0
+  float slack[kBoundGroups] = {};   ///< after that distances may still be lower by so many units
+};
+
 /// Everything that one call of an instruction set's `assign` works on.
 struct AssignTask {
   const SubVectors* vectors;
@@ -81,14 +99,18 @@ struct AssignTask {
   uint16_t* codes;  ///< codes[0] belongs to sub-vector `begin`
   double* stats;    ///< added to, unless null
   AssignGrids grids;
-  float* scratch;  ///< 2 * dim * kMaxLanes floats, aligned to 64 bytes
+  float* scratch = nullptr;  ///< 2 * dim * kMaxLanes floats, aligned to 64 bytes
+  /// Null, or bounds to use and to renew; `codes` are then those of the E-step before. For variants that know them.
+  const BoundStep* bounds = nullptr;
+  int64_t looked_at = 0;  ///< result: groups of centroids that bounds did not exclude, over all sub-vectors
 };
 
 /// The same function compiled for one instruction set. All give the same codes and the same sums, bit by bit.
 struct AssignVariant {
   const char* name;
   bool supported;  ///< by this processor
-  void (*assign)(const AssignTask&);
+  bool bounds;     ///< knows AssignTask::bounds, and gains by them
+  void (*assign)(AssignTask&);
 };
 /// Fastest first; the last one is always supported.
 std::span<const AssignVariant> assign_variants();
@@ -113,8 +135,9 @@ void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const C
                   double* stats, const AssignVariant* variant = nullptr);
 
 /// assign_range over [begin, end) with OpenMP. `stats` (may be null) is overwritten with the sums of the range.
+/// With `bounds`, `codes` must be those of the last call with the same bounds, if there was one.
 void assign_parallel(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
-                     double* stats);
+                     double* stats, AssignBounds* bounds = nullptr);
 
 /// Largest magnitude; infinity when a value is not a number.
 double largest_magnitude(std::span<const float> values);

@@ -78,6 +78,9 @@ inline Lanes to_float(LanesInt v) { return reinterpret_cast<Lanes>(_mm512_cvtepi
 inline LanesInt smaller_int(LanesInt a, LanesInt b) {
   return reinterpret_cast<LanesInt>(_mm256_min_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
 }
+inline LanesInt larger_int(LanesInt a, LanesInt b) {
+  return reinterpret_cast<LanesInt>(_mm256_max_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
 inline LanesInt plus_products(LanesInt sum, LanesInt a, LanesInt b) {
   return sum +
          reinterpret_cast<LanesInt>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
