@@ -76,9 +76,9 @@ struct Shares {
   P target, other;
 };
 
-/// The row's logits become gradients.
+/// The row's logits, of which the target's was `chosen`, become gradients.
 template <int N, typename T, typename P>
-__device__ void write_gradient(T* x, int64_t cols, const ExpSum<P>& total, int32_t target, P scale,
+__device__ void write_gradient(T* x, int64_t cols, const ExpSum<P>& total, int32_t target, P chosen, P scale,
                                const Shares<P>& shares) {
   const P inverse = P{1} / total.sum;
   for_each_pack<N>(cols, [&](auto pack, int64_t c) {
@@ -89,13 +89,13 @@ __device__ void write_gradient(T* x, int64_t cols, const ExpSum<P>& total, int32
     for (int j = 0; j < kN; ++j) v[j] = exp_of<T>(v[j] - total.max) * inverse;
 #pragma unroll
     for (int j = 0; j < kN; ++j) v[j] = scale * (v[j] - shares.other);
-    if (target >= c && target < c + kN) {
-#pragma unroll
-      for (int j = 0; j < kN; ++j)
-        if (target == c + j) v[j] -= scale * (shares.target - shares.other);
-    }
     store_pack(x + c, v);
   });
+  // The thread that has just written the target's writes it once more.
+  const int64_t whole = cols / N * N;
+  const int64_t owner = target < whole ? target / N % blockDim.x : target - whole;
+  if (threadIdx.x == owner)
+    x[target] = static_cast<T>(scale * (exp_of<T>(chosen - total.max) * inverse - shares.target));
 }
 
 // One block per row, whose first `cols` columns are logits.
@@ -123,7 +123,7 @@ __global__ void cross_entropy_kernel(double* losses, T* logits, const int32_t* t
         smoothing > 0.0 ? (1.0 - smoothing - other) * static_cast<double>(log_sum - chosen) + other * all
                         : static_cast<double>(log_sum - chosen);
   if (!write_grad) return;
-  write_gradient<N>(x, cols, total, target, grad_scale != nullptr ? static_cast<P>(*grad_scale) : P{1},
+  write_gradient<N>(x, cols, total, target, chosen, grad_scale != nullptr ? static_cast<P>(*grad_scale) : P{1},
                     {static_cast<P>(1.0 - smoothing), static_cast<P>(other)});
 }
 
