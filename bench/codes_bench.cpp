@@ -99,7 +99,7 @@ void write_file(const Options& o) {
 std::unique_ptr<RunTask> dense_task(const std::string& path) {
   const ModelFile from = load_model_file(path);
   auto task = task_of_packed(SafetensorsReader(path), path);
-  task->module().allocate(DType::f32, cpu_kernels());
+  task->module().allocate(DType::f32, cpu_kernels(), false);
   Arena arena;
   for (const auto& p : task->module().parameters().all()) {
     Weight* weight = from.module().weights().find(p->name);

@@ -88,6 +88,8 @@ TEST(Codes, EveryWayInEveryInstructionSet) {
         SCOPED_TRACE(fmt::format("{} {} {}", variant->name, cpu::name_of(path), c.text()));
         if (!serves(path, w.weight().view(), DType::f32, false)) continue;
         check_product(w, 1, DType::f32, false, kFloat, path);
+        if (path == cpu::CodesPath::dots && serves(path, w.weight().view(), DType::f32, true))
+          check_product(w, 2, DType::f32, true, kFloat, path);
         if (path == cpu::CodesPath::token_tables)
           check_product(w, variant->tokens + 3, DType::f32, false, kFloat, path);
       }

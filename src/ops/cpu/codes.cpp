@@ -35,7 +35,6 @@ std::atomic<const CodesVariant*> chosen = nullptr;
 
 // Fewer codes do not pay for waking threads.
 constexpr int64_t kSerialBelow = 1 << 15;
-constexpr int64_t kMostEntries = 256;  // of tables of bytes
 /// Floats of a tile: of the second-level cache for few tokens; for many, whose product takes longer than decoding, as
 /// many as a product needs to run at full speed.
 constexpr int64_t kSmallTile = 1 << 17, kLargeTile = 1 << 21, kManyTokens = 64;
@@ -212,6 +211,32 @@ void dots(const CodesVariant& variant, const CodeMatrix& w, const float* x, floa
   w.bits <= 8 ? block_dots_of<uint8_t>(variant, w, x, y) : block_dots_of<uint16_t>(variant, w, x, y);
 }
 
+/// y [m, cols] = x [m, rows] W.
+void transposed_dots(const CodesVariant& variant, const CodeMatmulArgs& a) {
+  const CodeMatrix& w = a.weight;
+  std::vector<float> scaled(static_cast<size_t>(w.row_scales == nullptr ? 0 : w.rows));
+  for (int64_t i = 0; i < a.x.rows(); ++i) {
+    const float* x = a.x.as<float>() + i * w.rows;
+    float* y = a.y.as<float>() + i * a.y.cols() + a.column;
+    if (w.row_scales != nullptr) {
+      std::copy_n(x, w.rows, scaled.data());
+      scale_by_row(w, scaled.data(), 0, w.rows);
+      x = scaled.data();
+    }
+#pragma omp parallel for schedule(static) if (w.rows * w.blocks() >= kSerialBelow)
+    for (int64_t j = 0; j < w.blocks(); ++j) {
+      static thread_local std::vector<uint8_t> unpacked;
+      const uint8_t* codes = w.codes + j * w.rows;
+      if (w.bits != 8) {
+        uint8_t* bytes = at_least(unpacked, w.rows + 1);
+        read_codes(w, j * w.rows, w.rows, bytes);
+        codes = bytes;
+      }
+      variant.column_dots({codes, w.rows, w.block, w.centroids, x, y + j * w.block});
+    }
+  }
+}
+
 void product_of_token(const CodesVariant& variant, const CodeMatrix& w, const float* x, float* y, CodesPath path) {
   if (path == CodesPath::float_tables) return product_by_float_tables(variant, w, x, y);
   if (path == CodesPath::byte_tables) {
@@ -299,9 +324,10 @@ const char* name_of(CodesPath path) {
 
 bool serves(CodesPath path, const CodeMatrix& w, DType dtype, bool transposed) {
   if (path == CodesPath::tiles) return true;
-  if (dtype != DType::f32 || transposed) return false;
-  if (path == CodesPath::dots) return true;
-  if (w.block == 0 || w.levels > kMostEntries) return false;
+  if (dtype != DType::f32) return false;
+  const bool bytes = w.block > 0 && w.bits <= 8;
+  if (path == CodesPath::dots) return bytes || !transposed;
+  if (transposed || !bytes) return false;
   if (path == CodesPath::float_tables) return codes_variant().float_lookups != nullptr;
   return path == CodesPath::token_tables || codes_variant().lookups != nullptr;
 }
@@ -371,6 +397,9 @@ void matmul_codes_by(CodesPath path, const CodeMatmulArgs& a) {
       return dispatch_float(a.x.dtype, [&](auto tag) { product_by_tiles<decltype(tag)>(a); });
     case CodesPath::token_tables:
       return product_by_token_tables(codes_variant(), a);
+    case CodesPath::dots:
+      if (a.transposed) return transposed_dots(codes_variant(), a);
+      [[fallthrough]];
     default:
       return product_by_token(codes_variant(), a, path);
   }

@@ -11,6 +11,6 @@
 
 namespace qn::cpu::QN_ISA {
 extern const CodesVariant variant;
-const CodesVariant variant{"avx512", kTokens, token_tables,      block_dots,   grid_dots,
-                           nullptr,  nullptr, make_float_tables, float_lookups};
+const CodesVariant variant{"avx512",    kTokens, token_tables, block_dots,        grid_dots,
+                           column_dots, nullptr, nullptr,      make_float_tables, float_lookups};
 }  // namespace qn::cpu::QN_ISA

@@ -27,6 +27,6 @@ struct Lanes {
 
 namespace qn::cpu::QN_ISA {
 extern const CodesVariant variant;
-const CodesVariant variant{"baseline", kTokens, token_tables, block_dots, grid_dots,
-                           nullptr,    nullptr, nullptr,      nullptr};
+const CodesVariant variant{"baseline",  kTokens, token_tables, block_dots, grid_dots,
+                           column_dots, nullptr, nullptr,      nullptr,    nullptr};
 }  // namespace qn::cpu::QN_ISA

@@ -87,6 +87,31 @@ void block_dots_of(const BlockDots& a) {
 
 void block_dots(const BlockDots& a) { a.wide ? block_dots_of<uint16_t>(a) : block_dots_of<uint8_t>(a); }
 
+/// D elements at a time.
+template <int D>
+void column_dots_of(const ColumnDots& a) {
+  using F = Floats<D>;
+  constexpr int kGroup = 8;
+  for (int64_t t = 0; t < a.block; t += D) {
+    const float* centroids = a.centroids + t;
+    typename F::Vector sums[kGroup] = {};
+    int64_t r = 0;
+    for (; r + kGroup <= a.rows; r += kGroup) {
+      const Codes<uint8_t, kGroup> code(a.codes + r);
+#pragma GCC unroll 8
+      for (int i = 0; i < kGroup; ++i)
+        sums[i] += a.x[r + i] * F::load(centroids + code[i] * static_cast<uint64_t>(a.block));
+    }
+    for (; r < a.rows; ++r) sums[0] += a.x[r] * F::load(centroids + a.codes[r] * a.block);
+    F::store(a.y + t, ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7])));
+  }
+}
+
+void column_dots(const ColumnDots& a) {
+  if (a.block % 8 == 0) return column_dots_of<(Lanes::kLanes < 8 ? Lanes::kLanes : 8)>(a);
+  a.block % 4 == 0 ? column_dots_of<4>(a) : column_dots_of<1>(a);
+}
+
 void grid_dots(const GridDots& a) {
   typename Lanes::Vector sums[kGridRows] = {}, zeros[kGridRows];
   for (int i = 0; i < kGridRows; ++i) zeros[i] = Lanes::all(a.zeros[i]);

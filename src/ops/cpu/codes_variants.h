@@ -21,6 +21,15 @@ struct BlockDots {
   float* sums;  ///< [kDotRows, kSumLanes], aligned to 64 bytes
 };
 
+/// y[t] = sum over r of x[r] * centroids[codes[r], t] for t < block, r < rows: what a block column gives of a
+/// transposed product.
+struct ColumnDots {
+  const uint8_t* codes;
+  int64_t rows, block;
+  const float *centroids, *x;
+  float* y;
+};
+
 /// y[i] = sum over c of (rows[i][c] - zeros[i]) * x[c], i < kGridRows.
 constexpr int kGridRows = 4;
 struct GridDots {
@@ -90,6 +99,7 @@ struct CodesVariant {
   void (*token_tables)(const TokenTables&);
   void (*block_dots)(const BlockDots&);
   void (*grid_dots)(const GridDots&);
+  void (*column_dots)(const ColumnDots&);
   /// For blocks [begin, end). Null, as `lookups` is, where the instruction set cannot look bytes up in whole registers.
   void (*make_tables)(const ByteTables&, int64_t begin, int64_t end);
   void (*lookups)(const ByteLookups&);

@@ -171,7 +171,7 @@ void lookups(const ByteLookups& a) {
 }  // namespace
 
 extern const CodesVariant variant;
-const CodesVariant variant{"avx512vbmi", kTokens, token_tables, block_dots, grid_dots,
-                           make_tables,  lookups, nullptr,      nullptr};
+const CodesVariant variant{"avx512vbmi", kTokens,     token_tables, block_dots, grid_dots,
+                           column_dots,  make_tables, lookups,      nullptr,    nullptr};
 
 }  // namespace qn::cpu::QN_ISA
