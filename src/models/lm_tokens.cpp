@@ -1,15 +1,21 @@
 #include "models/lm_tokens.h"
 
+#include <algorithm>
+
 namespace qn {
 
 LmTokens::LmTokens(TransformerLm& model, Tape& tape)
     : model_(model), tape_(tape), cache_(std::ssize(model.layers().layers()), model.width()) {
   QN_ASSERT(!tape.recording());
   // What a pass computes once stays where it is computed first: that must be now, and not within a step.
+  const Arena::Mark begin = tape.arena.mark();
   const std::vector<int32_t> tokens = model.token_of_every_band();
   const Var features = model.features(tape, {std::ssize(tokens), 1, tokens, {}});
   model.head().log_probabilities(tape, {features.value.row_slice(0, 1), nullptr});
-  kept_ = tape.arena.mark();
+  const auto& weights = model.weights().all();
+  const bool computed =
+      std::any_of(weights.begin(), weights.end(), [&](const auto& w) { return w->computed_in(tape); });
+  kept_ = computed ? tape.arena.mark() : begin;
 }
 
 Tensor LmTokens::next(std::span<const int32_t> tokens, std::span<const int32_t> counts,

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "nn/layers/row_parts.h"
+
 namespace qn {
 namespace {
 constexpr uint64_t kEmbeddingSite = 0;  // dropout site of the model's input end
@@ -91,6 +93,15 @@ Var TransformerLm::finish(Tape& tape, Var x) {
   return x;
 }
 
+/// features(), in little memory where nothing needs what is in between.
+Var TransformerLm::features_for_losses(Tape& tape, const TokenBatch& batch) {
+  const bool watched = activations().observer() != nullptr;  // which would see more, and smaller, activations
+  if (!may_work_in_parts(tape) || watched) return features(tape, batch);
+  const Var x = embed(tape, batch);
+  layers_->update(tape, x.value, EqualSequences{batch.rows, batch.cols});
+  return finish(tape, x);
+}
+
 Tensor TransformerLm::losses(Tape& tape, const TokenBatch& batch) {
   const Tensor result = tape.arena.tensor({batch.rows * batch.cols}, DType::f64);
   tape.k.fill(result, 0.0);
@@ -100,7 +111,7 @@ Tensor TransformerLm::losses(Tape& tape, const TokenBatch& batch) {
     rows.push_back(static_cast<int32_t>(i));
     targets.push_back(batch.target[i]);
   }
-  const Var x = features(tape, batch);
+  const Var x = features_for_losses(tape, batch);
   if (rows.size() == batch.target.size()) {
     head_->losses(tape, x, targets, result, 0.0);
     return result;

@@ -40,6 +40,7 @@ class TransformerLm : public LanguageModel {
   Var embed_tokens(Tape& tape, std::span<const int32_t> tokens);
   Var embed(Tape& tape, const TokenBatch& batch);
   Var finish(Tape& tape, Var x);
+  Var features_for_losses(Tape& tape, const TokenBatch& batch);
 
   ModelConfig config_;
   std::unique_ptr<TokenEmbedding> embedding_;

@@ -38,6 +38,13 @@ Var Weight::value(Tape& tape) {
   return value_;
 }
 
+bool Weight::computed_in(const Tape& tape) const {
+  const auto computed = [&](uint64_t pass, const Var& v) {
+    return pass == tape.pass_id() && (dense_ == nullptr || v.value.data != dense_->value.data);
+  };
+  return computed(table_pass_, table_) || computed(value_pass_, value_);
+}
+
 Var Weight::linear(Tape& tape, const Var& x, const Var& bias, const ActivationQuantizer* input) {
   Weight* const self = this;
   return linear_concat(tape, x, {&self, 1}, {&bias, 1}, input);

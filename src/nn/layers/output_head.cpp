@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "nn/layers/row_parts.h"
 #include "ops/host_access.h"
 
 namespace qn {
@@ -15,6 +16,24 @@ Var logits_of(Tape& tape, const Var& x, std::span<Weight* const> weights, const 
   int64_t classes = 0;
   for (const Weight* weight : weights) classes += weight->rows();
   return linear_concat(tape, x, weights, {}, input.quantizer(), logit_columns(tape, classes));
+}
+
+/// cross_entropy() of logits_of(x), some rows at a time where that is possible: logits are as wide as the vocabulary.
+/// Row i of x has target i, one of `classes`, and, where there are `rows`, belongs to loss rows[i].
+template <typename LogitsOf>
+void losses_of(Tape& tape, const Tensor& losses, const Var& x, int64_t classes, std::span<const int32_t> targets,
+               std::span<const int32_t> rows, double smoothing, const LogitsOf& logits_of) {
+  if (!may_work_in_parts(tape)) return cross_entropy(tape, losses, logits_of(x), classes, targets, rows, smoothing);
+  constexpr int64_t kLogits = int64_t{1} << 22;  // 16 MiB in fp32
+  const int64_t most = std::clamp<int64_t>(kLogits / classes / 16 * 16, 16, 512);
+  for_row_parts(tape, x.value.rows(), most, [&](int64_t begin, int64_t count) {
+    const auto part = [&](std::span<const int32_t> all) {
+      return all.subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+    };
+    const Tensor of_part = rows.empty() ? losses.reshaped({losses.elements(), 1}).row_slice(begin, count) : losses;
+    cross_entropy(tape, of_part.reshaped({of_part.elements()}), logits_of({x.value.row_slice(begin, count), nullptr}),
+                  classes, part(targets), rows.empty() ? rows : part(rows), smoothing);
+  });
 }
 
 class Softmax : public OutputHead {
@@ -31,7 +50,8 @@ class Softmax : public OutputHead {
 
   void losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses,
               double smoothing) override {
-    cross_entropy(tape, losses, logits(tape, x), weight_->rows(), targets, {}, smoothing);
+    losses_of(tape, losses, x, weight_->rows(), targets, {}, smoothing,
+              [&](const Var& part) { return logits(tape, part); });
   }
 
   Tensor log_probabilities(Tape& tape, const Var& x) override {
@@ -143,12 +163,14 @@ void AdaptiveSoftmax::losses(Tape& tape, const Var& x, std::span<const int32_t> 
     for (const int32_t row : split.rows[i + 1])
       if (row >= 0)
         head_targets[static_cast<size_t>(row)] = static_cast<int32_t>(bands_.size(0)) + static_cast<int32_t>(i);
-  cross_entropy(tape, losses, head_logits(tape, features), head_size(), head_targets, {});
+  losses_of(tape, losses, features, head_size(), head_targets, {}, 0.0,
+            [&](const Var& part) { return head_logits(tape, part); });
   for (size_t i = 0; i < tails_.size(); ++i) {
     const std::vector<int32_t>& rows = split.rows[i + 1];
     if (rows.empty()) continue;
     const Var selected = select_rows(tape, features, rows);
-    cross_entropy(tape, losses, tail_logits(tape, selected, i), tails_[i].words->rows(), split.ids[i + 1], rows);
+    losses_of(tape, losses, selected, tails_[i].words->rows(), split.ids[i + 1], rows, 0.0,
+              [&](const Var& part) { return tail_logits(tape, part, i); });
   }
 }
 
@@ -157,7 +179,8 @@ Tensor AdaptiveSoftmax::log_probabilities(Tape& tape, const Var& x) {
                 vocabulary = bands_.first(bands_.count() - 1) + bands_.size(bands_.count() - 1);
   const Tensor result = tape.parameter_tensor({n, vocabulary});
   const auto log_softmax = [&](const Tensor& logits, int64_t classes) {
-    const Tensor y = tape.parameter_tensor({n, classes});
+    const bool in_place = logits.dtype == tape.parameter_dtype() && logits.cols() == classes;
+    const Tensor y = in_place ? logits : tape.parameter_tensor({n, classes});
     tape.k.log_softmax(y, logits);
     return HostView(tape.k, y);
   };

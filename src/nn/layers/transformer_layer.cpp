@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "nn/layers/row_parts.h"
+
 namespace qn {
 
 namespace {
@@ -119,18 +121,52 @@ Unbiased TransformerLayer::feed_forward(Tape& tape, const Var& x) const {
   return fc2_.without_bias(tape, hidden);
 }
 
+/// The bias of a branch's last map is added on the way into the residual sum.
+Var TransformerLayer::added(Tape& tape, const LayerNorm& norm, uint64_t number, const Var& x,
+                            const Unbiased& branch) const {
+  const Var sum = residual_dropout(tape, x, branch.value, branch.bias, site(options_.dropout, number));
+  return options_.prenorm ? sum : norm(tape, sum);
+}
+
 template <typename Own, typename Cross>
 Var TransformerLayer::around(Tape& tape, const Var& x, const Own& own, const Cross& cross) const {
-  // The biases of all branches' last maps are added on the way into the residual sum.
-  const auto add = [&](const LayerNorm& norm, uint64_t number, const Var& residual, const auto& branch_of) {
-    const Unbiased branch = branch_of(options_.prenorm ? norm(tape, residual) : residual);
-    const Var sum = residual_dropout(tape, residual, branch.value, branch.bias, site(options_.dropout, number));
-    return options_.prenorm ? sum : norm(tape, sum);
+  const Var heads = own(before(tape, attention_norm_, x));
+  Var y = added(tape, attention_norm_, 2, x, own_.out.without_bias(tape, heads));
+  if (options_.cross_attention) {
+    const Var seen = cross(before(tape, cross_norm_, y));
+    y = added(tape, cross_norm_, 4, y, cross_.out.without_bias(tape, seen));
+  }
+  return added(tape, final_norm_, 3, y, feed_forward(tape, before(tape, final_norm_, y)));
+}
+
+void TransformerLayer::update(Tape& tape, const Tensor& x, const RowLayout& rows) const {
+  QN_ASSERT(may_work_in_parts(tape) && !options_.cross_attention);
+  constexpr int64_t kPart = 512;  // of rows: a product of so many has nothing to gain from more
+  const auto part = [](const Tensor& all, int64_t begin, int64_t count) {
+    return Var{all.row_slice(begin, count), nullptr};
   };
-  Var y = add(attention_norm_, 2, x, [&](const Var& z) { return own_.out.without_bias(tape, own(z)); });
-  if (options_.cross_attention)
-    y = add(cross_norm_, 4, y, [&](const Var& z) { return cross_.out.without_bias(tape, cross(z)); });
-  return add(final_norm_, 3, y, [&](const Var& z) { return feed_forward(tape, z); });
+  {
+    const ScratchScope scope(tape.arena);
+    const Tensor qkv = tape.tensor({x.rows(), 3 * options_.width});
+    for_row_parts(tape, x.rows(), kPart, [&](int64_t begin, int64_t count) {
+      const Var z = before(tape, attention_norm_, part(x, begin, count));
+      tape.k.copy(qkv.row_slice(begin, count), own_.all(tape, z).value);
+    });
+    const Var heads = attend(tape, {qkv, nullptr}, rows, options_, {});
+    for_row_parts(tape, x.rows(), kPart, [&](int64_t begin, int64_t count) {
+      const Var z = part(x, begin, count);
+      const Unbiased branch = own_.out.without_bias(tape, part(heads.value, begin, count));
+      tape.k.copy(z.value, added(tape, attention_norm_, 2, z, branch).value);
+    });
+    tape.restart(tape.pass());
+  }
+  const ScratchScope scope(tape.arena);
+  for_row_parts(tape, x.rows(), kPart, [&](int64_t begin, int64_t count) {
+    const Var z = part(x, begin, count);
+    const Unbiased branch = feed_forward(tape, before(tape, final_norm_, z));
+    tape.k.copy(z.value, added(tape, final_norm_, 3, z, branch).value);
+  });
+  tape.restart(tape.pass());
 }
 
 Var TransformerLayer::forward(Tape& tape, const Var& x, const RowLayout& rows, const Encoded* encoded) const {

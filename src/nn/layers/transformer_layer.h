@@ -72,6 +72,10 @@ class TransformerLayer {
 
   /// x [rows, width] -> the same shape. With cross-attention `encoded` is needed, and rows are Sequences.
   Var forward(Tape& tape, const Var& x, const RowLayout& rows, const Encoded* encoded = nullptr) const;
+  /// The same without cross-attention, in place and in the memory of some rows' activations beside queries, keys and
+  /// values. For passes that may_work_in_parts(); the values of weights that the pass has computed so far are
+  /// forgotten.
+  void update(Tape& tape, const Tensor& x, const RowLayout& rows) const;
   /// The same of some rows only, without cross-attention: x [rows, width] -> [wanted rows, width]. Every row is a key,
   /// but queries and all that comes behind attention are of wanted rows.
   Var forward(Tape& tape, const Var& x, const Sequences& sequences, const WantedRows& wanted) const;
@@ -102,6 +106,9 @@ class TransformerLayer {
                          std::initializer_list<const Linear*> maps);
   };
   /// The block around its attentions: each gives, of its input, heads side by side.
+  /// What the branch of a norm is computed from, and what becomes of its result; `number` is its dropout site.
+  Var before(Tape& tape, const LayerNorm& norm, const Var& x) const { return options_.prenorm ? norm(tape, x) : x; }
+  Var added(Tape& tape, const LayerNorm& norm, uint64_t number, const Var& x, const Unbiased& branch) const;
   template <typename Own, typename Cross>
   Var around(Tape& tape, const Var& x, const Own& own, const Cross& cross) const;
   Unbiased feed_forward(Tape& tape, const Var& x) const;  // without the bias of its last map

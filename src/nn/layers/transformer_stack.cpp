@@ -27,6 +27,11 @@ Var TransformerStack::forward(Tape& tape, const Var& input, const RowLayout& row
   return x;
 }
 
+void TransformerStack::update(Tape& tape, const Tensor& x, const RowLayout& rows) const {
+  for (size_t i = 0; i < layers_.size(); ++i)
+    if (runs(tape, i)) layers_[i]->update(tape, x, rows);
+}
+
 Var TransformerStack::forward(Tape& tape, const Var& input, const Sequences& sequences,
                               const WantedRows& wanted) const {
   const size_t last = layers_.size() - 1;
