@@ -1,17 +1,16 @@
 // Attention by blocks of query rows: one block of scores per thread instead of a time x time matrix. The backward
 // recomputes the probabilities from the stored log of the softmax denominator. Everything is computed in P; of
 // activations in a storage type each thread keeps a copy of its head's rows in P.
-#include <omp.h>
-
 #include <cmath>
 #include <type_traits>
 #include <vector>
 
+#include "ops/cpu/attention_products.h"
 #include "ops/cpu/cpu_kernels.h"
 #include "ops/cpu/exp.h"
-#include "ops/cpu/gemm.h"
 #include "ops/cpu/parallel.h"
 #include "ops/cpu/philox_lanes.h"
+#include "ops/cpu/pieces.h"
 
 namespace qn::cpu {
 namespace {
@@ -91,7 +90,21 @@ template <typename P>
 struct Scratch {
   std::vector<P> scores, dscores;
   std::vector<P> q, kv, out, dq, dkv, dout;  // copies in P
+  GemmProducts<P> products;
+  TiledProducts tiled;
 };
+
+/// Calls f(products) with what is fastest for P.
+template <typename P, typename F>
+void with_products(Scratch<P>& scratch, const F& f) {
+  if constexpr (std::is_same_v<P, float>) {
+    if (const GemmVariant* variant = gemm_variant(); variant != nullptr) {
+      scratch.tiled.use(*variant);
+      return f(scratch.tiled);
+    }
+  }
+  f(scratch.products);
+}
 
 /// What is computed for an item.
 template <typename P>
@@ -106,10 +119,9 @@ struct Head {
   P keep_scale;
   const RandomStream* stream;
 
-  const P* k() const { return kv.data; }
-  const P* v() const { return kv.data + kv.part; }
+  HeadShape<P> shape() const { return {{kv.data, kv.ld}, {kv.data + kv.part, kv.ld}, keys, dim, causal}; }
   /// Keys that any of `count` queries from `first` on sees.
-  int64_t seen(int64_t first, int64_t count) const { return causal ? first + count : keys; }
+  int64_t seen(int64_t first, int64_t count) const { return shape().seen(first, count); }
 };
 
 template <typename P>
@@ -127,13 +139,6 @@ Head<P> head_of(const Columns<P>& q, const Columns<P>& kv, const AttentionArgs& 
           .threshold = args.dropout > 0.0 ? drop_threshold(args.dropout) : 0,
           .keep_scale = static_cast<P>(1.0 / (1.0 - args.dropout)),
           .stream = &stream};
-}
-
-/// scores[count, keys] = scale * Q_block K^P
-template <typename P>
-void block_scores(const Head<P>& head, int64_t first, int64_t count, int64_t keys, P* scores) {
-  gemm(false, true, count, keys, head.dim, head.scale, head.q.data + first * head.q.ld, head.q.ld, head.k(), head.kv.ld,
-       P{0}, scores, keys);
 }
 
 /// Row r of the block sees keys 0 .. visible-1.
@@ -167,9 +172,10 @@ void for_each_key(const Head<P>& head, int64_t query, int64_t n, int64_t room, P
 
 /// Scores become dropped-out probabilities; hidden keys become 0. Writes the log denominators.
 template <typename P>
-void softmax_block(const Head<P>& head, int64_t first, int64_t count, int64_t keys, P* scores, P* lse) {
-  for (int64_t r = 0; r < count; ++r) {
-    P* s = scores + r * keys;
+void softmax_block(const Head<P>& head, const QueryBlock& block, P* scores, P* lse) {
+  const int64_t first = block.first, keys = head.seen(first, block.count);
+  for (int64_t r = 0; r < block.count; ++r) {
+    P* s = scores + r * block.ld;
     const int64_t n = visible(head, first + r);
     P max = s[0];
 #pragma omp simd reduction(max : max)
@@ -188,10 +194,11 @@ void softmax_block(const Head<P>& head, int64_t first, int64_t count, int64_t ke
 
 /// scores -> dropped-out probabilities (in place); dscores (holding dOut V^P) -> gradient of the scaled scores.
 template <typename P>
-void softmax_grad_block(const Head<P>& head, int64_t first, int64_t count, int64_t keys, P* scores, P* dscores,
-                        const P* lse, const P* delta) {
-  for (int64_t r = 0; r < count; ++r) {
-    P *s = scores + r * keys, *d = dscores + r * keys;
+void softmax_grad_block(const Head<P>& head, const QueryBlock& block, P* scores, P* dscores, const P* lse,
+                        const P* delta) {
+  const int64_t first = block.first, keys = head.seen(first, block.count);
+  for (int64_t r = 0; r < block.count; ++r) {
+    P *s = scores + r * block.ld, *d = dscores + r * block.ld;
     const int64_t n = visible(head, first + r);
     const P shift = lse[head.row + first + r], del = delta[r];
     for_each_key(head, first + r, n, keys, head.keep_scale, [=](int64_t c, P factor) {
@@ -205,49 +212,52 @@ void softmax_grad_block(const Head<P>& head, int64_t first, int64_t count, int64
   }
 }
 
-template <typename P>
-void head_forward(const Head<P>& head, const Columns<P>& out, P* lse, std::vector<P>& scores) {
-  scores.resize(static_cast<size_t>(kQueryBlock * head.keys));
+template <typename P, typename Products>
+void head_forward(const Head<P>& head, const Columns<P>& out, P* lse, std::vector<P>& room, Products& products) {
+  products.begin(head.shape(), false);
+  const int64_t ld = products.row_of_keys(head.keys);
+  P* scores = at_least(room, kQueryBlock * ld);
   for (int64_t first = 0; first < head.queries; first += kQueryBlock) {
-    const int64_t count = std::min(kQueryBlock, head.queries - first), keys = head.seen(first, count);
-    block_scores(head, first, count, keys, scores.data());
-    softmax_block(head, first, count, keys, scores.data(), lse);
-    gemm(false, false, count, head.dim, keys, P{1}, scores.data(), keys, head.v(), head.kv.ld, P{0},
-         out.data + first * out.ld, out.ld);
+    const QueryBlock block{first, std::min(kQueryBlock, head.queries - first), ld};
+    products.times_transposed(scores, block, head.scale, head.q.data + first * head.q.ld, head.q.ld, HeadOperand::k);
+    softmax_block(head, block, scores, lse);
+    products.times(out.data + first * out.ld, out.ld, P{1}, scores, block, HeadOperand::v);
+  }
+}
+
+/// delta[r] = <out, dout> of row r of a block
+template <typename P>
+void row_products(P* delta, const P* out, const P* dout, int64_t ld, int64_t count, int64_t dim) {
+  for (int64_t r = 0; r < count; ++r) {
+    const P *o = out + r * ld, *g = dout + r * ld;
+    P sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < dim; ++c) sum += o[c] * g[c];
+    delta[r] = sum;
   }
 }
 
 /// `dq` is laid out as the head's q, `dkv` as its k and v, `dout` as `out`.
-template <typename P>
+template <typename P, typename Products>
 void head_backward(const Head<P>& head, const Columns<P>& dq, const Columns<P>& dkv, const Columns<P>& out,
-                   const Columns<P>& dout, const P* lse, Scratch<P>& scratch) {
-  const int64_t ld_out = out.ld;
+                   const Columns<P>& dout, const P* lse, Scratch<P>& scratch, Products& products) {
+  products.begin(head.shape(), true);
+  const int64_t ld = products.row_of_keys(head.keys);
   P *dk = dkv.data, *dv = dkv.data + dkv.part;
-  scratch.scores.resize(static_cast<size_t>(kQueryBlock * head.keys));
-  scratch.dscores.resize(scratch.scores.size());
-  P *scores = scratch.scores.data(), *dscores = scratch.dscores.data();
+  P *scores = at_least(scratch.scores, kQueryBlock * ld), *dscores = at_least(scratch.dscores, kQueryBlock * ld);
   // From the last block down: the first one handled covers all keys, so it may overwrite dk and dv.
-  P beta = 0;
-  for (int64_t first = (head.queries - 1) / kQueryBlock * kQueryBlock; first >= 0; first -= kQueryBlock) {
-    const int64_t count = std::min(kQueryBlock, head.queries - first), keys = head.seen(first, count);
-    const P* grad = dout.data + first * ld_out;
+  bool add = false;
+  for (int64_t first = (head.queries - 1) / kQueryBlock * kQueryBlock; first >= 0; first -= kQueryBlock, add = true) {
+    const QueryBlock block{first, std::min(kQueryBlock, head.queries - first), ld};
+    const P *grad = dout.data + first * out.ld, *q = head.q.data + first * head.q.ld;
     P delta[kQueryBlock];
-    for (int64_t r = 0; r < count; ++r) {
-      const P *o = out.data + (first + r) * ld_out, *g = grad + r * ld_out;
-      P sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t c = 0; c < head.dim; ++c) sum += o[c] * g[c];
-      delta[r] = sum;
-    }
-    block_scores(head, first, count, keys, scores);
-    gemm(false, true, count, keys, head.dim, P{1}, grad, ld_out, head.v(), head.kv.ld, P{0}, dscores, keys);
-    softmax_grad_block(head, first, count, keys, scores, dscores, lse, delta);
-    gemm(true, false, keys, head.dim, count, P{1}, scores, keys, grad, ld_out, beta, dv, dkv.ld);
-    gemm(false, false, count, head.dim, keys, head.scale, dscores, keys, head.k(), head.kv.ld, P{0},
-         dq.data + first * dq.ld, dq.ld);
-    gemm(true, false, keys, head.dim, count, head.scale, dscores, keys, head.q.data + first * head.q.ld, head.q.ld,
-         beta, dk, dkv.ld);
-    beta = 1;
+    row_products(delta, out.data + first * out.ld, grad, out.ld, block.count, head.dim);
+    products.times_transposed(scores, block, head.scale, q, head.q.ld, HeadOperand::k);
+    products.times_transposed(dscores, block, P{1}, grad, out.ld, HeadOperand::v);
+    softmax_grad_block(head, block, scores, dscores, lse, delta);
+    products.transposed_times(dv, dkv.ld, add, P{1}, scores, block, grad, out.ld);
+    products.times(dq.data + first * dq.ld, dq.ld, head.scale, dscores, block, HeadOperand::k);
+    products.transposed_times(dk, dkv.ld, add, head.scale, dscores, block, q, head.q.ld);
   }
 }
 
@@ -258,24 +268,14 @@ int64_t length_of(const RowSequences& sequences, int64_t b) {
   return sequences.lengths != nullptr ? sequences.lengths[b] : sequences.longest;
 }
 
-/// About what an item costs beside its pairs of query and key, in such pairs.
-constexpr int64_t kItemCost = 256;
-
-/// Calls f(item) for the calling thread's share of a parallel region: heads next to each other, and about as much work
-/// for each thread, however unequal the sequences are.
+/// Calls f(item) for items that no other thread of a parallel region has taken.
 template <typename F>
-void for_each_own_item(const AttentionArgs& args, F&& f) {
-  const auto cost = [&](int64_t b) { return length_of(args.queries, b) * length_of(args.keys, b) + kItemCost; };
-  int64_t all = 0, before = 0;  // twice the cost: an item belongs to whose share its middle lies in
-  for (int64_t b = 0; b < args.batch; ++b) all += 2 * args.heads * cost(b);
-  const int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
-  for (int64_t b = 0; b < args.batch; ++b) {
-    const int64_t each = cost(b);
-    Item item{
-        b, 0, begin_of(args.queries, b), length_of(args.queries, b), begin_of(args.keys, b), length_of(args.keys, b)};
-    for (; item.h < args.heads; ++item.h, before += 2 * each)
-      if (item.queries > 0 && (before + each) * threads / all == thread) f(item);
-  }
+void for_each_item(Pieces& items, const AttentionArgs& args, const F& f) {
+  items.share([&](int64_t piece) {
+    const int64_t b = piece / args.heads, queries = length_of(args.queries, b);
+    if (queries == 0) return;
+    f(Item{b, piece % args.heads, begin_of(args.queries, b), queries, begin_of(args.keys, b), length_of(args.keys, b)});
+  });
 }
 
 }  // namespace
@@ -285,16 +285,18 @@ void attention(const Tensor& out, const Tensor& lse, const Tensor& q, const Tens
   dispatch_float(q.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
+    Pieces items(args.batch * args.heads);
 #pragma omp parallel
     {
       static thread_local Scratch<P> scratch;
-      for_each_own_item(args, [&](const Item& item) {
+      for_each_item(items, args, [&](const Item& item) {
         const Extent queries{item.queries, 1, args.head_dim}, keys{item.keys, 2, args.head_dim};
         const auto head = head_of(load(query_columns<T>(q, args, item), scratch.q, queries),
                                   load(key_columns<T>(kv, args, item), scratch.kv, keys), args, item, stream);
         const auto result = query_columns<T>(out, args, item);
         const auto computed = room_for(result, scratch.out, queries);
-        head_forward(head, computed, lse.as<P>(), scratch.scores);
+        with_products(scratch,
+                      [&](auto& products) { head_forward(head, computed, lse.as<P>(), scratch.scores, products); });
         store(result, computed, queries);
       });
     }
@@ -307,10 +309,11 @@ void attention_grad(const Tensor& dq, const Tensor& dkv, const Tensor& dout, con
   dispatch_float(q.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
+    Pieces items(args.batch * args.heads);
 #pragma omp parallel
     {
       static thread_local Scratch<P> scratch;
-      for_each_own_item(args, [&](const Item& item) {
+      for_each_item(items, args, [&](const Item& item) {
         const Extent queries{item.queries, 1, args.head_dim}, keys{item.keys, 2, args.head_dim};
         const auto head = head_of(load(query_columns<T>(q, args, item), scratch.q, queries),
                                   load(key_columns<T>(kv, args, item), scratch.kv, keys), args, item, stream);
@@ -319,7 +322,9 @@ void attention_grad(const Tensor& dq, const Tensor& dkv, const Tensor& dout, con
         const auto q_result = query_columns<T>(dq, args, item), kv_result = key_columns<T>(dkv, args, item);
         const auto q_computed = room_for(q_result, scratch.dq, queries);
         const auto kv_computed = room_for(kv_result, scratch.dkv, keys);
-        head_backward(head, q_computed, kv_computed, forward, grad, lse.as<P>(), scratch);
+        with_products(scratch, [&](auto& products) {
+          head_backward(head, q_computed, kv_computed, forward, grad, lse.as<P>(), scratch, products);
+        });
         store(q_result, q_computed, queries);
         store(kv_result, kv_computed, keys);
       });

@@ -5,6 +5,7 @@
 
 #include "ops/cpu/cpu_kernels.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/gemm_blocks.h"
 #include "ops/cpu/matmul_bf16.h"
 #include "ops/cpu/parallel.h"
 
@@ -44,6 +45,7 @@ void add_transposed(const float* x, int64_t m, int64_t n, float beta, float* c, 
 
 void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
           const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
+  if (gemm_by_blocks(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)) return;
   // oneDNN packs A^T column by column. C^T = B^T A reads A along its rows instead: nearly twice as fast, with the extra
   // transposition, for the weight gradient of a feed-forward block of 1024.
   if (!transpose_a || transpose_b || !column_thrashes(lda) || column_thrashes(ldb))
