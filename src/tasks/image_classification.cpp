@@ -323,8 +323,8 @@ EvalReport ImageClassification::score_data(const EvalConfig& config, const Kerne
   auto* other = teacher ? dynamic_cast<ImageModel*>(&teacher->module()) : nullptr;
   const Evaluation found = score(*model_, other, *batches, kEvalBatch, kernels, comm, dtype);
   EvalReport report{.amount = group_digits(found.sample_size) + " images", .result = found.text(), .fields = {}};
-  report.fields.emplace_back("images", found.sample_size);
-  for (const Metric& metric : found.metrics) report.fields.emplace_back(metric.name, metric.value);
+  report.fields.push_back({"images", found.sample_size});
+  for (const Metric& metric : found.metrics) report.fields.push_back({metric.name, metric.value});
   return report;
 }
 

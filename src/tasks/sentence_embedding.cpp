@@ -245,8 +245,8 @@ EvalReport SentenceEmbedding::score_data(const EvalConfig& config, const Kernels
   const auto vectors = [&](const Vectors& how) { return compute(how, lines, batches, most, kernels, comm, dtype); };
   const Evaluation found = compare(vectors(own_vectors()), vectors(vectors_of(other)), batches, lines.size(), comm);
   EvalReport report{.amount = group_digits(found.sample_size) + " sentences", .result = found.text(), .fields = {}};
-  report.fields.emplace_back("sentences", found.sample_size);
-  for (const Metric& metric : found.metrics) report.fields.emplace_back(metric.name, metric.value);
+  report.fields.push_back({"sentences", found.sample_size});
+  for (const Metric& metric : found.metrics) report.fields.push_back({metric.name, metric.value});
   return report;
 }
 

@@ -304,8 +304,8 @@ EvalReport SentencePrediction::score_data(const EvalConfig& config, const Kernel
       data, how, {.limits = {.max_tokens = config.max_tokens, .required_multiple = 1}, .over_long = OverLong::error});
   const Evaluation found = judge(data, batches, run(*model_, data, batches, how, kernels, comm, dtype));
   EvalReport report{.amount = group_digits(found.sample_size) + " sentences", .result = found.text(), .fields = {}};
-  report.fields.emplace_back("sentences", found.sample_size);
-  for (const Metric& metric : found.metrics) report.fields.emplace_back(metric.name, metric.value);
+  report.fields.push_back({"sentences", found.sample_size});
+  for (const Metric& metric : found.metrics) report.fields.push_back({metric.name, metric.value});
   return report;
 }
 
