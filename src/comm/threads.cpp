@@ -17,12 +17,13 @@ namespace {
 constexpr const char* kThreads = "OMP_NUM_THREADS";
 constexpr const char* kWaitPolicy = "OMP_WAIT_POLICY";
 constexpr const char* kSpinCount = "GOMP_SPINCOUNT";
-// Some 250 microseconds on processors whose pause takes 140 cycles: longer than threads of one kernel usually wait for
-// each other, because waking one may cost more than that. On two cores of a virtual machine (Xeon, AVX-512), updates of
-// wikitext2_small take 0.71 s instead of 0.84 s with a tenth of it, small ones 23 ms instead of 39 ms (56 ms when
-// threads sleep at once), and longer spinning gains nothing. Beside two busy processes small updates take 58 ms instead
-// of 85 ms; with four times the count they take twice as long in the mean.
-constexpr const char* kShortSpin = "5000";
+// Some 100 microseconds on processors whose pause takes 140 cycles: longer than threads of one kernel usually wait for
+// each other, because waking one may cost more than that, and short enough not to keep much from others. On two cores
+// of a virtual machine (Xeon, AVX-512) updates of wikitext2_small take 0.73, 0.90, 1.05 s in three rounds, with a
+// fourth of it 0.92, 1.00, 1.04 s, with 2.5 times as much 0.77, 0.83, 1.30 s. Beside two busy processes small runs take
+// as long as with sleeping threads; the longer threads spin, the fewer other processes it takes to slow them down many
+// times over.
+constexpr const char* kShortSpin = "2000";
 
 /// Cores this process may run on (mpirun binds small numbers of ranks to one core each).
 int allowed_cores() {
