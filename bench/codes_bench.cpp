@@ -165,7 +165,8 @@ Seconds whole_text(TransformerLm& model, const Options& o) {
 void run(const Options& o) {
   for (const cpu::CodesVariant* variant : cpu::codes_variants())
     if (o.simd == variant->name) cpu::use_codes_variant(variant);
-  QN_CHECK(o.simd.empty() || o.simd == cpu::codes_variant().name, "--simd: this processor has no {}", o.simd);
+  QN_CHECK(o.simd.empty() || o.simd == cpu::codes_variant().name,
+           "--simd: '{}' is none of the names in --help, or this processor has no such instructions", o.simd);
   if (o.simd == "avx2") dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
   reset_peak_memory();
   const int64_t before = resident_memory();

@@ -84,7 +84,8 @@ Run run_once(const Options& options, const std::vector<float>& matrix, const flo
 void choose_simd(const std::string& name) {
   for (const AssignVariant& variant : assign_variants())
     if (name == variant.name && variant.supported) use_assign_variant(&variant);
-  QN_CHECK(name.empty() || name == assign_variant().name, "--simd: this processor has no {}", name);
+  QN_CHECK(name.empty() || name == assign_variant().name,
+           "--simd: '{}' is none of the names in --help, or this processor has no such instructions", name);
 }
 
 /// What arithmetic the device can do: measured on the CPU, on a GPU from its clock.

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cerrno>
 #include <fstream>
+#include <limits>
 #include <thread>
 
 #include "core/file_io.h"
@@ -13,6 +14,7 @@
 #include "support/capture.h"
 #include "support/temp_dir.h"
 #include "train/checkpoint_folder.h"
+#include "train/late_copies.h"
 #include "train/run_record.h"
 #include "train/run_state.h"
 #include "train/start_checks.h"
@@ -322,6 +324,30 @@ TEST_F(RunFolderTest, TheUserSaysForHowLong) {
   disk.repair();
   ASSERT_TRUE(settles(folder));
   EXPECT_FALSE(folder.failed_too_long());
+}
+
+TEST_F(RunFolderTest, AStateThatIsNotFiniteWhenItIsCompleteIsNotWritten) {
+  CheckpointFolder folder(config(), kSoon);
+  folder.begin_run();
+  folder.save(state_at(1), 1, 1, {});
+  for (const float value : {std::numeric_limits<float>::infinity(), 2.0F}) {
+    const std::vector<float> source(1000, value);
+    const auto state = std::make_shared<StateDict>(state_at(2));
+    LateCopies copies;
+    const auto complete = copies.start({{state->tensor("x"), view_of(source.data(), {1000})}}, state);
+    folder.save(state, 1, 2, {}, complete);
+    folder.wait();
+    EXPECT_TRUE(folder.idle());
+    const bool good = value == 2.0F;
+    EXPECT_EQ(update_in("checkpoint_last.h5"), good ? 2 : 1);
+    EXPECT_EQ(folder.newest_good().update, good ? 2 : 1);
+    if (good) {
+      EXPECT_NO_THROW(copies.finish());
+    } else {
+      EXPECT_THROW(copies.finish(), Error);
+    }
+    EXPECT_NO_THROW(copies.finish()) << "told once";
+  }
 }
 
 }  // namespace
