@@ -9,6 +9,7 @@
 #include "core/random.h"
 #include "op_runner.h"
 #include "ops/cpu/codes_variants.h"
+#include "random_floats.h"
 #include "support/tolerance.h"
 
 namespace qn::test {
@@ -19,13 +20,6 @@ struct Variant {
   explicit Variant(const cpu::CodesVariant& variant) { cpu::use_codes_variant(&variant); }
   ~Variant() { cpu::use_codes_variant(nullptr); }
 };
-
-std::vector<float> random_floats(int64_t n, uint64_t id) {
-  const RandomStream random({.seed = 4, .purpose = Purpose::test, .id = id});
-  std::vector<float> x;
-  for (int64_t i = 0; i < n; ++i) x.push_back(static_cast<float>(random.normal(static_cast<uint64_t>(i))));
-  return x;
-}
 
 /// x W^T or x W and, for the tolerance, the sum of the magnitudes that are added up.
 struct Expected {

@@ -8,6 +8,7 @@
 #include "ops/cpu/gemm_blocks.h"
 #include "ops/cpu/gemm_variants.h"
 #include "ops/kernels.h"
+#include "random_floats.h"
 
 namespace qn::test {
 namespace {
@@ -24,13 +25,6 @@ struct Setting {
   }
   int before = omp_get_max_threads();
 };
-
-std::vector<float> random_floats(int64_t n, uint64_t id) {
-  const RandomStream random({.seed = 4, .purpose = Purpose::test, .id = id});
-  std::vector<float> x;
-  for (int64_t i = 0; i < n; ++i) x.push_back(static_cast<float>(random.normal(static_cast<uint64_t>(i))));
-  return x;
-}
 
 struct Case {
   bool transpose_a, transpose_b;
