@@ -6,8 +6,12 @@ if(NOT QN_CUDA STREQUAL "OFF")
   find_package(CUDAToolkit 12.4)
   if(CMAKE_CUDA_COMPILER AND TARGET CUDA::cublasLt)
     # Code for A100 and H100, and an intermediate form that newer devices compile when a program starts. Each further
-    # architecture adds to the compile time of every kernel.
-    set(CMAKE_CUDA_ARCHITECTURES "80-real;90-real;90-virtual" CACHE STRING "GPUs to compile for (CMake's notation)")
+    # architecture adds to the compile time of every kernel; CMake's CUDAARCHS in the environment names others.
+    set(qn_architectures "80-real;90-real;90-virtual")
+    if(DEFINED ENV{CUDAARCHS})
+      set(qn_architectures "$ENV{CUDAARCHS}")
+    endif()
+    set(CMAKE_CUDA_ARCHITECTURES "${qn_architectures}" CACHE STRING "GPUs to compile for (CMake's notation)")
     enable_language(CUDA)
     if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc has C++20
       set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")

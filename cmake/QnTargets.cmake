@@ -30,6 +30,10 @@ if(QN_SANITIZE)
   target_link_options(qn_usage INTERFACE -fsanitize=${QN_SANITIZE})
 endif()
 
+# Optimising takes most of the compiler's time. Programs around the libraries (tests, the command line) gain nothing
+# from the last of it.
+set(qn_quick_options "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>")
+
 # qn_library(NAME SOURCES a.cpp ... [DEPS lib ...] [PRIVATE_DEPS lib ...]): the library qn_NAME of folder src/NAME.
 function(qn_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
@@ -46,6 +50,7 @@ function(qn_test name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE qn_test_support ${ARG_DEPS})
+  target_compile_options(${name} PRIVATE ${qn_quick_options})
   if(NOT ARG_RANKS)
     set(ARG_RANKS 1)
   endif()
