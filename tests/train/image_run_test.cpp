@@ -79,8 +79,8 @@ RunConfig bars_config(const BarsDir& dir, const std::string& name) {
   c.optimizer.name = OptimizerKind::adam;
   c.schedule = {.name = Schedule::cosine, .lr = 0.01, .warmup_updates = 3};
   c.train.micro_batches = 2;
-  c.train.max_updates = 60;
-  c.train.validate_every_updates = 20;
+  c.train.max_updates = 24;
+  c.train.validate_every_updates = 8;
   c.checkpoint.dir = (dir / name).string();
   return c;
 }
@@ -95,6 +95,7 @@ std::vector<float> buffer_values(Module& module) {
 }
 
 TEST(ImageRun, Learns) {
+  if (comm().size() > 1) GTEST_SKIP() << "ranks that each learn alone show nothing new";
   const BarsDir dir;
   const auto local = make_local_communicator();
   RunConfig config = bars_config(dir, mine("learns"));
@@ -312,16 +313,17 @@ TEST(ImageRun, LearnsWithoutClasses) {
 }
 
 TEST(ImageRun, ResumesBitExactly) {
+  if (comm().size() > 1) GTEST_SKIP() << "ranks that each learn alone show nothing new";
   const BarsDir dir;
   const auto local = make_local_communicator();
   RunConfig config = bars_config(dir, mine("straight"));
   TaskTrainer straight(config, *local, {});
   ASSERT_EQ(straight->run(), Outcome::finished);
   config.checkpoint.dir = (dir / mine("stopped")).string();
-  for (const int stop : {4, 13, 0})
+  for (const int stop : {4, 11, 0})
     TaskTrainer(config, *local, {.quantize = false, .resume = true, .stop_requested = stop_at(stop)})->run();
   TaskTrainer rest(config, *local, {});
-  ASSERT_EQ(rest->update(), 60);
+  ASSERT_EQ(rest->update(), config.train.max_updates);
   EXPECT_EQ(parameter_values(rest->module()), parameter_values(straight->module()));
   EXPECT_EQ(buffer_values(rest->module()), buffer_values(straight->module()));
 }
