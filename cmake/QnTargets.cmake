@@ -30,15 +30,18 @@ if(QN_SANITIZE)
   target_link_options(qn_usage INTERFACE -fsanitize=${QN_SANITIZE})
 endif()
 
-# Optimising takes most of the compiler's time. Programs around the libraries (tests, the command line) gain nothing
-# from the last of it.
+# Optimising takes most of the compiler's time. Code that never runs in loops (tasks, reports, the command line,
+# tests) gains nothing from the last of it.
 set(qn_quick_options "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>")
 
-# qn_library(NAME SOURCES a.cpp ... [DEPS lib ...] [PRIVATE_DEPS lib ...]): the library qn_NAME of folder src/NAME.
+# qn_library(NAME SOURCES a.cpp ... [DEPS lib ...] [PRIVATE_DEPS lib ...] [QUICK]): the library qn_NAME of folder src/NAME.
 function(qn_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "QUICK" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
   add_library(qn_${name} STATIC ${ARG_SOURCES})
   target_link_libraries(qn_${name} PUBLIC $<BUILD_INTERFACE:qn_flags> qn_usage ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+  if(ARG_QUICK)
+    target_compile_options(qn_${name} PRIVATE ${qn_quick_options})
+  endif()
 endfunction()
 
 # qn_test(NAME SOURCES a_test.cpp ... DEPS lib ... [RANKS 1 2 4] [LABELS l] [TIMEOUT s]): a GoogleTest program.
