@@ -10,10 +10,8 @@
 #include "quant/kmeans_kernel.h"
 #include "quant/kmeans_lanes.h"
 #if QN_LANES >= 8
-#include "quant/kmeans_filter.h"
-#endif
-#if QN_LANES == 8
 #include "quant/kmeans_bounded.h"
+#include "quant/kmeans_filter.h"
 #endif
 
 namespace qn::QN_ISA {
@@ -55,7 +53,7 @@ class Assigner {
         x_(reinterpret_cast<Lanes*>(task.scratch)) {}
 
   void run(AssignTask& task) {
-#if QN_LANES == 8
+#if QN_LANES >= 8
     if constexpr (D == 4 || D == 8)
       if (task.bounds != nullptr)
         return BoundedAssigner<D>(task).run(
@@ -214,8 +212,7 @@ class Assigner {
       scores[g] = group_scores(transposed, g, x);
       smallest = smaller(smallest, scores[g]);
     }
-    float best = FLT_MAX;
-    for (int lane = 0; lane < kLanes; ++lane) best = smallest[lane] < best ? smallest[lane] : best;
+    const float best = smallest_lane(smallest);
     int32_t code = -1;
     for (uint32_t rest = groups; rest != 0; rest &= rest - 1) {
       const int g = __builtin_ctz(rest);

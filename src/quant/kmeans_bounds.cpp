@@ -70,8 +70,7 @@ void sort_into_groups(std::span<uint16_t> numbers, int64_t groups, int64_t size,
 bool AssignBounds::suit(const SubVectors& v, int64_t count, const CentroidTable& table) const {
   if (!assign_variant().bounds || v.column_importance != nullptr || table.count() > kMostBoundCentroids) return false;
   if (v.dim != 4 && v.dim != 8) return false;
-  // Squares must be numbers that float has.
-  if (!(v.max_abs > 1e-15 && v.max_abs < 1e15)) return false;
+  if (!has_score_grid(v)) return false;
   return eager_ || (table.count() >= kFewestCentroids && count >= kFewestSubVectors);
 }
 
@@ -100,10 +99,7 @@ const BoundStep* AssignBounds::start(const SubVectors& v, int64_t begin, int64_t
     move(ways);
   else
     make(count_, table, typical);
-  std::vector<float> sorted;
-  for (const uint16_t k : numbers_) sorted.insert(sorted.end(), now.begin() + k * v.dim, now.begin() + (k + 1) * v.dim);
-  grouped_ = std::make_unique<CentroidTable>(sorted, v.dim);
-  step_.grouped = grouped_.get();
+  lay_out_groups(v, table);
   step_.first = begin;
   return &step_;
 }
@@ -138,6 +134,47 @@ void AssignBounds::move(const std::vector<double>& ways) {
     step_.fall[g] = static_cast<uint8_t>(whole);
     step_.slack[g] = std::nextafter(static_cast<float>(rest_of_way_[g]), std::numeric_limits<float>::infinity());
   }
+}
+
+/// The centroids as they are now, group by group.
+void AssignBounds::lay_out_groups(const SubVectors& v, const CentroidTable& table) {
+  std::vector<float> sorted;
+  for (const uint16_t k : numbers_)
+    sorted.insert(sorted.end(), table.values() + k * v.dim, table.values() + (k + 1) * v.dim);
+  grouped_ = std::make_unique<CentroidTable>(sorted, v.dim);
+  step_.grouped = grouped_.get();
+  const ScoreGrid grid = step_.grid = make_score_grid(v, *grouped_);
+  const auto places = static_cast<size_t>(kBoundGroups * step_.group_size);
+  const size_t products = places * static_cast<size_t>(v.dim);
+  if (const size_t bytes = products * sizeof(int16_t) + places * sizeof(int32_t); scores_.size() != bytes)
+    scores_ = Buffer(bytes);
+  auto* const centroids = reinterpret_cast<int16_t*>(scores_.data());
+  auto* const norms = reinterpret_cast<int32_t*>(centroids + products);
+  std::fill_n(centroids, products, int16_t{0});
+  std::fill_n(norms, places, INT32_MAX);
+  double longest_rounding = 0.0, largest_sum = 0.0;  // of |rounding of c|; of the sum of the |c_t|
+  for (int64_t k = 0; k < grouped_->count(); ++k) {
+    norms[k] = static_cast<int32_t>(grouped_->half_norm()[k] / grid.unit);
+    double rounding = 0.0, total = 0.0;
+    for (int64_t t = 0; t < v.dim; ++t) {
+      const double value = -static_cast<double>(grouped_->values()[k * v.dim + t]) * static_cast<double>(grid.scale_c);
+      const double rounded = std::nearbyint(value);
+      const int64_t at = ((k / kMaxLanes * (v.dim / 2) + t / 2) * kMaxLanes + k % kMaxLanes) * 2 + t % 2;
+      centroids[at] = static_cast<int16_t>(rounded);
+      rounding += (value - rounded) * (value - rounded);
+      total += std::abs(value);
+    }
+    longest_rounding = std::max(longest_rounding, std::sqrt(rounding));
+    largest_sum = std::max(largest_sum, total);
+  }
+  step_.centroids = centroids;
+  step_.norms = norms;
+  // x.c is wrong by what rounding c takes from |x| and half a unit of x (and a little) from |c_t|, in units; then what
+  // float32 does to scores, which is less than 1000 units.
+  const double unit = static_cast<double>(grid.unit) * kUp, d = static_cast<double>(v.dim);
+  const double half = 0.501, float_errors = 2e-6 * static_cast<double>(grid.most_score(v.dim)) + 4.0 * d;
+  step_.error = static_cast<float>(unit * (float_errors + half * largest_sum + half * std::sqrt(d) * longest_rounding));
+  step_.error_per_length = static_cast<float>(unit * longest_rounding * static_cast<double>(grid.scale_x));
 }
 
 void AssignBounds::finish(int64_t looked_at) {

@@ -41,6 +41,7 @@ class AssignBounds {
   bool suit(const SubVectors& vectors, int64_t count, const CentroidTable& table) const;
   void make(int64_t count, const CentroidTable& table, double typical);
   void move(const std::vector<double>& ways);
+  void lay_out_groups(const SubVectors& vectors, const CentroidTable& table);
 
   const bool eager_;
   std::vector<float> centroids_;  ///< of the E-step before
@@ -54,6 +55,7 @@ class AssignBounds {
   std::vector<uint16_t> numbers_, places_;
   double rest_of_way_[kBoundGroups] = {};  ///< in units, less than one: moved, but not taken off the bytes yet
   std::unique_ptr<CentroidTable> grouped_;
+  Buffer scores_;  ///< BoundStep::centroids, then norms
   BoundStep step_;
 };
 

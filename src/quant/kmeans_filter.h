@@ -12,13 +12,29 @@
 namespace qn::QN_ISA {
 namespace {
 
-/// Scores are |c|^2/2 - x.c, as everywhere, here of 16-bit integers in units of 1 / (scale of x * scale of c). `D`
-/// floats per sub-vector, at most `MostCentroids` centroids, `Columns` registers of sub-vectors side by side.
-template <int D, int MostCentroids, int Columns = 2>
+/// to[i] = from[i] * scale as an integer, for n of them, a multiple of 16.
+inline void round_to_shorts(int16_t* to, const float* from, int n, float scale) {
+  for (int i = 0; i < n; i += 16) {
+#if QN_LANES == 16
+    const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(from + i), _mm512_set1_ps(scale)));
+    const __m256i halves = _mm512_cvtepi32_epi16(rounded);
+#else
+    const __m256 factor = _mm256_set1_ps(scale);
+    const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i), factor)),
+                  high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i + 8), factor));
+    const __m256i halves = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+#endif
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), halves);
+  }
+}
+
+/// Scores are |c|^2/2 - x.c, as everywhere, here of 16-bit integers (ScoreGrid). `D` floats per sub-vector, at most
+/// `MostCentroids` centroids.
+template <int D, int MostCentroids>
 class IntScores {
  public:
   static_assert(D == 4 || D == 8);
-  static constexpr int kPairs = D / 2, kColumns = Columns, kBatch = kColumns * kLanes;
+  static constexpr int kPairs = D / 2, kColumns = 2, kBatch = kColumns * kLanes;
   /// Centroids whose scores exist at a time: as many as there are registers for.
   static constexpr int kTogether = kLanes == 16 ? 8 : 4 / kColumns;
   /// values[column][pair]: elements 2 pair and 2 pair + 1 of kLanes sub-vectors.
@@ -26,46 +42,33 @@ class IntScores {
 
   /// Outside of this nothing is known to be gained, or scales would leave the range of float.
   static bool suits(const SubVectors& v, const CentroidTable& table) {
-    return table.count() <= MostCentroids && v.max_abs > 1e-15 && v.max_abs < 1e15;
+    return table.count() <= MostCentroids && has_score_grid(v);
   }
 
-  IntScores(const SubVectors& v, const CentroidTable& table) : registers_((table.count() + kLanes - 1) / kLanes) {
-    float largest = 0.0f, reach = 0.0f;  // reach: sum over t of |c_t| (|c_t| / 2 + |x_t|) at most
-    for (int t = 0; t < D; ++t) {
-      const float c = table.largest()[t];
-      largest = c > largest ? c : largest;
-      reach += c * (0.5f * c + static_cast<float>(v.max_abs));
-    }
-    scale_x_ = kReach / static_cast<float>(v.max_abs);
-    const float scale_c = largest > 1e-15f ? kReach / largest : scale_x_;
-    const float units = scale_x_ * scale_c;
-    unit_ = 1.0f / units;
+  IntScores(const SubVectors& v, const CentroidTable& table)
+      : registers_((table.count() + kLanes - 1) / kLanes), grid_(make_score_grid(v, table)) {
     // Twice the error of a score: half a unit per rounded factor times the other factor, and what float32 adds.
-    slack_ = static_cast<int32_t>(2e-6f * kMostScore) + 4 * D;
-    for (int t = 0; t < D; ++t) slack_ += static_cast<int32_t>(table.largest()[t] * scale_c) + 1;
-    rounding_ = reach * (2.02f * static_cast<float>(D + 4) * (0.5f * FLT_EPSILON)) + 4 * D * FLT_MIN;
+    slack_ = static_cast<int32_t>(2e-6f * grid_.most_score(D)) + 4 * D;
+    for (int t = 0; t < D; ++t) slack_ += static_cast<int32_t>(table.largest()[t] * grid_.scale_c) + 1;
 
-    round(centroids_, table.values(), static_cast<int>(registers_) * kLanes * D, -scale_c);
+    round_to_shorts(centroids_, table.values(), static_cast<int>(registers_) * kLanes * D, -grid_.scale_c);
     for (int64_t k = 0; k < registers_ * kLanes; ++k)
-      norms_[k] = k < table.count() ? static_cast<int32_t>(table.half_norm()[k] * units) : INT32_MAX;
+      norms_[k] = k < table.count() ? static_cast<int32_t>(table.half_norm()[k] / grid_.unit) : INT32_MAX;
   }
 
   int64_t registers() const { return registers_; }
   /// One unit of a score in float.
-  float unit() const { return unit_; }
+  float unit() const { return grid_.unit; }
   /// Bound on the float32 error of a difference of two float scores.
-  float rounding() const { return rounding_; }
+  float rounding() const { return grid_.rounding; }
   /// Bound on the error of a difference of two scores, less the sum of |x| in units of x.
   int32_t slack() const { return slack_; }
-  const int16_t* centroid(int64_t k) const { return centroids_ + k * D; }  ///< -c in units
-  int32_t norm(int64_t k) const { return norms_[k]; }                      ///< |c|^2 / 2 in units
 
   /// Sub-vectors as integers: n floats, a multiple of 16.
-  void round_vectors(int16_t* to, const float* from, int n) const { round(to, from, n, scale_x_); }
+  void round_vectors(int16_t* to, const float* from, int n) const { round_to_shorts(to, from, n, grid_.scale_x); }
 
-  /// The `rows` that `index` names: kBatch sub-vectors.
-  static void take(const int16_t* rows, const int32_t* index, Values& values) {
-    for (int c = 0; c < kColumns; ++c) take_pairs(rows, index + c * kLanes, values[c]);
+  static void take(const int16_t* rows, Values& values) {
+    for (int c = 0; c < kColumns; ++c) take_pairs(rows + c * kLanes * D, values[c]);
   }
 
   /// Scores of centroids k .. k + kTogether - 1.
@@ -84,40 +87,21 @@ class IntScores {
   }
 
  private:
-  // |x| and |c| are at most kReach units, so |c|^2/2 - x.c is at most 1.5 D kReach^2 <= 2^30, and twice that fits.
-  static constexpr int kReach = D == 4 ? 13377 : 9458;
-  static constexpr float kMostScore = 1.5f * D * kReach * kReach;
-  static_assert(kMostScore <= 1073741824.0f);
-  /// to[i] = from[i] * scale as an integer, for n of them, a multiple of 16.
-  static void round(int16_t* to, const float* from, int n, float scale) {
-    for (int i = 0; i < n; i += 16) {
 #if QN_LANES == 16
-      const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(from + i), _mm512_set1_ps(scale)));
-      const __m256i halves = _mm512_cvtepi32_epi16(rounded);
-#else
-      const __m256 factor = _mm256_set1_ps(scale);
-      const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i), factor)),
-                    high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i + 8), factor));
-      const __m256i halves = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
-#endif
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), halves);
-    }
-  }
-
-#if QN_LANES == 16
-  static void take_pairs(const int16_t* rows, const int32_t* index, LanesInt (&pairs)[kPairs]) {
-    const __m512i row = _mm512_mullo_epi32(_mm512_loadu_si512(index), _mm512_set1_epi32(kPairs));
+  static void take_pairs(const int16_t* rows, LanesInt (&pairs)[kPairs]) {
+    const __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i row = _mm512_mullo_epi32(numbers, _mm512_set1_epi32(kPairs));
     for (int p = 0; p < kPairs; ++p)
       pairs[p] = reinterpret_cast<LanesInt>(_mm512_i32gather_epi32(row, reinterpret_cast<const int32_t*>(rows) + p, 4));
   }
 #else
   /// 8 rows of kPairs 32-bit numbers become kPairs rows of 8.
-  static void take_pairs(const int16_t* rows, const int32_t* index, LanesInt (&pairs)[kPairs]) {
+  static void take_pairs(const int16_t* rows, LanesInt (&pairs)[kPairs]) {
     if constexpr (D == 8) {
       __m256i r[4], halves[4];  // r[i]: sub-vectors i and i + 4
       for (int i = 0; i < 4; ++i)
-        r[i] = _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(rows + index[i + 4] * D),
-                                   reinterpret_cast<const __m128i*>(rows + index[i] * D));
+        r[i] = _mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(rows + (i + 4) * D),
+                                   reinterpret_cast<const __m128i*>(rows + i * D));
       for (int i = 0; i < 2; ++i) {
         halves[i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
         halves[2 + i] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
@@ -128,7 +112,7 @@ class IntScores {
       }
     } else {
       int64_t r[8];
-      for (int i = 0; i < 8; ++i) __builtin_memcpy(&r[i], rows + index[i] * D, sizeof r[i]);
+      for (int i = 0; i < 8; ++i) __builtin_memcpy(&r[i], rows + i * D, sizeof r[i]);
       const __m256 first = _mm256_castsi256_ps(_mm256_setr_epi64x(r[0], r[1], r[4], r[5])),
                    last = _mm256_castsi256_ps(_mm256_setr_epi64x(r[2], r[3], r[6], r[7]));
       pairs[0] = reinterpret_cast<LanesInt>(_mm256_shuffle_ps(first, last, 0x88));
@@ -137,8 +121,8 @@ class IntScores {
   }
 #endif
 
-  int64_t registers_;
-  float scale_x_, unit_, rounding_;
+  const int64_t registers_;
+  const ScoreGrid grid_;
   int32_t slack_ = 0;
   alignas(64) int16_t centroids_[MostCentroids * D];
   alignas(64) int32_t norms_[MostCentroids];
@@ -160,7 +144,7 @@ class GroupFilter : public IntScores<D, kMostFilterGroups * kLanes> {
     float limit[kBatch];
   };
 
-  /// Of sub-vectors x[0, D), x[D, 2 D), ...; the last of the `n` <= kBatch stands in for those that are not there.
+  /// Of sub-vectors x[0, D), x[D, 2 D), ..., `n` <= kBatch of them.
   void select(const float* x, int n, Candidates& out) const {
     typename Base::Values values;
     load(x, n, values);
@@ -187,7 +171,6 @@ class GroupFilter : public IntScores<D, kMostFilterGroups * kLanes> {
  private:
   void load(const float* x, int n, typename Base::Values& values) const {
     alignas(64) int16_t rows[kBatch * D];
-    int32_t index[kBatch];
     if (n == kBatch) {
       this->round_vectors(rows, x, kBatch * D);
     } else {
@@ -195,8 +178,7 @@ class GroupFilter : public IntScores<D, kMostFilterGroups * kLanes> {
       __builtin_memcpy(padded, x, static_cast<size_t>(n * D) * sizeof(float));
       this->round_vectors(rows, padded, kBatch * D);
     }
-    for (int i = 0; i < kBatch; ++i) index[i] = i < n ? i : n - 1;
-    Base::take(rows, index, values);
+    Base::take(rows, values);
   }
 
   void offer_scores(int64_t k, const typename Base::Values& values, LanesInt* smallest) const {

@@ -1,6 +1,7 @@
 #include "quant/kmeans_kernel.h"
 
 #include <algorithm>
+#include <bit>
 #include <cfloat>
 #include <cmath>
 #include <limits>
@@ -48,12 +49,29 @@ AssignGrids make_grids(const SubVectors& v) {
           grid_magic(v.max_importance, v.count)};
 }
 
+ScoreGrid make_score_grid(const SubVectors& v, const CentroidTable& table) {
+  // |x| and |c| are at most `reach`, so |c|^2/2 - x.c is at most 1.5 dim reach^2 <= 2^30, and twice that fits.
+  const int reach = v.dim == 4 ? 13377 : 9458;
+  const auto max_abs = static_cast<float>(v.max_abs);
+  float largest = 0.0f, most = 0.0f;  // most: sum over t of |c_t| (|c_t| / 2 + |x_t|)
+  for (int64_t t = 0; t < v.dim; ++t) {
+    const float c = table.largest()[t];
+    largest = std::max(largest, c);
+    most += c * (0.5f * c + max_abs);
+  }
+  const float scale_x = static_cast<float>(reach) / max_abs;
+  const float scale_c = largest > 1e-15f ? static_cast<float>(reach) / largest : scale_x;
+  const auto d = static_cast<float>(v.dim);
+  return {reach, scale_x, scale_c, 1.0f / (scale_x * scale_c),
+          most * (2.02f * (d + 4.0f) * (0.5f * FLT_EPSILON)) + 4.0f * d * FLT_MIN};
+}
+
 std::span<const AssignVariant> assign_variants() {
   static const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
   static const AssignVariant variants[] = {
-      {"avx512vnni", avx512 && __builtin_cpu_supports("avx512vnni"), false, avx512vnni::assign},
-      {"avx512", avx512, false, avx512::assign},
+      {"avx512vnni", avx512 && __builtin_cpu_supports("avx512vnni"), true, avx512vnni::assign},
+      {"avx512", avx512, true, avx512::assign},
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), true, avx2::assign},
       {"baseline", true, false, baseline::assign}};
   return variants;
@@ -150,22 +168,23 @@ void assign_range(const SubVectors& vectors, int64_t begin, int64_t end, const C
 void assign_parallel(const SubVectors& vectors, int64_t begin, int64_t end, const CentroidTable& table, uint16_t* codes,
                      double* stats, AssignBounds* bounds) {
   const StatsLayout layout{table.count(), vectors.dim, vectors.weights_per_cluster()};
-  const int64_t chunks = (end - begin + kSubVectorChunk - 1) / kSubVectorChunk;
+  constexpr int64_t kPart = 4 * kSubVectorChunk;
+  const int64_t parts = (end - begin + kPart - 1) / kPart;
   const auto size = static_cast<size_t>(layout.size());
   if (stats != nullptr) std::fill(stats, stats + size, 0.0);
   const BoundStep* step = bounds != nullptr ? bounds->start(vectors, begin, end, table, codes) : nullptr;
   const AssignGrids grids = make_grids(vectors);
   int64_t looked_at = 0;
-#pragma omp parallel if (chunks > 1) reduction(+ : looked_at)
+#pragma omp parallel if (parts > 1) reduction(+ : looked_at)
   {
-    // Sums are exact, so whole chunks may go to any thread and the tables may be added in any order.
+    // Sums are exact, so parts may go to any thread and the tables may be added in any order.
     std::vector<double> mine(stats != nullptr ? size : 0, 0.0);
-#pragma omp for schedule(dynamic, 4)
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const int64_t first = begin + chunk * kSubVectorChunk;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t first = begin + part * kPart;
       looked_at += run_variant(assign_variant(), {.vectors = &vectors,
                                                   .begin = first,
-                                                  .end = std::min(end, first + kSubVectorChunk),
+                                                  .end = std::min(end, first + kPart),
                                                   .table = &table,
                                                   .codes = codes + (first - begin),
                                                   .stats = stats != nullptr ? mine.data() : nullptr,
@@ -183,13 +202,12 @@ void assign_parallel(const SubVectors& vectors, int64_t begin, int64_t end, cons
 double largest_magnitude(std::span<const float> values) {
   const float* const from = values.data();
   const int64_t count = std::ssize(values);
-  double largest = 0.0;
+  // Numbers without a sign are in the order of their bits, and what is no number is above infinity.
+  uint32_t largest = 0;
 #pragma omp parallel for reduction(max : largest) schedule(static) if (count > 1 << 16)
-  for (int64_t i = 0; i < count; ++i) {
-    const double magnitude = std::abs(static_cast<double>(from[i]));
-    largest = std::max(largest, std::isnan(magnitude) ? std::numeric_limits<double>::infinity() : magnitude);
-  }
-  return largest;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(from[i]) & 0x7fffffffU);
+  const auto magnitude = static_cast<double>(std::bit_cast<float>(largest));
+  return std::isnan(magnitude) ? std::numeric_limits<double>::infinity() : magnitude;
 }
 
 }  // namespace qn

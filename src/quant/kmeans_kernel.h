@@ -75,6 +75,20 @@ struct AssignGrids {
 };
 AssignGrids make_grids(const SubVectors& vectors);
 
+/// What 16-bit integers stand for in scores |c|^2/2 - x.c, for blocks of 4 and 8 floats: x and c in units of 1 /
+/// scale_x and 1 / scale_c, scores in `unit`s. They are at most `reach`, scores at most 2^30.
+struct ScoreGrid {
+  int reach;
+  float scale_x, scale_c, unit;
+  /// Bound on the float32 error of a difference of two scores in float.
+  float rounding;
+
+  float most_score(int64_t dim) const { return 1.5f * static_cast<float>(dim * reach * reach); }
+};
+/// Whether scales of numbers of this size are numbers that float has, with room to spare.
+inline bool has_score_grid(const SubVectors& v) { return v.max_abs > 1e-15 && v.max_abs < 1e15; }
+ScoreGrid make_score_grid(const SubVectors& vectors, const CentroidTable& table);
+
 /// Groups of centroids that a sub-vector has a bound for (kmeans_bounds.h), and most centroids in all of them.
 constexpr int64_t kBoundGroups = 8, kMostBoundCentroids = 1024;
 
@@ -88,7 +102,15 @@ struct BoundStep {
   uint8_t* bytes = nullptr;  ///< [.., kBoundGroups], the first ones of sub-vector `first`
   int64_t first = 0;
   uint8_t fall[kBoundGroups] = {};  ///< to be taken off the bytes, which end at 0
-  float slack[kBoundGroups] = {};   ///< after that distances may still be lower by so many units
+  float slack[kBoundGroups] = {};   ///< after that distances may still be lower by so many units; less than 1
+
+  ScoreGrid grid = {};
+  /// [kBoundGroups * group_size / kMaxLanes, dim / 2, kMaxLanes, 2]: elements 2 p and 2 p + 1 of -c on the grid;
+  /// aligned to 64 bytes
+  const int16_t* centroids = nullptr;
+  const int32_t* norms = nullptr;  ///< [kBoundGroups * group_size]: |c|^2 / 2; INT32_MAX where there is no centroid
+  /// A score may be wrong by error + error_per_length * |x|.
+  float error = 0.0f, error_per_length = 0.0f;
 };
 
 /// Everything that one call of an instruction set's `assign` works on.

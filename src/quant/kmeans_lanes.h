@@ -55,6 +55,14 @@ inline LanesInt splat_int(int32_t value) { return LanesInt{} + value; }
 inline LanesInt smaller_int(LanesInt a, LanesInt b) {
   return reinterpret_cast<LanesInt>(_mm512_min_epi32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 }
+inline LanesInt larger_int(LanesInt a, LanesInt b) {
+  return reinterpret_cast<LanesInt>(_mm512_max_epi32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+}
+/// Smallest ones of a register in eight lanes.
+inline __m256i smallest_of_eight(LanesInt v) {
+  const auto all = reinterpret_cast<__m512i>(v);
+  return _mm256_min_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+}
 /// sum + the products of a lane's two 16-bit integers in a and in b
 inline LanesInt plus_products(LanesInt sum, LanesInt a, LanesInt b) {
   const auto x = reinterpret_cast<__m512i>(a), y = reinterpret_cast<__m512i>(b);
@@ -81,6 +89,7 @@ inline LanesInt smaller_int(LanesInt a, LanesInt b) {
 inline LanesInt larger_int(LanesInt a, LanesInt b) {
   return reinterpret_cast<LanesInt>(_mm256_max_epi32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
 }
+inline __m256i smallest_of_eight(LanesInt v) { return reinterpret_cast<__m256i>(v); }
 inline LanesInt plus_products(LanesInt sum, LanesInt a, LanesInt b) {
   return sum +
          reinterpret_cast<LanesInt>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
@@ -93,6 +102,22 @@ inline LanesInt mark_at_most(LanesInt bits, LanesInt value, LanesInt limit, int3
 }
 inline Lanes to_float(LanesInt v) { return reinterpret_cast<Lanes>(_mm256_cvtepi32_ps(reinterpret_cast<__m256i>(v))); }
 #endif
+
+/// The smallest of all lanes.
+inline float smallest_lane(Lanes v) {
+#if QN_LANES >= 8
+  __m256 part[kLanes / 8];
+  __builtin_memcpy(part, &v, sizeof v);
+  const __m256 all = _mm256_min_ps(part[0], part[kLanes / 8 - 1]);
+  __m128 least = _mm_min_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+  least = _mm_min_ps(least, _mm_movehl_ps(least, least));
+  return _mm_cvtss_f32(_mm_min_ss(least, _mm_movehdup_ps(least)));
+#else
+  float least = v[0];
+  for (int lane = 1; lane < kLanes; ++lane) least = v[lane] < least ? v[lane] : least;
+  return least;
+#endif
+}
 
 /// The best group of each lane so far, and how close the next group came.
 struct BestGroup {

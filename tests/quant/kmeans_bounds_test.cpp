@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 
 #include "quant_data.h"
 #include "same_bits.h"
@@ -17,6 +18,13 @@ const AssignVariant* variant(const std::string& name) {
   const auto all = assign_variants();
   const auto found = std::ranges::find(all, name, &AssignVariant::name);
   return found != all.end() && found->supported ? &*found : nullptr;
+}
+
+std::vector<const AssignVariant*> variants_with_bounds() {
+  std::vector<const AssignVariant*> found;
+  for (const AssignVariant& v : assign_variants())
+    if (v.supported && v.bounds) found.push_back(&v);
+  return found;
 }
 
 /// Uses a variant as long as it lives.
@@ -88,27 +96,31 @@ class KMeansBounds : public testing::TestWithParam<Input> {
 };
 
 TEST_P(KMeansBounds, GiveTheBitsOfEStepsWithout) {
-  const AssignVariant *with = variant("avx2"), *without = variant("baseline");
-  if (with == nullptr) GTEST_SKIP() << "this processor has no AVX2";
+  const std::vector<const AssignVariant*> variants = variants_with_bounds();
+  if (variants.empty()) GTEST_SKIP() << "this processor has no AVX2";
   const Input& p = GetParam();
   // A share of the sub-vectors, as a rank has it; it begins in the middle of a chunk.
   const int64_t begin = std::min<int64_t>(p.count / 7, 100), end = p.count;
   const StatsLayout layout{p.n_centroids, p.dim, vectors_.weights_per_cluster()};
-  AssignBounds bounds(/*eager=*/true);
-  std::vector<uint16_t> codes(static_cast<size_t>(end - begin)), expected_codes(codes.size());
+  std::vector<uint16_t> expected_codes(static_cast<size_t>(end - begin));
   std::vector<double> stats(static_cast<size_t>(layout.size())), expected(stats.size());
+  std::deque<AssignBounds> bounds;
+  for (size_t i = 0; i < variants.size(); ++i) bounds.emplace_back(/*eager=*/true);
+  std::vector<std::vector<uint16_t>> codes(variants.size(), expected_codes);
   for (int step = 1; step <= 10; ++step) {
-    SCOPED_TRACE(step);
     move(step);
     const CentroidTable table(centroids_, p.dim);
     {
-      const Use use(without);
+      const Use use(variant("baseline"));
       assign_parallel(vectors_, begin, end, table, expected_codes.data(), expected.data());
     }
-    const Use use(with);
-    assign_parallel(vectors_, begin, end, table, codes.data(), stats.data(), &bounds);
-    ASSERT_EQ(codes, expected_codes);
-    ASSERT_EQ(stats, expected);
+    for (size_t i = 0; i < variants.size(); ++i) {
+      SCOPED_TRACE(fmt::format("{}, step {}", variants[i]->name, step));
+      const Use use(variants[i]);
+      assign_parallel(vectors_, begin, end, table, codes[i].data(), stats.data(), &bounds[i]);
+      ASSERT_EQ(codes[i], expected_codes);
+      ASSERT_EQ(stats, expected);
+    }
   }
 }
 
