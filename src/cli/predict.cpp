@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <spdlog/spdlog.h>
 
 #include "cli/choice_option.h"
 #include "cli/commands.h"
 #include "cli/line_input.h"
+#include "core/error.h"
 #include "core/text.h"
 #include "tasks/model_file.h"
 #include "train/precision.h"
@@ -48,16 +50,25 @@ Prediction shortened(Prediction prediction, int64_t top) {
   return prediction;
 }
 
+/// A file that is no picture is told and does not keep others from being classified. Returns the exit code.
 int predict_images(const PredictArguments& a, const Kernels& kernels, DType dtype) {
   const ModelFile model = load_model_file(a.file, kernels, {}, a.held);
   set_product_precision(a.precision, kernels);
-  for (const std::string& path : a.images) {
-    const auto found = model.task->predict_images(std::span(&path, 1), kernels, dtype);
-    if (!a.json) std::cout << path << '\t';
-    print(shortened(found.front(), a.top), a.json ? path : std::string(), a.json);
-    std::cout.flush();
-  }
-  return kSuccess;
+  size_t failed = 0;
+  for (const std::string& path : a.images) try {
+      const auto found = model.task->predict_images(std::span(&path, 1), kernels, dtype);
+      if (!a.json) std::cout << path << '\t';
+      print(shortened(found.front(), a.top), a.json ? path : std::string(), a.json);
+      std::cout.flush();
+    } catch (const UsageError&) {
+      throw;  // of the model, not of this picture
+    } catch (const Error& e) {
+      if (a.images.size() == 1) throw;
+      spdlog::error("{}", e.what());
+      ++failed;
+    }
+  if (failed > 0) spdlog::error("{} of {} images could not be classified", failed, a.images.size());
+  return failed > 0 ? kFailure : kSuccess;
 }
 
 int run_predict(const PredictArguments& a, const Kernels& kernels, Communicator& comm) {
@@ -106,7 +117,9 @@ Command add_predict(CLI::App& app) {
   app.footer(
       "Prints a line per line: the most likely label, then every label with its probability. Of a regression: the\n"
       "number. Inputs that are too long for the model lose what is behind. Of an image: its file's name, the most\n"
-      "likely class, then the likeliest ones with their probabilities.");
+      "likely class, then the likeliest ones with their probabilities. Files that cannot be read as images are named, "
+      "the\n"
+      "others classified; the exit status is then 1.");
   return [a](Communicator& comm) {
     return a->compute.run(comm, [&](const Kernels& k) { return run_predict(*a, k, comm); });
   };
