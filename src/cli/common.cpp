@@ -62,7 +62,7 @@ void add_layers_to_keep(CLI::App& command, std::string& layers, const std::strin
 
 void add_held_weights(CLI::App& command, HeldWeights& held) {
   add_choice(command, "--weights", held,
-             "Of a packed file: codes, multiplied as they are and no larger in memory than in the file (on CPUs), or "
+             "Of a packed file: codes, multiplied as they are and no larger in memory than in the file, or "
              "decoded when it is loaded; --log-level debug tells how products are computed");
 }
 

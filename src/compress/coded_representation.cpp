@@ -9,6 +9,8 @@
 #include "core/text.h"
 #include "nn/activation_point.h"
 #include "ops/cpu/codes_variants.h"
+#include "ops/cuda/backend.h"
+#include "ops/device.h"
 #include "ops/host_access.h"
 #include "quant/bit_packing.h"
 #include "quant/int_quantizer.h"
@@ -49,6 +51,12 @@ std::vector<T> downloaded(const Kernels& kernels, const T* from, int64_t count) 
   std::vector<T> values(static_cast<size_t>(count));
   kernels.download(values.data(), from, values.size() * sizeof(T));
   return values;
+}
+
+/// For people.
+std::string codes_way(const Kernels& kernels, const CodeMatrix& weight, int64_t tokens) {
+  if (Device(kernels).is_cuda()) return cuda_codes_path(weight, tokens, DType::f32);
+  return cpu::name_of(cpu::path_of(weight, tokens, DType::f32, false));
 }
 
 }  // namespace
@@ -165,14 +173,16 @@ std::string describe_coded(const Module& module) {
   constexpr int64_t kMany = 1024;
   size_t bytes = 0;
   int64_t count = 0;
+  std::string on;
   std::map<std::string, int64_t> few, many;
   for (const auto& weight : module.weights().all()) {
     const auto* coded = dynamic_cast<const CodedRepresentation*>(&weight->representation());
     if (coded == nullptr) continue;
     bytes += coded->weight().bytes();
     ++count;
-    ++few[cpu::name_of(cpu::path_of(coded->weight().view(), 1, DType::f32, false))];
-    ++many[cpu::name_of(cpu::path_of(coded->weight().view(), kMany, DType::f32, false))];
+    on = coded->kernels().memory == &host_memory() ? cpu::codes_variant().name : coded->kernels().backend;
+    ++few[codes_way(coded->kernels(), coded->weight().view(), 1)];
+    ++many[codes_way(coded->kernels(), coded->weight().view(), kMany)];
   }
   if (count == 0) return {};
   const auto text = [](const std::map<std::string, int64_t>& ways) {
@@ -181,7 +191,7 @@ std::string describe_coded(const Module& module) {
     return fmt::format("{}", fmt::join(parts, ", "));
   };
   return fmt::format("{} weights stay codes, {} in memory; fp32 products with {}: of one token by {}, of {} by {}",
-                     count, format_bytes(bytes), cpu::codes_variant().name, text(few), kMany, text(many));
+                     count, format_bytes(bytes), on, text(few), kMany, text(many));
 }
 
 }  // namespace qn

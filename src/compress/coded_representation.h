@@ -29,6 +29,7 @@ class CodedRepresentation : public Representation {
   const QuantizedTensor* quantized() const override;
 
   const CodeWeight& weight() const { return weight_; }
+  const Kernels& kernels() const { return kernels_; }
 
  private:
   bool serves(const Tape& tape) const;

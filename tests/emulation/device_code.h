@@ -71,7 +71,21 @@ inline unsigned __ballot_sync(unsigned mask, bool predicate) {
   return bits;
 }
 
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+  return static_cast<unsigned>((static_cast<uint64_t>(high) << 32 | low) >> (shift % 32));
+}
+template <typename T>
+T __ldcg(const T* from) {
+  return *from;
+}
+inline void __threadfence() {}
+
 // Only one thread runs at a time.
+inline unsigned atomicInc(unsigned* address, unsigned last) {
+  const unsigned old = *address;
+  *address = old >= last ? 0 : old + 1;
+  return old;
+}
 template <typename T>
 T atomicAdd(T* address, T value) {
   const T old = *address;

@@ -5,11 +5,9 @@
 #include <limits>
 #include <optional>
 
-#include "code_cases.h"
+#include "code_checks.h"
 #include "core/random.h"
-#include "op_runner.h"
 #include "ops/cpu/codes_variants.h"
-#include "random_floats.h"
 #include "support/tolerance.h"
 
 namespace qn::test {
@@ -21,51 +19,11 @@ struct Variant {
   ~Variant() { cpu::use_codes_variant(nullptr); }
 };
 
-/// x W^T or x W and, for the tolerance, the sum of the magnitudes that are added up.
-struct Expected {
-  std::vector<double> y, size;
-};
-Expected expected(const CodedMatrix& w, const std::vector<float>& x, int64_t m, bool transposed) {
-  const CodeMatrix& view = w.weight().view();
-  const int64_t in = transposed ? view.rows : view.cols, out = transposed ? view.cols : view.rows;
-  Expected e{std::vector<double>(static_cast<size_t>(m * out)), std::vector<double>(static_cast<size_t>(m * out))};
-  for (int64_t i = 0; i < m; ++i)
-    for (int64_t o = 0; o < out; ++o)
-      for (int64_t l = 0; l < in; ++l) {
-        const double term = static_cast<double>(x[static_cast<size_t>(i * in + l)]) *
-                            w.dense()[static_cast<size_t>(transposed ? l * out + o : o * in + l)];
-        e.y[static_cast<size_t>(i * out + o)] += term;
-        e.size[static_cast<size_t>(i * out + o)] += std::abs(term);
-      }
-  return e;
-}
-
-/// The kernel's product in columns [2, 2 + out) of a wider result, whose other columns must stay.
 void check_product(const CodedMatrix& w, int64_t m, DType dtype, bool transposed, double tolerance,
                    std::optional<cpu::CodesPath> path = {}) {
-  const CodeMatrix& view = w.weight().view();
-  const int64_t in = transposed ? view.rows : view.cols, out = transposed ? view.cols : view.rows, width = out + 5;
-  std::vector<float> x = random_floats(m * in, 1);
-  if (dtype == DType::bf16)
-    for (float& v : x) v = static_cast<float>(bfloat16(v));
-  const OwnedTensor input({m, in}, dtype), output({m, width}, dtype);
-  from_doubles(cpu_kernels(), input.view(), {x.begin(), x.end()});
-  cpu_kernels().fill(output.view(), 7.0);
-  const CodeMatmulArgs args{
-      .weight = view, .x = input.view(), .y = output.view(), .column = 2, .transposed = transposed};
-  path ? cpu::matmul_codes_by(*path, args) : cpu_kernels().matmul_codes(args);
-  const std::vector<double> y = to_doubles(cpu_kernels(), output.view());
-  const Expected e = expected(w, x, m, transposed);
-  for (int64_t i = 0; i < m; ++i)
-    for (int64_t c = 0; c < width; ++c) {
-      const double got = y[static_cast<size_t>(i * width + c)];
-      if (c < 2 || c >= out + 2) {
-        ASSERT_EQ(got, 7.0) << "column " << c;
-        continue;
-      }
-      const auto place = static_cast<size_t>(i * out + c - 2);
-      ASSERT_NEAR(got, e.y[place], tolerance * (e.size[place] + 1e-30)) << "row " << i << ", column " << c - 2;
-    }
+  check_product(cpu_kernels(), w, m, dtype, transposed, tolerance, [&](const CodeMatmulArgs& args) {
+    path ? cpu::matmul_codes_by(*path, args) : cpu_kernels().matmul_codes(args);
+  });
 }
 
 constexpr double kFloat = 1e-6;  // of the sum of magnitudes: some roundings of 6e-8
@@ -124,7 +82,7 @@ TEST(Codes, InputsOfVeryDifferentSize) {
       x[77] = outlier * size;
       cpu_kernels().matmul_codes(
           {.weight = view, .x = view_of(x.data(), {1, view.cols}), .y = view_of(y.data(), {1, view.rows})});
-      const Expected e = expected(w, x, 1, false);
+      const Expected e = expected_product(w, x, 1, false);
       for (size_t r = 0; r < y.size(); ++r) ASSERT_NEAR(y[r], e.y[r], 4e-6 * e.size[r]) << size << ' ' << outlier;
     }
 }

@@ -92,6 +92,7 @@ TEST_F(Backends, CudaTrainsAsTheCpuDoes) {
   // k-means may decide near ties differently after a trajectory that differs in rounding: losses are compared.
   EXPECT_NEAR(cuda.loss, cpu.loss, 0.01 * cpu.loss);
   EXPECT_NEAR(cuda.scored, cpu.scored, 0.01 * cpu.scored);
+  EXPECT_TRUE(close(cuda.from_codes, cuda.scored, kSummationTolerance));
 }
 
 TEST_F(Backends, CudaRepeatsItself) {

@@ -31,6 +31,10 @@ double cuda_fma_gflops();
 /// Of the calling thread's device. Throws qn::Error when there is no device.
 DeviceMemory cuda_memory_use();
 
+/// For people: how products of so many tokens with a matrix of codes are computed there. Throws qn::Error in programs
+/// built without CUDA.
+std::string cuda_codes_path(const CodeMatrix& weight, int64_t tokens, DType dtype);
+
 /// The CUDA backend. Kernels are queued on a stream of the calling thread; download() and wait() wait for
 /// them. Throws qn::Error with cuda_problem() when there is no device.
 const Kernels& cuda_kernels();

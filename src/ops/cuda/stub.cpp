@@ -16,6 +16,7 @@ void allow_tf32(bool) {}
 void cuda_copy(void*, const void*, size_t) { fail("{}", cuda_problem()); }
 double cuda_fma_gflops() { fail("{}", cuda_problem()); }
 DeviceMemory cuda_memory_use() { fail("{}", cuda_problem()); }
+std::string cuda_codes_path(const CodeMatrix&, int64_t, DType) { fail("{}", cuda_problem()); }
 const Kernels& cuda_kernels() { fail("{}", cuda_problem()); }
 
 }  // namespace qn

@@ -11,20 +11,13 @@ void start_download(void* to, const void* from, size_t bytes) { Context::current
 int64_t mark() { return Context::current().mark(); }
 void wait(int64_t mark) { Context::current().wait(mark); }
 
-// from_codes is false: weights are decoded when they are loaded.
-void matmul_codes(const CodeMatmulArgs&) { QN_ASSERT(false, "this backend decodes weights"); }
-void lookup_codes(const Tensor&, const CodeMatrix&, const int32_t*, double) {
-  QN_ASSERT(false, "this backend decodes weights");
-}
-void decode_codes(const Tensor&, const CodeMatrix&) { QN_ASSERT(false, "this backend decodes weights"); }
-
 const Kernels& table() {
 #define QN_ENTRY(name) .name = name,
   static const Kernels kernels{.backend = "cuda",
                                .memory = &device_memory(),
                                .transfer = &pinned_memory(),
                                .graphs = &graph_support(),
-                               .from_codes = false,
+                               .from_codes = true,
                                QN_EACH_KERNEL(QN_ENTRY)};
 #undef QN_ENTRY
   return kernels;
