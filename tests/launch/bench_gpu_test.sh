@@ -34,6 +34,15 @@ cat <<'JSON'
 JSON
 exit 1
 TEXT
+program codes_bench <<'TEXT'
+#!/bin/sh
+case "$*" in
+  *--write*) touch "${6}" ;;
+  *--products\ 8*) echo "12:00:00 E no such product" >&2; exit 1 ;;
+  *--products*) echo '{"codes_milliseconds": 0.25, "codes_gbps": 120.0, "dense_milliseconds": 1.5, "dense_gbps": 2500.0, "speedup": 6.0}' ;;
+  *--weights\ dense*) echo '{"weights": "dense", "milliseconds": 2.5, "median_milliseconds": 2.75, "gpu_used_mib": 1500.0}' ;;
+esac
+TEXT
 for test in cuda_ops_test nccl_test backend_test; do
   program $test <<'TEXT'
 #!/bin/sh
@@ -60,12 +69,15 @@ run() { # OPTIONS...
 }
 has() { grep -qF -- "$1" "$folder/result/summary.md" || fail "there is no '$1'"; }
 
-run --budget 60 --parts tests,step,kernels,more_tests
+run --budget 60 --parts tests,step,kernels,codes,more_tests
 has "| cuda_ops_test | 7 passed, 2 skipped |"
 has "| nccl_test, one rank | 7 passed, 2 skipped |"
 has "| fp32 | 12346 | 500.00 | 250.00 | 0.25 | 1.00 | 25.0 % |"
 has "| copy/x | 2.5 | 1200 GB/s | 90.0 % |"
 has "Limits: matmul_gflops 1000.0."
+has "| 64 | 0.25 | 1.5 | 6 | 120 | 2500 |"
+has "| 8 | failed: 12:00:00 E no such product (status 1) |"
+has "| dense | 2.5 | 2.75 | 1500 |"
 has "| kmeans_cuda_test | failed:"
 mkdir "$folder/text"
 begun=$SECONDS
