@@ -1,10 +1,12 @@
 #include "core/arena.h"
 
 #include <algorithm>
+#include <new>
 
 namespace qn {
 namespace {
 constexpr size_t kAlign = 64;
+constexpr size_t kHostBlock = size_t{512} << 20;
 }  // namespace
 
 void* Arena::allocate(size_t bytes) {
@@ -14,7 +16,17 @@ void* Arena::allocate(size_t bytes) {
     used_ = 0;
   }
   if (current_ == blocks_.size()) {
-    add_block(std::max({rounded, minimum_block_, capacity() / 2}));
+    const size_t usual = std::max({rounded, minimum_block_, capacity() / 2});
+    // Pages of the host are taken when they are written to: a block with room for all that is to come costs nothing,
+    // and many blocks would each have an end that goes unused once and is used another time.
+    if (memory_ != &host_memory())
+      add_block(usual);
+    else
+      try {
+        add_block(std::max({usual, kHostBlock, capacity()}));
+      } catch (const std::bad_alloc&) {  // a system that counts addresses
+        add_block(usual);
+      }
   }
   void* p = blocks_[current_].data() + used_;
   used_ += rounded;

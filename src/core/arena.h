@@ -11,7 +11,7 @@ namespace qn {
 
 class Arena {
  public:
-  /// Blocks come from `memory` and have at least `minimum_block` bytes; none is taken before the first allocation.
+  /// Blocks come from `memory`, of at least `minimum_block` bytes (the host's: more); none before the first allocation.
   explicit Arena(const Memory& memory = host_memory(), size_t minimum_block = size_t{16} << 20)
       : memory_(&memory), minimum_block_(minimum_block) {}
 

@@ -1,16 +1,16 @@
 #include "core/pooled_memory.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
 #include <new>
 
+#include "core/mapped_pages.h"
+
 namespace qn {
 namespace {
 
-constexpr size_t kAlign = 64, kHugePage = size_t{2} << 20;
+constexpr size_t kAlign = 64;
 constexpr size_t kRun = size_t{64} << 20;  // of addresses; pages are taken when they are written to
 
 /// At the beginning of a run of pieces, whose address is a multiple of kRun. A piece larger than a run has one of its
@@ -23,17 +23,7 @@ static_assert(sizeof(Run) <= kAlign);
 std::mutex mutex;
 Run* current = nullptr;  // null, or with at least one piece
 
-Run* make_run(size_t bytes) {
-  const size_t reserved = bytes + kRun;
-  void* all = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (all == MAP_FAILED) throw std::bad_alloc();
-  const auto begin = reinterpret_cast<uintptr_t>(all), aligned = (begin + kRun - 1) / kRun * kRun;
-  if (aligned > begin) munmap(all, aligned - begin);
-  if (begin + reserved > aligned + bytes)
-    munmap(reinterpret_cast<void*>(aligned + bytes), begin + reserved - aligned - bytes);
-  madvise(reinterpret_cast<void*>(aligned), bytes, MADV_HUGEPAGE);
-  return new (reinterpret_cast<void*>(aligned)) Run{bytes, kAlign, 0};
-}
+Run* make_run(size_t bytes) { return new (map_zeros(bytes, kRun)) Run{bytes, kAlign, 0}; }
 
 void* allocate(size_t bytes) {
   const size_t rounded = (std::max<size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign;
@@ -55,7 +45,7 @@ void release(void* piece) {
   auto* run = reinterpret_cast<Run*>(reinterpret_cast<uintptr_t>(piece) / kRun * kRun);
   if (--run->pieces > 0) return;
   if (run == current) current = nullptr;
-  munmap(run, run->bytes);
+  unmap(run, run->bytes);
 }
 
 }  // namespace

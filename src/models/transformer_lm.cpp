@@ -97,9 +97,14 @@ Var TransformerLm::finish(Tape& tape, Var x) {
 Var TransformerLm::features_for_losses(Tape& tape, const TokenBatch& batch) {
   const bool watched = activations().observer() != nullptr;  // which would see more, and smaller, activations
   if (!may_work_in_parts(tape) || watched) return features(tape, batch);
-  const Var x = embed(tape, batch);
-  layers_->update(tape, x.value, EqualSequences{batch.rows, batch.cols});
-  return finish(tape, x);
+  const Tensor x = tape.tensor({batch.rows * batch.cols, config_.embed_dim});
+  {
+    const ScratchScope scope(tape.arena);
+    tape.k.copy(x, embed(tape, batch).value);
+    tape.restart(tape.pass());
+  }
+  layers_->update(tape, x, EqualSequences{batch.rows, batch.cols});
+  return finish(tape, {x, nullptr});
 }
 
 Tensor TransformerLm::losses(Tape& tape, const TokenBatch& batch) {

@@ -78,7 +78,7 @@ TEST(Arena, ScratchAcrossBlocksIsReused) {
   for (int i = 0; i < 3; ++i) {
     const ScratchScope scratch(arena);
     arena.allocate(10 * kMiB);
-    void* large = arena.allocate(40 * kMiB);  // does not fit into the first block
+    void* large = arena.allocate(600 * kMiB);  // does not fit into the first block
     if (i == 0) first = large;
     EXPECT_EQ(large, first);
   }
