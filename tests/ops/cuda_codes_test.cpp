@@ -94,6 +94,8 @@ TEST_F(CudaCodes, FewTokensAreNotDecoded) {
     EXPECT_EQ(cuda::path_of(grid.weight().view(), m, DType::bf16, false), CodesPath::dots);
     EXPECT_EQ(cuda::path_of(blocks.weight().view(), m, DType::f64, false), CodesPath::tiles);
   }
+  const CodedMatrix tiny({.rows = 4, .cols = 8, .block = 8, .levels = 4}, cuda_kernels());
+  EXPECT_EQ(cuda::path_of(tiny.weight().view(), 1'000'000, DType::bf16, false), CodesPath::tiles);
   for (const CodedMatrix* w : {&blocks, &many, &grid})
     EXPECT_EQ(cuda::path_of(w->weight().view(), 1000, DType::bf16, false), CodesPath::tiles);
 }

@@ -11,6 +11,7 @@
 namespace qn::cuda {
 namespace {
 
+constexpr int64_t kFewTokens = 1024;
 constexpr int64_t kLongestBlock = 64;              // of dots: inputs of a chunk lie in shared memory
 constexpr int64_t kTileBytes = int64_t{16} << 20;  // decoded; stays in the second-level cache
 constexpr int64_t kTables = 256;                   // centroids that there are threads for
@@ -82,6 +83,7 @@ bool serves(CodesPath path, const CodeMatrix& w, DType dtype, bool transposed) {
 
 CodesPath path_of(const CodeMatrix& w, int64_t tokens, DType dtype, bool transposed) {
   CodesPath best = CodesPath::tiles;
+  if (tokens > kFewTokens) return best;  // whatever launches cost
   for (const CodesPath path : {CodesPath::tables, CodesPath::dots})
     if (serves(path, w, dtype, transposed) && cost_of(path, w, tokens, dtype) < cost_of(best, w, tokens, dtype))
       best = path;

@@ -235,6 +235,9 @@ void with_group(int64_t tokens, F&& f) {
   tokens > 1 ? f(std::integral_constant<int, 2>{}) : f(std::integral_constant<int, 1>{});
 }
 
+/// Kernels load words of codes, and centroids by four elements.
+void check_alignment(const CodeMatrix& weight);
+
 CodeProduct product_of(const CodeMatmulArgs& args);
 
 /// The grid of a product with `tiles` tiles of `sums` results each, and memory for parts of sums: scratch, so open a

@@ -37,7 +37,7 @@ void product_of_grid(const CodeMatmulArgs& args);
 struct CodePart {
   int64_t row, rows, column, cols;
 };
-/// to [rows, cols] = the part, decoded; of type `dtype`, in the device's memory.
+/// to [rows, cols] = the part, decoded; of type `dtype`, in the device's memory. `row` is a multiple of 4.
 void decode_part(void* to, DType dtype, const CodeMatrix& codes, const CodePart& part);
 
 }  // namespace qn::cuda

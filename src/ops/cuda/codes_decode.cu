@@ -103,6 +103,8 @@ __global__ void lookup_grid_kernel(T* y, CodeMatrix m, const int32_t* ids, Param
 }  // namespace
 
 void decode_part(void* data, DType dtype, const CodeMatrix& m, const CodePart& part) {
+  check_alignment(m);
+  QN_ASSERT(part.row % 4 == 0, "row {}", part.row);
   dispatch_float(dtype, [&](auto tag) {
     using T = decltype(tag);
     auto* to = static_cast<T*>(data);
@@ -122,6 +124,7 @@ void decode_codes(const Tensor& w, const CodeMatrix& codes) {
 
 void lookup_codes(const Tensor& y, const CodeMatrix& table, const int32_t* ids, double scale) {
   QN_ASSERT(y.cols() == table.cols);
+  check_alignment(table);
   dispatch_float(y.dtype, [&](auto tag) {
     using T = decltype(tag);
     const auto factor = static_cast<ParameterOf<T>>(scale);

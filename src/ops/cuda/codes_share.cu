@@ -20,10 +20,14 @@ CodeInputs inputs_of(const Tensor& x) {
 
 }  // namespace
 
-CodeProduct product_of(const CodeMatmulArgs& args) {
-  const CodeMatrix& w = args.weight;
+void check_alignment(const CodeMatrix& w) {
   QN_ASSERT(reinterpret_cast<uintptr_t>(w.codes) % 16 == 0 && reinterpret_cast<uintptr_t>(w.centroids) % 16 == 0,
             "codes or centroids are not aligned to 16 bytes");
+}
+
+CodeProduct product_of(const CodeMatmulArgs& args) {
+  const CodeMatrix& w = args.weight;
+  check_alignment(w);
   constexpr int64_t kMost = int64_t{1} << 30;
   QN_ASSERT(w.rows < kMost && w.cols < kMost, "codes [{}, {}]", w.rows, w.cols);
   const auto blocks = static_cast<int>(w.blocks());
