@@ -23,7 +23,7 @@ inline DropMask draw_mask(Tape& tape, int64_t n, const Dropout& drop) {
 inline void pass_grad_on(Tape& tape, const Var& x, const Var& y) {
   if (x.slot == nullptr) return;
   if (!x.slot->touched && !x.slot->grad.defined()) {
-    *x.slot = {y.slot->grad, true};
+    tape.take_over(x, y.slot->grad, true);
     return;
   }
   const Tape::Slot dx = tape.slot(x);
@@ -32,7 +32,7 @@ inline void pass_grad_on(Tape& tape, const Var& x, const Var& y) {
 
 /// Where the gradient of x goes when it is made of dy, which nothing reads afterwards: over it, if x has none yet.
 inline Tape::Slot slot_in_place_of(Tape& tape, const Var& x, const Tensor& dy) {
-  if (!x.slot->touched && !x.slot->grad.defined()) *x.slot = {dy, false};
+  if (!x.slot->touched && !x.slot->grad.defined()) tape.take_over(x, dy, false);
   return tape.slot(x);
 }
 

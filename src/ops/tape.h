@@ -95,6 +95,8 @@ class Tape {
     int beta;
   };
   Slot slot(const Var& v);
+  /// Makes memory that holds another gradient, which nobody reads as such any more, that of `v`, which has none yet.
+  void take_over(const Var& v, const Tensor& memory, bool touched);
   /// As slot(), but zero-filled at first touch, for kernels that only ever add.
   Tensor accumulation_slot(const Var& v);
   static bool has_grad(const Var& v) { return v.slot != nullptr && v.slot->touched; }
@@ -105,7 +107,7 @@ class Tape {
     static_assert(std::is_trivially_destructible_v<F>);
     if (!recording()) return;
     void* place = host_arena_.allocate(sizeof(F));
-    steps_.push_back({new (place) F(f), [](void* p) { (*static_cast<F*>(p))(); }});
+    steps_.push_back({new (place) F(f), [](void* p) { (*static_cast<F*>(p))(); }, slots_.size()});
   }
 
   /// Number of registered steps.
@@ -115,6 +117,7 @@ class Tape {
   void backward(F&& after_step) {
     for (size_t i = steps_.size(); i-- > 0;) {
       steps_[i].run(steps_[i].object);
+      release_results(i);
       after_step(i);
     }
   }
@@ -130,14 +133,26 @@ class Tape {
   struct Step {
     void* object;
     void (*run)(void*);
+    size_t slots;  ///< of slots_ there were when the step was registered: its results' are the last ones
+  };
+  /// Memory of a gradient, and how many slots have it.
+  struct Block {
+    std::byte* data;
+    size_t bytes;
+    int holders;
   };
   Var result_with_gradient(Shape shape, DType grad);
+  Tensor gradient_memory(Shape shape, DType dtype);
+  Block* block_of(const Tensor& memory);
+  void release_results(size_t step);
 
   DType dtype_;
   PassOptions pass_;
   static constexpr size_t kHostBlock = size_t{64} << 10;
   Arena host_arena_{host_memory(), kHostBlock};  // steps and gradient slots
   std::vector<Step> steps_;
+  std::vector<GradientSlot*> slots_;  // of results, in the order of the forward pass
+  std::vector<Block> blocks_;         // made by slot(); those without holders are given to the next that fits
   uint64_t pass_id_ = next_pass_id();
   static uint64_t next_pass_id();
 };

@@ -55,7 +55,7 @@ Var scale_rows(Tape& tape, const Var& weight, const Var& scale) {
       tape.k.row_dots(slot.grad, w.slot->grad, weight.value, slot.beta);
     }
     if (weight.slot == nullptr) return;
-    if (!weight.slot->touched && !weight.slot->grad.defined()) *weight.slot = {w.slot->grad, false};  // nobody reads it
+    if (!weight.slot->touched && !weight.slot->grad.defined()) tape.take_over(weight, w.slot->grad, false);
     const Tape::Slot slot = tape.slot(weight);
     tape.k.scale_rows(slot.grad, w.slot->grad, scale.value, slot.beta);
   });
