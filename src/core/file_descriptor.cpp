@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <memory>
+#include <mutex>
 #include <utility>
 
 #include "core/error.h"
@@ -15,9 +17,31 @@
 namespace qn {
 namespace {
 
-FileFault& file_fault() {
-  static FileFault fault;
-  return fault;
+/// What drills set while other threads write: the file of the run's status, for one.
+class Drill {
+ public:
+  void set(FileFault fault) {
+    auto next = std::make_shared<const FileFault>(std::move(fault));
+    const std::lock_guard lock(mutex_);
+    fault_ = std::move(next);
+  }
+  int error_of(FileStep step, const std::filesystem::path& path) const {
+    std::shared_ptr<const FileFault> fault;
+    {
+      const std::lock_guard lock(mutex_);
+      fault = fault_;
+    }
+    return fault != nullptr && *fault ? (*fault)(step, path) : 0;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<const FileFault> fault_;
+};
+
+Drill& drill() {
+  static auto* const only = new Drill;  // outlives threads that still write at the end
+  return *only;
 }
 
 const char* name_of(FileStep step) {
@@ -39,7 +63,7 @@ const char* name_of(FileStep step) {
 /// What drills make of this step; where it fails, errno is set.
 FaultedStep faulted(FileStep step, const std::filesystem::path& path) {
   FaultedStep faulted = faulted_step(name_of(step), path);
-  if (const FileFault& fault = file_fault(); fault && faulted.error == 0) faulted.error = fault(step, path);
+  if (faulted.error == 0) faulted.error = drill().error_of(step, path);
   if (faulted.error != 0) errno = faulted.error;
   return faulted;
 }
@@ -80,7 +104,7 @@ const char* advice(int error, bool creates) {
 
 }  // namespace
 
-void inject_file_faults(FileFault fault) { file_fault() = std::move(fault); }
+void inject_file_faults(FileFault fault) { drill().set(std::move(fault)); }
 
 FileDescriptor::FileDescriptor(const std::filesystem::path& path, int flags, const char* action)
     : path_(path), creates_((flags & O_CREAT) != 0), fd_(open_file(path, flags)) {

@@ -12,7 +12,7 @@
 namespace qn {
 
 /// What drills can make fail: `fault` is asked before every such step, from any thread, and an errno other than 0 is
-/// the step's result. An empty function ends the drill. Set it while nothing is being written.
+/// the step's result. An empty function ends the drill. Steps under way may still ask the one before.
 enum class FileStep { open_to_write, write, sync, rename, remove };
 using FileFault = std::function<int(FileStep step, const std::filesystem::path& path)>;
 void inject_file_faults(FileFault fault);
