@@ -297,6 +297,7 @@ void run(Options o, Communicator& comm) {
     task = load_model_file(o.file, kernels, {}, value_named<HeldWeights>(o.held, "--weights")).task;
   auto* model = dynamic_cast<TransformerLm*>(&task->module());
   QN_CHECK(model != nullptr, "{} holds no language model", o.file);
+  o.vocabulary = std::stoll(task->packed_metadata().at("vocabulary"));
   if (o.products > 0) return run_products(*model, o, kernels);
   const int64_t loaded = resident_memory(), peak_loading = peak_memory();
   reset_peak_memory();
