@@ -136,7 +136,7 @@ std::string memory_text(const ParameterStore& store, const Optimizer& optimizer,
       fmt::format("memory: parameters {}, gradients {}, optimizer {}", format_bytes(store.values().bytes()),
                   format_bytes(store.grads().bytes()), format_bytes(optimizer.bytes()));
   if (average != nullptr) text += fmt::format(", averages {}", format_bytes(average->bytes()));
-  text += fmt::format(", activations {}", format_bytes(activations.capacity()));
+  text += fmt::format(", activations {}", format_bytes(activations.peak()));
   if (const std::optional<DeviceMemory> use = Device(kernels).memory())
     text += fmt::format(", scratch {}; {} of the GPU's {} are free", format_bytes(use->scratch),
                         format_bytes(use->free), format_bytes(use->total));
