@@ -60,6 +60,7 @@ function(qn_test name)
   set(threads 2)
   if(QN_SANITIZE MATCHES "thread")  # it knows nothing of how the distribution's libgomp synchronises its threads
     set(threads 1)
+    math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 3")
   endif()
   foreach(ranks IN LISTS ARG_RANKS)
     if(ranks EQUAL 1)
