@@ -1,7 +1,8 @@
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <spdlog/spdlog.h>
 
 #include "cli/choice_option.h"
 #include "cli/commands.h"
