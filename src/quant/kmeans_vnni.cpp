@@ -1,4 +1,5 @@
 // k-means assignment for processors with AVX-512 and its integer products (VNNI); chosen at run time.
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 on its own intrinsics
 #include <immintrin.h>
 
 #include <cfloat>
