@@ -201,7 +201,8 @@ void expect_addresses_to_be_reused(DType dtype) {
   };
   run(0);
   if (dtype == DType::f32) {
-    EXPECT_GT(runner.arena().peak(), size_t{17} << 20) << "too small to need a second block";
+    EXPECT_GT(runner.arena().peak(), size_t{17} << 20)
+        << "too small for more than a block of memory that is taken at once";
   }
   const int64_t allocations = runner.arena().system_allocations();
   const auto second = run(1), third = run(2);
