@@ -34,17 +34,35 @@ endif()
 # tests) gains nothing from the last of it.
 set(qn_quick_options "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>")
 
-# qn_library(NAME SOURCES a.cpp ... [DEPS lib ...] [PRIVATE_DEPS lib ...] [QUICK]): the library qn_NAME of folder src/NAME.
+# Reading headers takes most of the rest: a few files of a target are compiled as one, unless QN_UNITY is off. What is in
+# their unnamed namespaces needs names of its own, therefore.
+function(qn_join_sources target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${QN_UNITY} UNITY_BUILD_BATCH_SIZE 6)
+endfunction()
+
+# qn_library(NAME SOURCES a.cpp ... [DEPS lib ...] [PRIVATE_DEPS lib ...] [QUICK] [SEPARATE]): the library qn_NAME of
+# folder src/NAME. SEPARATE: files that are compiled for different instruction sets are never joined.
 function(qn_library name)
-  cmake_parse_arguments(ARG "QUICK" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "QUICK;SEPARATE" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
   add_library(qn_${name} STATIC ${ARG_SOURCES})
   target_link_libraries(qn_${name} PUBLIC $<BUILD_INTERFACE:qn_flags> qn_usage ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
   if(ARG_QUICK)
     target_compile_options(qn_${name} PRIVATE ${qn_quick_options})
   endif()
+  if(NOT ARG_SEPARATE)
+    qn_join_sources(qn_${name})
+  endif()
 endfunction()
 
-# qn_test(NAME SOURCES a_test.cpp ... DEPS lib ... [RANKS 1 2 4] [LABELS l] [TIMEOUT s]): a GoogleTest program.
+# qn_test_objects(NAME SOURCES a_test.cpp ... DEPS lib ...): tests, compiled once for several programs.
+function(qn_test_objects name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} OBJECT ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE qn_test_support ${ARG_DEPS})
+  target_compile_options(${name} PRIVATE ${qn_quick_options})
+endfunction()
+
+# qn_test(NAME [SOURCES a_test.cpp ...] DEPS lib ... [RANKS 1 2 4] [LABELS l] [TIMEOUT s]): a GoogleTest program.
 # With RANKS it is also run under mpirun, once per listed number of ranks above 1.
 function(qn_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;RANKS;LABELS" ${ARGN})

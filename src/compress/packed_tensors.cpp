@@ -12,7 +12,7 @@
 namespace qn {
 namespace {
 
-using Json = nlohmann::json;
+using SortedJson = nlohmann::json;
 
 std::string scale_name(const std::string& name) { return name + "_scale"; }
 
@@ -41,9 +41,9 @@ PackedWeights version_1_weights(const SafetensorsReader& file, const WeightSet* 
 /// No file holds so many, and counts of bits stay in range.
 constexpr int64_t kMostElements = int64_t{1} << 48;
 
-PackedWeights weights_from_json(const Json& json, const std::string& where) {
+PackedWeights weights_from_json(const SortedJson& json, const std::string& where) {
   std::vector<std::shared_ptr<const Quantizer>> quantizers;
-  for (const Json& entry : json.at("quantizers"))
+  for (const SortedJson& entry : json.at("quantizers"))
     quantizers.push_back(make_quantizer(entry.at("type"), entry.at("options").get<QuantizerOptions>()));
   PackedWeights found;
   for (const auto& [name, entry] : json.at("weights").items()) {
@@ -79,8 +79,8 @@ PackedWeights listed_weights(const SafetensorsReader& file, const WeightSet* wei
   if (file.metadata_at("version") == kVersion1) return version_1_weights(file, weights);
   const std::string where = fmt::format("'{}', metadata '{}'", file.path(), kQuantizedKey);
   try {
-    return weights_from_json(parse_strict_json<Json>(file.metadata_at(kQuantizedKey), where), where);
-  } catch (const Json::exception& error) {
+    return weights_from_json(parse_strict_json<SortedJson>(file.metadata_at(kQuantizedKey), where), where);
+  } catch (const SortedJson::exception& error) {
     fail("{} does not describe quantized weights ({}): this is no intact packed model", where, json_problem(error));
   }
 }
@@ -88,7 +88,8 @@ PackedWeights listed_weights(const SafetensorsReader& file, const WeightSet* wei
 }  // namespace
 
 PackedTensors::PackedTensors()
-    : table_(std::make_unique<Json>(Json{{"quantizers", Json::array()}, {"weights", Json::object()}})) {}
+    : table_(std::make_unique<SortedJson>(
+          SortedJson{{"quantizers", SortedJson::array()}, {"weights", SortedJson::object()}})) {}
 PackedTensors::~PackedTensors() = default;
 
 void PackedTensors::add_values(const std::string& name, const Shape& shape, std::span<const float> values,
@@ -128,8 +129,8 @@ void PackedTensors::plan_values(const std::string& name, const Shape& shape, Val
 }
 
 void PackedTensors::describe(const std::string& weight, const PackedWeight& packed) {
-  const Json quantizer{{"type", packed.quantizer->type()}, {"options", packed.quantizer->options()}};
-  Json& known = (*table_)["quantizers"];
+  const SortedJson quantizer{{"type", packed.quantizer->type()}, {"options", packed.quantizer->options()}};
+  SortedJson& known = (*table_)["quantizers"];
   const auto place = std::find(known.begin(), known.end(), quantizer);
   const auto number = place - known.begin();
   if (place == known.end()) known.push_back(quantizer);

@@ -61,7 +61,7 @@ std::u32string code_points(std::string_view text) {
 }
 
 /// The text as Python shows it.
-std::string quoted(std::u32string_view text) {
+std::string quoted_name(std::u32string_view text) {
   std::string result = "'";
   for (const char32_t c : text) {
     if (c == '\\') result += '\\';
@@ -137,7 +137,7 @@ bool PatternReader::is_identifier(std::u32string_view text) {
 
 std::string PatternReader::group_name(char32_t terminator) {
   const std::u32string name = until(terminator, "group name");
-  if (!is_identifier(name)) error("bad character in group name " + quoted(name), name.size() + 1);
+  if (!is_identifier(name)) error("bad character in group name " + quoted_name(name), name.size() + 1);
   return utf8(name);
 }
 
@@ -158,7 +158,7 @@ uint64_t PatternReader::group_number(const std::u32string& text) const {
       good &= rest[i] == '_' && i > 0 && i + 1 < rest.size() && rest[i - 1] != '_';
   }
   const uint64_t number = number_of(digits, 10);
-  if (!good || (minus && number > 0)) error("bad character in group name " + quoted(text), text.size() + 1);
+  if (!good || (minus && number > 0)) error("bad character in group name " + quoted_name(text), text.size() + 1);
   if (number == kMostGroups) error("invalid group reference " + utf8(digits), text.size() + 1);
   if (number == 0) error("bad group number", text.size() + 1);
   return number;

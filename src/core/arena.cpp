@@ -5,12 +5,11 @@
 
 namespace qn {
 namespace {
-constexpr size_t kAlign = 64;
 constexpr size_t kHostBlock = size_t{512} << 20;
 }  // namespace
 
 void* Arena::allocate(size_t bytes) {
-  const size_t rounded = (std::max<size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign;
+  const size_t rounded = (std::max<size_t>(bytes, 1) + kMemoryAlign - 1) / kMemoryAlign * kMemoryAlign;
   while (current_ < blocks_.size() && used_ + rounded > blocks_[current_].size()) {
     ++current_;
     used_ = 0;

@@ -57,9 +57,8 @@ MappedBlocks& mapped_blocks() {
 
 void* allocate_host(size_t bytes) {
   if (bytes >= kMapped) return mapped_blocks().allocate(bytes);
-  constexpr size_t kAlign = 64;
-  const size_t rounded = rounded_to(bytes, kAlign);
-  void* p = std::aligned_alloc(kAlign, rounded);
+  const size_t rounded = rounded_to(bytes, kMemoryAlign);
+  void* p = std::aligned_alloc(kMemoryAlign, rounded);
   if (p == nullptr) throw std::bad_alloc();
   return std::memset(p, 0, rounded);
 }

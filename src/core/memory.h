@@ -5,10 +5,12 @@
 
 namespace qn {
 
+constexpr size_t kMemoryAlign = 64;  ///< bytes: a line of the cache, and the largest vector register
+
 /// One kind of memory. Two tensors are in the same memory when their Memory objects are the same.
 struct Memory {
   const char* name;
-  /// `bytes` bytes of zeros, aligned to 64 bytes; throws when there is not enough.
+  /// `bytes` bytes of zeros, aligned to kMemoryAlign; throws when there is not enough.
   void* (*allocate)(size_t bytes);
   void (*release)(void* p);
 };

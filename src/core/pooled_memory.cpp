@@ -10,7 +10,6 @@
 namespace qn {
 namespace {
 
-constexpr size_t kAlign = 64;
 constexpr size_t kRun = size_t{64} << 20;  // of addresses; pages are taken when they are written to
 
 /// At the beginning of a run of pieces, whose address is a multiple of kRun. A piece larger than a run has one of its
@@ -18,19 +17,19 @@ constexpr size_t kRun = size_t{64} << 20;  // of addresses; pages are taken when
 struct Run {
   size_t bytes, used, pieces;
 };
-static_assert(sizeof(Run) <= kAlign);
+static_assert(sizeof(Run) <= kMemoryAlign);
 
 std::mutex mutex;
 Run* current = nullptr;  // null, or with at least one piece
 
-Run* make_run(size_t bytes) { return new (map_zeros(bytes, kRun)) Run{bytes, kAlign, 0}; }
+Run* make_run(size_t bytes) { return new (map_zeros(bytes, kRun)) Run{bytes, kMemoryAlign, 0}; }
 
 void* allocate(size_t bytes) {
-  const size_t rounded = (std::max<size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign;
+  const size_t rounded = (std::max<size_t>(bytes, 1) + kMemoryAlign - 1) / kMemoryAlign * kMemoryAlign;
   const std::lock_guard lock(mutex);
   Run* run = current;
   if (run == nullptr || run->used + rounded > run->bytes) {
-    run = make_run(std::max(kRun, (rounded + kAlign + kHugePage - 1) / kHugePage * kHugePage));
+    run = make_run(std::max(kRun, (rounded + kMemoryAlign + kHugePage - 1) / kHugePage * kHugePage));
     if (run->bytes == kRun) current = run;
   }
   void* piece = reinterpret_cast<char*>(run) + run->used;

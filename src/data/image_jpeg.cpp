@@ -13,7 +13,7 @@ namespace qn {
 namespace {
 
 // A block of 8 x 8 takes one bit or more, and there are no more than 16 x 16 pixels to a block of the finest component.
-constexpr int64_t kMostPixelsPerByte = 2048;
+constexpr int64_t kMostPixelsPerJpegByte = 2048;
 
 /// Whether pixels are missing or wrong after a warning; bytes between segments and odd versions leave them right.
 bool is_damage(int code) {
@@ -98,7 +98,7 @@ Image rgb_of_cmyk(const Image& inks) {
 Image decode_jpeg(std::span<const std::byte> file, const std::string& name) {
   JpegReader reader(file);
   QN_CHECK(reader.start(), "{} is no JPEG file that can be read: {}", name, reader.message());
-  check_image_size(reader.height(), reader.width(), file.size(), kMostPixelsPerByte, name);
+  check_image_size(reader.height(), reader.width(), file.size(), kMostPixelsPerJpegByte, name);
   Image image(reader.height(), reader.width(), reader.channels());
   QN_CHECK(reader.read(image.pixels.data(), image.width * image.channels), "{} is damaged: {}", name, reader.message());
   return image.channels == 4 ? rgb_of_cmyk(image) : image;

@@ -10,7 +10,7 @@
 namespace qn {
 namespace {
 
-constexpr int64_t kMostPixelsPerByte = 8 * 1032;  // one bit each, and deflate's highest ratio
+constexpr int64_t kMostPixelsPerPngByte = 8 * 1032;  // one bit each, and deflate's highest ratio
 
 /// libpng leaves by longjmp, so functions that call it keep no objects with destructors.
 class PngReader {
@@ -80,7 +80,7 @@ class PngReader {
 Image decode_png(std::span<const std::byte> file, const std::string& name) {
   PngReader reader(file);
   QN_CHECK(reader.start(), "{} is no PNG file that can be read: {}", name, reader.message());
-  check_image_size(reader.height(), reader.width(), file.size(), kMostPixelsPerByte, name);
+  check_image_size(reader.height(), reader.width(), file.size(), kMostPixelsPerPngByte, name);
   QN_CHECK(reader.convert(), "{} is no PNG file that can be read: {}", name, reader.message());
   Image image(reader.height(), reader.width(), reader.channels());
   std::vector<uint8_t*> rows(static_cast<size_t>(image.height));

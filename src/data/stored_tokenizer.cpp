@@ -56,16 +56,10 @@ bool store_merges(const BytePairModel& model, VocabularyParts& parts) {
   return true;
 }
 
-const std::string& part(const VocabularyParts& parts, const char* name, const std::string& where) {
-  const auto found = parts.find(name);
-  QN_CHECK(found != parts.end(), "{} has no part '{}': the file is damaged", where, name);
-  return found->second;
-}
-
 /// The files that the numbers stand for.
 std::vector<TokenizerFile> byte_pair_files(const VocabularyParts& parts, const std::string& where) {
   const std::string merges_name = fmt::format("{}: {}", where, kMerges), ids_name = fmt::format("{}: {}", where, kIds);
-  const std::vector<int32_t> sides = numbers_of_planes(part(parts, kMerges, where), merges_name);
+  const std::vector<int32_t> sides = numbers_of_planes(part_of(parts, kMerges, where), merges_name);
   const size_t count = sides.size() / 2;
   QN_CHECK(sides.size() % 2 == 0, "{} has {} numbers, pairs are due: the file is damaged", merges_name, sides.size());
   NumberedTokens known;
@@ -87,7 +81,7 @@ std::vector<TokenizerFile> byte_pair_files(const VocabularyParts& parts, const s
     vocabulary = parse_strict_json<Json>(others->second, name);
     QN_CHECK(vocabulary.is_object(), "{}: an object of tokens and their ids is due", name);
   }
-  const std::vector<int32_t> ids = numbers_of_planes(part(parts, kIds, where), ids_name);
+  const std::vector<int32_t> ids = numbers_of_planes(part_of(parts, kIds, where), ids_name);
   QN_CHECK(ids.size() == known.tokens.size(), "{} has {} numbers, {} tokens are due: the file is damaged", ids_name,
            ids.size(), known.tokens.size());
   for (size_t i = 0; i < ids.size(); ++i) vocabulary[known.tokens[i]] = ids[i];

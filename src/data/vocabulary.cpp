@@ -51,16 +51,10 @@ struct Nothing {
   void end_line() const {}
 };
 
-const std::string& part(const VocabularyParts& parts, const char* name, const std::string& where) {
-  const auto found = parts.find(name);
-  QN_CHECK(found != parts.end(), "{} has no part '{}': the file is damaged", where, name);
-  return found->second;
-}
-
 Dictionary stored_dictionary(const VocabularyParts& parts, const Tokenizer* tokenizer, const DictionaryParts& names,
                              const std::string& where) {
   const std::string words_name = fmt::format("{}: {}", where, names.words);
-  const std::string& text = part(parts, names.words, where);
+  const std::string& text = part_of(parts, names.words, where);
   scan_text(text, words_name, Nothing{});  // finds what is no UTF-8
   std::vector<std::string_view> words = lines_of(text, words_name);
   if (tokenizer == nullptr) return Dictionary::of_tokens(words);
@@ -68,7 +62,7 @@ Dictionary stored_dictionary(const VocabularyParts& parts, const Tokenizer* toke
   const std::vector<std::string_view> own = tokenizer->words();
   std::vector<std::string_view> all;
   size_t next = 0;
-  for (const int32_t place : numbers_of_planes(part(parts, names.places, where), places_name)) {
+  for (const int32_t place : numbers_of_planes(part_of(parts, names.places, where), places_name)) {
     QN_CHECK(place == kNoPlace ? next < words.size() : place < std::ssize(own),
              "{}: word {} is no word of the tokenizer: the file is damaged", places_name, all.size());
     all.push_back(place == kNoPlace ? words[next++] : own[static_cast<size_t>(place)]);
@@ -107,6 +101,12 @@ VocabularyParts parts_of(const Vocabulary& vocabulary) {
       "the vocabulary is too large for a model's file ({} bytes, {} is the most): ipq.vocabulary: false leaves it out",
       bytes, kMostVocabularyBytes / 2);
   return parts;
+}
+
+const std::string& part_of(const VocabularyParts& parts, const char* name, const std::string& where) {
+  const auto found = parts.find(name);
+  QN_CHECK(found != parts.end(), "{} has no part '{}': the file is damaged", where, name);
+  return found->second;
 }
 
 Vocabulary vocabulary_of(const VocabularyParts& parts, const std::string& where) {

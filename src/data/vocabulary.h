@@ -31,6 +31,8 @@ using VocabularyParts = std::map<std::string, std::string>;
 VocabularyParts parts_of(const Vocabulary& vocabulary);
 /// The vocabulary of such texts, which may be from anywhere. Throws qn::Error beginning with `where`.
 Vocabulary vocabulary_of(const VocabularyParts& parts, const std::string& where);
+/// The text of this name. Throws qn::Error beginning with `where` when there is none.
+const std::string& part_of(const VocabularyParts& parts, const char* name, const std::string& where);
 
 /// Most bytes of all parts together.
 inline constexpr size_t kMostVocabularyBytes = size_t{64} << 20;

@@ -15,6 +15,8 @@ namespace qn {
 /// is told by its key and not by what the machine does when it runs out of memory.
 inline constexpr int64_t kMostTokenTypes = 16, kMostLayers = 10'000, kMostWidth = 1 << 20, kMostPositions = 1 << 24;
 
+inline constexpr uint64_t kEmbeddingSite = 0;  ///< dropout site of the input end of models that have one input
+
 /// Frequency bands of adaptive input and output.
 struct AdaptiveConfig {
   std::vector<int64_t> cutoffs;

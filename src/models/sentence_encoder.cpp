@@ -5,9 +5,6 @@
 #include "core/special_tokens.h"
 
 namespace qn {
-namespace {
-constexpr uint64_t kEmbeddingSite = 0;  // dropout site of the model's input end
-}
 
 SentenceEncoder::SentenceEncoder(const ModelConfig& config, int64_t vocabulary, const EncoderHeads& heads)
     : config_(config) {

@@ -5,9 +5,6 @@
 #include "nn/layers/row_parts.h"
 
 namespace qn {
-namespace {
-constexpr uint64_t kEmbeddingSite = 0;  // dropout site of the model's input end
-}
 
 TransformerLm::TransformerLm(const ModelConfig& config, int64_t vocabulary) : config_(config) {
   const Scope scope = root().in("decoder");

@@ -51,7 +51,7 @@ void StateDict::keep(const std::string& name, const Kernels& kernels, const Tens
 
 void save_module(const Module& module, StateDict& state) {
   const Kernels& kernels = module.parameters().kernels();
-  for (const auto& p : module.parameters().all()) state.keep("parameters/" + p->name, kernels, p->value);
+  for (const auto& p : module.parameters().all()) state.keep(kParameters + p->name, kernels, p->value);
   for (const auto& b : module.buffers().all()) state.tensors["buffers/" + b->name] = download(kernels, b->value.view());
   for (const auto& w : module.weights().all())
     if (const std::vector<float> own = w->representation().state(); !own.empty())
@@ -71,7 +71,7 @@ void load_module(Module& module, const StateDict& state) {
              name, found);
     upload(module.parameters().kernels(), to, from);
   };
-  for (const auto& p : module.parameters().all()) load("parameters/", p->name, p->value);
+  for (const auto& p : module.parameters().all()) load(kParameters, p->name, p->value);
   for (const auto& b : module.buffers().all())  // a run without this buffer leaves it as it starts
     for (const std::string& name : {b->name, b->former})
       if (state.tensors.contains("buffers/" + name)) {

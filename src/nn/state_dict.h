@@ -36,6 +36,9 @@ struct StateDict {
   double real(const std::string& name) const;
 };
 
+/// What the name of a parameter follows in a StateDict.
+inline constexpr const char* kParameters = "parameters/";
+
 /// Entries "parameters/NAME" and "buffers/NAME" from and to the tensors of an allocated module. Loading throws
 /// qn::Error naming the tensor whose entry is missing, of another shape, or not finite.
 void save_module(const Module& module, StateDict& state);

@@ -22,14 +22,14 @@ namespace qn {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
+using SortedJson = nlohmann::json;
 
 /// config.json, with messages that name file and key.
 class HfConfig {
  public:
   explicit HfConfig(const fs::path& path) : name_(path.string()) {
     QN_CHECK_USAGE(fs::exists(path), "{} is missing: it tells the sizes of a Hugging Face model", name_);
-    json_ = parse_strict_json<Json>(read_text_file(path), name_);
+    json_ = parse_strict_json<SortedJson>(read_text_file(path), name_);
     QN_CHECK(json_.is_object(), "{} is no object of options", name_);
   }
 
@@ -91,7 +91,7 @@ class HfConfig {
   /// Names of classes; none where there is one output: a score.
   std::vector<std::string> labels() const {
     if (!json_.contains("id2label")) return {"LABEL_0", "LABEL_1"};
-    const Json& names = json_["id2label"];
+    const SortedJson& names = json_["id2label"];
     const std::string where = name_ + ": id2label";
     QN_CHECK(names.is_object() && !names.empty(), "{} is {}: names of the classes 0, 1, ... are due", where,
              names.dump());
@@ -108,7 +108,7 @@ class HfConfig {
   /// one class each is refused.
   void check_head() const {
     if (!absent("architectures"))
-      for (const Json& architecture : json_["architectures"]) {
+      for (const SortedJson& architecture : json_["architectures"]) {
         const std::string kind = architecture.is_string() ? architecture.get<std::string>() : architecture.dump();
         for (const char* other : {"TokenClassification", "QuestionAnswering", "MultipleChoice", "NextSentence"})
           QN_CHECK(kind.find(other) == std::string::npos,
@@ -143,7 +143,7 @@ class HfConfig {
   bool absent(const char* key) const { return !json_.contains(key) || json_[key].is_null(); }
 
   std::string name_;
-  Json json_;
+  SortedJson json_;
 };
 
 /// What a config.json comes to.
@@ -181,8 +181,8 @@ Blueprint read_gpt2(const HfConfig& config, const TensorFiles&) {
 /// How a model of sentence-transformers makes its vectors, and of how many tokens; defaults where it says nothing.
 void read_embedding(const fs::path& folder, RunConfig& run) {
   if (const fs::path path = folder / "modules.json"; fs::exists(path)) {
-    const Json modules = parse_strict_json<Json>(read_text_file(path), path.string());
-    for (const Json& module : modules) {
+    const SortedJson modules = parse_strict_json<SortedJson>(read_text_file(path), path.string());
+    for (const SortedJson& module : modules) {
       const std::string type = module.is_object() && module.contains("type") && module["type"].is_string()
                                    ? module["type"].get<std::string>()
                                    : module.dump();
@@ -320,8 +320,9 @@ std::string continued(const RunConfig& config, const fs::path& out) {
   text += dump_config(sections);
   text += fmt::format("data:\n  tokens_per_sample: {}\n  max_tokens: {}\n", config.data.tokens_per_sample,
                       config.data.max_tokens);
-  text += fmt::format("checkpoint:\n  init_from: {}\n  dir: {}\n", Json((out / kImportedCheckpoint).string()).dump(),
-                      Json((out / "run").string()).dump());  // a JSON string is one of YAML
+  text +=
+      fmt::format("checkpoint:\n  init_from: {}\n  dir: {}\n", SortedJson((out / kImportedCheckpoint).string()).dump(),
+                  SortedJson((out / "run").string()).dump());  // a JSON string is one of YAML
   return text;
 }
 

@@ -200,7 +200,7 @@ void keep_spare(const HfFamily& family, const TensorFiles& files, int64_t width,
         *tensor, {.theirs = {}, .second = {}, .ours = {ours}, .layout = {}, .part = shape}, files.path().string());
     OwnedTensor kept(shape, DType::f32, host_memory());
     std::copy(values.begin(), values.end(), kept.view().as<float>());
-    state.tensors["parameters/" + ours] = std::move(kept);
+    state.tensors[kParameters + ours] = std::move(kept);
   }
 }
 

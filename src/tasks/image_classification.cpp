@@ -20,8 +20,7 @@
 namespace qn {
 namespace {
 
-constexpr const char *kLabels = "labels", *kChannels = "channels", *kTransform = "transform",
-                     *kParameters = "parameters/";
+constexpr const char *kLabels = "labels", *kChannels = "channels", *kTransform = "transform";
 constexpr int64_t kTop = 5, kEvalBatch = 32;
 constexpr int32_t kNoClass = -1;
 

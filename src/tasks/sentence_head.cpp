@@ -11,8 +11,7 @@
 namespace qn {
 namespace {
 
-constexpr const char *kHead = "classification_heads.", *kHeadName = "sentence_classification_head",
-                     *kParameters = "parameters/";
+constexpr const char *kHead = "classification_heads.", *kHeadName = "sentence_classification_head";
 
 std::string named(const std::vector<std::string>& labels) {
   return labels.empty() ? "numbers" : fmt::format("the classes {}", fmt::join(labels, ", "));

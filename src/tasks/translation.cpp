@@ -14,7 +14,7 @@ namespace {
 
 constexpr const char *kSourceVocabulary = "source_vocabulary", *kSourceHash = "source_dictionary_hash";
 
-Sequences view_of(const JoinedSentences& s) { return {s.begins, s.lengths, s.longest}; }
+Sequences sequences_of(const JoinedSentences& s) { return {s.begins, s.lengths, s.longest}; }
 
 ParallelFolder open_folder(const RunConfig& config) {
   QN_CHECK_USAGE(!config.data.path.empty(),
@@ -163,7 +163,8 @@ namespace {
 
 template <typename Pairs>
 PairBatch batch_of(const Pairs& pairs) {
-  return {pairs.source.tokens, view_of(pairs.source), pairs.previous, pairs.target.tokens, view_of(pairs.target)};
+  return {pairs.source.tokens, sequences_of(pairs.source), pairs.previous, pairs.target.tokens,
+          sequences_of(pairs.target)};
 }
 
 }  // namespace

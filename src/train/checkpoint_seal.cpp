@@ -14,12 +14,12 @@
 namespace qn {
 namespace {
 
-constexpr unsigned kVersion = 1;
+constexpr unsigned kSealVersion = 1;
 constexpr size_t kChecksumDigits = 16;
 constexpr size_t kNumbersPerLine = 3 * 20;  // checksum, offset, bytes and separators at most
 
 struct Header {
-  unsigned version = kVersion;
+  unsigned version = kSealVersion;
   uint64_t block = 0, file = 0, structure = 0, checksum = 0;
 
   /// Always the same number of bytes; ends with the checksum and a line feed.
@@ -145,9 +145,9 @@ Block read_block(const std::filesystem::path& path) {
   const Header header = read_header(path, file_bytes);
   Block block{header, text_of(read_file_bytes(path, 0, header.block))};
   if (checksummed(block.text) != hex64(header.checksum)) damaged(path, "its first block is altered");
-  QN_CHECK(header.version <= kVersion,
+  QN_CHECK(header.version <= kSealVersion,
            "checkpoint {} has format version {}, this program reads versions up to {}: use a newer quantnoise",
-           path.string(), header.version, kVersion);
+           path.string(), header.version, kSealVersion);
   return block;
 }
 

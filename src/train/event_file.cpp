@@ -20,8 +20,8 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kPrefix = "events.out.tfevents.", kSuffix = ".quantnoise";
-constexpr auto kRetry = std::chrono::seconds(10);
-constexpr size_t kMostHeldBack = size_t{16} << 20;
+constexpr auto kEventRetry = std::chrono::seconds(10);
+constexpr size_t kMostEventsHeldBack = size_t{16} << 20;  // bytes
 
 constexpr std::array<uint32_t, 256> kCrcTable = [] {
   std::array<uint32_t, 256> table{};
@@ -190,8 +190,8 @@ void EventLog::write() {
     next_try_ = {};
   } catch (const Error& error) {
     if (!std::exchange(told_, true)) spdlog::warn("{}; the run goes on without it for now", error.what());
-    next_try_ = std::chrono::steady_clock::now() + kRetry;
-    if (held_back_.size() > kMostHeldBack) held_back_.clear();  // the next start of the run makes the file whole
+    next_try_ = std::chrono::steady_clock::now() + kEventRetry;
+    if (held_back_.size() > kMostEventsHeldBack) held_back_.clear();  // the next start of the run makes the file whole
   }
 }
 

@@ -15,8 +15,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr auto kRetry = std::chrono::seconds(10);
-constexpr size_t kMostHeldBack = size_t{64} << 20;  // bytes: a quarter of a million records
+constexpr auto kLogRetry = std::chrono::seconds(10);
+constexpr size_t kMostRecordsHeldBack = size_t{64} << 20;  // bytes: a quarter of a million records
 
 std::string read_text(const std::filesystem::path& path) {
   const std::vector<std::byte> bytes = read_file_bytes(path);
@@ -83,7 +83,7 @@ std::string MetricsLog::write(std::span<const MetricField> fields) {
   text_ += line;
   ++held_back_;
   if (std::chrono::steady_clock::now() >= next_try_) flush();
-  if (text_.size() > kMostHeldBack) forget_the_oldest();
+  if (text_.size() > kMostRecordsHeldBack) forget_the_oldest();
   return line;
 }
 
@@ -94,7 +94,7 @@ bool MetricsLog::flush() {
     file_->append(text_);
   } catch (const Error& error) {
     if (!failing) spdlog::warn("{}; the run goes on, records are held back until they can be written", error.what());
-    next_try_ = std::chrono::steady_clock::now() + kRetry;
+    next_try_ = std::chrono::steady_clock::now() + kLogRetry;
     return false;
   }
   if (failing)

@@ -20,8 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kFormat = "quantnoise-run";
-constexpr int64_t kVersion = 1;
+constexpr const char* kRecordFormat = "quantnoise-run";
+constexpr int64_t kRecordVersion = 1;
 
 /// The whole file: the record and, as its last entry, the checksum of all before.
 std::string record_text(Json record) {
@@ -33,7 +33,7 @@ std::string record_text(Json record) {
 /// The record in a text of record_text(), every byte as it was written; nothing in any other text.
 std::optional<Json> parse_record(std::string_view text) {
   Json record = Json::parse(text.begin(), text.end(), nullptr, false);
-  if (!record.is_object() || record.value("format", Json()) != kFormat) return std::nullopt;
+  if (!record.is_object() || record.value("format", Json()) != kRecordFormat) return std::nullopt;
   record.erase("checksum");
   if (record_text(record) != text) return std::nullopt;
   return record;
@@ -60,16 +60,16 @@ std::optional<std::string> recorded_run(const fs::path& folder) {
   const auto record = parse_record({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   if (!record) return std::nullopt;
   const Json version = record->value("version", Json()), run = record->value("run", Json());
-  QN_CHECK(!version.is_number_integer() || version.get<int64_t>() <= kVersion,
+  QN_CHECK(!version.is_number_integer() || version.get<int64_t>() <= kRecordVersion,
            "{} has format version {}, this program reads versions up to {}: use a newer quantnoise", path.string(),
-           version.dump(), kVersion);
+           version.dump(), kRecordVersion);
   return run.is_string() ? std::optional(run.get<std::string>()) : std::nullopt;
 }
 
 void record_run(const fs::path& folder, const std::string& run) {
   const std::time_t now = std::time(nullptr);
-  const Json record{{"format", kFormat},
-                    {"version", kVersion},
+  const Json record{{"format", kRecordFormat},
+                    {"version", kRecordVersion},
                     {"run", run},
                     {"recorded", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now))}};
   atomic_write_text(run_record(folder), record_text(record));

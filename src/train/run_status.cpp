@@ -17,8 +17,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kFormat = "quantnoise-status";
-constexpr int64_t kVersion = 1;
+constexpr const char* kStatusFormat = "quantnoise-status";
+constexpr int64_t kStatusVersion = 1;
 constexpr std::chrono::milliseconds kSoon{1000};
 
 /// One list of members for writing and reading.
@@ -62,14 +62,15 @@ double unix_time() {
 }
 
 std::string to_json(const StatusRecord& record) {
-  Json json{{"format", kFormat}, {"version", kVersion}, {"condition", name_of(record.condition)}};
+  Json json{{"format", kStatusFormat}, {"version", kStatusVersion}, {"condition", name_of(record.condition)}};
   visit_members(record, [&](const char* name, const auto& value) { json[name] = value; });
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 std::optional<StatusRecord> parse_status(std::string_view text) {
   const Json json = Json::parse(text.begin(), text.end(), nullptr, false);
-  if (!json.is_object() || json.value("format", Json()) != kFormat || json.value("version", Json()) != kVersion)
+  if (!json.is_object() || json.value("format", Json()) != kStatusFormat ||
+      json.value("version", Json()) != kStatusVersion)
     return std::nullopt;
   StatusRecord record;
   try {
