@@ -8,11 +8,11 @@
 
 namespace qn::emulation {
 
-/// Value of the 16-bit element `index` of the registers at `fragment`, lower halves first.
+/// Value of element `index` of the registers at `fragment`, lower halves first.
 template <typename T>
-float element(const std::byte* fragment, unsigned index) {
+float element(const void* fragment, unsigned index) {
   T value;
-  std::memcpy(&value, fragment + index * sizeof value, sizeof value);
+  std::memcpy(&value, static_cast<const std::byte*>(fragment) + index * sizeof value, sizeof value);
   return static_cast<float>(value);
 }
 
@@ -46,7 +46,10 @@ namespace qn::cuda {
 template <typename T>
 void multiply_16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   using namespace emulation;
-  const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  float mine[12];  // converted here: each is asked for by many lanes
+  for (unsigned i = 0; i < 8; ++i) mine[i] = element<T>(a, i);
+  const uint32_t b[2] = {b0, b1};
+  for (unsigned i = 0; i < 4; ++i) mine[8 + i] = element<T>(b, i);
   static_assert(sizeof mine <= kExchangeBytes);
   const std::byte* all = exchange(mine, sizeof mine);
   const unsigned group = lane() / 4, t = lane() % 4;
@@ -56,8 +59,8 @@ void multiply_16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32
     for (unsigned k = 0; k < 16; ++k) {
       const unsigned lane_a = row % 8 * 4 + k % 8 / 2, index_a = k % 2 + (row < 8 ? 0 : 2) + (k < 8 ? 0 : 4);
       const unsigned lane_b = column * 4 + k % 8 / 2, index_b = k % 2 + (k < 8 ? 0 : 2);
-      sum += static_cast<double>(element<T>(all + lane_a * kExchangeBytes, index_a)) *
-             static_cast<double>(element<T>(all + lane_b * kExchangeBytes + sizeof a, index_b));
+      sum += static_cast<double>(element<float>(all + lane_a * kExchangeBytes, index_a)) *
+             static_cast<double>(element<float>(all + lane_b * kExchangeBytes, 8 + index_b));
     }
     d[i] = static_cast<float>(sum);
   }
