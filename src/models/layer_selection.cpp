@@ -64,10 +64,10 @@ LayerSelection::LayerSelection(const std::string& text, int64_t layers, int64_t 
 }
 
 std::optional<std::string> LayerSelection::renamed(const std::string& name) const {
-  constexpr std::string_view kLayers = ".layers.";
-  const size_t found = name.find(kLayers);
+  constexpr std::string_view kLayersScope = ".layers.";
+  const size_t found = name.find(kLayersScope);
   if (found == std::string::npos) return name;
-  const size_t begin = found + kLayers.size();
+  const size_t begin = found + kLayersScope.size();
   int64_t layer = -1;
   const auto [end, error] = std::from_chars(name.data() + begin, name.data() + name.size(), layer);
   if (error != std::errc()) return name;
