@@ -92,6 +92,15 @@ Var SentenceEncoder::masked_logits(Tape& tape, const SentenceBatch& batch, std::
   return masked_lm_->logits(tape, features_of(tape, batch, rows));
 }
 
+Tensor SentenceEncoder::masked_losses(Tape& tape, const SentenceBatch& batch, std::span<const int32_t> rows,
+                                      std::span<const int32_t> targets) {
+  const Var logits = masked_logits(tape, batch, rows);
+  const Tensor losses = tape.arena.tensor({logits.value.rows()}, DType::f64);
+  tape.k.fill(losses, 0.0);
+  cross_entropy(tape, losses, logits, masked_lm_->vocabulary(), targets, {});
+  return losses;
+}
+
 Var SentenceEncoder::sentence_logits(Tape& tape, const SentenceBatch& batch) {
   QN_ASSERT(classification_, "built without a classification head");
   return classification_->logits(tape, features_of(tape, batch, batch.sentences.begins));

@@ -38,8 +38,12 @@ class SentenceEncoder : public Module {
   /// [tokens, width]. `inner_states`, if given, receives the state after the embedding and after each layer that runs.
   Var features(Tape& tape, const SentenceBatch& batch, std::vector<Tensor>* inner_states = nullptr);
   /// Of every word in the place of the tokens `rows`, which ascend (negative ones behind them: of nothing):
-  /// [rows.size(), vocabulary].
+  /// [rows.size(), logit_columns(tape, vocabulary)].
   Var masked_logits(Tape& tape, const SentenceBatch& batch, std::span<const int32_t> rows);
+  /// Natural-log loss of these rows (f64 [rows.size()], 0 where the target is negative); registers the backward of
+  /// their sum on the tape.
+  Tensor masked_losses(Tape& tape, const SentenceBatch& batch, std::span<const int32_t> rows,
+                       std::span<const int32_t> targets);
   /// Of every class, for every sentence: [sentences, classes].
   Var sentence_logits(Tape& tape, const SentenceBatch& batch);
   /// A vector of length 1 for every sentence: [sentences, width].

@@ -131,7 +131,7 @@ Tensor MaskedLm::losses(SentenceEncoder& model, Tape& tape, const MaskedBatch& b
   const auto multiple = static_cast<size_t>(tape.pass().row_multiple);
   rows.resize((rows.size() + multiple - 1) / multiple * multiple, -1);
   targets.resize(rows.size(), -1);
-  return cross_entropy(tape, model.masked_logits(tape, view_of(batch.sentences), rows), targets);
+  return model.masked_losses(tape, view_of(batch.sentences), rows, targets);
 }
 
 MicroBatch MaskedLm::micro_batch(int64_t index, const RandomKey&) {

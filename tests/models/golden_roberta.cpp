@@ -84,8 +84,7 @@ double finish(SentenceEncoder& model, RobertaPass& pass, const Tensor& losses) {
 }  // namespace
 
 double run_masked_lm(SentenceEncoder& model, RobertaPass& pass) {
-  const Var logits = model.masked_logits(*pass.tape, pass.batch, pass.masked_rows);
-  return finish(model, pass, cross_entropy(*pass.tape, logits, pass.targets));
+  return finish(model, pass, model.masked_losses(*pass.tape, pass.batch, pass.masked_rows, pass.targets));
 }
 
 double run_classification(SentenceEncoder& model, RobertaPass& pass, const std::vector<int32_t>& labels) {

@@ -348,6 +348,17 @@ void add_cross_entropy(Cases& cases) {
                      cross_entropy(t, sums, logits, 72, scattered<int32_t>(9, 72), {});
                      return std::vector{Var{sums, nullptr}};
                    }});
+  // Of a masked LM: neither the words nor their biases are whole packs, and their rows are.
+  cases.push_back({.name = "cross_entropy_of_words_with_biases",
+                   .inputs = {{{90, 5}}, parameter({75, 5}), parameter({75})},
+                   .forward = [](Tape& t, Inputs x) {
+                     const Tensor sums = t.arena.tensor({90}, DType::f64);
+                     t.k.fill(sums, 0.0);
+                     const Var logits =
+                         linear_concat(t, x[0], operands(t, x.subspan(1, 1)), x.subspan(2), logit_columns(t, 75));
+                     cross_entropy(t, sums, logits, 75, scattered<int32_t>(90, 75), {}, 0.1);
+                     return std::vector{Var{sums, nullptr}};
+                   }});
   add("padded", 5, 12, {-1, 2, -1, 8, 0}, {}, 5, 0.0, 3);
   add("padded_smooth", 5, 12, {-1, 2, -1, 8, 0}, {}, 5, 0.1, 3);
   add("padded_large", 40, 640, scattered<int32_t>(40, 603), {}, 40, 0.0, 37);

@@ -54,9 +54,8 @@ void check_trainer(const Hdf5File& file, const std::string& group) {
       micro = make_roberta_pass(file, tokens, sentences ? "" : targets, DType::f32, {});
       labels = sentences ? read_ids(file, targets) : micro->targets;
       return {[&, sentences](Tape& tape) {
-                const Var logits = sentences ? model->sentence_logits(tape, micro->batch)
-                                             : model->masked_logits(tape, micro->batch, micro->masked_rows);
-                return cross_entropy(tape, logits, labels);
+                return sentences ? cross_entropy(tape, model->sentence_logits(tape, micro->batch), labels)
+                                 : model->masked_losses(tape, micro->batch, micro->masked_rows, labels);
               },
               std::ssize(labels)};
     };

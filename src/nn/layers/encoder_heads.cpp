@@ -1,5 +1,6 @@
 #include "nn/layers/encoder_heads.h"
 
+#include "nn/layers/output_head.h"
 #include "nn/layers/transformer_layer.h"
 
 namespace qn {
@@ -23,7 +24,7 @@ MaskedLmHead::MaskedLmHead(const Scope& scope, int64_t vocabulary, int64_t width
 Var MaskedLmHead::logits(Tape& tape, const Var& x) const {
   const Unbiased inner = dense_.without_bias(tape, x);
   const Var features = norm_(tape, activation_dropout(tape, inner.value, inner.bias, activation_, {}));
-  return words_->linear(tape, (*words_input_)(tape, features), bias_->var(tape), words_input_->quantizer());
+  return word_logits(tape, (*words_input_)(tape, features), {&words_, 1}, bias_->var(tape), *words_input_);
 }
 
 ClassificationHead::ClassificationHead(const Scope& scope, int64_t width, int64_t inner, int64_t classes,

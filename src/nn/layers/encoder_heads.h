@@ -15,8 +15,9 @@ class MaskedLmHead {
   MaskedLmHead(const Scope& scope, int64_t vocabulary, int64_t width, Activation activation, Weight* tied_to,
                double norm_eps);
 
-  /// x [positions, width] -> [positions, vocabulary].
+  /// x [positions, width] -> [positions, logit_columns(tape, vocabulary)].
   Var logits(Tape& tape, const Var& x) const;
+  int64_t vocabulary() const { return words_->rows(); }
 
  private:
   Activation activation_;

@@ -9,14 +9,16 @@
 #include "ops/host_access.h"
 
 namespace qn {
-namespace {
 
-/// x W^T for all these weights, with room behind it: see logit_columns().
-Var logits_of(Tape& tape, const Var& x, std::span<Weight* const> weights, const ActivationPoint& input) {
+Var word_logits(Tape& tape, const Var& x, std::span<Weight* const> weights, const Var& bias,
+                const ActivationPoint& input) {
   int64_t classes = 0;
   for (const Weight* weight : weights) classes += weight->rows();
-  return linear_concat(tape, x, weights, {}, input.quantizer(), logit_columns(tape, classes));
+  const std::span<const Var> biases(&bias, bias.value.defined() ? 1 : 0);
+  return linear_concat(tape, x, weights, biases, input.quantizer(), logit_columns(tape, classes));
 }
+
+namespace {
 
 /// cross_entropy() of logits_of(x), some rows at a time where that is possible: logits are as wide as the vocabulary.
 /// Row i of x has target i, one of `classes`, and, where there are `rows`, belongs to loss rows[i].
@@ -62,7 +64,7 @@ class Softmax : public OutputHead {
   }
 
  private:
-  Var logits(Tape& tape, const Var& x) { return logits_of(tape, (*input_)(tape, x), {&weight_, 1}, *input_); }
+  Var logits(Tape& tape, const Var& x) { return word_logits(tape, (*input_)(tape, x), {&weight_, 1}, {}, *input_); }
   Weight* weight_;
   ActivationPoint* input_;
 };
@@ -141,7 +143,7 @@ void AdaptiveSoftmax::build_tail(const Scope& scope, const AdaptiveSoftmaxOption
 Var AdaptiveSoftmax::head_logits(Tape& tape, const Var& x) const {
   const Var input = (*head_input_)(tape, x);
   const std::array<Weight*, 2> parts{head_words_, head_clusters_};
-  return logits_of(tape, input, {parts.data(), head_clusters_ != nullptr ? 2U : 1U}, *head_input_);
+  return word_logits(tape, input, {parts.data(), head_clusters_ != nullptr ? 2U : 1U}, {}, *head_input_);
 }
 
 Var AdaptiveSoftmax::tail_logits(Tape& tape, const Var& x, size_t i) const {
@@ -150,7 +152,7 @@ Var AdaptiveSoftmax::tail_logits(Tape& tape, const Var& x, size_t i) const {
   const Var z = tail.shared_projection ? tail.projection->linear_transposed(tape, input)
                                        : tail.projection->linear(tape, input, {}, tail.input->quantizer());
   const Var features = (*tail.words_input)(tape, dropped(tape, z, kFirstSite + 1 + i));
-  return logits_of(tape, features, {&tail.words, 1}, *tail.words_input);
+  return word_logits(tape, features, {&tail.words, 1}, {}, *tail.words_input);
 }
 
 void AdaptiveSoftmax::losses(Tape& tape, const Var& x, std::span<const int32_t> targets, const Tensor& losses,

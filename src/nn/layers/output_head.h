@@ -9,6 +9,12 @@
 
 namespace qn {
 
+/// x W^T for all these weights side by side, plus `bias` of a single one (or undefined), which is as wide as a
+/// vocabulary: [N, logit_columns(tape, their rows)]. All heads over words make their logits here. `input` is where x
+/// has passed.
+Var word_logits(Tape& tape, const Var& x, std::span<Weight* const> weights, const Var& bias,
+                const ActivationPoint& input);
+
 class OutputHead {
  public:
   virtual ~OutputHead() = default;

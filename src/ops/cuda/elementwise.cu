@@ -149,12 +149,12 @@ void add_bias(const Tensor& y, int64_t column, const Tensor& bias) {
   dispatch_float(y.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
-    const int64_t width = bias.elements();
-    dispatch_pack<kPackOf<T>>({width, y.cols(), column}, {y.data, bias.data}, [&](auto pack) {
+    const auto add = [&](auto pack, int64_t begin, int64_t width) {
       constexpr int kN = decltype(pack)::value;
-      launch(add_bias_kernel<kN, T, P>, pack_grid(y.rows(), width / kN), pack_block(width / kN), data_of<T>(y) + column,
-             data_of<P>(bias), y.rows(), width, y.cols());
-    });
+      launch(add_bias_kernel<kN, T, P>, pack_grid(y.rows(), width / kN), pack_block(width / kN),
+             data_of<T>(y) + column + begin, data_of<P>(bias) + begin, y.rows(), width, y.cols());
+    };
+    dispatch_columns<kPackOf<T>>(bias.elements(), {y.cols(), column}, {y.data, bias.data}, add);
   });
 }
 

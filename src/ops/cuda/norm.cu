@@ -238,11 +238,12 @@ void bias_grad(const Tensor& dbias, const Tensor& dy, int64_t column, int beta) 
   dispatch_float(dy.dtype, [&](auto tag) {
     using T = decltype(tag);
     using P = ParameterOf<T>;
-    dispatch_pack<kPackOf<T>>({dbias.elements(), dy.cols(), column}, {dy.data}, [&](auto pack) {
-      column_sums<decltype(pack)::value, 1>(SumsOut<P, 1>{{data_of<P>(dbias)}, {beta}},
-                                            PlainTerm<T, P>{data_of<T>(dy) + column, dy.cols()}, dy.rows(),
-                                            dbias.elements());
-    });
+    dispatch_columns<kPackOf<T>>(
+        dbias.elements(), {dy.cols(), column}, {dy.data}, [&](auto pack, int64_t begin, int64_t width) {
+          column_sums<decltype(pack)::value, 1>(SumsOut<P, 1>{{data_of<P>(dbias) + begin}, {beta}},
+                                                PlainTerm<T, P>{data_of<T>(dy) + column + begin, dy.cols()}, dy.rows(),
+                                                width);
+        });
   });
 }
 

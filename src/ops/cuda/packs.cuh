@@ -73,6 +73,18 @@ void dispatch_pack(std::initializer_list<int64_t> counts, std::initializer_list<
   packed ? f(std::integral_constant<int, kPack>{}) : f(std::integral_constant<int, 1>{});
 }
 
+/// The same for the first `width` columns of rows whose other counts and places are these: f(pack, begin, width) for
+/// the columns that are whole packs, then for those that are left, one by one.
+template <int kPack, typename F>
+void dispatch_columns(int64_t width, std::initializer_list<int64_t> counts, std::initializer_list<const void*> places,
+                      F&& f) {
+  dispatch_pack<kPack>(counts, places, [&](auto pack) {
+    const int64_t whole = width / decltype(pack)::value * decltype(pack)::value;
+    if (whole > 0) f(pack, int64_t{0}, whole);
+    if (whole < width) f(std::integral_constant<int, 1>{}, whole, width - whole);
+  });
+}
+
 /// A thread per pack of a row, and as many rows to a block as it has threads for. In kernels thread_index() is the
 /// number of the pack in its row; rows come by turns: for (r = first_row(); r < rows; r += row_step()).
 inline dim3 pack_block(int64_t packs) {
