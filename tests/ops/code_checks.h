@@ -61,4 +61,22 @@ inline void check_product(const Kernels& kernels, const CodedMatrix& w, int64_t 
     }
 }
 
+/// Inputs and results that do not fit the matrix, each in one thing.
+inline void check_refusals(const Kernels& kernels) {
+  const CodedMatrix w({.rows = 24, .cols = 16, .block = 8, .levels = 4}, kernels);
+  const auto refused = [&](Shape x, Shape y, int64_t column, bool transposed, DType dtype = DType::f32) {
+    const OwnedTensor input(x, DType::f32, *kernels.memory), output(y, dtype, *kernels.memory);
+    const CodeMatmulArgs args{
+        .weight = w.weight().view(), .x = input.view(), .y = output.view(), .column = column, .transposed = transposed};
+    EXPECT_THROW(kernels.matmul_codes(args), InternalError)
+        << x.to_string() << " to " << y.to_string() << " from column " << column << (transposed ? ", transposed" : "");
+  };
+  refused({2, 24}, {2, 24}, 0, false);
+  refused({2, 16}, {2, 16}, 0, true);
+  refused({2, 16}, {3, 24}, 0, false);
+  refused({2, 16}, {2, 24}, 1, false);
+  refused({2, 24}, {2, 16}, 1, true);
+  refused({2, 16}, {2, 24}, 0, false, DType::bf16);
+}
+
 }  // namespace qn::test

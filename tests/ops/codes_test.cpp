@@ -101,6 +101,8 @@ TEST(Codes, ZerosAndWhatIsNotFinite) {
   }
 }
 
+TEST(Codes, ShapesThatDoNotFitAreRefused) { check_refusals(cpu_kernels()); }
+
 TEST(Codes, RowsAreLookedUpAndDecoded) {
   for (const CodeCase& c : code_cases()) {
     SCOPED_TRACE(c.text());

@@ -69,6 +69,8 @@ TEST_F(CudaCodes, LargeMatrices) {
   check_path(w, 2, DType::f32, true, 2e-6, CodesPath::tiles);
 }
 
+TEST_F(CudaCodes, ShapesThatDoNotFitAreRefused) { check_refusals(cuda_kernels()); }
+
 TEST_F(CudaCodes, TheSameEveryTime) {
   const CodedMatrix w({.rows = 700, .cols = 1024, .block = 8, .levels = 256}, cuda_kernels());
   const OwnedTensor x({1, 1024}, DType::f32, *cuda_kernels().memory), y({1, 700}, DType::f32, *cuda_kernels().memory);

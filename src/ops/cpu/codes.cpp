@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "ops/code_product.h"
 #include "ops/cpu/codes_decode.h"
 #include "ops/cpu/codes_read.h"
 #include "ops/cpu/codes_tokens.h"
@@ -382,12 +383,8 @@ CodesPath path_of(const CodeMatrix& w, int64_t tokens, DType dtype, bool transpo
 }
 
 void matmul_codes(const CodeMatmulArgs& a) {
-  const CodeMatrix& w = a.weight;
-  QN_ASSERT(a.x.cols() == (a.transposed ? w.rows : w.cols) && a.y.rows() == a.x.rows() && a.y.dtype == a.x.dtype &&
-                a.column + (a.transposed ? w.cols : w.rows) <= a.y.cols(),
-            "codes [{}, {}] on {}, results in {} from column {}", w.rows, w.cols, a.x.shape.to_string(),
-            a.y.shape.to_string(), a.column);
-  matmul_codes_by(path_of(w, a.x.rows(), a.x.dtype, a.transposed), a);
+  assert_shapes(a);
+  matmul_codes_by(path_of(a.weight, a.x.rows(), a.x.dtype, a.transposed), a);
 }
 
 void matmul_codes_by(CodesPath path, const CodeMatmulArgs& a) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/code_product.h"
 #include "ops/cuda/backend.h"
 #include "ops/cuda/context.h"
 #include "ops/cuda/cuda_kernels.h"
@@ -99,13 +100,9 @@ void matmul_codes_by(CodesPath path, const CodeMatmulArgs& a) {
 }
 
 void matmul_codes(const CodeMatmulArgs& a) {
-  const CodeMatrix& w = a.weight;
-  QN_ASSERT(a.x.cols() == (a.transposed ? w.rows : w.cols) && a.y.rows() == a.x.rows() && a.y.dtype == a.x.dtype &&
-                a.column + (a.transposed ? w.cols : w.rows) <= a.y.cols(),
-            "codes [{}, {}] on {}, results in {} from column {}", w.rows, w.cols, a.x.shape.to_string(),
-            a.y.shape.to_string(), a.column);
+  assert_shapes(a);
   if (a.x.rows() == 0) return;
-  matmul_codes_by(path_of(w, a.x.rows(), a.x.dtype, a.transposed), a);
+  matmul_codes_by(path_of(a.weight, a.x.rows(), a.x.dtype, a.transposed), a);
 }
 
 }  // namespace qn::cuda
