@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include "compress/coded_representation.h"
+#include "compress/packed_model.h"
+#include "compress/representation.h"
+#include "compress/small_net.h"
 #include "data/token_stream.h"
 #include "models/golden_model.h"
 #include "support/golden.h"
@@ -109,6 +113,34 @@ TEST(Evaluate, CountsWhatValidationCounts) {
   EXPECT_LT(evaluated.tokens, stream->total_tokens());
   EXPECT_EQ(evaluated.tokens, validated.tokens);
   EXPECT_TRUE(close(evaluated.base2(), validated.base2(), kLossTolerance));
+}
+
+/// As many ranks as there are share the windows; every one of them multiplies the same codes.
+TEST(Evaluate, FromCodesOnAnyNumberOfRanks) {
+  QN_GOLDEN(path, "eval_lm.h5");
+  const Hdf5File file(path, Hdf5File::Mode::read);
+  const TempDir dir;
+  const TokenStream stream = write_stream(file, dir / "test");
+  const auto decoded = load_golden_model(file, "model", DType::f32),
+             coded = load_golden_model(file, "model", DType::f32);
+  RepresentationSwap swap(*decoded, CentroidGradient::sum);
+  for (const auto& w : decoded->weights().all())
+    swap.replace(*w, quantized(*w, *quantizer_from_text("pq block_size=4 n_centroids=16", "")));
+  swap.finish();
+  write_packed(dir / "packed", *decoded, {}, {.side = ValueStorage::f32, .dense = ValueStorage::f32});
+  load_packed(*coded, dir / "packed");
+  const EvalOptions options{.break_mode = BreakMode::none,
+                            .tokens_per_sample = coded->max_positions() / 2,
+                            .context_window = 2,
+                            .max_tokens = coded->max_positions(),
+                            .continues = {}};
+  const Score here = evaluate(*coded, cpu_kernels(), comm(), stream, options);
+  const Score alone = evaluate(*coded, cpu_kernels(), *make_local_communicator(), stream, options);
+  const Score dense = evaluate(*decoded, cpu_kernels(), *make_local_communicator(), stream, options);
+  EXPECT_NE(describe_coded(*coded), "");
+  EXPECT_EQ(here.tokens, alone.tokens);
+  EXPECT_TRUE(close(here.base2(), alone.base2(), kLossTolerance));
+  EXPECT_TRUE(close(here.base2(), dense.base2(), kLossTolerance));
 }
 
 TEST(Evaluate, RefusesWhatDoesNotFit) {
