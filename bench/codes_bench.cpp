@@ -125,6 +125,7 @@ std::unique_ptr<RunTask> dense_task(const std::string& path, const Kernels& kern
 /// Of every call: seconds, and seconds of the processor, which other programs on the machine hardly change.
 struct Seconds {
   std::vector<double> all, processor;
+  size_t arena_bytes = 0;  // the most that a call took of the step arena
 };
 double processor_seconds() {
   timespec now{};
@@ -157,7 +158,9 @@ Seconds one_by_one(TransformerLm& model, const Options& o, const Kernels& kernel
     ++place;
   };
   timed(3, next);  // memory is there now
-  return timed(o.repeats, next);
+  Seconds seconds = timed(o.repeats, next);
+  seconds.arena_bytes = arena.peak();
+  return seconds;
 }
 
 Seconds whole_text(TransformerLm& model, const Options& o, const Kernels& kernels) {
@@ -171,7 +174,9 @@ Seconds whole_text(TransformerLm& model, const Options& o, const Kernels& kernel
     wait_for(kernels);
   };
   timed(1, score);
-  return timed(o.repeats, score);
+  Seconds seconds = timed(o.repeats, score);
+  seconds.arena_bytes = arena.peak();
+  return seconds;
 }
 
 /// What products of all weights that are codes are made of.
@@ -317,6 +322,7 @@ void run(Options o, Communicator& comm) {
             {"model_mib", mib(loaded - before)},
             {"process_mib", mib(loaded)},
             {"peak_loading_mib", mib(peak_loading)},
+            {"activations_mib", mib(static_cast<int64_t>(seconds.arena_bytes))},
             {"peak_mib", mib(peak_memory())}};
   if (const auto memory = Device(kernels).memory())
     json["gpu_used_mib"] = mib(static_cast<int64_t>(memory->total - memory->free));

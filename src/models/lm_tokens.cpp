@@ -9,13 +9,11 @@ LmTokens::LmTokens(TransformerLm& model, Tape& tape)
   QN_ASSERT(!tape.recording());
   // What a pass computes once stays where it is computed first: that must be now, and not within a step.
   const Arena::Mark begin = tape.arena.mark();
+  const int64_t kept = tape.kept_values();
   const std::vector<int32_t> tokens = model.token_of_every_band();
   const Var features = model.features(tape, {std::ssize(tokens), 1, tokens, {}});
   model.head().log_probabilities(tape, {features.value.row_slice(0, 1), nullptr});
-  const auto& weights = model.weights().all();
-  const bool computed =
-      std::any_of(weights.begin(), weights.end(), [&](const auto& w) { return w->computed_in(tape); });
-  kept_ = computed ? tape.arena.mark() : begin;
+  kept_ = tape.kept_values() > kept ? tape.arena.mark() : begin;
 }
 
 Tensor LmTokens::next(std::span<const int32_t> tokens, std::span<const int32_t> counts,

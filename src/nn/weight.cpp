@@ -22,6 +22,7 @@ Var Weight::table(Tape& tape) {
     table_ = representation_->value(tape);
     table_.value = table_.value.reshaped({rows(), cols()});
     table_pass_ = tape.pass_id();
+    if (dense_ == nullptr || table_.value.data != dense_->value.data) tape.note_kept_value();
   }
   return table_;
 }
@@ -34,15 +35,9 @@ Var Weight::value(Tape& tape) {
     value_ = tape.recording() && is_cast_ && kept_cast_.defined() ? Var{kept_cast_, master.slot}
                                                                   : cast_to_compute(tape, master);
     value_pass_ = tape.pass_id();
+    if (value_.value.data != master.value.data) tape.note_kept_value();
   }
   return value_;
-}
-
-bool Weight::computed_in(const Tape& tape) const {
-  const auto computed = [&](uint64_t pass, const Var& v) {
-    return pass == tape.pass_id() && (dense_ == nullptr || v.value.data != dense_->value.data);
-  };
-  return computed(table_pass_, table_) || computed(value_pass_, value_);
 }
 
 Var Weight::linear(Tape& tape, const Var& x, const Var& bias, const ActivationQuantizer* input) {

@@ -117,8 +117,6 @@ class Weight {
   /// scale * rows of the table: [ids.size(), cols]; zeros for negative ids. Rows with id == pad_id get no gradient.
   Var lookup(Tape& tape, std::span<const int32_t> ids, double scale, int32_t pad_id);
 
-  /// Whether this pass has computed a value, which lies in the step arena then.
-  bool computed_in(const Tape& tape) const;
   /// The matrix to multiply by, in the tape's type. Computed once per pass: all uses of a tied weight see the same
   /// value.
   Var value(Tape& tape);

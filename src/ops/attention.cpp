@@ -89,6 +89,15 @@ Var attention(Tape& tape, const Var& qkv, int64_t batch, int64_t time, int64_t h
   return attend(tape, {qkv, qkv}, self_attention(batch, time, heads, width / heads, causal), drop);
 }
 
+void attention_in_place(Tape& tape, const Tensor& q, const Tensor& kv, int64_t batch, int64_t time, int64_t heads,
+                        bool causal) {
+  const int64_t width = q.cols();
+  QN_ASSERT(!tape.recording() && width % heads == 0 && q.rows() == batch * time && kv.rows() == q.rows() &&
+            kv.cols() == 2 * width);
+  const Tensor lse = tape.parameter_tensor({batch * heads * time});
+  tape.k.attention(q, lse, q, kv, self_attention(batch, time, heads, width / heads, causal));
+}
+
 Var attention(Tape& tape, const Var& qkv, const Sequences& sequences, int64_t heads, bool causal, const Dropout& drop) {
   const int64_t rows = qkv.value.rows(), width = qkv.value.cols() / 3;
   QN_ASSERT(width * 3 == qkv.value.cols() && width % heads == 0);

@@ -283,7 +283,8 @@ struct Kernels {
 
   /// out [rows, width = heads * head_dim]; lse [batch * heads * longest query] is the log of the softmax denominator,
   /// kept for the backward. Queries are the first `width` columns of q, keys and values the last 2 width columns of kv,
-  /// so that both may be one matrix of q | k | v. Matrices and their gradients T; lse P.
+  /// so that both may be one matrix of q | k | v; `out` may be a q of `width` columns. Matrices and their gradients T;
+  /// lse P.
   void (*attention)(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& kv, const AttentionArgs& args);
   /// dq, like q, and dkv, like kv, are overwritten. `out` and `lse` are the forward's.
   void (*attention_grad)(const Tensor& dq, const Tensor& dkv, const Tensor& dout, const Tensor& out, const Tensor& lse,

@@ -73,6 +73,10 @@ Var add_positions(Tape& tape, const Var& x, const Var& table, std::span<const in
 
 /// Causal multi-head self-attention; qkv [batch * time, 3 D] -> [batch * time, D].
 Var attention(Tape& tape, const Var& qkv, int64_t batch, int64_t time, int64_t heads, bool causal, const Dropout& drop);
+/// The same without dropout, for passes that record no gradient: q [batch * time, D] becomes the result, keys and
+/// values are kv [batch * time, 2 D].
+void attention_in_place(Tape& tape, const Tensor& q, const Tensor& kv, int64_t batch, int64_t time, int64_t heads,
+                        bool causal);
 
 /// How many columns logits have in memory for so many classes: more where a GPU's matrix products want rows that begin
 /// at whole cache lines. Nothing but zeros is behind the classes, or something that nobody reads.

@@ -128,6 +128,9 @@ class Tape {
   void restart(const PassOptions& pass);
   /// Changes with every pass: lets weights cache their value within one.
   uint64_t pass_id() const { return pass_id_; }
+  /// Says that the step arena has got something that the rest of the pass uses, too, and that must stay.
+  void note_kept_value() { ++kept_values_; }
+  int64_t kept_values() const { return kept_values_; }  ///< how often that was said
 
  private:
   struct Step {
@@ -154,6 +157,7 @@ class Tape {
   std::vector<GradientSlot*> slots_;  // of results, in the order of the forward pass
   std::vector<Block> blocks_;         // made by slot(); those without holders are given to the next that fits
   uint64_t pass_id_ = next_pass_id();
+  int64_t kept_values_ = 0;
   static uint64_t next_pass_id();
 };
 

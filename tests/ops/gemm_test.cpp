@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/random.h"
@@ -147,6 +148,38 @@ TEST(AttentionByTiles, EqualsThatInDoubleWithAnyThreads) {
       }
     }
   }
+}
+
+/// Whether the result of attention is the same in the place of its queries as beside them. P: of sums.
+template <typename T, typename P = T>
+void expect_same_in_place() {
+  constexpr int64_t kBatch = 2, kTime = 130, kHeads = 2, kDim = 20, kWidth = kHeads * kDim, kRows = kBatch * kTime;
+  const auto random = [](int64_t n, uint64_t id) {
+    std::vector<T> values;
+    for (const float value : random_floats(n, id)) values.push_back(static_cast<T>(value));
+    return values;
+  };
+  for (const bool causal : {false, true}) {
+    std::vector<T> q = random(kRows * kWidth, 7), kv = random(kRows * 2 * kWidth, 8), out(q.size());
+    std::vector<P> lse(static_cast<size_t>(kRows * kHeads));
+    const Tensor queries = view_of(q.data(), {kRows, kWidth}), keys = view_of(kv.data(), {kRows, 2 * kWidth}),
+                 sums = view_of(lse.data(), {kRows * kHeads});
+    const AttentionArgs args = self_attention(kBatch, kTime, kHeads, kDim, causal);
+    cpu_kernels().attention(view_of(out.data(), {kRows, kWidth}), sums, queries, keys, args);
+    cpu_kernels().attention(queries, sums, queries, keys, args);
+    EXPECT_TRUE(std::equal(q.begin(), q.end(), out.begin(), [](T a, T b) {
+      return static_cast<double>(a) == static_cast<double>(b);
+    })) << causal;
+  }
+}
+
+TEST(AttentionByTiles, MayWriteOverItsQueries) {
+  for (const cpu::GemmVariant* variant : cpu::gemm_variants()) {
+    const Setting setting(variant, 2);
+    expect_same_in_place<float>();
+  }
+  expect_same_in_place<double>();
+  expect_same_in_place<bfloat16, float>();
 }
 
 }  // namespace

@@ -253,6 +253,23 @@ void add_attention(Cases& cases) {
   add(1, 64, 2, 32, false, true);
   add(1, 1, 3, 64, true, true);
   add(1, 257, 1, 64, true, false);
+  const auto add_in_place = [&](int64_t batch, int64_t time, int64_t heads, int64_t dim, bool causal) {
+    const int64_t rows = batch * time, width = heads * dim;
+    cases.push_back({.name = "attention_in_place_" + std::to_string(time) + "_dim" + std::to_string(dim) +
+                             (causal ? "_causal" : "_full"),
+                     .inputs = {{{rows, width}}, {{rows, 2 * width}}},
+                     .forward =
+                         [=](Tape& t, Inputs x) {
+                           const Var y = copy_of(t, x[0]);
+                           attention_in_place(t, y.value, x[1].value, batch, time, heads, causal);
+                           return std::vector{y};
+                         },
+                     .differentiable = false});
+  };
+  for (const bool causal : {true, false}) {
+    add_in_place(2, 130, 2, 5, causal);
+    add_in_place(2, 257, 2, 64, causal);
+  }
 }
 
 /// Sequences of these lengths in `rows` rows. The first is the last in the matrix, and `gap` rows of nobody's are

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "nn/layers/row_parts.h"
+
 namespace qn {
 
 TokenEmbedding::TokenEmbedding(const Scope& scope, int64_t vocabulary, int64_t dim, std::optional<double> deviation)
@@ -27,12 +29,20 @@ TokenEmbedding::TokenEmbedding(const Scope& scope, const Bands& bands, int64_t w
 Var TokenEmbedding::forward(Tape& tape, std::span<const int32_t> ids, double scale) const {
   if (!bands_) return (*looked_up_[0])(tape, tables_[0]->lookup(tape, ids, scale, kPadId));
   const Bands::Split split = bands_->split(ids, tape.pass().row_multiple);
-  std::vector<RowPart> parts;
-  for (size_t i = 0; i < tables_.size(); ++i) {
-    if (split.rows[i].empty()) continue;
+  const auto projected = [&](size_t i) {
     const Var rows = (*looked_up_[i])(tape, tables_[i]->lookup(tape, split.ids[i], 1.0, i == 0 ? kPadId : -1));
-    parts.push_back({projections_[i](tape, rows), split.rows[i]});
+    return projections_[i](tape, rows);
+  };
+  if (!tape.recording()) {  // band by band, each in the memory of the one before
+    const Var y = tape.result({std::ssize(ids), width_});
+    for (size_t i = 0; i < tables_.size(); ++i)
+      if (!split.rows[i].empty())
+        in_scratch(tape, [&] { tape.k.scatter_rows(y.value, projected(i).value, tape.upload(split.rows[i]), scale); });
+    return y;
   }
+  std::vector<RowPart> parts;
+  for (size_t i = 0; i < tables_.size(); ++i)
+    if (!split.rows[i].empty()) parts.push_back({projected(i), split.rows[i]});
   return assemble_rows(tape, static_cast<int64_t>(ids.size()), width_, parts, scale);
 }
 

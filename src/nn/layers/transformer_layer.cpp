@@ -139,7 +139,7 @@ Var TransformerLayer::around(Tape& tape, const Var& x, const Own& own, const Cro
   return added(tape, final_norm_, 3, y, feed_forward(tape, before(tape, final_norm_, y)));
 }
 
-void TransformerLayer::update(Tape& tape, const Tensor& x, const RowLayout& rows) const {
+void TransformerLayer::update(Tape& tape, const Tensor& x, const EqualSequences& rows) const {
   QN_ASSERT(may_work_in_parts(tape) && !options_.cross_attention);
   constexpr int64_t kPart = 512;  // of rows: a product of so many has nothing to gain from more
   const auto part = [](const Tensor& all, int64_t begin, int64_t count) {
@@ -147,15 +147,16 @@ void TransformerLayer::update(Tape& tape, const Tensor& x, const RowLayout& rows
   };
   {
     const ScratchScope scope(tape.arena);
-    const Tensor qkv = tape.tensor({x.rows(), 3 * options_.width});
+    const Tensor q = tape.tensor({x.rows(), options_.width}), kv = tape.tensor({x.rows(), 2 * options_.width});
     for_row_parts(tape, x.rows(), kPart, [&](int64_t begin, int64_t count) {
       const Var z = before(tape, attention_norm_, part(x, begin, count));
-      tape.k.copy(qkv.row_slice(begin, count), own_.all(tape, z).value);
+      tape.k.copy(q.row_slice(begin, count), own_.queries(tape, z).value);
+      tape.k.copy(kv.row_slice(begin, count), own_.keys(tape, z).value);
     });
-    const Var heads = attend(tape, {qkv, nullptr}, rows, options_, {});
+    attention_in_place(tape, q, kv, rows.batch, rows.time, options_.heads, options_.causal);
     for_row_parts(tape, x.rows(), kPart, [&](int64_t begin, int64_t count) {
       const Var z = part(x, begin, count);
-      const Unbiased branch = own_.out.without_bias(tape, part(heads.value, begin, count));
+      const Unbiased branch = own_.out.without_bias(tape, part(q, begin, count));
       tape.k.copy(z.value, added(tape, attention_norm_, 2, z, branch).value);
     });
     tape.restart(tape.pass());

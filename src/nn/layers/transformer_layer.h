@@ -75,7 +75,7 @@ class TransformerLayer {
   /// The same without cross-attention, in place and in the memory of some rows' activations beside queries, keys and
   /// values. For passes that may_work_in_parts(); the values of weights that the pass has computed so far are
   /// forgotten.
-  void update(Tape& tape, const Tensor& x, const RowLayout& rows) const;
+  void update(Tape& tape, const Tensor& x, const EqualSequences& rows) const;
   /// The same of some rows only, without cross-attention: x [rows, width] -> [wanted rows, width]. Every row is a key,
   /// but queries and all that comes behind attention are of wanted rows.
   Var forward(Tape& tape, const Var& x, const Sequences& sequences, const WantedRows& wanted) const;

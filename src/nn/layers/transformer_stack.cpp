@@ -27,7 +27,7 @@ Var TransformerStack::forward(Tape& tape, const Var& input, const RowLayout& row
   return x;
 }
 
-void TransformerStack::update(Tape& tape, const Tensor& x, const RowLayout& rows) const {
+void TransformerStack::update(Tape& tape, const Tensor& x, const EqualSequences& rows) const {
   for (size_t i = 0; i < layers_.size(); ++i)
     if (runs(tape, i)) layers_[i]->update(tape, x, rows);
 }

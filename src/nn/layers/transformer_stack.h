@@ -27,7 +27,7 @@ class TransformerStack {
   Var forward(Tape& tape, const Var& x, const RowLayout& rows, std::vector<Tensor>* inner_states = nullptr,
               const Encoded* encoded = nullptr) const;
   /// The same in place, in little memory; see TransformerLayer::update().
-  void update(Tape& tape, const Tensor& x, const RowLayout& rows) const;
+  void update(Tape& tape, const Tensor& x, const EqualSequences& rows) const;
   /// Of some rows only: [wanted rows, width]. The last layer computes nothing else.
   Var forward(Tape& tape, const Var& x, const Sequences& sequences, const WantedRows& wanted) const;
   /// The next row of each hypothesis; see TransformerLayer::step(). `memories` has one for each layer.
