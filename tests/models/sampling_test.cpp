@@ -45,9 +45,9 @@ std::unique_ptr<TransformerLm> tiny_model(bool adaptive, bool learned) {
 }
 
 /// log p of every word behind the tokens, by an ordinary pass.
-std::vector<float> log_p_behind(TransformerLm& model, const Ids& tokens) {
+std::vector<float> log_p_behind(TransformerLm& model, const Ids& tokens, DType dtype = DType::f32) {
   Arena arena;
-  Tape tape(cpu_kernels(), arena, DType::f32, {});
+  Tape tape(cpu_kernels(), arena, dtype, {});
   const Var x = model.features(tape, {1, std::ssize(tokens), tokens, {}});
   const Tensor scores = model.head().log_probabilities(tape, x).row_slice(std::ssize(tokens) - 1, 1);
   return {scores.as<float>(), scores.as<float>() + kWords};
@@ -87,6 +87,21 @@ TEST(LmTokens, EqualAnOrdinaryPass) {
       for (size_t i = 0; i < 2; ++i) texts[i].push_back(12);
       expect_rows(*model, tokens.next(Ids{12, 12}, Ids{1, 1}, Ids{2, 1}), texts);
     }
+}
+
+/// In bf16 weights compute casts, once in a pass: steps must not write over them.
+TEST(LmTokens, KeepWhatWeightsHaveComputed) {
+  const auto model = tiny_model(true, true);
+  Arena arena;
+  Tape tape(cpu_kernels(), arena, DType::bf16, {});
+  LmTokens tokens(*model, tape);
+  Ids text;
+  for (int32_t step = 0; step < 6; ++step) {
+    text.push_back(4 + 7 * step);
+    const Tensor scores = tokens.next(Ids{text.back()}, Ids{1}, Ids{step == 0 ? -1 : 0});
+    const std::vector<float> due = log_p_behind(*model, text, DType::bf16);
+    for (size_t w = 0; w < due.size(); ++w) ASSERT_NEAR(scores.as<float>()[w], due[w], 0.1) << step << ' ' << w;
+  }
 }
 
 TEST(LmTokens, AreSearchedAsByHand) {
