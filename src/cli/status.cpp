@@ -1,6 +1,5 @@
-#include <fmt/chrono.h>
+#include <fmt/format.h>
 
-#include <ctime>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -16,10 +15,11 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-/// The newest checkpoint and how old it is by the clock of the file system; the run's own words go first.
+/// The newest checkpoint, and when it was written: by the clock of the file system, or as the run has told.
 struct Saved {
   fs::path path;
   double time = 0.0;
+  int64_t update = -1;  ///< -1: nobody has told
 };
 std::optional<Saved> newest_saved(const fs::path& folder) {
   std::optional<Saved> newest;
@@ -31,9 +31,25 @@ std::optional<Saved> newest_saved(const fs::path& folder) {
     if (error) continue;
     const double time =
         std::chrono::duration<double>(fs::file_time_type::clock::to_sys(written).time_since_epoch()).count();
-    if (!newest || time > newest->time) newest = {entry.path(), time};
+    if (!newest || time > newest->time) newest = {entry.path(), time, -1};
   }
   return newest;
+}
+
+/// As the run has told it, as long as it lives: the newest file may be one that it does not know yet to be complete.
+/// Behind a run that is gone the newest file is what there is.
+std::optional<Saved> last_saved(const fs::path& folder, const RunHealth& health) {
+  std::optional<Saved> saved = newest_saved(folder);
+  if (!saved || !health.record || health.record->saved_update < 0) return saved;
+  const StatusRecord& r = *health.record;
+  const bool lives =
+      health.state == HealthState::running || health.state == HealthState::silent || health.state == HealthState::stuck;
+  std::error_code error;
+  const fs::path told = folder / r.saved_file;
+  // A checkpoint may have several names.
+  if (fs::exists(told, error) && (lives || fs::equivalent(told, saved->path, error)))
+    return Saved{told, r.saved > 0.0 ? r.saved : saved->time, r.saved_update};
+  return saved;
 }
 
 std::string line(const char* title, const std::string& text) { return fmt::format("  {:<11} {}\n", title, text); }
@@ -57,8 +73,7 @@ std::string phase_text(const StatusRecord& r) {
 
 std::string left_text(const StatusRecord& r, double now) {
   const double left = std::max(r.seconds_left - std::max(now - r.written, 0.0), 0.0);
-  return fmt::format("about {}, until {:%Y-%m-%d %H:%M}", format_duration(left),
-                     fmt::localtime(static_cast<std::time_t>(now + left)));
+  return fmt::format("about {}, until {}", format_duration(left), format_clock(now + left));
 }
 
 void print(const fs::path& folder, const RunHealth& health, const std::optional<Saved>& saved, double now) {
@@ -75,14 +90,10 @@ void print(const fs::path& folder, const RunHealth& health, const std::optional<
     text += line("run", health.holder->owner.describe());
   }
   if (saved) {
-    // The newest file may be one that the run does not know yet to be complete.
-    const bool told = health.record && health.record->saved_update >= 0;
-    const double time = told && health.record->saved > 0.0 ? health.record->saved : saved->time;
     text += line(
         "checkpoint",
-        fmt::format("{}{} ago ({})", told ? fmt::format("update {}, ", group_digits(health.record->saved_update)) : "",
-                    format_duration(std::max(now - time, 0.0)),
-                    told ? health.record->saved_file : saved->path.filename().string()));
+        fmt::format("{}{} ago ({})", saved->update >= 0 ? fmt::format("update {}, ", group_digits(saved->update)) : "",
+                    format_duration(std::max(now - saved->time, 0.0)), saved->path.filename().string()));
   } else {
     text += line("checkpoint", "none yet");
   }
@@ -114,9 +125,10 @@ Command add_status(CLI::App& app) {
     if (!comm.is_root()) return kSuccess;
     const fs::path path = *folder;
     std::error_code error;
-    QN_CHECK(fs::is_directory(path, error), "there is no folder {}: name a run's (checkpoint.dir)", path.string());
-    const auto saved = newest_saved(path);
+    QN_CHECK(fs::exists(path, error), "there is no folder {}: name a run's (checkpoint.dir)", path.string());
+    QN_CHECK(fs::is_directory(path, error), "{} is no folder: name a run's (checkpoint.dir)", path.string());
     const RunHealth health = look_at_run(path);
+    const auto saved = last_saved(path, health);
     QN_CHECK(saved || health.record || health.holder || fs::exists(path / "metrics.jsonl", error),
              "there is no run in {}: name what checkpoint.dir of a run names", path.string());
     (*json ? print_json : print)(path, health, saved, unix_time());

@@ -246,8 +246,10 @@ class HubWatcher final : public Watcher {
   }
 
   [[noreturn]] void end_job(const Verdict& verdict) {
-    print_error(fmt::format("{}. All ranks end with status {}; the same command resumes from the last checkpoint",
-                            verdict.text, kWatchdogExit));
+    print_error(
+        fmt::format("{}. All ranks end with status {}; run the same command again: training resumes from the "
+                    "last checkpoint",
+                    verdict.text, kWatchdogExit));
     WatchMessage m = message(Kind::verdict, {});
     m.rank = verdict.rank;
     copy_text(verdict.text, m.text.data(), m.text.size());

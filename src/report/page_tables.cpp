@@ -1,10 +1,8 @@
 // The tables of the page of `report`.
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 #include <functional>
 #include <limits>
 #include <set>
@@ -107,9 +105,7 @@ std::string bar(double share, int style) {
                      style % 7);
 }
 
-std::string when(double time) {
-  return time > 0.0 ? fmt::format("{:%Y-%m-%d %H:%M:%S}", fmt::localtime(static_cast<std::time_t>(time))) : kNone;
-}
+std::string when(double time) { return time > 0.0 ? format_clock(time) : kNone; }
 
 }  // namespace
 

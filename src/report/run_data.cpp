@@ -74,8 +74,16 @@ void take_start(const Json& r, RunData& run) {
   if (!text_at(r, "samples").empty()) run.samples = text_at(r, "samples");
 }
 
-void take(const Json& r, RunData& run) {
+/// Of one of the kinds that come with an update, without which it has no place; or of any other kind.
+bool has_its_place(const Json& r, const std::string& kind) {
+  const bool placed = kind == "train" || kind == "valid" || kind == "stage";
+  return !placed || std::isfinite(number_at(r, "update", kNaN));
+}
+
+/// False: this is no record.
+bool take(const Json& r, RunData& run) {
   const std::string kind = text_at(r, "kind");
+  if (!has_its_place(r, kind)) return false;
   const auto event = [&](std::string text) {
     run.events.push_back({kind, number_at(r, "update"), number_at(r, "time"), std::move(text)});
   };
@@ -101,6 +109,7 @@ void take(const Json& r, RunData& run) {
   } else if (kind == "spike" || kind == "rollback") {
     event(text_at(r, "message"));
   }
+  return true;
 }
 
 void read_metrics(const fs::path& path, RunData& run) {
@@ -112,10 +121,8 @@ void read_metrics(const fs::path& path, RunData& run) {
     start = end + 1;
     if (line.empty()) continue;
     const Json record = Json::parse(line.begin(), line.end(), nullptr, false);
-    if (record.is_object())
-      take(record, run);
-    else if (end < text.size())  // the last line may be under way
-      ++run.unreadable;
+    const bool good = record.is_object() && take(record, run);
+    if (!good && end < text.size()) ++run.unreadable;  // the last line may be under way
   }
 }
 
@@ -206,8 +213,9 @@ RunData read_run(const fs::path& folder) {
   if (run.config.empty()) complete_from_checkpoint(run);
   if (run.command.empty()) run.command = run.stage.rows() > 0 ? "quantize" : "train";
   double seconds = 0.0;
-  for (const double each : run.train.column("seconds"))
-    run.train_seconds.push_back(seconds += std::isfinite(each) ? each : 0.0);
+  const std::vector<double>& took = run.train.column("seconds");  // of all rows, or none
+  for (size_t row = 0; row < run.train.rows(); ++row)
+    run.train_seconds.push_back(seconds += row < took.size() && std::isfinite(took[row]) ? took[row] : 0.0);
   return run;
 }
 

@@ -1,9 +1,7 @@
 #include "report/run_health.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <ctime>
 #include <thread>
 
 #include "core/error.h"
@@ -20,10 +18,6 @@ namespace fs = std::filesystem;
 constexpr double kFresh = 6.0 * std::chrono::duration<double>(RunStatus::kInterval).count();
 /// Work without a sign for so long is stuck where comm.watchdog_seconds says nothing.
 constexpr double kUsualPatience = 600.0;
-
-std::string clock_text(double time) {
-  return fmt::format("{:%Y-%m-%d %H:%M:%S}", fmt::localtime(static_cast<std::time_t>(time)));
-}
 
 std::string where(const StatusRecord& r) { return r.phase.empty() ? "" : fmt::format(" while {}", r.phase); }
 
@@ -47,7 +41,7 @@ RunHealth alive(const HealthSigns& s) {
   if (quiet > patience)
     return {HealthState::stuck,
             fmt::format("not responding: no progress{} since {} ({} ago); its process lives", where(r),
-                        clock_text(r.progressed), format_duration(quiet)),
+                        format_clock(r.progressed), format_duration(quiet)),
             r, s.holder};
   return {HealthState::running, "running", r, s.holder};
 }
@@ -57,7 +51,7 @@ RunHealth silent(const HealthSigns& s) {
   return {HealthState::silent,
           fmt::format("not responding since {} ({} ago){}: the process is stopped, its machine is gone, or it cannot "
                       "write to this folder (full disk, lost server)",
-                      clock_text(r.written), format_duration(s.now - r.written), where(r)),
+                      format_clock(r.written), format_duration(s.now - r.written), where(r)),
           r, s.holder};
 }
 
@@ -78,7 +72,7 @@ RunHealth ended(const HealthSigns& s) {
   return {HealthState::killed,
           fmt::format("ended without a word{} after {}: killed, or its machine went down; the same command goes on "
                       "from the newest checkpoint",
-                      where(r), clock_text(r.written)),
+                      where(r), format_clock(r.written)),
           r, s.holder};
 }
 
@@ -88,9 +82,10 @@ std::optional<RunHealth> judge(const HealthSigns& s) {
   const bool held = s.holder && s.holder->held;
   if (!s.record) {
     if (held) return RunHealth{HealthState::running, "running; it has not said yet what it does", {}, s.holder};
-    if (s.holder)
-      return RunHealth{HealthState::killed, "its process is gone; how it ended is not recorded", {}, s.holder};
-    return RunHealth{HealthState::unknown, "nothing runs here; how it ended is not recorded", {}, {}};
+    const std::string why = s.damaged ? "status.json, which tells how it ended, is damaged or of a newer program"
+                                      : "how it ended is not recorded";
+    if (s.holder) return RunHealth{HealthState::killed, "its process is gone; " + why, {}, s.holder};
+    return RunHealth{HealthState::unknown, "nothing runs here; " + why, {}, {}};
   }
   const StatusRecord& r = *s.record;
   if (r.condition != RunCondition::running) {
@@ -112,6 +107,8 @@ RunHealth look_at_run(const fs::path& folder, std::chrono::milliseconds patience
   HealthSigns signs;
   const auto look = [&] {
     signs.record = read_record(folder);
+    std::error_code error;
+    signs.damaged = !signs.record && fs::exists(folder / RunStatus::kFileName, error);
     signs.holder = folder_holder(folder);
     signs.same_machine = !signs.holder || signs.holder->owner.host == host_name();
     signs.now = unix_time();

@@ -40,6 +40,7 @@ struct RunHealth {
 struct HealthSigns {
   std::optional<StatusRecord> record;
   std::optional<FolderHolder> holder;
+  bool damaged = false;      ///< status.json is there, and nothing that this program reads
   bool same_machine = true;  ///< the holder's and this one: then the lock is to be trusted
   bool beats = false;        ///< the file has changed while it was watched
   bool watched = false;

@@ -1,5 +1,6 @@
 #include "train/progress.h"
 
+#include <fmt/chrono.h>
 #include <spdlog/sinks/sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/ioctl.h>
@@ -10,6 +11,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <limits>
 #include <mutex>
 #include <utility>
@@ -127,6 +129,12 @@ std::string format_duration(double seconds) {
   const auto total = static_cast<int64_t>(std::llround(seconds));
   const std::string clock = fmt::format("{:02}:{:02}:{:02}", total / 3600 % 24, total / 60 % 60, total % 60);
   return total < 86400 ? clock : fmt::format("{}d {}", total / 86400, clock);
+}
+
+std::string format_clock(double unix_time) {
+  constexpr double kYear10000 = 253402300800.0;
+  if (!(unix_time >= 0.0 && unix_time < kYear10000 - 86400.0)) return "an unknown time";
+  return fmt::format("{:%Y-%m-%d %H:%M:%S}", fmt::localtime(static_cast<std::time_t>(unix_time)));
 }
 
 ProgressReporter::ProgressReporter(ProgressOptions options) : options_(std::move(options)) {

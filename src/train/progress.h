@@ -31,6 +31,8 @@ int64_t peak_rss_bytes();
 
 /// "00:42:10", from a day on "2d 03:12:00".
 std::string format_duration(double seconds);
+/// Local time of seconds since 1970: "2026-01-31 08:15:00"; "an unknown time" for what is none or behind the year 9999.
+std::string format_clock(double unix_time);
 
 struct ProgressOptions {
   int64_t log_interval = 100;                  ///< updates between log lines when stderr is no terminal

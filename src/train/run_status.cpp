@@ -51,8 +51,19 @@ void visit_members(Record& r, const Visit& member) {
   member("beat", r.beat);
 }
 
-void take(const Json& value, std::string& member) { member = value.get<std::string>(); }
-void take(const Json& value, int64_t& member) { member = value.get<int64_t>(); }
+/// Texts may come from anywhere, and terminals obey control characters.
+void take(const Json& value, std::string& member) {
+  member = value.get<std::string>();
+  for (char& c : member)
+    if (c != '\n' && (static_cast<unsigned char>(c) < ' ' || c == '\x7f')) c = '?';
+}
+void take(const Json& value, int64_t& member) {
+  constexpr uint64_t kMost = uint64_t{1} << 53;
+  const bool count = value.is_number_unsigned() && value.get<uint64_t>() <= kMost;
+  const bool none = value.is_number_integer() && value.get<int64_t>() == -1;
+  QN_CHECK(count || (none && !value.is_number_unsigned()), "{} is no count", value.dump());
+  member = value.get<int64_t>();
+}
 void take(const Json& value, double& member) { member = value.get<double>(); }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "core/file_io.h"
 #include "core/file_kind.h"
@@ -20,7 +21,13 @@ namespace fs = std::filesystem;
 
 constexpr char kConfigurationMark = '\x01', kSeparator = '\x02';
 
-bool writable(const fs::path& folder) { return access(folder.c_str(), W_OK | X_OK) == 0; }
+/// Throws qn::Error that begins with `what` where no file can be made in `folder`.
+void check_writable(const fs::path& folder, const std::string& what) {
+  if (access(folder.c_str(), W_OK | X_OK) == 0) return;
+  QN_CHECK(errno != EROFS, "{}: the file system of {} is read-only; name a folder on another one", what,
+           folder.string());
+  throw Error(fmt::format("{}: no permission to write in {}", what, folder.string()));
+}
 
 /// The kernel's own file systems (/proc, /sys) take no files, not even from root.
 bool is_of_kernel(const fs::path& folder) {
@@ -109,7 +116,7 @@ void check_folder(const fs::path& folder, const std::string& key) {
   QN_CHECK_USAGE(fs::is_directory(place), "{} {}: {} is a file, not a folder", key, folder.string(), place.string());
   QN_CHECK_USAGE(!is_of_kernel(place), "{} {}: {} is of the kernel's own file system and takes no files", key,
                  folder.string(), place.string());
-  QN_CHECK(writable(place), "{} {}: no permission to write in {}", key, folder.string(), place.string());
+  check_writable(place, key + " " + folder.string());
 }
 
 void check_output_file(const fs::path& path, const std::string& option, FileKind written,
@@ -131,7 +138,7 @@ void check_output_file(const fs::path& path, const std::string& option, FileKind
                  "{}: a run keeps a file of this name in its folder; name another one", named);
   if (!run_folder.empty() && fs::weakly_canonical(folder, error) == fs::weakly_canonical(run, error)) return;
   QN_CHECK_USAGE(fs::is_directory(folder, error), "{}: there is no folder {}; make it first", named, folder.string());
-  QN_CHECK(writable(folder), "{}: no permission to write in {}", named, folder.string());
+  check_writable(folder, named);
 }
 
 void check_init_from(const CheckpointConfig& config, bool quantize, bool resume) {

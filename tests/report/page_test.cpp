@@ -170,11 +170,33 @@ TEST_F(Page, BrokenAndUnfinishedRunsCanBeRead) {
   const auto empty = folder("empty");
   std::ofstream(empty / "metrics.jsonl") << "";
   const std::vector<RunData> runs = read_runs({broken, empty});
-  EXPECT_EQ(runs[0].unreadable, 2);
+  EXPECT_EQ(runs[0].unreadable, 3);
   const std::string page = report_page(runs, "today");
   EXPECT_EQ(markup_problem(page), "");
   EXPECT_THAT(page, HasSubstr("lines of metrics.jsonl that are no records"));
   EXPECT_EQ(markup_problem(report_page(read_runs({empty}), "")), "");
+}
+
+/// Whatever a line has or lacks: what tells no update is no record, and what else is missing leaves gaps.
+TEST_F(Page, RecordsMayLackWhatOthersHave) {
+  const auto odd = folder("odd");
+  std::ofstream(odd / "metrics.jsonl") << "{\"kind\":\"start\",\"command\":\"train\",\"time\":1e300}\n"
+                                          "{\"kind\":\"train\",\"update\":\"4\",\"loss\":2.5,\"seconds\":1}\n"
+                                          "{\"kind\":\"train\",\"updat\":5,\"loss\":2.5,\"seconds\":1}\n"
+                                          "{\"kind\":\"valid\",\"loss\":2.5}\n"
+                                          "{\"kind\":\"stage\",\"stage\":1}\n";
+  EXPECT_EQ(read_runs({odd})[0].unreadable, 4);
+  EXPECT_EQ(markup_problem(report_page(read_runs({odd}), "")), "");
+  std::ofstream(odd / "metrics.jsonl", std::ios::app)
+      << "{\"kind\":\"train\",\"update\":6,\"loss\":2.25,\"seconds\":\"a\"}\n"
+         "{\"kind\":\"train\",\"update\":7,\"loss\":2.25,\"seconds\":null}\n"
+         "{\"kind\":\"valid\",\"update\":7,\"loss\":2.0,\"best_loss\":2.0}\n";
+  const std::vector<RunData> runs = read_runs({odd});
+  EXPECT_EQ(runs[0].train.rows(), 2U);
+  EXPECT_EQ(runs[0].unreadable, 4);
+  const std::string page = report_page(runs, "today");
+  EXPECT_EQ(markup_problem(page), "");
+  EXPECT_THAT(page, HasSubstr("an unknown time"));
 }
 
 TEST_F(Page, RunsOfOneNameAreToldApart) {

@@ -4,10 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 
 #include "core/file_io.h"
 #include "support/temp_dir.h"
+#include "train/progress.h"
 
 namespace qn {
 namespace {
@@ -106,6 +108,13 @@ TEST(Judge, LocksThatOtherMachinesDoNotSeeAreNotBelieved) {
   expect(s, HealthState::killed);
 }
 
+TEST(Judge, ADamagedFileIsNamed) {
+  const auto health = judge({.record = {}, .holder = {}, .damaged = true});
+  ASSERT_TRUE(health.has_value());
+  EXPECT_EQ(health->state, HealthState::unknown);
+  EXPECT_THAT(health->text, HasSubstr("status.json, which tells how it ended, is damaged"));
+}
+
 TEST(Judge, ExitCodesTellThemApart) {
   EXPECT_EQ(exit_code_of(HealthState::running), 0);
   EXPECT_EQ(exit_code_of(HealthState::finished), 0);
@@ -139,6 +148,23 @@ TEST(StatusRecord, ReadsBackWhatWasWrittenAndNothingElse) {
   std::string wrong = text;
   wrong.replace(wrong.find("\"update\":"), 10, "\"update\":\"");
   EXPECT_FALSE(parse_status(wrong).has_value());
+}
+
+TEST(StatusRecord, BelievesNoNumbersThatNobodyWrites) {
+  const std::string text = to_json({});
+  for (const char* number : {"999999999999999999999", "-7", "1.5", "18446744073709551615", "null"}) {
+    std::string wrong = text;
+    wrong.replace(wrong.find("\"update\":0"), 10, std::string("\"update\":") + number);
+    EXPECT_FALSE(parse_status(wrong).has_value()) << number;
+  }
+  StatusRecord foreign;
+  foreign.host = "\x1b[31mother\x07";
+  EXPECT_EQ(parse_status(to_json(foreign))->host, "?[31mother?");
+}
+
+TEST(FormatClock, OfAnyNumber) {
+  for (const double time : {-1.0, 1e300, 3e11, std::nan("")}) EXPECT_EQ(format_clock(time), "an unknown time") << time;
+  EXPECT_THAT(format_clock(1'700'000'000.0), HasSubstr("2023-11-1"));
 }
 
 class RunStatusTest : public testing::Test {
