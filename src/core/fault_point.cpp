@@ -200,8 +200,16 @@ FaultedStep faulted_step(const char* step, const std::filesystem::path& path) {
 void set_faults(const std::string& text) { faults().all = parse_faults(text); }
 
 void announce_faults() {
-  if (!faults().all.empty())
-    warn_of_this_rank(fmt::format("QN_FAULTS is set: this process fails on purpose ({})", variable("QN_FAULTS")));
+  if (faults().all.empty()) return;
+  warn_of_this_rank(fmt::format("QN_FAULTS is set: this process fails on purpose ({})", variable("QN_FAULTS")));
+  // Names of points are no fixed list, because those of files contain their names.
+  std::atexit([] {
+    const std::lock_guard lock(faults().mutex);
+    for (const Fault& fault : faults().all)
+      if (fault.visits < fault.first)
+        say(fmt::format("QN_FAULTS: {} did not happen in process {}: it was reached {} times\n", fault.point,
+                        ::getpid(), fault.visits));
+  });
 }
 
 #else

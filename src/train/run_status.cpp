@@ -147,7 +147,9 @@ void RunStatus::write() {
   try {
     atomic_write_text(path_, text);
   } catch (const std::exception& error) {
-    spdlog::debug("{}", error.what());  // a full disk is named by what matters more: checkpoints, metrics.jsonl
+    // By a thread of its own or at the end, one after the other. What can be written later mends it.
+    if (!std::exchange(warned_, true))
+      spdlog::warn("{}; until it can be written, `quantnoise status` shows the run as it was before", error.what());
   }
 }
 

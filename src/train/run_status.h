@@ -97,6 +97,7 @@ class RunStatus {
   bool soon_ = false, over_ = false;
   int exceptions_;
   std::mutex writing_;
+  bool warned_ = false;  // of a file that cannot be written; by whoever holds writing_
   struct Mark {
     int64_t update;
     double time;

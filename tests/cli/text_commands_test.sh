@@ -60,5 +60,10 @@ refused 'leave no length' generate lm/checkpoint_last.h5 --text lines --min-leng
 printf 'w1 \xff\n' >latin1
 "$program" generate lm/checkpoint_last.h5 --text latin1 >out 2>log && fail "bad UTF-8 is taken"
 grep -q "line 1: byte 0xff at position 4 is not valid UTF-8.*'iconv -f latin1 -t utf-8'" log || fail "$(cat log)"
+QN_FAULTS='no.such.point:2=kill' "$program" inspect lm/checkpoint_last.h5 >out 2>log
+grep -q '^QN_FAULTS: no.such.point did not happen .* 0 times$' log || fail "a fault that never happens: $(cat log)"
+QN_FAULTS='file.write/status.json:1+=ENOSPC' "$program" train -c model.yaml --set checkpoint.dir=silent \
+  --set train.max_updates=2 2>log
+(($(grep -c 'status.json.*No space left.*quantnoise status' log) == 1)) || fail "status.json cannot be written: $(cat log)"
 touch imported.h5
 refused 'holds an imported model' prepare --train train.txt --out .
