@@ -65,5 +65,13 @@ grep -q '^QN_FAULTS: no.such.point did not happen .* 0 times$' log || fail "a fa
 QN_FAULTS='file.write/status.json:1+=ENOSPC' "$program" train -c model.yaml --set checkpoint.dir=silent \
   --set train.max_updates=2 2>log
 (($(grep -c 'status.json.*No space left.*quantnoise status' log) == 1)) || fail "status.json cannot be written: $(cat log)"
+"$program" status lm >out
+grep -q 'checkpoint  update 2, .*(checkpoint_last.h5)$' out || fail "status: $(cat out)"
+# Behind a run that is over the newest file counts, in text and in JSON, and not what the run has told.
+cp lm/checkpoint_last.h5 lm/checkpoint9.h5
+touch -d '+1 minute' lm/checkpoint9.h5
+"$program" status lm >out
+grep -q '(checkpoint9.h5)$' out || fail "status with a newer checkpoint: $(cat out)"
+"$program" status --json lm | grep -q '"checkpoint":{"file":"checkpoint9.h5"' || fail "status --json with a newer checkpoint"
 touch imported.h5
 refused 'holds an imported model' prepare --train train.txt --out .
